@@ -1,0 +1,158 @@
+"""What a talking-face clip is on disk: list lines, video frames, wav samples.
+
+Everything that opens a clip goes through here, so that the format's numbers and its error messages
+stand in one place. No torch: list making and audio conversion start fast.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+# FFmpeg reads local files only (a crafted file may name addresses), and what is wrong with a file is
+# said by MediaError, with its name, instead of by the decoder on stderr. Read when cv2 is imported.
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from scipy.io import wavfile  # noqa: E402
+
+SAMPLE_RATE = 16000
+FPS = 25
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
+FRAME_SIZE = 224  # pixels a side, of VoxCeleb2's face tracks
+
+
+class MediaError(ValueError):
+    """A list line, video or wav that cannot be used; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One list line. `offset`: audio-to-video offset in video frames; `frames`: video length."""
+
+    video: str
+    audio: str
+    offset: int
+    frames: int
+
+
+def parse_list_line(line: str, where: str) -> Clip:
+    """Read `mp4path wavpath offset frames`, separated by spaces, or by tabs where a path has spaces.
+
+    `where` names the file and line in the error. Raises MediaError.
+    """
+    line = line.rstrip("\r\n")
+    fields = line.split("\t") if "\t" in line else line.split()
+    if len(fields) != 4:
+        raise MediaError(
+            f"{where}: found {len(fields)} fields, expected 4: mp4path wavpath offset frames "
+            "(separated by tabs where a path contains a space). Make the list with makeFileList.py."
+        )
+    video, audio, offset, frames = fields
+    try:
+        clip = Clip(video, audio, int(offset), int(frames))
+    except ValueError:
+        raise MediaError(f"{where}: offset {offset!r} and frames {frames!r} must be whole numbers") from None
+    if clip.frames <= 0 or not video or not audio:
+        raise MediaError(f"{where}: needs two paths and a positive number of frames, found {line!r}")
+    return clip
+
+
+def format_list_line(clip: Clip) -> str:
+    """The inverse of parse_list_line, without a line end. Raises MediaError for tabs and line ends."""
+    if any(c in path for path in (clip.video, clip.audio) for c in "\t\r\n"):
+        raise MediaError(f"{clip.video!r}: a path in a list cannot contain tabs or line ends; rename it")
+    # str.split() splits at every kind of white space, so any of them asks for tabs.
+    spaced = any(c.isspace() for c in clip.video + clip.audio)
+    separator = "\t" if spaced else " "
+    return separator.join((clip.video, clip.audio, str(clip.offset), str(clip.frames)))
+
+
+def read_list(path: str) -> list[Clip]:
+    """All clips of a list made by makeFileList.py. Raises MediaError naming file and line."""
+    if not os.path.isfile(path):
+        raise MediaError(f"{path}: no such list. Make it with makeFileList.py.")
+    try:
+        with open(path, encoding="utf-8") as lines:
+            clips = [
+                parse_list_line(line, f"{path}, line {number}")
+                for number, line in enumerate(lines, 1)
+                if line.strip()
+            ]
+    except UnicodeDecodeError as error:
+        raise MediaError(f"{path}: not a text file ({error.reason} at byte {error.start})") from None
+    if not clips:
+        raise MediaError(f"{path}: the list is empty. Make it with makeFileList.py.")
+    return clips
+
+
+def open_video(path: str) -> cv2.VideoCapture:
+    """Open a video with a single decoding thread (clips are decoded side by side instead).
+
+    Raises MediaError. Release the result.
+    """
+    if not os.path.isfile(path):
+        raise MediaError(f"{path}: no such video")
+    # The absolute path cannot be mistaken for one of FFmpeg's protocols, such as "concat:".
+    video = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not video.isOpened():
+        size = Path(path).stat().st_size
+        raise MediaError(f"{path}: cannot be opened as a video ({size} bytes); broken, or no video in it")
+    return video
+
+
+def read_frames(path: str, first: int, out: np.ndarray, allow_resize: bool = False) -> None:
+    """Decode len(out) consecutive frames of `path`, from frame number `first` (0-based), into `out`.
+
+    out: (T, FRAME_SIZE, FRAME_SIZE, 3) uint8, C-contiguous, filled in OpenCV's BGR order.
+    allow_resize: scale frames of another size instead of refusing them.
+    Raises MediaError when the video does not open, ends early or has frames of another size.
+    """
+    video = open_video(path)
+    try:
+        # Grabbing decodes in order, so it is exact whatever the key frames; it only skips the
+        # conversion to BGR. VoxCeleb2 has a key frame every 250 frames: seeking would not be faster.
+        for number in range(first):
+            if not video.grab():
+                raise MediaError(f"{path}: ends after {number} frames, frame {first} was asked for")
+        for number, slot in enumerate(out, first):
+            ok, frame = video.read(slot)
+            if not ok:
+                raise MediaError(
+                    f"{path}: ends after {number} frames, {first + len(out)} were expected; "
+                    "make the list again with makeFileList.py"
+                )
+            if frame.shape != slot.shape:
+                if not allow_resize:
+                    raise MediaError(
+                        f"{path}: frames are {frame.shape[1]}x{frame.shape[0]}, "
+                        f"expected a {FRAME_SIZE}x{FRAME_SIZE} face track (--allow_resize scales them)"
+                    )
+                cv2.resize(frame, (FRAME_SIZE, FRAME_SIZE), dst=slot, interpolation=cv2.INTER_AREA)
+    finally:
+        video.release()
+
+
+def open_wav(path: str) -> np.ndarray:
+    """The samples of a 16 kHz mono int16 wav, mapped, not read: (samples,) int16.
+
+    Raises MediaError for a file that is missing, broken or of another format.
+    """
+    if not os.path.isfile(path):
+        raise MediaError(f"{path}: no such wav file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks other than audio are fine
+            rate, samples = wavfile.read(path, mmap=True)
+    except Exception as error:  # scipy raises many kinds on a damaged header
+        raise MediaError(f"{path}: not a readable wav file ({error})") from None
+    if rate != SAMPLE_RATE or samples.ndim != 1 or samples.dtype != np.int16:
+        channels = samples.shape[1] if samples.ndim == 2 else 1
+        raise MediaError(
+            f"{path}: {rate} Hz, {channels} channel(s), {samples.dtype}; "
+            f"expected {SAMPLE_RATE} Hz, 1 channel, int16. Convert it with convertAudio.py."
+        )
+    return samples
