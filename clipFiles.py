@@ -4,10 +4,20 @@ Everything that opens a clip goes through here, so that the format's numbers and
 stand in one place. No torch: list making and audio conversion start fast.
 """
 
+import contextlib
+import itertools
 import os
+import re
+import signal
+import threading
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from typing import Any
 
 # FFmpeg reads local files only (a crafted file may name addresses), and what is wrong with a file is
 # said by MediaError, with its name, instead of by the decoder on stderr. Read when cv2 is imported.
@@ -27,6 +37,10 @@ FRAME_SIZE = 224  # pixels a side, of VoxCeleb2's face tracks
 
 class MediaError(ValueError):
     """A list line, video or wav that cannot be used; the message names the file and the remedy."""
+
+
+class WavFormatError(MediaError):
+    """A sound wav file, but not 16 kHz mono int16."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +103,44 @@ def read_list(path: str) -> list[Clip]:
     return clips
 
 
-def open_video(path: str) -> cv2.VideoCapture:
+def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:
+    """Paths, relative to `folder`, of all files with one of `extensions` (lower case), sorted as strings.
+
+    Symbolic links are followed; one that leads back to a folder around it is left out. Raises OSError
+    for a folder that cannot be read.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    top = os.path.abspath(folder)
+    found = []
+    real_paths = {top: (os.path.realpath(top),)}  # a folder -> real paths from the top down to itself
+    for path, folders, files in os.walk(top, followlinks=True, onerror=stop):
+        around = real_paths.pop(path)
+        for name in list(folders):
+            full = os.path.join(path, name)
+            real = os.path.realpath(full) if os.path.islink(full) else os.path.join(around[-1], name)
+            if real in around:
+                folders.remove(name)
+            else:
+                real_paths[full] = (*around, real)
+        prefix = "" if path == top else os.path.relpath(path, top) + os.sep
+        found += [prefix + name for name in files if name.lower().endswith(extensions)]
+    return sorted(found)
+
+
+def open_video(path: str, decode: bool = True) -> cv2.VideoCapture:
     """Open a video with a single decoding thread (clips are decoded side by side instead).
 
+    decode: False makes grab() step from packet to packet, which counts the frames without decoding.
     Raises MediaError. Release the result.
     """
     if not os.path.isfile(path):
         raise MediaError(f"{path}: no such video")
     # The absolute path cannot be mistaken for one of FFmpeg's protocols, such as "concat:".
-    video = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    settings = [cv2.CAP_PROP_N_THREADS, 1] + ([] if decode else [cv2.CAP_PROP_FORMAT, -1])
+    video = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, settings)
     if not video.isOpened():
         size = Path(path).stat().st_size
         raise MediaError(f"{path}: cannot be opened as a video ({size} bytes); broken, or no video in it")
@@ -151,8 +194,89 @@ def open_wav(path: str) -> np.ndarray:
         raise MediaError(f"{path}: not a readable wav file ({error})") from None
     if rate != SAMPLE_RATE or samples.ndim != 1 or samples.dtype != np.int16:
         channels = samples.shape[1] if samples.ndim == 2 else 1
-        raise MediaError(
+        raise WavFormatError(
             f"{path}: {rate} Hz, {channels} channel(s), {samples.dtype}; "
             f"expected {SAMPLE_RATE} Hz, 1 channel, int16. Convert it with convertAudio.py."
         )
     return samples
+
+
+def remove_leftovers(paths: Iterable[str]) -> None:
+    """Remove those of `paths` that replace_file() left behind in a process that was killed since."""
+    for path in paths:
+        stamp = re.search(r"\.(\d+)\.part$", path)
+        if stamp and not _is_running(int(stamp[1])):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 asks only whether the process is there
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is, and belongs to someone else
+        return True
+    return True
+
+
+def map_in_processes(
+    function: Callable[[Any], Any], items: Iterable[Any], workers: int, chunk: int = 1
+) -> Iterator[Any]:
+    """Yield function(item) for all items, in the order in which they are done, from `workers` processes.
+
+    function: importable by name (or a functools.partial of such). chunk: items handed over at a time,
+    for work so short that the hand-over would count. With one worker everything is done in this process.
+    Leaving early (Ctrl-C) waits for the items in hand. The workers end when this process is killed.
+    Raises what `function` raises, and RuntimeError when a worker dies.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    source = iter(items)
+    running: dict[Future, list] = {}
+    # Spawned, not forked: a fork copies the locks of threads that do not exist in the copy.
+    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
+        try:
+            while True:
+                # Three hand-overs a worker keep all of them busy without queueing a million items.
+                while len(running) < 3 * workers and (batch := list(itertools.islice(source, chunk))):
+                    with _ctrl_c_held_back():
+                        running[pool.submit(_map, function, batch)] = batch
+                if not running:
+                    return
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield from done.result()
+                    del running[done]
+        except BrokenProcessPool:
+            suspects = [str(item) for batch in running.values() for item in batch]
+            raise RuntimeError(
+                "a worker process died (killed, out of memory, or a file that crashes the decoder). "
+                f"It was at one of: {', '.join(suspects[:20])}. Run again, with a smaller --nWorkers."
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _map(function: Callable[[Any], Any], batch: list) -> list:
+    return [function(item) for item in batch]
+
+
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Worker processes started in here never see Ctrl-C, which is for the main process to handle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """In a worker: end at once when the main process is gone, even by SIGKILL."""
+
+    def watch() -> None:
+        connection.wait([parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

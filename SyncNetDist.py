@@ -1,0 +1,313 @@
+"""SyncNet: the two-stream network with its losses and optimiser; an epoch; verification scores."""
+
+import contextlib
+import importlib
+import itertools
+import math
+import os
+import random
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from checkpoints import CheckpointError, Misfits, copy_weights, read_checkpoint, save_checkpoint
+from clipFiles import open_wav
+from DatasetLoader import HOP_LENGTH, WINDOW_TAIL, check_length, loadWAV
+from losses import LossScale, content_loss, identity_loss, unit
+from verification import read_trials, score_trials
+
+MOMENTUM = 0.9
+WEIGHT_DECAY = 1e-5
+FEATURES_PER_FRAME = 4  # audio feature frames a video frame
+STEPS_PER_LOOK = 10  # on a GPU the losses are fetched, and the bar moves, once in so many steps
+FILES_PER_BATCH = 4  # utterances embedded at once, num_eval crops each
+READERS = 2  # threads that read utterances ahead
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """Means over the steps of an epoch; top-1 accuracies in percent."""
+
+    loss: float
+    content_loss: float
+    identity_loss: float
+    content_top1: float
+    identity_top1: float
+    clips: int
+    seconds: float
+    data_wait: float  # seconds for which batches were waited for
+
+
+class SyncNet(nn.Module):
+    """The network (`__S__`), the loss scales (`__L__`) and SGD, in the 2020 baseline's arrangement.
+
+    model: module with a SyncNetModel. nOut: embedding size. maxFrames: T, video frames (40 ms each) of
+    an evaluation crop. learning_rate: of SGD. temporal_stride: frames between embeddings.
+    device: "cpu", "cuda", "cuda:1" ...; None takes CUDA where there is one.
+    precision: "fp32" (true float32), "tf32" (GPU matrix units, 10-bit mantissas), "bf16" (autocast;
+    weights, front end and losses stay float32).
+    Raises ValueError for a model that is not there or settings that do not fit.
+    """
+
+    def __init__(
+        self,
+        model: str = "models.SyncNetModelFBank",
+        nOut: int = 1024,
+        maxFrames: int = 30,
+        learning_rate: float = 0.0001,
+        temporal_stride: int = 1,
+        device: str | torch.device | None = None,
+        precision: str = "fp32",
+    ):
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if maxFrames < 5 or temporal_stride < 1 or nOut < 1:
+            raise ValueError(
+                f"maxFrames {maxFrames}, temporal_stride {temporal_stride}, nOut {nOut}: expected at least "
+                "5 frames (the network sees 5 at a time), stride and nOut at least 1"
+            )
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device {device}: this PyTorch finds no CUDA GPU; use cpu")
+        self.precision = precision
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        self.maxFrames = maxFrames
+        self.__S__ = load_model(model)(nOut=nOut, stride=temporal_stride).to(self.device)
+        self.__L__ = LossScale().to(self.device)
+        self.__optimizer__ = torch.optim.SGD(
+            self.parameters(),
+            lr=learning_rate,
+            momentum=MOMENTUM,
+            weight_decay=WEIGHT_DECAY,
+            fused=True,
+        )
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The context of a forward pass in this precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def forward(self, video: Tensor, audio: Tensor, alpC: float, alpI: float) -> tuple[Tensor, Tensor]:
+        """Losses of a batch on the device.
+
+        Returns the total and, without a graph, [total, content, identity, content top-1, identity top-1].
+
+        The identity loss takes each face at one time step, drawn with random.randint for the whole
+        batch, and each voice as its mean over time.
+        """
+        with self.autocast():
+            audio_content, audio_identity = self.__S__.forward_aud(audio)
+            video_content, video_identity = self.__S__.forward_vid(video)
+        scale = self.__L__
+        moment = random.randint(0, video_identity.shape[2] - 1)
+        content, content_top1 = content_loss(video_content, audio_content, scale.wC, scale.bC)
+        identity, identity_top1 = identity_loss(
+            video_identity[:, :, moment], audio_identity.float().mean(2), scale.wI, scale.bI
+        )
+        total = alpC * content + alpI * identity
+        return total, torch.stack((total, content, identity, content_top1, identity_top1)).detach()
+
+    def train_network(
+        self, loader: Iterable, evalmode: bool = False, alpC: float = 1.0, alpI: float = 1.0
+    ) -> tuple[float, float]:
+        """One epoch over a loader; see run_epoch. Returns (mean loss, identity top-1 in percent)."""
+        result = self.run_epoch(loader, evalmode, alpC, alpI)
+        return result.loss, result.identity_top1
+
+    def run_epoch(
+        self, loader: Iterable, evalmode: bool = False, alpC: float = 1.0, alpI: float = 1.0
+    ) -> EpochResult:
+        """Train for one epoch, or with evalmode measure only (running statistics, no update).
+
+        loader: iterable of (video, audio) with batch_size and nFiles; video (B, 3, T, 224, 224) uint8
+        or float, audio (B, T*640 + 240). alpC, alpI: weights of the content and identity loss.
+        Raises FloatingPointError when a loss is not finite, ValueError when there is no batch.
+        """
+        self.train(not evalmode)
+        clips = loader.nFiles // loader.batch_size * loader.batch_size
+        bar = tqdm(total=clips, unit="clip", desc="validate" if evalmode else "train", leave=False)
+        look = STEPS_PER_LOOK if self.device.type == "cuda" else 1
+        waited = [0.0]
+        rows: list[list[float]] = []
+        pending: list[Tensor] = []
+        started = time.perf_counter()
+
+        def look_up() -> None:
+            rows.extend(torch.stack(pending).tolist())
+            for step, row in enumerate(rows[-len(pending) :], len(rows) - len(pending) + 1):
+                if not math.isfinite(row[0]):
+                    rate = self.__optimizer__.param_groups[0]["lr"]
+                    raise FloatingPointError(
+                        f"step {step}: the loss is {row[0]} (content {row[1]}, identity {row[2]}) at "
+                        f"learning rate {rate:g}. Use a lower --lr, or go back to an earlier checkpoint."
+                    )
+            mean = np.mean(rows, 0)
+            bar.set_postfix_str(
+                f"loss {mean[0]:.3f} content {mean[1]:.3f} identity {mean[2]:.3f} "
+                f"sync top-1 {100 * mean[3]:.1f}% identity top-1 {100 * mean[4]:.1f}% "
+                f"data wait {100 * waited[0] / (time.perf_counter() - started):.0f}%",
+                refresh=False,
+            )
+            bar.update(len(pending) * loader.batch_size)
+            pending.clear()
+
+        with bar, torch.set_grad_enabled(not evalmode):
+            for video, audio in self.on_device(loader, waited):
+                total, row = self(video, audio, alpC, alpI)
+                if not evalmode:
+                    self.__optimizer__.zero_grad(set_to_none=True)
+                    total.backward()
+                    self.__optimizer__.step()
+                pending.append(row)
+                if len(pending) == look:
+                    look_up()
+            if pending:
+                look_up()
+        if not rows:
+            raise ValueError(f"the loader gave no batch: {loader.nFiles} clips, batch {loader.batch_size}")
+        loss, content, identity, content_top1, identity_top1 = np.mean(rows, 0).tolist()
+        seconds = time.perf_counter() - started
+        return EpochResult(
+            loss, content, identity, 100 * content_top1, 100 * identity_top1, clips, seconds, waited[0]
+        )
+
+    def on_device(self, loader: Iterable, waited: list[float]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The loader's batches on the device; waited[0] grows by the seconds each was waited for.
+
+        On a GPU the copy runs on a stream of its own. Steps are only queued by the time the next batch
+        is asked for, so it overlaps with the computing of the step before.
+        """
+        stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        before = None  # the last batch's host memory and the end of its copy: not to be reused earlier
+        batches = iter(loader)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited[0] += time.perf_counter() - asked
+            if batch is None:
+                return
+            if stream is None:
+                yield tuple(x.to(self.device) for x in batch)
+                continue
+            with torch.cuda.stream(stream):
+                copies = tuple(x.to(self.device, non_blocking=True) for x in batch)
+                done = stream.record_event()
+            if before:
+                before[1].synchronize()
+            before = (batch, done)
+            compute = torch.cuda.current_stream(self.device)
+            compute.wait_event(done)
+            for x in copies:
+                x.record_stream(compute)
+            yield copies
+
+    @torch.inference_mode()
+    def embed(self, files: list[str], num_eval: int = 10, print_interval: int = 100) -> Tensor:
+        """One voice identity vector a wav: the mean of the unit vectors of num_eval evenly spread crops.
+
+        files: paths of 16 kHz mono int16 wavs longer than a crop of maxFrames. print_interval: files
+        between two updates of the bar. Returns (files, nOut) float32 on the CPU. Raises MediaError,
+        before anything is computed where a header tells.
+        """
+        crop = self.maxFrames * FEATURES_PER_FRAME * HOP_LENGTH + WINDOW_TAIL
+        for file in files:
+            check_length(file, len(open_wav(file)), crop)
+        self.eval()
+
+        def read(file: str) -> Tensor:
+            return loadWAV(file, self.maxFrames * FEATURES_PER_FRAME, evalmode=True, num_eval=num_eval)
+
+        vectors = []
+        with tqdm(total=len(files), unit="file", desc="embed", miniters=print_interval, leave=False) as bar:
+            crops = read_ahead(read, files)
+            while batch := list(itertools.islice(crops, FILES_PER_BATCH)):
+                with self.autocast():
+                    identity = self.__S__.forward_aud(torch.cat(batch).to(self.device))[1]
+                mean = unit(identity.float().mean(2))
+                vectors.append(mean.unflatten(0, (len(batch), num_eval)).mean(1).cpu())
+                bar.update(len(batch))
+        return torch.cat(vectors)
+
+    def evaluateFromListSave(
+        self, listfilename: str, print_interval: int = 100, test_path: str = "", num_eval: int = 10
+    ) -> tuple[list[float], list[int]]:
+        """Scores of a trial list `label fileA fileB`, files relative to test_path.
+
+        A score is the mean of the num_eval x num_eval cosine similarities between the crops of the two
+        files. Returns (scores, labels), labels empty for a list without. Raises MediaError.
+        """
+        trials = read_trials(listfilename)
+        files = [os.path.join(test_path, file) for file in trials.files]
+        scores = score_trials(self.embed(files, num_eval, print_interval), trials)
+        return scores.tolist(), [] if trials.labels is None else trials.labels.tolist()
+
+    def updateLearningRate(self, alpha: float) -> list[float]:
+        """Multiply the learning rate by alpha. Returns the new rate of each parameter group."""
+        for group in self.__optimizer__.param_groups:
+            group["lr"] *= alpha
+        return [group["lr"] for group in self.__optimizer__.param_groups]
+
+    def saveParameters(self, path: str) -> None:
+        """Write the state dict, 126 names as in the 2020 baseline; complete or not at all."""
+        save_checkpoint(self, path)
+
+    def loadParameters(self, path: str, strict: bool = False) -> Misfits:
+        """Copy a checkpoint's tensors by name, print a line for each that does not fit, and return them.
+
+        strict: raise CheckpointError instead when a weight of the network is missing or of another shape.
+        Raises CheckpointError for a file that is not a state dict.
+        """
+        misfits = copy_weights(self, read_checkpoint(path))
+        # Using the network needs its weights and running statistics; not the losses' scales, the front
+        # end's constants or the counters of batches.
+        needed = misfits.lines(
+            {
+                name
+                for name in self.state_dict()
+                if name.startswith("__S__.") and not re.search(r"\.torchfb\.|\.num_batches_tracked$", name)
+            }
+        )
+        if strict and needed:
+            raise CheckpointError(
+                f"{path}: {len(needed)} weights of the network do not fit "
+                "(was it trained with another --model or --nOut?):\n  " + "\n  ".join(needed)
+            )
+        for line in misfits.lines():
+            print(f"{path}: {line}")
+        return misfits
+
+
+def load_model(name: str) -> type[nn.Module]:
+    """The SyncNetModel class of a module such as models.SyncNetModelFBank. Raises ValueError."""
+    try:
+        return importlib.import_module(name).SyncNetModel
+    except (ModuleNotFoundError, AttributeError, ValueError, TypeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name not in (name, name.split(".")[0]):
+            raise  # the model is there; something that it imports is not
+        folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "models")
+        known = sorted(f"models.{file[:-3]}" for file in os.listdir(folder) if file.startswith("SyncNet"))
+        raise ValueError(
+            f"model {name!r} has no SyncNetModel ({error}); there is {', '.join(known)}"
+        ) from None
+
+
+def read_ahead(read: Callable[[str], Tensor], files: list[str]) -> Iterator[Tensor]:
+    """read(file) for each file in order, a bounded number ahead in threads."""
+    with ThreadPoolExecutor(READERS) as pool:
+        ahead: deque = deque()
+        for file in files:
+            ahead.append(pool.submit(read, file))
+            if len(ahead) > 2 * FILES_PER_BATCH:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

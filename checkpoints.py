@@ -1,0 +1,92 @@
+"""Checkpoints: plain state dicts with the 2020 baseline's names, read without running anything."""
+
+import glob
+import os
+import re
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from safeFiles import replace_file
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and the remedy."""
+
+
+@dataclass
+class Misfits:
+    """What of a checkpoint and a network did not fit each other; names are the network's where it has them."""
+
+    missing: list[str] = field(default_factory=list)  # in the network, not in the checkpoint
+    shape: dict[str, str] = field(default_factory=dict)  # name -> both shapes, in words
+    unknown: list[str] = field(default_factory=list)  # in the checkpoint, not in the network
+
+    def lines(self, names: set[str] | None = None) -> list[str]:
+        """A line for each, or for those of the network's names that are in `names` alone."""
+        wanted = [name for name in self.missing if names is None or name in names]
+        found = [f"{name} is not in the checkpoint" for name in wanted]
+        found += [text for name, text in self.shape.items() if names is None or name in names]
+        return (
+            found if names is not None else found + [f"{name} is not in the model" for name in self.unknown]
+        )
+
+
+def read_checkpoint(path: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file, on the CPU. Raises CheckpointError.
+
+    Only tensors and plain containers are read (torch's weights_only): a file that asks for anything
+    else is refused before any of it runs.
+    """
+    if not os.path.isfile(path):
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in as many ways as it can be damaged
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            reason = "it holds objects other than tensors, which could run code when loaded"
+        raise CheckpointError(f"{path}: not loaded, {reason}. Use a plain state dict.") from None
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise CheckpointError(f"{path}: not a state dict (names with a tensor each)")
+    return state
+
+
+def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
+    """Copy tensors into the network by name, also by the name without `module.`; return what did not fit."""
+    own = network.state_dict()
+    left = set(own)
+    misfits = Misfits()
+    for original, tensor in state.items():
+        name = original if original in own else original.replace("module.", "")
+        if name not in own:
+            misfits.unknown.append(original)
+            continue
+        left.discard(name)
+        if own[name].shape != tensor.shape:
+            misfits.shape[name] = (
+                f"{name} has shape {tuple(tensor.shape)} in the checkpoint, {tuple(own[name].shape)} in the model"
+            )
+            continue
+        own[name].copy_(tensor)
+    misfits.missing = [name for name in own if name in left]
+    return misfits
+
+
+def save_checkpoint(network: nn.Module, path: str) -> None:
+    """Write the network's state dict, complete or not at all. Raises OSError."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with replace_file(path, "wb") as file:
+        torch.save(state, file)
+
+
+def epoch_checkpoints(folder: str) -> dict[int, str]:
+    """The model%09d.model files of a folder by epoch, oldest first."""
+    found = {}
+    for path in glob.glob(os.path.join(glob.escape(folder), "model0*.model")):
+        if match := re.fullmatch(r"model(\d{9,})\.model", os.path.basename(path)):
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))

@@ -1,0 +1,135 @@
+"""Tiny clips whose content tells where in the clip it is, so that a test sees a shift of one frame or sample.
+
+make_clip("a.mp4", 60)                      # H.264 224x224, 25 fps, B-frames, like VoxCeleb2's
+frame_number(picture)                       # -> 0..59, from any decoded picture (grey, BGR or RGB)
+make_clip("b.mp4", 60, sound=noise(2.4))    # the same with an AAC sound track
+make_sound("b.m4a", noise(2.4))             # the sound alone, as VoxCeleb2's aac/ folder has it
+shift(decoded, noise(2.4))                  # -> samples by which `decoded` is late; 0 when in place
+make_wav("c.wav", 60 * 640)                 # 16 kHz mono int16
+sample_number(value)                        # -> 0..65520, from any single sample of it
+make_txt("c.txt", offset=-3)                # the Offset line as VoxCeleb2 writes it
+"""
+
+import os
+from fractions import Fraction
+
+import av
+import numpy as np
+from scipy.io import wavfile
+from scipy.signal import correlate
+
+GRID = 4  # a picture is GRID x GRID squares, one bit of the frame number each, the first the lowest
+RAMP = 65521  # a wav counts up through nearly all int16 values, then starts again (after 4.1 s)
+
+
+def make_clip(
+    path: str,
+    frames: int,
+    *,
+    sound: np.ndarray | None = None,
+    rate: int = 16000,
+    sound_delay: int = 0,
+    first: int = 0,
+    size: int = 224,
+    fps: int = 25,
+    faststart: bool = False,
+) -> None:
+    """Write an mp4 of `frames` frames, one key frame every 250 and B-frames between, as VoxCeleb2 has.
+
+    Frame i shows the number first + i (0..65535): read it with frame_number().
+    sound: (samples,) or (channels, samples) int16 at `rate` Hz for an AAC track; None: no track.
+    sound_delay: samples at `rate` by which the sound starts later than the pictures.
+    size: pixels a side (a multiple of 8). faststart: the index comes first in the file, so that a file
+    whose tail is cut off still opens.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    options = {"movflags": "faststart"} if faststart else {}
+    with av.open(path, "w", format="mp4", options=options) as container:
+        video = container.add_stream("libx264", rate=fps)
+        video.width = video.height = size
+        video.pix_fmt = "yuv420p"
+        video.options = {"preset": "veryfast", "bf": "2", "g": "250", "sc_threshold": "0", "threads": "1"}
+        track = _add_aac(container, sound, rate) if sound is not None else None
+        bits = np.arange(GRID * GRID).reshape(GRID, GRID)
+        planes = np.full((size * 3 // 2, size), 128, np.uint8)  # chroma stays grey
+        for index in range(frames):
+            squares = np.where((first + index) >> bits & 1, 215, 40).astype(np.uint8)
+            planes[:size] = squares.repeat(size // GRID, 0).repeat(size // GRID, 1)
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, fps)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if track is not None:
+            _encode(container, track, sound, rate, sound_delay)
+
+
+def make_sound(path: str, sound: np.ndarray, rate: int = 16000, delay: int = 0) -> None:
+    """Write an .m4a (AAC) of (samples,) or (channels, samples) int16, starting `delay` samples late."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with av.open(path, "w", format="ipod") as container:
+        _encode(container, _add_aac(container, sound, rate), sound, rate, delay)
+
+
+def make_wav(path: str, samples: int, first: int = 0) -> None:
+    """Write a 16 kHz mono int16 wav in which sample i holds the number first + i: see sample_number()."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    ramp = (first + np.arange(samples)) % RAMP - RAMP // 2
+    wavfile.write(path, 16000, ramp.astype(np.int16))
+
+
+def make_txt(path: str, offset: int = 0) -> None:
+    """Write the head of a VoxCeleb2 txt with this audio-to-video offset, in video frames."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    head = f"Identity  : \tid00001\nReference : \tmade\nOffset    : \t{offset}\nFV Conf   : \t20.0\t(1)\n"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(head + "ASD Conf  : \t5.0\n\nFRAME \tX \tY \tW \tH \n")
+
+
+def frame_number(picture: np.ndarray) -> int:
+    """The number a picture of make_clip shows: (height, width) or (height, width, 3), any number type."""
+    grey = np.asarray(picture, np.float32)
+    grey = grey.mean(-1) if grey.ndim == 3 else grey
+    rows, columns = (
+        (np.arange(GRID) * 2 + 1) * grey.shape[0] // 8,
+        (np.arange(GRID) * 2 + 1) * grey.shape[1] // 8,
+    )
+    bright = grey[np.ix_(rows, columns)].ravel() > 127  # the middle of each square
+    return int((bright << np.arange(GRID * GRID)).sum())
+
+
+def sample_number(value: float) -> int:
+    """The number a sample of make_wav holds (modulo RAMP)."""
+    return int(value) + RAMP // 2
+
+
+def noise(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
+    """Band-limited noise (300 to 3000 Hz) that survives AAC and fits itself in one place only: int16."""
+    samples = round(seconds * rate)
+    spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(samples))
+    frequency = np.fft.rfftfreq(samples, 1 / rate)
+    spectrum[(frequency < 300) | (frequency > 3000)] = 0
+    wave = np.fft.irfft(spectrum, samples)
+    return np.round(wave / np.abs(wave).max() * 20000).astype(np.int16)
+
+
+def shift(heard: np.ndarray, original: np.ndarray) -> int:
+    """Samples by which `heard` is late against `original` (negative: early), by cross-correlation."""
+    match = correlate(heard.astype(np.float64), original.astype(np.float64), method="fft")
+    return int(match.argmax()) - (len(original) - 1)
+
+
+def _add_aac(container: av.container.OutputContainer, sound: np.ndarray, rate: int) -> av.AudioStream:
+    stream = container.add_stream("aac", rate=rate)
+    stream.layout = "stereo" if sound.ndim == 2 else "mono"
+    stream.bit_rate = 96000
+    return stream
+
+
+def _encode(
+    container: av.container.OutputContainer, stream: av.AudioStream, sound: np.ndarray, rate: int, delay: int
+) -> None:
+    packed = np.ascontiguousarray(sound.T).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=stream.layout.name)
+    frame.sample_rate, frame.pts, frame.time_base = rate, delay, Fraction(1, rate)
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))

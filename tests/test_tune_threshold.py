@@ -1,0 +1,374 @@
+"""tuneThreshold: the baseline's numbers, hand-made cases, an independent formula, the command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tuneThreshold
+from tuneThreshold import (
+    bootstrap_interval,
+    eer_interpolated,
+    error_rates,
+    min_dcf,
+    plot_det,
+    read_scores,
+    tuneThresholdfromScore,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+ORACLE = json.loads((ROOT / "tests/oracle/thresholds.json").read_text())
+
+
+def normal_trials(seed, n, shift, ties=False):
+    """The oracle's recipe: 40 % target trials, unit normal scores `shift` apart."""
+    r = np.random.RandomState(seed)
+    labels = r.rand(n) < 0.4
+    scores = r.randn(n) + shift * labels
+    return (np.round(scores, 1) if ties else scores), labels.astype(int)
+
+
+def write_scores(path, scores, labels):
+    path.write_text("".join(f"{s!r} {k} a.wav b.wav\n" for s, k in zip(scores.tolist(), labels, strict=True)))
+    return str(path)
+
+
+def run_command(*arguments):
+    command = [sys.executable, str(ROOT / "tuneThreshold.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+# The baseline's definition
+
+
+@pytest.mark.parametrize("case", ORACLE, ids=lambda case: f"seed{case['seed']}")
+def test_baseline_numbers(case):
+    scores, labels = normal_trials(case["seed"], case["n"], case["shift"], case["ties"])
+    tuned, eer, fpr, fnr = tuneThresholdfromScore(scores, labels, [1, 0.1])
+    assert eer == pytest.approx(case["eer"], abs=1e-9)
+    np.testing.assert_allclose(tuned, case["fa_1_01"], rtol=0, atol=1e-9)
+    tuned, *_ = tuneThresholdfromScore(scores.tolist(), labels.tolist(), [5], [5, 2])
+    np.testing.assert_allclose(tuned, case["fr5_fr2_fa5"], rtol=0, atol=1e-9)
+    assert (fpr[0], fnr[0], fpr[-1], fnr[-1]) == (0, 100, 100, 0)
+
+
+def test_the_eers_differ_on_a_coarse_curve():
+    # One corner-to-corner stretch crosses the diagonal: the baseline reads the nearest corner.
+    scores, labels = [3, 2, 2, 2, 2, 1], [1, 1, 1, 0, 0, 0]
+    # Corners (FA, FR): (0, 1), (0, 2/3), (2/3, 0), (1, 0). The line between the middle two: FA = FR = 1/3.
+    assert tuneThresholdfromScore(scores, labels, [1])[1] == pytest.approx(200 / 3)
+    assert eer_interpolated(scores, labels) == pytest.approx((100 / 3, 2.5))
+
+
+# Small cases by hand
+
+SIX = ([6, 5, 4, 3, 2, 1], [1, 1, 0, 1, 0, 0])
+
+
+def test_eer_by_hand():
+    # At threshold 4: FA 1/3, FR 1/3.
+    assert eer_interpolated(*SIX) == pytest.approx((100 / 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("p_target", "value", "threshold"),
+    [
+        (0.5, 1 / 3, 5),  # FR 1/3, FA 0 at 5; FR 0, FA 1/3 at 3 costs the same: the higher threshold
+        (0.05, 1 / 3, 5),  # 0.05/3 over 0.05; threshold 3 would cost 0.95/3 over 0.05
+        (0.9, 1 / 3, 3),  # 0.1/3 over 0.1
+    ],
+)
+def test_min_dcf_by_hand(p_target, value, threshold):
+    assert min_dcf(*SIX, p_target) == pytest.approx((value, threshold))
+
+
+def test_min_dcf_costs():
+    # Ten times dearer misses: 10 * 0.5 * FR + 0.5 * FA over 0.5 is least at threshold 3.
+    assert min_dcf(*SIX, 0.5, c_miss=10) == pytest.approx((1 / 3, 3))
+    assert min_dcf(*SIX, 0.05, c_miss=19) == pytest.approx(min_dcf(*SIX, 0.5))
+
+
+def test_perfect_and_reversed():
+    scores, labels = [4, 3, 2, 1], [1, 1, 0, 0]
+    assert eer_interpolated(scores, labels) == (0, 3)
+    assert min_dcf(scores, labels, 0.01) == (0, 3)
+    # The worst system is as good as the trivial decision: reject all, or (prior above a half) accept all.
+    labels = [0, 0, 1, 1]
+    assert eer_interpolated(scores, labels)[0] == 100
+    assert min_dcf(scores, labels, 0.01) == (1, np.inf)
+    assert min_dcf(scores, labels, 0.99) == (1, 1)
+
+
+def test_equal_scores():
+    assert eer_interpolated([7, 7, 7], [1, 0, 0]) == (50, 7)
+    assert min_dcf([7, 7, 7], [1, 0, 0], 0.05) == (1, np.inf)
+
+
+# Against counting, threshold by threshold
+
+
+def counted_rates(scores, labels):
+    thresholds = [np.inf, *sorted(set(scores), reverse=True)]
+    fa, fr = [], []
+    for t in thresholds:
+        accepted = [s >= t for s in scores]
+        fa.append(sum(a and not k for a, k in zip(accepted, labels, strict=True)) / labels.count(0))
+        fr.append(sum(not a and k for a, k in zip(accepted, labels, strict=True)) / labels.count(1))
+    return fa, fr, thresholds
+
+
+def counted_eer(fa, fr):
+    for i in range(1, len(fa)):
+        if fr[i] <= fa[i]:
+            # The crossing of the segment (fa, fr)[i-1] .. (fa, fr)[i] with the diagonal.
+            (x0, x1), (y0, y1) = fa[i - 1 : i + 1], fr[i - 1 : i + 1]
+            return (x1 * y0 - x0 * y1) / ((x1 - x0) - (y1 - y0))
+    raise AssertionError("no crossing")
+
+
+trial_lists = st.lists(
+    st.tuples(st.integers(-6, 6).map(lambda v: v / 4), st.integers(0, 1)), min_size=2, max_size=40
+).filter(lambda trials: len({label for _, label in trials}) == 2)
+
+
+@settings(max_examples=150, deadline=None)
+@given(trial_lists, st.floats(0.01, 0.99), st.floats(0.1, 10), st.floats(0.1, 10))
+def test_against_counting(trials, p, c_miss, c_fa):
+    scores, labels = map(list, zip(*trials, strict=True))
+    fa, fr, thresholds = counted_rates(scores, labels)
+    np.testing.assert_allclose(error_rates(scores, labels), (fa, fr, thresholds), atol=1e-12)
+
+    eer, threshold = eer_interpolated(scores, labels)
+    assert eer == pytest.approx(100 * counted_eer(fa, fr), abs=1e-9)
+    assert min(scores) <= threshold <= max(scores)
+
+    costs = [c_miss * p * y + c_fa * (1 - p) * x for x, y in zip(fa, fr, strict=True)]
+    value, threshold = min_dcf(scores, labels, p, c_miss, c_fa)
+    assert value == pytest.approx(min(costs) / min(c_miss * p, c_fa * (1 - p)))
+    assert costs[thresholds.index(threshold)] == pytest.approx(min(costs))
+    assert value <= 1 + 1e-12
+
+
+@settings(max_examples=50, deadline=None)
+@given(trial_lists)
+def test_only_the_order_of_scores_matters(trials):
+    scores, labels = map(np.array, zip(*trials, strict=True))
+    other = np.exp(scores)
+    assert eer_interpolated(scores, labels)[0] == eer_interpolated(other, labels)[0]
+    assert min_dcf(scores, labels, 0.05)[0] == min_dcf(other, labels, 0.05)[0]
+    assert tuneThresholdfromScore(scores, labels, [1])[1] == tuneThresholdfromScore(other, labels, [1])[1]
+    # Swapping the roles of the two kinds mirrors the curve.
+    assert eer_interpolated(-scores, 1 - labels)[0] == pytest.approx(eer_interpolated(scores, labels)[0])
+
+
+# Bootstrap
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_bootstrap_equals_one_resample_at_a_time(monkeypatch, ties):
+    scores, labels = normal_trials(5, 60, 1.0, ties)
+    drawn = []
+
+    class Recorder:
+        def __init__(self, seed):
+            self.rng = np.random.RandomState(seed)
+
+        def integers(self, high, size):
+            drawn.append(self.rng.randint(high, size=size))
+            return drawn[-1].copy()
+
+    monkeypatch.setattr(np.random, "default_rng", Recorder)
+    found = bootstrap_interval(scores, labels, (0.05, 0.2), resamples=40, progress=False)
+    assert len(drawn) == 2
+    kinds = [np.sort(scores[labels == k])[::-1] for k in (0, 1)]
+    values = []
+    for non_targets, targets in zip(*drawn, strict=True):
+        again = np.concatenate([kinds[0][non_targets], kinds[1][targets]])
+        kind = np.repeat([0, 1], [len(non_targets), len(targets)])
+        values.append(
+            [eer_interpolated(again, kind)[0], min_dcf(again, kind, 0.05)[0], min_dcf(again, kind, 0.2)[0]]
+        )
+    expected = np.percentile(values, [2.5, 97.5], axis=0).T
+    assert list(found) == ["eer_interpolated", "min_dcf_0.05", "min_dcf_0.2"]
+    np.testing.assert_allclose(list(found.values()), expected, atol=1e-9)
+
+
+def test_bootstrap_seed_and_order():
+    scores, labels = normal_trials(6, 3000, 2.0)  # large enough to be drawn in more than one block
+    first = bootstrap_interval(scores, labels, resamples=200, seed=3, progress=False)
+    turned = bootstrap_interval(scores[::-1], labels[::-1], resamples=200, seed=3, progress=False)
+    other = bootstrap_interval(scores, labels, resamples=200, seed=4, progress=False)
+    assert first == turned != other
+    low, high = first["eer_interpolated"]
+    # Two normals two deviations apart: EER 15.87 %, and about 1 % standard error at this size.
+    assert low < eer_interpolated(scores, labels)[0] < high
+    assert 1 < high - low < 5
+    with pytest.raises(ValueError, match="resamples"):
+        bootstrap_interval(scores, labels, resamples=0)
+
+
+def test_bootstrap_covers_the_truth():
+    truth = 15.8655  # percent, Phi(-1): the EER of two normals 2 deviations apart
+    inside = 0
+    for seed in range(100):
+        low, high = bootstrap_interval(*normal_trials(seed, 400, 2.0), resamples=200, progress=False)[
+            "eer_interpolated"
+        ]
+        inside += low <= truth <= high
+    assert 85 <= inside <= 100
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        ([0.1, np.nan, 0.2], [0, 1, 1], "1 of 3 scores are not finite, the first at index 1"),
+        ([0.1, np.inf], [0, 1], "not finite"),
+        ([0.1, 0.2], [0, 1, 1], "expected one of each a trial"),
+        ([[0.1, 0.2]], [[0, 1]], "expected one of each a trial"),
+        ([], [], "no trials"),
+        ([0.1, 0.2], [1, 1], "all 2 trials are target trials"),
+        ([0.1, 0.2], [0, 0], "all 2 trials are non-target trials"),
+        ([0.1, 0.2], [0, 2], "label .*2.* at index 1, expected 0 or 1"),
+        ([0.1, 0.2], [0, -1], "expected 0 or 1"),
+    ],
+)
+def test_wrong_trials(scores, labels, message):
+    for measure in (
+        lambda: tuneThresholdfromScore(scores, labels, [1]),
+        lambda: eer_interpolated(scores, labels),
+        lambda: min_dcf(scores, labels, 0.05),
+        lambda: bootstrap_interval(scores, labels, resamples=2, progress=False),
+        lambda: plot_det({"one": (scores, labels)}, "never.png"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measure()
+
+
+@pytest.mark.parametrize("wrong", [{"p_target": 0}, {"p_target": 1.5}, {"p_target": 0.1, "c_miss": 0}])
+def test_wrong_costs(wrong):
+    with pytest.raises(ValueError, match="p_target"):
+        min_dcf(*SIX, **wrong)
+
+
+# Files and the command
+
+
+def test_read_scores(tmp_path):
+    path = tmp_path / "scores.txt"
+    path.write_bytes(b"\xef\xbb\xbf0.5 1 a/\xff.wav b.wav\r\n\r\n-1e-3\t0\r\n")
+    scores, labels = read_scores(str(path))
+    np.testing.assert_array_equal(scores, [0.5, -0.001])
+    np.testing.assert_array_equal(labels, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.1 0\nmuch 1\n", "line 2: score 'much' is not a number"),
+        ("0.1 0\n\nnan 1\n", "line 3: score 'nan' is not a finite number"),
+        ("0.1 0\n0.2 2\n", "line 2: label '2', expected 0 or 1"),
+        ("1 a.wav b.wav\n", "line 1: 3 fields, expected"),
+        ("0.1 1\n0.2 1\n", "scores.txt: all 2 trials are target trials"),
+        ("", "scores.txt: no trials"),
+    ],
+)
+def test_wrong_files(tmp_path, text, message):
+    path = tmp_path / "scores.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError) as raised:
+        read_scores(str(path))
+    assert str(path) in str(raised.value)
+    assert message in str(raised.value)
+
+
+def test_command(tmp_path):
+    one = write_scores(tmp_path / "one.txt", *normal_trials(1, 500, 1.0))
+    two = write_scores(tmp_path / "two.txt", *normal_trials(2, 5000, 2.0))
+    picture = tmp_path / "new" / "det.png"
+    done = run_command(one, "--compare", two, "--plot", picture, "--bootstrap", 50, "--target_fa", 5, 1)
+    assert done.returncode == 0, done.stderr
+    header, *lines = done.stdout.splitlines()
+    assert header.split() == [one, two]
+    table = [line.split("  ") for line in lines]
+    rows = {cells[0] or cells[1]: [c.strip() for c in cells[1:] if c.strip()] for cells in table}
+    assert rows["trials"] == ["500", "5000"]
+    assert rows["EER (%)"] == [f"{case['eer']:2.4f}" for case in ORACLE[:2]]
+    assert rows["EER interpolated (%)"] == ["34.0314", "15.2838"]
+    assert rows["minDCF(0.05)"] == ["0.9254", "0.8294"]
+    assert "minDCF(0.01)" in rows
+    assert done.stdout.count("95 % interval") == 3
+    assert rows["threshold for FA 5 %"] == [f"{case['fr5_fr2_fa5'][2][0]:.6g}" for case in ORACLE[:2]]
+    assert len({len(line) for line in [header, *lines[:-1]]}) == 1  # aligned
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in picture.parent.iterdir()] == ["det.png"]
+
+
+def test_command_says_what_is_wrong(tmp_path, monkeypatch):
+    good = write_scores(tmp_path / "good.txt", *normal_trials(1, 50, 1.0))
+    bad = tmp_path / "bad.txt"
+    bad.write_text("0.1 0\nmuch 1\n")
+    done = run_command(bad)
+    assert done.returncode == 1
+    assert done.stderr == f"tuneThreshold.py: {bad}, line 2: score 'much' is not a number\n"
+    for arguments in (["--compare", str(tmp_path / "none.txt")], ["--plot", str(tmp_path)]):
+        monkeypatch.setattr(sys, "argv", ["tuneThreshold.py", good, *arguments])
+        with pytest.raises(SystemExit, match=arguments[1]) as ended:
+            tuneThreshold.main()
+        assert len(ended.value.code.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", [["--target_fa", "101"], ["--bootstrap", "-1"], ["--seed", "-1"]])
+def test_command_wrong_options(monkeypatch, capsys, option):
+    monkeypatch.setattr(sys, "argv", ["tuneThreshold.py", "scores.txt", *option])
+    with pytest.raises(SystemExit) as ended:
+        tuneThreshold.main()
+    assert ended.value.code == 2
+    assert option[0] in capsys.readouterr().err
+
+
+# The picture
+
+
+def test_det_axes_are_normal_deviates(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    saved = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (figures.append(self), saved(self, *a, **k))[1]
+    )
+    path = tmp_path / "det.png"
+    plot_det({"normals": normal_trials(7, 20000, 2.0), "perfect": ([2, 1], [1, 0])}, str(path))
+    (axes,) = figures[0].axes
+    curve = next(line for line in axes.lines if line.get_label().startswith("normals"))
+    x, y = curve.get_data()
+    # Equal-variance normals 2 apart are the straight line x + y = -2 on normal-deviate axes.
+    middle = (np.abs(x + 1) < 1) & (np.abs(y + 1) < 1)
+    assert middle.sum() > 1000
+    assert np.abs(x + y + 2)[middle].max() < 0.15
+    assert np.isfinite(x).all() and np.isfinite(y).all()
+    # Three marks a system, all inside the picture.
+    marks = [line.get_data() for line in axes.lines if line.get_marker() in ("o", "s", "D")]
+    assert len(marks) == 6
+    for limits, values in zip((axes.get_xlim(), axes.get_ylim()), np.array(marks)[..., 0].T, strict=True):
+        assert (limits[0] <= values).all() and (values <= limits[1]).all()
+    ticks = dict(zip((t.get_text() for t in axes.get_xticklabels()), axes.get_xticks(), strict=True))
+    assert ticks["1"] == pytest.approx(-2.3263479)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_det_failure_leaves_no_part(tmp_path):
+    trials = normal_trials(1, 50, 1.0)
+    with pytest.raises(ValueError, match="second: all 2 trials"):
+        plot_det({"first": trials, "second": ([1, 2], [1, 1])}, str(tmp_path / "det.png"))
+    with pytest.raises(ValueError, match="no systems"):
+        plot_det({}, str(tmp_path / "det.png"))
+    assert not list(tmp_path.iterdir())
