@@ -22,7 +22,7 @@ from checkpoints import CheckpointError, Misfits, copy_weights, read_checkpoint,
 from clipFiles import open_wav
 from DatasetLoader import HOP_LENGTH, WINDOW_TAIL, check_length, loadWAV
 from losses import LossScale, content_loss, identity_loss, unit
-from verification import read_trials, score_trials
+from verification import Trials, read_trials, score_trials
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-5
@@ -247,9 +247,15 @@ class SyncNet(nn.Module):
         files. Returns (scores, labels), labels empty for a list without. Raises MediaError.
         """
         trials = read_trials(listfilename)
-        files = [os.path.join(test_path, file) for file in trials.files]
-        scores = score_trials(self.embed(files, num_eval, print_interval), trials)
+        scores = self.score_trials(trials, test_path, num_eval, print_interval)
         return scores.tolist(), [] if trials.labels is None else trials.labels.tolist()
+
+    def score_trials(
+        self, trials: Trials, test_path: str = "", num_eval: int = 10, print_interval: int = 100
+    ) -> np.ndarray:
+        """Scores of trials that are already read: (N,) float32. See evaluateFromListSave."""
+        files = [os.path.join(test_path, file) for file in trials.files]
+        return score_trials(self.embed(files, num_eval, print_interval), trials)
 
     def updateLearningRate(self, alpha: float) -> list[float]:
         """Multiply the learning rate by alpha. Returns the new rate of each parameter group."""

@@ -88,41 +88,51 @@ def decode_audio(path: str) -> np.ndarray:
 
 def _pieces(container: av.container.InputContainer, path: str) -> list[tuple[float, np.ndarray]]:
     """Decode to runs of sound without a gap: [(start in seconds, 16 kHz mono int16), ...]."""
-    pieces = []
-    frames: list[av.AudioFrame] = []
+    runs: list[_Run] = []
     due, kind = 0.0, None
     try:
         for frame in container.decode(audio=0):
             time_stamp = due if frame.pts is None else frame.time
             frame_kind = (frame.sample_rate, frame.layout.name, frame.format.name)
             if frame_kind != kind or abs(time_stamp - due) > MAX_DRIFT:
-                if frames:
-                    pieces.append((start, _to_16k_mono(frames)))
-                frames, start, due, kind = [], time_stamp, time_stamp, frame_kind
-            frames.append(frame)
+                runs.append(_Run(time_stamp, plain=frame_kind == (SAMPLE_RATE, "mono", "fltp")))
+                due, kind = time_stamp, frame_kind
+            runs[-1].add(frame)
             due += frame.samples / frame.sample_rate
     except av.error.FFmpegError as error:
         raise MediaError(f"{path}: broken {due:.2f} s into the sound ({error.strerror})") from None
-    if frames:
-        pieces.append((start, _to_16k_mono(frames)))
-    return pieces
+    return [(run.start, run.samples()) for run in runs]
 
 
-def _to_16k_mono(frames: list[av.AudioFrame]) -> np.ndarray:
-    """Frames of one kind, without gaps, as (samples,) int16."""
-    first = frames[0]
-    if (first.sample_rate, first.layout.name, first.format.name) == (SAMPLE_RATE, "mono", "fltp"):
-        # VoxCeleb2's own kind: rounded here as FFmpeg rounds it, in half the time of its filter graph.
-        sound = np.concatenate([np.frombuffer(f.planes[0], np.float32, f.samples) for f in frames])
-        sound *= 32768
-        return np.clip(np.rint(sound, out=sound), -32768, 32767, out=sound).astype(np.int16)
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-    out = []
-    for frame in [*frames, None]:  # None brings out what the resampler still holds
-        if frame is not None:
-            frame.pts = None  # a step within MAX_DRIFT is no gap
-        out += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-    return np.concatenate(out)
+class _Run:
+    """Decoded frames of one kind without a gap, on their way to 16 kHz mono int16.
+
+    start: seconds. plain: they are 16 kHz mono float already, as VoxCeleb2's are; then they are rounded
+    here, as FFmpeg rounds them, in half the time that its filter graph takes.
+    """
+
+    def __init__(self, start: float, plain: bool) -> None:
+        self.start = start
+        self.parts: list[np.ndarray] = []
+        self.resampler = None if plain else av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+
+    def add(self, frame: av.AudioFrame) -> None:
+        if self.resampler is None:
+            self.parts.append(np.frombuffer(frame.planes[0], np.float32, frame.samples))
+        else:
+            frame.pts = None  # the resampler counts samples; steps within MAX_DRIFT are no gaps
+            self._resample(frame)
+
+    def samples(self) -> np.ndarray:
+        if self.resampler is None:
+            sound = np.concatenate(self.parts)
+            sound *= 32768
+            return np.clip(np.rint(sound, out=sound), -32768, 32767, out=sound).astype(np.int16)
+        self._resample(None)  # brings out what the resampler still holds
+        return np.concatenate(self.parts)
+
+    def _resample(self, frame: av.AudioFrame | None) -> None:
+        self.parts += [part.to_ndarray()[0] for part in self.resampler.resample(frame)]
 
 
 def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str, str]:

@@ -54,7 +54,7 @@ MAX_OFFSET = max(map(abs, OFFSETS))
 MIN_FRAMES = FPS  # of a clip; leaves a training crop of 18 frames
 
 SPEECH_RMS = 3000.0  # of int16 samples, as close speech
-NOISE_FLOOR = 10.0  # white, the same for every voice
+NOISE_FLOOR = (4.0, 40.0)  # of the room, white: from the quietest recording to the noisiest
 
 
 class Identity(NamedTuple):
@@ -126,7 +126,7 @@ def articulate(identity: Identity, steps: int, rng: np.random.Generator) -> Soun
     rate = between(2.2, 6.0, identity.tempo)
     sounds, lengths, vowel = [], [], None
     while sum(lengths) < steps:
-        length = STEP_RATE / rate * rng.uniform(0.85, 1.15)
+        length = STEP_RATE / rate * rng.uniform(0.7, 1.4)
         vowel = VOWELS[rng.choice([n for n in range(len(VOWELS)) if VOWELS[n] is not vowel])]
         shares = (0.12, 0.28, 0.60) if rng.random() < 0.5 else (0.40, 0.0, 0.60)
         sounds += [CLOSURE, FRICATIVE, vowel]
@@ -184,7 +184,7 @@ def speak(identity: Identity, frames: int, rng: np.random.Generator) -> Speech:
     mixed = voiced / np.sqrt(np.mean(np.abs(voiced) ** 2)) + sound.hiss * hiss * spectrum(noise) * 1.5
     speech = istft(mixed, SAMPLE_RATE, nperseg=FILTER_LENGTH, noverlap=FILTER_LENGTH - HOP_LENGTH)[1]
     speech = speech[:samples] * SPEECH_RMS / np.sqrt(np.mean(speech**2))
-    speech += NOISE_FLOOR * rng.standard_normal(samples)
+    speech += between(*NOISE_FLOOR, rng.random()) * rng.standard_normal(samples)
     return Speech(speech, sound.opening[:steps], sound.spread[:steps])
 
 
@@ -261,6 +261,7 @@ def write_mp4(path: str, images: Iterator[np.ndarray]) -> None:
     """Write BGR images as VoxCeleb2's videos are: H.264, 25 fps, B-frames, a key frame every 250 frames."""
     options = {"preset": "veryfast", "crf": "20", "bf": "2", "b_strategy": "0", "sc_threshold": "0"}
     options |= {"g": str(KEY_FRAME_INTERVAL), "keyint_min": str(KEY_FRAME_INTERVAL), "threads": "1"}
+    options["mbtree"] = "0"  # with it, the same pictures do not always give the same bytes
     with replace_file(path, "wb") as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.width = stream.height = FRAME_SIZE
@@ -357,12 +358,12 @@ def plan_corpus(args: argparse.Namespace) -> tuple[list[tuple[Callable, Utteranc
     return tasks, trial_lines(held_out, np.random.default_rng((args.seed, 2)))
 
 
-def check_folder(out: str, tasks: list[tuple[Callable, Utterance]]) -> int:
+def check_folder(out: Path, tasks: list[tuple[Callable, Utterance]]) -> int:
     """How many of the clips and recordings are there already. Exits when others are there too."""
     expected = {os.path.relpath(f"{make.args[0]}/{what.name}", out) for make, what in tasks}
     found = {}
     for pattern in ("dev/mp4/*/*/*.mp4", "test/mp4/*/*/*.mp4", "voxceleb1/*/*/*.wav"):
-        for path in sorted(Path(out).glob(pattern)):
+        for path in sorted(out.glob(pattern)):
             found[str(path.relative_to(out).with_suffix("")).replace("/mp4/", "/")] = path
     strange = [path for name, path in found.items() if name not in expected]
     if strange:
@@ -407,7 +408,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--out", required=True, metavar="DIR", help="folder of the corpus; made if it is not there")
+    add(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the corpus; made if it is not there"
+    )
     add("--speakers", type=int, default=60, help="training identities (default: %(default)s); more of them "
         "generalise better than more clips of few")  # fmt: skip
     add("--val_speakers", type=int, default=24, help="validation identities (default: %(default)s)")
@@ -417,7 +420,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=float, default=2.6, help="length of every clip and utterance; must be well above "
         "the maxFrames / 25 s of a training crop (default: %(default)s)")  # fmt: skip
     add("--seed", type=int, default=0, help="same seed and sizes, same corpus (default: %(default)s)")
-    add("--nWorkers", type=int, default=os.cpu_count(), help="processes that work at once; the corpus does "
+    add("--nWorkers", type=int, default=os.cpu_count() or 1, help="processes that work at once; the corpus does "
         "not depend on it (default: %(default)s, the processors of this machine)")  # fmt: skip
     args = parser.parse_args(arguments)
     limits = {"speakers": 1, "val_speakers": 1, "clips": 1, "test_speakers": 2, "utterances": 2}

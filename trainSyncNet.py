@@ -20,6 +20,7 @@ from clipFiles import MediaError
 from DatasetLoader import DatasetLoader
 from SyncNetDist import PRECISIONS, SyncNet
 from tuneThreshold import tuneThresholdfromScore
+from verification import read_trials
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -157,9 +158,16 @@ def at_least(kind: type, least: float) -> type:
 
 def evaluate(network: SyncNet, args: argparse.Namespace) -> None:
     """Score --test_list and print the equal error rate."""
-    scores, labels = network.evaluateFromListSave(args.test_list, test_path=args.test_path)
-    print(f"{len(scores)} trials, {sum(labels)} of them with the same speaker")
-    eer = tuneThresholdfromScore(scores, labels, [1, 0.1])[1]
+    trials = read_trials(args.test_list)
+    if trials.labels is None or len(set(trials.labels)) < 2:
+        raise MediaError(
+            f"{args.test_list}: an EER needs trials of the same speaker (label 1) and of different ones (label 0)"
+        )
+    scores = network.score_trials(trials, args.test_path)
+    print(
+        f"{len(scores)} trials, {trials.labels.sum()} of them with the same speaker, {len(trials.files)} files"
+    )
+    eer = tuneThresholdfromScore(scores, trials.labels, [1, 0.1])[1]
     print(f"EER {eer:2.4f}")
 
 
@@ -245,8 +253,8 @@ def train(network: SyncNet, args: argparse.Namespace, first_epoch: int, folders:
             rate = max(network.updateLearningRate(args.lr_decay))
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     random.seed(args.seed)
     torch.manual_seed(args.seed)
     model_folder, result_folder = (os.path.join(args.save_path, name) for name in ("model", "result"))

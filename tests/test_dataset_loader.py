@@ -1,0 +1,251 @@
+"""The right frames and samples, the same batches whatever the threads, and no silent failure."""
+
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+from clipMaker import frame_number, make_clip, make_wav, sample_number
+from scipy.io import wavfile
+
+from clipFiles import Clip, MediaError, format_list_line, parse_list_line, read_list
+from DatasetLoader import DatasetLoader, get_frames, loadWAV
+
+FRAMES = 40
+T = 10
+
+
+def write_list(path, clips) -> str:
+    path.write_text("".join(format_list_line(clip) + "\n" for clip in clips))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list[Clip]:
+    """Seven clips; frame i of clip k shows 1000 k + i, sample j of its wav holds 5000 k + j."""
+    folder = tmp_path_factory.mktemp("clips")
+    made = []
+    for k, offset in enumerate((0, -3, 4, 0, 1, -1, 2)):
+        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), offset, FRAMES)
+        make_clip(clip.video, FRAMES, first=1000 * k)
+        make_wav(clip.audio, FRAMES * 640, first=5000 * k)
+        made.append(clip)
+    return made
+
+
+@pytest.fixture
+def clip_list(clips, tmp_path) -> str:
+    return write_list(tmp_path / "list.txt", clips)
+
+
+def contents(batch) -> list[tuple[int, int, int]]:
+    """(clip, first frame, first sample) of each item, after checking that frames and samples are in a row."""
+    video, audio = batch
+    found = []
+    for frames, samples in zip(video.permute(0, 2, 3, 4, 1).numpy(), audio.numpy(), strict=True):
+        numbers = [frame_number(frame) for frame in frames]
+        assert numbers == list(range(numbers[0], numbers[0] + T))
+        k, first = divmod(numbers[0], 1000)
+        assert (np.diff(samples) == 1).all()
+        found.append((k, first, sample_number(samples[0]) - 5000 * k))
+    return found
+
+
+def loader(clip_list, threads=2, **settings) -> DatasetLoader:
+    settings = {"nPerEpoch": 7, "nBatchSize": 2, "maxFrames": T} | settings
+    return DatasetLoader(clip_list, nDataLoaderThread=threads, **settings)
+
+
+@pytest.mark.parametrize("offset", [-3, 0, 4])
+def test_first_and_last_start_of_each_offset(clips, clip_list, offset):
+    clip = next(c for c in clips if c.offset == offset)
+    reader = loader(clip_list)
+    first, last = 2 - min(offset, 0), FRAMES - max(offset, 0) - (T + 2)
+    drawn = {reader.draw_start(clip, 0, position) for position in range(2000)}
+    assert drawn == set(range(first, last + 1))
+    for start in (first, last):
+        video, audio = np.empty((T, 224, 224, 3), np.uint8), np.empty(T * 640 + 240, np.float32)
+        reader.read_clip(clip, start, video, audio)
+        k = clips.index(clip)
+        expected = range(1000 * k + start + offset - 1, 1000 * k + start + offset - 1 + T)
+        assert [frame_number(frame) for frame in video] == list(expected)
+        assert [sample_number(x) - 5000 * k for x in (audio[0], audio[-1])] == [
+            start * 640,
+            start * 640 + len(audio) - 1,
+        ]
+
+
+def test_an_epoch(clips, clip_list):
+    reader = loader(clip_list)
+    batches = list(reader)
+    assert len(batches) == len(reader) == 3 and reader.batch_size == 2 and reader.nFiles == 7
+    for video, audio in batches:
+        assert video.shape == (2, 3, T, 224, 224) and video.dtype == torch.uint8
+        assert video.is_contiguous(memory_format=torch.channels_last_3d)
+        assert audio.shape == (2, T * 640 + 240) and audio.dtype == torch.float32
+    items = [item for batch in batches for item in contents(batch)]
+    assert len({k for k, _, _ in items}) == 6  # no clip twice
+    for k, frame, sample in items:
+        assert sample % 640 == 0 and frame == sample // 640 + clips[k].offset - 1
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_the_number_of_threads_changes_nothing(clip_list, threads):
+    one, many = loader(clip_list, threads=1, seed=3), loader(clip_list, threads=threads, seed=3)
+    for _ in range(2):
+        for a, b in zip(one, many, strict=True):
+            assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+
+
+def test_epochs_and_seeds_differ_and_can_be_chosen(clip_list):
+    reader = loader(clip_list)
+    first, second = ([contents(batch) for batch in reader] for _ in range(2))
+    assert first != second
+    reader.set_epoch(0)
+    assert [contents(batch) for batch in reader] == first
+    assert [contents(batch) for batch in loader(clip_list, seed=1)] != first
+
+
+def test_validation_is_the_same_every_epoch(clip_list):
+    reader = loader(clip_list, evalmode=True)
+    first, second = ([contents(batch) for batch in reader] for _ in range(2))
+    assert first == second
+
+
+def test_an_epoch_is_cut_to_full_batches(clip_list):
+    assert len(list(loader(clip_list, nPerEpoch=5))) == 2
+
+
+def test_short_clips_are_left_out(clips, tmp_path):
+    enough = [Clip(c.video, c.audio, c.offset, T + 4 + abs(c.offset)) for c in clips[:4]]
+    short = [Clip(c.video, c.audio, c.offset, T + 3 + abs(c.offset)) for c in clips[4:]]
+    reader = loader(write_list(tmp_path / "l", enough + short))
+    assert reader.clips == enough
+    with pytest.raises(MediaError, match="4 of 7 clips .* less than one batch of 5"):
+        loader(write_list(tmp_path / "l", enough + short), nBatchSize=5)
+
+
+def test_batches_that_are_kept_are_not_overwritten(clip_list):
+    reader = loader(clip_list, nPerEpoch=6, maxQueueSize=1)
+    kept = [(video, audio, video.clone(), audio.clone()) for video, audio in reader]
+    for _ in reader:
+        pass
+    assert all(torch.equal(a, c) and torch.equal(b, d) for a, b, c, d in kept)
+
+
+def test_memory_is_used_again(clip_list):
+    reader = loader(clip_list, maxQueueSize=1)
+    places = {video.data_ptr() for _ in range(4) for video, _ in reader}
+    assert len(places) <= 3
+
+
+def test_a_broken_clip_is_named(clips, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    shutil.copy(clips[0].video, broken)
+    broken.write_bytes(broken.read_bytes()[:2000])
+    bad = [*clips[:1], Clip(str(broken), clips[0].audio, 0, FRAMES)]
+    reader = loader(write_list(tmp_path / "l", bad))
+    before = threading.active_count()
+    with pytest.raises(MediaError, match=r"broken\.mp4: cannot be opened as a video"):
+        list(reader)
+    assert threading.active_count() == before
+
+
+def test_a_video_that_ends_early_is_named(clips, tmp_path):
+    longer = [Clip(c.video, c.audio, c.offset, 500) for c in clips]
+    reader = loader(write_list(tmp_path / "l", longer))
+    with pytest.raises(MediaError, match=r"(mp4: ends after 40 frames|wav: has 25600 samples)"):
+        list(reader)
+
+
+def test_leaving_an_epoch_early_ends_the_threads(clip_list):
+    before = threading.active_count()
+    batches = iter(loader(clip_list, threads=3))
+    next(batches)
+    assert threading.active_count() == before + 3
+    batches.close()
+    assert threading.active_count() == before
+
+
+def test_frames_of_another_size(tmp_path):
+    clip = Clip(str(tmp_path / "small.mp4"), str(tmp_path / "small.wav"), 0, FRAMES)
+    make_clip(clip.video, FRAMES, size=160)
+    make_wav(clip.audio, FRAMES * 640)
+    small = write_list(tmp_path / "l", [clip, clip])
+    with pytest.raises(MediaError, match="frames are 160x160"):
+        list(loader(small))
+    ((video, _),) = loader(small, allow_resize=True)
+    first = frame_number(video[0, :, 0].permute(1, 2, 0).numpy())
+    assert frame_number(video[0, :, -1].permute(1, 2, 0).numpy()) == first + T - 1
+
+
+def test_get_frames(clips):
+    frames = get_frames(clips[2].video, max_frames=3, start_frame=30)
+    assert frames.shape == (1, 3, 3, 224, 224) and frames.dtype == torch.float32
+    assert [frame_number(f.numpy()) for f in frames[0].permute(1, 2, 3, 0)] == [2030, 2031, 2032]
+
+
+def test_load_wav(clips):
+    crop = loadWAV(clips[1].audio, 40, start_frame=7)
+    assert crop.shape == (1, 40 * 160 + 240) and crop.dtype == torch.float32
+    assert sample_number(crop[0, 0]) == 5000 + 7 * 160
+    crops = loadWAV(clips[1].audio, 40, evalmode=True, num_eval=4)
+    spare = FRAMES * 640 - (40 * 160 + 240)
+    starts = [int(start) for start in np.linspace(0, spare, 4)]
+    assert [sample_number(c[0]) - 5000 for c in crops] == starts
+
+
+def test_wrong_wavs(tmp_path):
+    def wav(rate=16000, shape=(9000,), dtype=np.int16) -> str:
+        wavfile.write(tmp_path / "x.wav", rate, np.zeros(shape, dtype))
+        return str(tmp_path / "x.wav")
+
+    with pytest.raises(MediaError, match="x.wav: 8000 Hz.*convertAudio"):
+        loadWAV(wav(rate=8000), 40)
+    with pytest.raises(MediaError, match="2 channel"):
+        loadWAV(wav(shape=(9000, 2)), 40)
+    with pytest.raises(MediaError, match="float32"):
+        loadWAV(wav(dtype=np.float32), 40)
+    with pytest.raises(MediaError, match="Audio clip is too short: 6640 samples"):
+        loadWAV(wav(shape=(6640,)), 40)
+    assert loadWAV(wav(shape=(6641,)), 40).shape == (1, 6640)
+    with pytest.raises(MediaError, match="no such wav"):
+        loadWAV(str(tmp_path / "missing.wav"), 40)
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "x.wav").read_bytes()[:5000])
+    with pytest.raises(MediaError, match="cut.wav"):
+        loadWAV(str(tmp_path / "cut.wav"), 20)
+    (tmp_path / "noise.wav").write_bytes(b"RIFF" + bytes(range(256)))
+    with pytest.raises(MediaError, match="noise.wav"):
+        loadWAV(str(tmp_path / "noise.wav"), 20)
+
+
+def test_list_lines_with_and_without_spaces():
+    plain = Clip("a/b.mp4", "w/b.wav", -3, 120)
+    assert format_list_line(plain) == "a/b.mp4 w/b.wav -3 120"
+    spaced = Clip("my videos/b.mp4", "w/b.wav", 0, 120)
+    for clip in (plain, spaced):
+        assert parse_list_line(format_list_line(clip) + "\r\n", "l") == clip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the list is empty"),
+        ("a.mp4 a.wav 0\n", "line 1: found 3 fields"),
+        ("a.mp4 a.wav 0 50\n\nb.mp4 b.wav x 50\n", "line 3: offset 'x'"),
+        ("a.mp4 a.wav 0 0\n", "positive number of frames"),
+    ],
+)
+def test_broken_lists(tmp_path, text, message):
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(MediaError, match=message):
+        read_list(str(tmp_path / "list.txt"))
+
+
+def test_missing_and_binary_lists(tmp_path):
+    with pytest.raises(MediaError, match="no such list"):
+        read_list(str(tmp_path / "none.txt"))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(MediaError, match="not a text file"):
+        read_list(str(tmp_path / "binary"))

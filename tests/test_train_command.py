@@ -1,0 +1,211 @@
+"""The command: training goes on where it stopped, evaluation says its EER, bad input is told in one line."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clipMaker import make_clip, make_wav
+from scipy.io import wavfile
+
+import trainSyncNet
+from clipFiles import Clip, format_list_line
+
+REPOSITORY = Path(__file__).parent.parent
+T = 8
+SMALL = (
+    f"--maxFrames {T} --temporal_stride 2 --nOut 16 --nBatchSize 2 --device cpu --nDataLoaderThread 2".split()
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """Six tiny clips in a list, four utterances in a trial list."""
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = []
+    for k in range(6):
+        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 20)
+        make_clip(clip.video, 20, first=977 * k)
+        make_wav(clip.audio, 20 * 640, first=3001 * k)
+        lines.append(format_list_line(clip) + "\n")
+    (folder / "list.txt").write_text("".join(lines))
+    draws = np.random.RandomState(0)
+    names = []
+    for k in range(4):
+        names.append(f"spk{k // 2}/{k}.wav")
+        os.makedirs(folder / f"spk{k // 2}", exist_ok=True)
+        wavfile.write(folder / names[-1], 16000, (3000 * draws.randn(9000)).astype(np.int16))
+    trials = [f"{int(a[:4] == b[:4])} {a} {b}\n" for i, a in enumerate(names) for b in names[i + 1 :]]
+    (folder / "trials.txt").write_text("".join(trials))
+    return folder
+
+
+def run(capsys, *args) -> tuple[int, str, str]:
+    """The command in this process: exit status, output, errors."""
+    status = trainSyncNet.main([str(a) for a in args])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def data_flags(corpus: Path, save_path: Path) -> list:
+    return [
+        *SMALL,
+        *("--train_list", corpus / "list.txt", "--verify_list", corpus / "list.txt"),
+        *("--test_list", corpus / "trials.txt", "--test_path", corpus, "--save_path", save_path),
+    ]
+
+
+def test_train_go_on_and_evaluate(corpus, tmp_path, capsys):
+    flags = data_flags(corpus, tmp_path / "exp")
+    status, out, _ = run(capsys, *flags, "--max_epoch", 2, "--lr", 0.002)
+    assert status == 0
+    assert sorted(os.listdir(tmp_path / "exp/model")) == ["model000000001.model", "model000000002.model"]
+
+    status, out, _ = run(
+        capsys, *flags, "--max_epoch", 3, "--lr", 0.002, "--initial_model", "elsewhere.model"
+    )
+    assert status == 0
+    assert "Going on after epoch 2" in out and "--initial_model elsewhere.model is not used" in out
+    scores = (tmp_path / "exp/result/scores.txt").read_text().splitlines()
+    assert "maxFrames 8" in scores and "lr 0.002" in scores
+    epochs = [line for line in scores if line.startswith("IT")]
+    number = r"\d+\.\d+"
+    pattern = rf"IT (\d), LR ({number}), TACC {number}, TLOSS {number}, VACC {number}, VLOSS {number}"
+    found = [re.fullmatch(pattern, line) for line in epochs]
+    assert [m[1] for m in found] == ["1", "2", "3"]
+    assert [float(m[2]) for m in found] == pytest.approx([0.002, 0.0019, 0.001805], abs=1e-6)
+
+    status, out, _ = run(capsys, *flags, "--eval")
+    assert status == 0 and "Evaluating" in out and "model000000003.model" in out
+    assert re.fullmatch(rf"EER {number}", out.splitlines()[-1]) and "6 trials, 2 of them" in out
+
+    given = tmp_path / "exp/model/model000000001.model"
+    status, out, _ = run(capsys, *flags, "--eval", "--initial_model", given)
+    assert status == 0 and f"Evaluating {given}" in out
+
+
+def test_same_seed_same_run(corpus, tmp_path, capsys):
+    states = []
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        flags = data_flags(corpus, tmp_path / name)
+        assert run(capsys, *flags, "--max_epoch", 1, "--seed", seed)[0] == 0
+        states.append(torch.load(tmp_path / name / "model/model000000001.model", weights_only=True))
+    a, b, c = states
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+def test_learning_rate_reaches_the_optimiser(corpus, tmp_path, capsys):
+    flags = data_flags(corpus, tmp_path / "exp")
+    assert run(capsys, *flags, "--max_epoch", 1, "--lr", 0)[0] == 0
+    state = torch.load(tmp_path / "exp/model/model000000001.model", weights_only=True)
+    assert state["__L__.wI"] == 10 and state["__L__.bC"] == -5
+
+
+def test_evaluation_refuses_another_network(corpus, tmp_path, capsys):
+    flags = data_flags(corpus, tmp_path / "exp")
+    assert run(capsys, *flags, "--max_epoch", 1)[0] == 0
+    given = ("--initial_model", tmp_path / "exp/model/model000000001.model")
+    status, _, err = run(capsys, *flags, *given, "--nOut", 32, "--eval")
+    assert status == 1 and "8 weights of the network do not fit" in err and "netfcspk.3.weight" in err
+    flags[flags.index("--save_path") + 1] = tmp_path / "other"
+    status, out, _ = run(capsys, *flags, *given, "--nOut", 32, "--max_epoch", 1)
+    assert status == 0 and "WARNING" in out and "8 names or shapes" in out
+
+
+def bad_list(text):
+    return lambda folder: {"--train_list": write(folder, "bad.txt", text)}
+
+
+def bad_trials(text, wav=None):
+    def change(folder):
+        if wav is not None:
+            wavfile.write(folder / "bad.wav", *wav)
+        return {"--test_list": write(folder, "bad.txt", text), "--eval": None}
+
+    return change
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda _: {"--train_list": "none.txt"}, r"none.txt: no such list"),
+        (bad_list("a.mp4 a.wav 0\n"), r"bad.txt, line 1: found 3 fields"),
+        (bad_list(""), r"bad.txt: the list is empty"),
+        (bad_list("a.mp4 a.wav 0 50\n"), r"less than one batch of 2"),
+        (bad_list("a.mp4 a.wav 0 50\nb.mp4 b.wav 0 50\n"), r"[ab].wav: no such wav file"),
+        (
+            lambda _: {"--model": "models.Nothing"},
+            r"model 'models.Nothing' has no SyncNetModel.*SyncNetModelFBank",
+        ),
+        (lambda _: {"--initial_model": "none.model"}, r"none.model: no such checkpoint"),
+        (
+            lambda _: {"--device": "cuda:7"} if not torch.cuda.is_available() else {"--maxFrames": 4},
+            r"device|maxFrames",
+        ),
+        (bad_trials("1 none.wav spk0/0.wav\n0 spk0/0.wav spk1/2.wav\n"), r"none.wav: no such wav file"),
+        (
+            bad_trials("1 bad.wav spk0/0.wav\n0 spk0/0.wav spk1/2.wav\n", (8000, np.zeros(9000, np.int16))),
+            r"bad.wav: 8000 Hz",
+        ),
+        (
+            bad_trials(
+                "1 bad.wav spk0/0.wav\n0 spk0/0.wav spk1/2.wav\n", (16000, np.zeros((9000, 2), np.int16))
+            ),
+            r"bad.wav: .*2 channel",
+        ),
+        (
+            bad_trials("1 bad.wav spk0/0.wav\n0 spk0/0.wav spk1/2.wav\n", (16000, np.zeros(900, np.int16))),
+            r"bad.wav: .*too short: 900",
+        ),
+        (bad_trials("2 spk0/0.wav spk0/1.wav\n"), r"bad.txt, line 1: label '2'"),
+        (bad_trials("1 spk0/0.wav spk0/1.wav\n"), r"bad.txt: an EER needs"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(corpus, tmp_path, capsys, monkeypatch, change, message):
+    embedded = []
+    monkeypatch.setattr(trainSyncNet.SyncNet, "forward", lambda *_: embedded.append(1))
+    flags = data_flags(corpus, tmp_path / "exp")
+    for flag, value in change(corpus).items():
+        flags += [flag] if value is None else [flag, value]
+    status, _, err = run(capsys, *flags)
+    assert status == 1 and not embedded
+    assert re.search(message, err.splitlines()[-1]) and "Traceback" not in err, err
+
+
+def test_a_broken_video_is_named(corpus, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"nothing")
+    text = f"{tmp_path}/broken.mp4 {corpus}/0.wav 0 20\n" * 2
+    flags = [*data_flags(corpus, tmp_path / "exp"), "--train_list", write(tmp_path, "list.txt", text)]
+    status, _, err = run(capsys, *flags)
+    assert status == 1 and "broken.mp4: cannot be opened as a video (7 bytes)" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--maxFrame", "5"], ["--lr", "-1"], ["--nBatchSize", "1"], ["--seed", "x"]]
+)
+def test_wrong_flags(flags):
+    command = [sys.executable, "trainSyncNet.py", *flags]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 2 and "usage:" in result.stderr
+
+
+def test_defaults_are_the_original_ones():
+    args = vars(trainSyncNet.parse_args([]))
+    expected = {
+        "maxFrames": 30, "nBatchSize": 30, "nTrainPerEpoch": 100000, "nTestPerEpoch": 10000,
+        "nDataLoaderThread": 4, "max_epoch": 500, "temporal_stride": 1, "nOut": 1024, "lr": 0.0001,
+        "lr_decay": 0.95, "alphaC": 1.0, "alphaI": 1.0, "initial_model": "", "save_path": "./data/exp01",
+        "train_list": "data/dev.txt", "verify_list": "data/test.txt", "test_list": "voxceleb/test_list.txt",
+        "test_path": "voxceleb/voxceleb1", "eval": False, "model": "models.SyncNetModelFBank",
+    }  # fmt: skip
+    assert {name: args[name] for name in expected} == expected
