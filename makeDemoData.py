@@ -51,7 +51,7 @@ KEY_FRAME_INTERVAL = 250  # frames, as in VoxCeleb2
 # Of successive clips: by how many frames the picture comes later than the sound.
 OFFSETS = (0, 3, 0, 0, -2, 0, 0, -3, 0, 1)
 MAX_OFFSET = max(map(abs, OFFSETS))
-MIN_FRAMES = FPS  # of a clip; leaves a training crop of 18 frames
+SECONDS = (1, 60)  # shortest and longest clip; a second leaves a training crop of 18 frames
 
 SPEECH_RMS = 3000.0  # of int16 samples, as close speech
 NOISE_FLOOR = (4.0, 40.0)  # of the room, white: from the quietest recording to the noisiest
@@ -408,9 +408,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of the corpus; made if it is not there"
-    )
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the corpus, made if need be")
     add("--speakers", type=int, default=60, help="training identities (default: %(default)s); more of them "
         "generalise better than more clips of few")  # fmt: skip
     add("--val_speakers", type=int, default=24, help="validation identities (default: %(default)s)")
@@ -420,8 +418,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=float, default=2.6, help="length of every clip and utterance; must be well above "
         "the maxFrames / 25 s of a training crop (default: %(default)s)")  # fmt: skip
     add("--seed", type=int, default=0, help="same seed and sizes, same corpus (default: %(default)s)")
-    add("--nWorkers", type=int, default=os.cpu_count() or 1, help="processes that work at once; the corpus does "
-        "not depend on it (default: %(default)s, the processors of this machine)")  # fmt: skip
+    add("--nWorkers", type=int, default=os.cpu_count() or 1, help="processes that work at once; the corpus "
+        "does not depend on it (default: %(default)s, the processors of this machine)")  # fmt: skip
     args = parser.parse_args(arguments)
     limits = {"speakers": 1, "val_speakers": 1, "clips": 1, "test_speakers": 2, "utterances": 2}
     for flag, least in (limits | {"nWorkers": 1, "seed": 0}).items():
@@ -429,8 +427,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{flag} {getattr(args, flag)}: must be at least {least}")
     if max(args.speakers, args.val_speakers, args.test_speakers) > 10000:
         parser.error("at most 10000 speakers of each kind can be named (id00000 to id09999)")
-    if not MIN_FRAMES / FPS <= args.seconds <= 3600:
-        parser.error(f"--seconds {args.seconds}: must be between {MIN_FRAMES / FPS} and 3600")
+    if not SECONDS[0] <= args.seconds <= SECONDS[1]:
+        parser.error(f"--seconds {args.seconds}: must be between {SECONDS[0]} and {SECONDS[1]}")
     return args
 
 
