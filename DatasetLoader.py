@@ -4,12 +4,14 @@ Frames stay uint8 from the decoder to the device. What a batch holds depends on 
 and the batch's number alone: neither on the number of threads nor on their timing.
 """
 
+import os
 import queue
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from clipFiles import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, open_wav,
 
 HOP_LENGTH = 160  # samples between audio feature frames
 WINDOW_TAIL = 240  # samples that complete the last 400-sample window: T frames need T*640 + 240
+RECENT_BATCHES = 64  # whose clips are remembered, for messages
 MARGIN = 4  # a clip is used when frames - |offset| >= maxFrames + MARGIN
 
 
@@ -69,11 +72,27 @@ def get_frames(filename: str, max_frames: int = 100, start_frame: int = 0) -> Te
 class Batch:
     """Room for one batch and the clips that are being decoded into it."""
 
-    def __init__(self, video: np.ndarray, audio: Tensor):
+    def __init__(self, number: int, video: np.ndarray, audio: Tensor):
+        self.number = number
         self.video = video
         self.audio = audio
-        self.missing = len(video)
-        self.error: BaseException | None = None
+        self.clips: list[Clip | None] = [None] * len(video)  # set when decoded
+
+    @property
+    def ready(self) -> bool:
+        return None not in self.clips
+
+
+@dataclass(eq=False)
+class Task:
+    """One clip of a batch to decode. `attempt`: draws before this one that could not be read."""
+
+    batch: Batch
+    slot: int
+    attempt: int = 0
+    clip: Clip | None = None
+    deadline: float = float("inf")
+    abandoned: bool = False  # took too long; its thread is on its own and its result does not count
 
 
 class DatasetLoader:
@@ -89,9 +108,13 @@ class DatasetLoader:
     batches decoded ahead of the one in use, which bounds memory. pin_memory: page-locked batches, for
     copies to a GPU that overlap with computing. allow_resize: scale frames that are not 224x224.
 
+    A clip that cannot be read, or takes more than decode_timeout seconds, is replaced by another draw
+    and noted, once, in the file bad_log; when more than max_bad (a fraction) of an epoch's clips had to
+    be replaced, the epoch stops. max_bad 0: the first one stops it.
+
     Raises MediaError for a broken list, or one with fewer usable clips than a batch; while iterating,
-    for a clip that cannot be read, naming it. After an epoch, data_wait is the number of seconds for
-    which the batches were waited for.
+    when too many clips cannot be read, naming them. After an epoch, data_wait is the number of seconds
+    for which the batches were waited for.
     """
 
     def __init__(
@@ -106,6 +129,9 @@ class DatasetLoader:
         maxQueueSize: int = 2,
         pin_memory: bool = False,
         allow_resize: bool = False,
+        max_bad: float = 0.0,
+        bad_log: str | None = None,
+        decode_timeout: float = 60.0,
     ):
         for name, value in (
             ("nPerEpoch", nPerEpoch),
@@ -135,8 +161,15 @@ class DatasetLoader:
                 f"of them used an epoch: less than one batch of {nBatchSize}. "
                 "Use a smaller --nBatchSize or --maxFrames, or a longer list."
             )
+        self.max_bad = max_bad
+        self.bad_log = bad_log
+        self.decode_timeout = decode_timeout
+        self.bad: dict[Clip, str] = {}  # clips that could not be read, with the reason
+        self._logged = read_bad_log(bad_log)
         self.epoch = -1
+        self.first_batch = 0
         self.data_wait = 0.0
+        self.handed_out: deque[Batch] = deque(maxlen=RECENT_BATCHES)
         self._free: list[np.ndarray] = []
         self._ahead: deque[Batch] = deque()
 
@@ -144,13 +177,18 @@ class DatasetLoader:
         """Batches an epoch."""
         return self.nFiles // self.batch_size
 
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration will be this epoch (0-based)."""
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """The next iteration will be this epoch (0-based), from this batch on."""
         self.epoch = epoch - 1
+        self.first_batch = first_batch
 
     def qsize(self) -> int:
         """Batches that are decoded and waiting."""
-        return sum(batch.missing == 0 for batch in self._ahead)
+        return sum(batch.ready for batch in self._ahead)
+
+    def clips_of(self, number: int) -> list[Clip]:
+        """The clips of a recently handed out batch of this epoch, by its number from 0; empty for older ones."""
+        return next((batch.clips for batch in self.handed_out if batch.number == number), [])
 
     def draws(self, epoch: int) -> list[Clip]:
         """The clips of an epoch, in order."""
@@ -176,67 +214,42 @@ class DatasetLoader:
         audio[:] = samples[first : first + len(audio)]
         read_frames(clip.video, start + clip.offset - 1, video, self.allow_resize)
 
+    def draw_again(self, epoch: int, position: int, attempt: int) -> Clip:
+        """The clip that replaces one that could not be read; a function of its arguments and the seed."""
+        draw = np.random.default_rng((self.seed, epoch, position, attempt))
+        return self.clips[draw.integers(len(self.clips))]
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.epoch = 0 if self.evalmode else self.epoch + 1
         self.data_wait = 0.0
-        epoch, clips = self.epoch, self.draws(self.epoch)
-        tasks: queue.SimpleQueue = queue.SimpleQueue()
-        finished = threading.Condition()
+        self.handed_out.clear()
+        first_batch, self.first_batch = self.first_batch, 0
         ahead = self._ahead = deque()
-
-        def decode() -> None:
-            while (task := tasks.get()) is not None:
-                batch, slot, position = task
-                if batch.error is None:
-                    try:
-                        clip = clips[position]
-                        start = self.draw_start(clip, epoch, position)
-                        self.read_clip(clip, start, batch.video[slot], batch.audio[slot].numpy())
-                    except BaseException as error:
-                        batch.error = error
-                with finished:
-                    batch.missing -= 1
-                    if batch.error or batch.missing == 0:
-                        finished.notify()
-
-        def send(number: int) -> None:
-            batch = self._room()
-            ahead.append(batch)
-            for slot in range(self.batch_size):
-                tasks.put((batch, slot, number * self.batch_size + slot))
-
-        threads = [threading.Thread(target=decode, daemon=True) for _ in range(self.nThreads)]
-        for thread in threads:
-            thread.start()
+        pool = DecodingPool(self, self.epoch)
         try:
-            sent = min(self.maxQueueSize, len(self))
-            for number in range(sent):
-                send(number)
-            for _ in range(len(self)):
-                waiting = time.perf_counter()
-                with finished:
-                    # An error in any of the batches ahead is told now, not when its turn comes.
-                    while ahead[0].missing and not any(batch.error for batch in ahead):
-                        finished.wait()
-                    for batch in ahead:
-                        if batch.error:
-                            raise batch.error
-                self.data_wait += time.perf_counter() - waiting
-                batch = ahead.popleft()
-                if sent < len(self):
-                    send(sent)
+            sent = first_batch
+            for number in range(first_batch, len(self)):
+                while sent < min(number + self.maxQueueSize, len(self)):
+                    ahead.append(self._room(sent))
+                    pool.send(ahead[-1])
                     sent += 1
-                yield self._hand_out(batch)
+                waiting = time.perf_counter()
+                pool.wait_for(ahead[0])
+                self.data_wait += time.perf_counter() - waiting
+                yield self._hand_out(ahead.popleft())
         finally:
-            for batch in ahead:
-                batch.error = batch.error or GeneratorExit()  # nothing more needs decoding
-            for _ in threads:
-                tasks.put(None)
-            for thread in threads:
-                thread.join()
+            pool.close()
             ahead.clear()
 
-    def _room(self) -> Batch:
+    def reject(self, clip: Clip, reason: str) -> None:
+        """Remember a clip that cannot be read, and note it in bad_log the first time ever."""
+        self.bad[clip] = reason
+        if self.bad_log and clip.video not in self._logged:
+            self._logged.add(clip.video)
+            with open(self.bad_log, "a", encoding="utf-8") as log:
+                log.write(f"{clip.video}\t{clip.audio}\t{' '.join(reason.split())}\n")
+
+    def _room(self, number: int) -> Batch:
         """An empty batch: video memory that nobody uses any more, or new; the small audio is always new."""
         if self._free:
             video = self._free.pop()
@@ -244,10 +257,157 @@ class DatasetLoader:
             shape = (self.batch_size, self.maxFrames, FRAME_SIZE, FRAME_SIZE, 3)
             video = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory).numpy()
         samples = self.maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL
-        return Batch(video, torch.empty((self.batch_size, samples), pin_memory=self.pin_memory))
+        return Batch(number, video, torch.empty((self.batch_size, samples), pin_memory=self.pin_memory))
 
     def _hand_out(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The batch as tensors. Its video memory is used again only when the last view of it is gone."""
+        self.handed_out.append(Batch(batch.number, batch.video[:0], batch.audio[:0]))
+        self.handed_out[-1].clips = batch.clips
         view = batch.video.view()
         weakref.finalize(view, self._free.append, batch.video).atexit = False
         return torch.from_numpy(view).permute(0, 4, 1, 2, 3), batch.audio
+
+
+class DecodingPool:
+    """The threads that decode one epoch. OpenCV decodes without the interpreter lock.
+
+    The threads are not joined when they hang in a decoder: such a clip is given up after decode_timeout,
+    its memory is left to its thread, and another thread takes its place.
+    """
+
+    def __init__(self, loader: DatasetLoader, epoch: int):
+        self.loader = loader
+        self.epoch = epoch
+        self.clips = loader.draws(epoch)
+        self.replaced: list[str] = []  # reasons, one for each draw of this epoch that was replaced
+        self.tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self.changed = threading.Condition()  # guards everything below, and the batches
+        self.running: dict[threading.Thread, Task] = {}
+        self.error: BaseException | None = None
+        self.threads: list[threading.Thread] = []
+        for _ in range(loader.nThreads):
+            self.start_thread()
+
+    def start_thread(self) -> None:
+        self.threads.append(threading.Thread(target=self.decode, daemon=True))
+        self.threads[-1].start()
+
+    def send(self, batch: Batch) -> None:
+        for slot in range(len(batch.clips)):
+            self.tasks.put(Task(batch, slot))
+
+    def wait_for(self, batch: Batch) -> None:
+        """Return when the batch is decoded; raise at once what stops the epoch, whichever batch has it."""
+        with self.changed:
+            while not self.error and not batch.ready:
+                deadline = min((task.deadline for task in self.running.values()), default=float("inf"))
+                left = deadline - time.monotonic()
+                if left == float("inf"):
+                    self.changed.wait(self.loader.decode_timeout)
+                elif left > 0:
+                    self.changed.wait(left)
+                else:
+                    self.give_up()
+            if self.error:
+                raise self.error
+
+    def give_up(self) -> None:
+        """Leave the threads that are past their deadline to themselves."""
+        for thread, task in list(self.running.items()):
+            if task.deadline <= time.monotonic():
+                task.abandoned = True
+                del self.running[thread]
+                self.threads.remove(thread)
+                # The lost thread may write into this memory at any time.
+                task.batch.video, task.batch.audio = task.batch.video.copy(), task.batch.audio.clone()
+                reason = f"{task.clip.video}: took longer than {self.loader.decode_timeout:g} s to decode"
+                self.replace(task.clip, reason)
+                self.tasks.put(Task(task.batch, task.slot, task.attempt + 1))
+                self.start_thread()
+
+    def replace(self, clip: Clip, reason: str) -> None:
+        """Count a clip that has to be replaced; past max_bad, stop the epoch. Called with the lock held."""
+        self.loader.reject(clip, reason)
+        self.replaced.append(reason)
+        allowed = self.loader.max_bad * self.loader.nFiles
+        if len(self.replaced) <= allowed:
+            return
+        if allowed == 0:
+            self.error = MediaError(reason)
+        else:
+            where = f"; all are in {self.loader.bad_log}" if self.loader.bad_log else ""
+            self.error = MediaError(
+                f"{len(self.replaced)} clips of this epoch of {self.loader.nFiles} cannot be read, more than "
+                f"--max_bad {self.loader.max_bad:g} allows{where}. The last of them:\n  "
+                + "\n  ".join(self.replaced[-3:])
+            )
+
+    def decode(self) -> None:
+        while (task := self.tasks.get()) is not None and not self.error:
+            try:
+                done = self.fill(task)
+            except BaseException as error:
+                with self.changed:
+                    self.error = self.error or error
+                    self.changed.notify()
+                return
+            if not done:
+                return
+
+    def fill(self, task: Task) -> bool:
+        """Decode a task's clip, or the first of its replacements that can be read. False: given up meanwhile."""
+        loader, batch, slot = self.loader, task.batch, task.slot
+        position = batch.number * loader.batch_size + slot
+        while not self.error:
+            if task.attempt == 0:
+                clip = self.clips[position]
+            else:
+                clip = loader.draw_again(self.epoch, position, task.attempt)
+            with self.changed:
+                task.clip, task.deadline = clip, time.monotonic() + loader.decode_timeout
+                self.running[threading.current_thread()] = task
+                video, audio = batch.video, batch.audio
+            reason = loader.bad.get(clip)
+            if reason is None:
+                try:
+                    start = loader.draw_start(clip, self.epoch, position)
+                    loader.read_clip(clip, start, video[slot], audio[slot].numpy())
+                except MediaError as error:
+                    reason = str(error)
+                except MemoryError:
+                    raise
+                except Exception as error:
+                    reason = f"{clip.video}: {type(error).__name__}: {error}"
+            with self.changed:
+                if task.abandoned:
+                    return False
+                del self.running[threading.current_thread()]
+                if reason is None:
+                    if batch.video is not video:  # another clip of the batch was given up meanwhile
+                        batch.video[slot], batch.audio[slot] = video[slot], audio[slot]
+                    batch.clips[slot] = clip
+                    if batch.ready:
+                        self.changed.notify()
+                    return True
+                self.replace(clip, reason)
+                task.attempt += 1
+                if self.error:
+                    self.changed.notify()
+        return True
+
+    def close(self) -> None:
+        """End the threads; each finishes the clip it is at, for decode_timeout at most."""
+        with self.changed:
+            self.error = self.error or GeneratorExit()
+        for _ in self.threads:
+            self.tasks.put(None)
+        for thread in self.threads:
+            thread.join(self.loader.decode_timeout)
+
+
+def read_bad_log(path: str | None) -> set[str]:
+    """The videos that an earlier run has noted."""
+    if not path or not os.path.exists(path):
+        return set()
+    with open(path, encoding="utf-8", errors="replace") as log:
+        return {line.split("\t")[0] for line in log}

@@ -11,17 +11,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from checkpoints import CheckpointError, Misfits, copy_weights, read_checkpoint, save_checkpoint
 from clipFiles import open_wav
 from DatasetLoader import HOP_LENGTH, WINDOW_TAIL, check_length, loadWAV
 from losses import LossScale, content_loss, identity_loss, unit
+from progress import progress_bar
 from verification import Trials, read_trials, score_trials
 
 MOMENTUM = 0.9
@@ -31,11 +31,16 @@ STEPS_PER_LOOK = 10  # on a GPU the losses are fetched, and the bar moves, once 
 FILES_PER_BATCH = 4  # utterances embedded at once, num_eval crops each
 READERS = 2  # threads that read utterances ahead
 PRECISIONS = ("fp32", "tf32", "bf16")
+PARTS = ("loss", "content_loss", "identity_loss", "content_top1", "identity_top1")  # figures of a step
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Means over the steps of an epoch; top-1 accuracies in percent."""
+    """Means over the steps of an epoch; top-1 accuracies in percent.
+
+    clips, seconds and data_wait (seconds for which batches were waited for) are of this start's part of
+    an epoch that was interrupted.
+    """
 
     loss: float
     content_loss: float
@@ -44,7 +49,15 @@ class EpochResult:
     identity_top1: float
     clips: int
     seconds: float
-    data_wait: float  # seconds for which batches were waited for
+    data_wait: float
+    rows: list[list[float]] = field(repr=False, default_factory=list)  # PARTS of each step, accuracies 0..1
+
+    def __str__(self) -> str:
+        return (
+            f"loss {self.loss:.4f}  content {self.content_loss:.4f}  identity {self.identity_loss:.4f}  "
+            f"sync top-1 {self.content_top1:.2f}%  identity top-1 {self.identity_top1:.2f}%  "
+            f"{self.clips / self.seconds:.1f} clips/s  data wait {100 * self.data_wait / self.seconds:.0f}%"
+        )
 
 
 class SyncNet(nn.Module):
@@ -125,41 +138,54 @@ class SyncNet(nn.Module):
         return result.loss, result.identity_top1
 
     def run_epoch(
-        self, loader: Iterable, evalmode: bool = False, alpC: float = 1.0, alpI: float = 1.0
+        self,
+        loader: Iterable,
+        evalmode: bool = False,
+        alpC: float = 1.0,
+        alpI: float = 1.0,
+        rows: Iterable[list[float]] = (),
+        after_step: Callable[[int, Callable[[], list]], None] | None = None,
     ) -> EpochResult:
         """Train for one epoch, or with evalmode measure only (running statistics, no update).
 
         loader: iterable of (video, audio) with batch_size and nFiles; video (B, 3, T, 224, 224) uint8
         or float, audio (B, T*640 + 240). alpC, alpI: weights of the content and identity loss.
+        rows: figures (PARTS) of the epoch's steps that are done already; the loader goes on after them.
+        after_step: called with the number of steps done and a function that gives their rows.
         Raises FloatingPointError when a loss is not finite, ValueError when there is no batch.
         """
         self.train(not evalmode)
+        rows = [list(row) for row in rows]
+        pending: list[Tensor] = []
         clips = loader.nFiles // loader.batch_size * loader.batch_size
-        bar = tqdm(total=clips, unit="clip", desc="validate" if evalmode else "train", leave=False)
         look = STEPS_PER_LOOK if self.device.type == "cuda" else 1
         waited = [0.0]
-        rows: list[list[float]] = []
-        pending: list[Tensor] = []
+        done_before = len(rows)
         started = time.perf_counter()
+        bar = progress_bar(
+            total=clips,
+            initial=done_before * loader.batch_size,
+            unit="clip",
+            desc="validate" if evalmode else "train",
+            leave=False,
+        )
 
-        def look_up() -> None:
-            rows.extend(torch.stack(pending).tolist())
-            for step, row in enumerate(rows[-len(pending) :], len(rows) - len(pending) + 1):
-                if not math.isfinite(row[0]):
-                    rate = self.__optimizer__.param_groups[0]["lr"]
-                    raise FloatingPointError(
-                        f"step {step}: the loss is {row[0]} (content {row[1]}, identity {row[2]}) at "
-                        f"learning rate {rate:g}. Use a lower --lr, or go back to an earlier checkpoint."
-                    )
-            mean = np.mean(rows, 0)
-            bar.set_postfix_str(
-                f"loss {mean[0]:.3f} content {mean[1]:.3f} identity {mean[2]:.3f} "
-                f"sync top-1 {100 * mean[3]:.1f}% identity top-1 {100 * mean[4]:.1f}% "
-                f"data wait {100 * waited[0] / (time.perf_counter() - started):.0f}%",
-                refresh=False,
-            )
-            bar.update(len(pending) * loader.batch_size)
-            pending.clear()
+        def look_up() -> list[list[float]]:
+            if pending:
+                fetched = torch.stack(pending).tolist()
+                for step, row in enumerate(fetched, len(rows) + 1):
+                    self.check_finite(step, row, loader)
+                rows.extend(fetched)
+                bar.update(len(pending) * loader.batch_size)
+                pending.clear()
+                mean = np.mean(rows, 0)
+                bar.set_postfix_str(
+                    f"loss {mean[0]:.3f} content {mean[1]:.3f} identity {mean[2]:.3f} "
+                    f"sync top-1 {100 * mean[3]:.1f}% identity top-1 {100 * mean[4]:.1f}% "
+                    f"data wait {100 * waited[0] / (time.perf_counter() - started):.0f}%",
+                    refresh=False,
+                )
+            return rows
 
         with bar, torch.set_grad_enabled(not evalmode):
             for video, audio in self.on_device(loader, waited):
@@ -171,14 +197,28 @@ class SyncNet(nn.Module):
                 pending.append(row)
                 if len(pending) == look:
                     look_up()
-            if pending:
-                look_up()
+                if after_step:
+                    after_step(len(rows) + len(pending), look_up)
+            look_up()
         if not rows:
             raise ValueError(f"the loader gave no batch: {loader.nFiles} clips, batch {loader.batch_size}")
         loss, content, identity, content_top1, identity_top1 = np.mean(rows, 0).tolist()
         seconds = time.perf_counter() - started
+        clips = (len(rows) - done_before) * loader.batch_size
         return EpochResult(
-            loss, content, identity, 100 * content_top1, 100 * identity_top1, clips, seconds, waited[0]
+            loss, content, identity, 100 * content_top1, 100 * identity_top1, clips, seconds, waited[0], rows
+        )
+
+    def check_finite(self, step: int, row: list[float], loader: Iterable) -> None:
+        """Raise FloatingPointError, naming the batch, when the loss of a step is not finite."""
+        if math.isfinite(row[0]):
+            return
+        rate = self.__optimizer__.param_groups[0]["lr"]
+        clips = loader.clips_of(step - 1) if hasattr(loader, "clips_of") else []
+        raise FloatingPointError(
+            f"step {step}: the loss is {row[0]} (content {row[1]}, identity {row[2]}) at learning rate {rate:g}. "
+            "Use a lower --lr, or look at the clips of the batch"
+            + "".join(f"\n  {clip.video} {clip.audio}" for clip in clips)
         )
 
     def on_device(self, loader: Iterable, waited: list[float]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -228,7 +268,9 @@ class SyncNet(nn.Module):
             return loadWAV(file, self.maxFrames * FEATURES_PER_FRAME, evalmode=True, num_eval=num_eval)
 
         vectors = []
-        with tqdm(total=len(files), unit="file", desc="embed", miniters=print_interval, leave=False) as bar:
+        with progress_bar(
+            total=len(files), unit="file", desc="embed", miniters=print_interval, leave=False
+        ) as bar:
             crops = read_ahead(read, files)
             while batch := list(itertools.islice(crops, FILES_PER_BATCH)):
                 with self.autocast():

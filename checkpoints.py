@@ -2,7 +2,9 @@
 
 import glob
 import os
+import pickle
 import re
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -33,21 +35,28 @@ class Misfits:
         )
 
 
-def read_checkpoint(path: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, on the CPU. Raises CheckpointError.
+def load_tensors(path: str) -> object:
+    """What a file saved by torch holds, on the CPU. Raises CheckpointError.
 
-    Only tensors and plain containers are read (torch's weights_only): a file that asks for anything
-    else is refused before any of it runs.
+    Only tensors and plain values are read (torch's weights_only): a file that asks for anything else is
+    refused before any of it runs.
     """
     if not os.path.isfile(path):
-        raise CheckpointError(f"{path}: no such checkpoint")
+        raise CheckpointError(f"{path}: no such file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats, which are read all the same
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in as many ways as it can be damaged
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             reason = "it holds objects other than tensors, which could run code when loaded"
-        raise CheckpointError(f"{path}: not loaded, {reason}. Use a plain state dict.") from None
+        raise CheckpointError(f"{path}: not loaded, {reason}") from None
+
+
+def read_checkpoint(path: str) -> dict[str, Tensor]:
+    """The state dict of a checkpoint file, on the CPU. Raises CheckpointError; see load_tensors."""
+    state = load_tensors(path)
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):

@@ -220,6 +220,11 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def available_cores() -> int:
+    """Processor cores that this process may use: on a shared machine fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def map_in_processes(
     function: Callable[[Any], Any], items: Iterable[Any], workers: int, chunk: int = 1
 ) -> Iterator[Any]:

@@ -10,8 +10,10 @@ is one. The second prints the equal error rate of a checkpoint on --test_list.
 import argparse
 import os
 import random
+import signal
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -19,8 +21,22 @@ from checkpoints import CheckpointError, epoch_checkpoints
 from clipFiles import MediaError
 from DatasetLoader import DatasetLoader
 from SyncNetDist import PRECISIONS, SyncNet
+from trainingLog import TrainingLog
+from trainingState import (
+    Interrupted,
+    Position,
+    binding_settings,
+    changed_settings,
+    load_state,
+    restore,
+    run_folder,
+    save_state,
+    stop_signals,
+)
 from tuneThreshold import tuneThresholdfromScore
 from verification import read_trials
+
+STATE_FILE = "training_state.pt"  # in --save_path
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -112,6 +128,32 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="./data/exp01",
         help="folder of the run: checkpoints in model/, scores.txt in result/; the same command goes on there",
     )
+    training.add_argument(
+        "--save_steps",
+        type=at_least(int, 0),
+        default=1000,
+        help="steps between two saves of the exact state inside an epoch; at most so many are lost when the "
+        "process is killed. 0: only after each epoch",
+    )
+    training.add_argument(
+        "--keep", type=at_least(int, 0), default=0, help="checkpoints to keep, the newest; 0: all"
+    )
+    training.add_argument(
+        "--force_resume", action="store_true", help="go on in --save_path although settings have changed"
+    )
+    training.add_argument(
+        "--max_bad",
+        type=fraction,
+        default=0.01,
+        help="stop when more than this fraction of an epoch's clips cannot be read; up to it, they are noted "
+        "in result/bad_clips.txt and replaced by other clips",
+    )
+    training.add_argument(
+        "--decode_timeout",
+        type=at_least(float, 1),
+        default=60.0,
+        help="seconds after which a clip that is still being decoded counts as one that cannot be read",
+    )
 
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument(
@@ -171,40 +213,84 @@ def evaluate(network: SyncNet, args: argparse.Namespace) -> None:
     print(f"EER {eer:2.4f}")
 
 
-def start_weights(network: SyncNet, args: argparse.Namespace, model_folder: str) -> int:
-    """Load the weights that the flags ask for. Returns the first epoch to train (1 for a new run)."""
-    newest = list(epoch_checkpoints(model_folder).items())[-1:]
-    if args.eval and args.initial_model:
+def load_newest(network: SyncNet, model_folder: str, strict: bool) -> int:
+    """Load the newest checkpoint of a run that can be read. Returns its epoch, 0 where there is none."""
+    for epoch, path in reversed(epoch_checkpoints(model_folder).items()):
+        try:
+            warn(path, network.loadParameters(path, strict=strict).lines())
+        except CheckpointError as error:
+            if not os.path.getsize(path) or "not loaded" not in str(error):
+                raise
+            print(f"WARNING: {error}. Trying the checkpoint before it.")
+            continue
+        return epoch
+    return 0
+
+
+def weights_to_evaluate(network: SyncNet, args: argparse.Namespace, model_folder: str) -> None:
+    """--initial_model, else the newest checkpoint of --save_path, else none."""
+    if args.initial_model:
         network.loadParameters(args.initial_model, strict=True)
         print(f"Evaluating {args.initial_model}")
-    elif newest:
-        epoch, path = newest[0]
-        misfits = network.loadParameters(path, strict=args.eval)
-        warn(path, misfits.lines())
-        print(f"Evaluating {path}" if args.eval else f"Going on after epoch {epoch} from {path}")
-        if args.initial_model:
-            print(f"--initial_model {args.initial_model} is not used: {model_folder} holds checkpoints")
-        return epoch + 1
-    elif args.initial_model:
-        misfits = network.loadParameters(args.initial_model)
-        warn(args.initial_model, misfits.lines())
-        print(f"Starting from {args.initial_model}")
-    elif args.eval:
+    elif epoch := load_newest(network, model_folder, strict=True):
+        print(f"Evaluating {epoch_checkpoints(model_folder)[epoch]}")
+    else:
         print(f"No --initial_model, and no checkpoint in {model_folder}: evaluating an untrained network")
-    return 1
+
+
+def start_position(
+    network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], settings: dict[str, str]
+) -> Position:
+    """Load what the run goes on from: its exact state, else its newest checkpoint, else --initial_model."""
+    model_folder, result_folder = folders
+    state_file = os.path.join(args.save_path, STATE_FILE)
+    newest = max(epoch_checkpoints(model_folder), default=0)
+    if (newest or os.path.exists(state_file)) and args.initial_model:
+        print(
+            f"--initial_model {args.initial_model} is not used: {args.save_path} holds a run, which goes on"
+        )
+
+    if os.path.exists(state_file):
+        try:
+            state = load_state(state_file, network)
+        except CheckpointError as error:
+            print(f"WARNING: {error}. Going on from the newest checkpoint instead, without the momentum.")
+        else:
+            if changed := changed_settings(state["settings"], settings):
+                listed = "\n  ".join(changed)
+                if not args.force_resume:
+                    raise CheckpointError(
+                        f"{state_file}: the run was started with other settings; use those, another --save_path, "
+                        f"or --force_resume to go on all the same:\n  {listed}"
+                    )
+                print(f"--force_resume: going on with other settings:\n  {listed}")
+            if newest <= state["epoch"]:
+                position = restore(state, network)
+                print(f"Going on in epoch {position.epoch} after step {len(position.rows)} from {state_file}")
+                return position
+            print(f"{state_file} is of epoch {state['epoch']}, older than the checkpoint of epoch {newest}")
+
+    if epoch := load_newest(network, model_folder, strict=False):
+        print(
+            f"Going on after epoch {epoch} from {epoch_checkpoints(model_folder)[epoch]}, without the momentum"
+        )
+        return Position(epoch + 1, [], random.getstate())
+    if args.initial_model:
+        warn(args.initial_model, network.loadParameters(args.initial_model).lines())
+        print(f"Starting from {args.initial_model}")
+    return Position(1, [], random.getstate())
 
 
 def warn(path: str, misfits: list[str]) -> None:
     if misfits:
         print(
-            f"WARNING: {path}: {len(misfits)} names or shapes (listed above) do not fit and keep their start values"
+            f"WARNING: {path}: {len(misfits)} names or shapes (listed above) do not fit; they keep their start values"
         )
 
 
-def train(network: SyncNet, args: argparse.Namespace, first_epoch: int, folders: tuple[str, str]) -> None:
-    """Epochs of training and validation, each with a line in scores.txt and a checkpoint."""
-    model_folder, result_folder = folders
-    loaders = [
+def make_loaders(args: argparse.Namespace, network: SyncNet, result_folder: str) -> tuple[DatasetLoader, ...]:
+    """The training and the validation loader."""
+    return tuple(
         DatasetLoader(
             file_list,
             clips,
@@ -215,49 +301,78 @@ def train(network: SyncNet, args: argparse.Namespace, first_epoch: int, folders:
             seed=args.seed,
             pin_memory=network.device.type == "cuda",
             allow_resize=args.allow_resize,
+            max_bad=args.max_bad,
+            bad_log=os.path.join(result_folder, "bad_clips.txt"),
+            decode_timeout=args.decode_timeout,
         )
         for file_list, clips, evalmode in (
             (args.train_list, args.nTrainPerEpoch, False),
             (args.verify_list, args.nTestPerEpoch, True),
         )
-    ]
-    train_loader, verify_loader = loaders
-    rate = args.lr
-    for _ in range(1, first_epoch):
-        rate = max(network.updateLearningRate(args.lr_decay))
+    )
 
-    with open(os.path.join(result_folder, "scores.txt"), "a", encoding="utf-8") as scores:
-        for name, value in vars(args).items():
-            scores.write(f"{name} {value}\n")
-        scores.flush()
-        for epoch in range(first_epoch, args.max_epoch + 1):
-            print(time.strftime("%Y-%m-%d %H:%M:%S"), f"epoch {epoch}, learning rate {rate:g}", flush=True)
-            train_loader.set_epoch(epoch - 1)
-            learnt = network.run_epoch(train_loader, alpC=args.alphaC, alpI=args.alphaI)
-            checked = network.run_epoch(verify_loader, evalmode=True)
-            for name, result in (("train", learnt), ("validation", checked)):
-                print(
-                    f"  {name:10s} loss {result.loss:.4f}  content {result.content_loss:.4f}  "
-                    f"identity {result.identity_loss:.4f}  sync top-1 {result.content_top1:.2f}%  "
-                    f"identity top-1 {result.identity_top1:.2f}%  {result.clips / result.seconds:.1f} clips/s  "
-                    f"data wait {100 * result.data_wait / result.seconds:.0f}%"
-                )
-            line = (
-                f"IT {epoch}, LR {rate:f}, TACC {learnt.identity_top1:2.2f}, TLOSS {learnt.loss:f}, "
-                f"VACC {checked.identity_top1:2.2f}, VLOSS {checked.loss:f}"
-            )
-            network.saveParameters(os.path.join(model_folder, f"model{epoch:09d}.model"))
-            scores.write(line + "\n")
-            scores.flush()
-            print(line, flush=True)
-            rate = max(network.updateLearningRate(args.lr_decay))
+
+def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], stop: list[int]) -> None:
+    """Epochs of training and validation; after each, a checkpoint, the log and the state to go on from."""
+    model_folder, result_folder = folders
+    train_loader, verify_loader = make_loaders(args, network, result_folder)
+    lists = {"train_list": args.train_list, "verify_list": args.verify_list}
+    settings = binding_settings(vars(args), lists)
+    position = start_position(network, args, folders, settings)
+    random.setstate(position.random_state)
+    rate = args.lr
+    for _ in range(1, position.epoch):
+        rate = max(network.updateLearningRate(args.lr_decay))
+    log = TrainingLog(result_folder, vars(args), position.epoch)
+    state_file = os.path.join(args.save_path, STATE_FILE)
+
+    def save(position: Position) -> None:
+        save_state(state_file, network, position, settings)
+
+    def stop_if_asked(position: Position) -> None:
+        if stop:
+            save(position)
+            raise Interrupted(stop[0])
+
+    if position.epoch > args.max_epoch:
+        print(f"Nothing to do: {args.save_path} has all {args.max_epoch} epochs (--max_epoch)")
+    for epoch in range(position.epoch, args.max_epoch + 1):
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), f"epoch {epoch}, learning rate {rate:g}", flush=True)
+
+        def after_step(step: int, rows: Callable[[], list], epoch: int = epoch) -> None:
+            if stop or (args.save_steps and step % args.save_steps == 0):
+                here = Position(epoch, rows(), random.getstate())
+                stop_if_asked(here)
+                save(here)
+
+        rows = position.rows if epoch == position.epoch else []
+        train_loader.set_epoch(epoch - 1, first_batch=len(rows))
+        learnt = network.run_epoch(
+            train_loader, alpC=args.alphaC, alpI=args.alphaI, rows=rows, after_step=after_step
+        )
+        trained = Position(epoch, learnt.rows, random.getstate())
+        checked = network.run_epoch(
+            verify_loader, evalmode=True, after_step=lambda *_, trained=trained: stop_if_asked(trained)
+        )
+        for name, result in (("train", learnt), ("validation", checked)):
+            print(f"  {name:10s} {result}")
+        network.saveParameters(os.path.join(model_folder, f"model{epoch:09d}.model"))
+        print(log.add(epoch, rate, learnt, checked, scales(network)), flush=True)
+        rate = max(network.updateLearningRate(args.lr_decay))
+        save(Position(epoch + 1, [], random.getstate()))
+        for old in list(epoch_checkpoints(model_folder).values())[: -args.keep] if args.keep else []:
+            os.remove(old)
+
+
+def scales(network: SyncNet) -> dict[str, float]:
+    """The learned scales and biases of the losses."""
+    return {name: parameter.item() for name, parameter in network.__L__.named_parameters()}
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     random.seed(args.seed)
     torch.manual_seed(args.seed)
-    model_folder, result_folder = (os.path.join(args.save_path, name) for name in ("model", "result"))
     try:
         network = SyncNet(
             model=args.model,
@@ -271,13 +386,18 @@ def main(argv: list[str] | None = None) -> int:
         for name, value in vars(args).items():
             print(f"{name} {value}")
         print(f"running on {network.device}, torch {torch.__version__}", flush=True)
-        first_epoch = start_weights(network, args, model_folder)
         if args.eval:
+            weights_to_evaluate(network, args, os.path.join(args.save_path, "model"))
             evaluate(network, args)
         else:
-            os.makedirs(model_folder, exist_ok=True)
-            os.makedirs(result_folder, exist_ok=True)
-            train(network, args, first_epoch, (model_folder, result_folder))
+            with run_folder(args.save_path, network) as folders, stop_signals() as stop:
+                train(network, args, folders, stop)
+    except Interrupted as interruption:
+        print(f"Stopped by {interruption}; the state is saved. The same command goes on from here.")
+        return 128 + interruption.number
+    except KeyboardInterrupt:
+        print("Stopped; nothing was under way that had to be saved.")
+        return 128 + signal.SIGINT
     except (MediaError, CheckpointError, FloatingPointError, ValueError, OSError) as error:
         print(f"trainSyncNet.py: {error}", file=sys.stderr)
         return 1

@@ -29,6 +29,7 @@ def make_clip(
     sound: np.ndarray | None = None,
     rate: int = 16000,
     sound_delay: int = 0,
+    picture_delay: int = 0,
     first: int = 0,
     size: int = 224,
     fps: int = 25,
@@ -38,7 +39,8 @@ def make_clip(
 
     Frame i shows the number first + i (0..65535): read it with frame_number().
     sound: (samples,) or (channels, samples) int16 at `rate` Hz for an AAC track; None: no track.
-    sound_delay: samples at `rate` by which the sound starts later than the pictures.
+    sound_delay: samples at `rate` by which the sound starts after time 0 (negative: before, and is cut).
+    picture_delay: frames by which the pictures start after time 0.
     size: pixels a side (a multiple of 8). faststart: the index comes first in the file, so that a file
     whose tail is cut off still opens.
     """
@@ -56,7 +58,7 @@ def make_clip(
             squares = np.where((first + index) >> bits & 1, 215, 40).astype(np.uint8)
             planes[:size] = squares.repeat(size // GRID, 0).repeat(size // GRID, 1)
             frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-            frame.pts, frame.time_base = index, Fraction(1, fps)
+            frame.pts, frame.time_base = picture_delay + index, Fraction(1, fps)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if track is not None:

@@ -1,0 +1,251 @@
+"""A run that is killed, stopped or starved of disk goes on to exactly the same weights."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from clipMaker import make_clip, make_wav
+
+import trainingState
+import trainSyncNet
+from checkpoints import CheckpointError, epoch_checkpoints
+from clipFiles import Clip, format_list_line
+from SyncNetDist import SyncNet
+
+TESTS = Path(__file__).parent
+EPOCHS = 3
+FLAGS = ["--maxFrames", 6, "--nBatchSize", 2, "--nOut", 8, "--model", "tinyModel", "--device", "cpu"]
+FLAGS += ["--nDataLoaderThread", 2, "--lr", 0.01]
+
+
+@pytest.fixture(scope="module")
+def clip_list(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    lines = []
+    for k in range(13):
+        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 12)
+        make_clip(clip.video, 12, first=977 * k)
+        make_wav(clip.audio, 12 * 640, first=3001 * k)
+        lines.append(format_list_line(clip) + "\n")
+    (folder / "list.txt").write_text("".join(lines))
+    return folder / "list.txt"
+
+
+def flags(clip_list: Path, save_path: Path, *more) -> list[str]:
+    lists = ("--train_list", clip_list, "--verify_list", clip_list, "--nTestPerEpoch", 4)
+    fixed = [*FLAGS, *lists, "--save_path", save_path, "--max_epoch", EPOCHS, "--save_steps", 2]
+    return [str(x) for x in (*fixed, *more)]
+
+
+def runs(tmp_path: Path, commands: list) -> tuple[list[int], list[float]]:
+    """Run commands (flags, when to send the signal, signal; see runs.py) one after the other in fresh processes."""
+    (tmp_path / "commands.json").write_text(json.dumps(commands))
+    paths = os.pathsep.join((str(TESTS), str(TESTS.parent)))
+    result = subprocess.run(
+        [sys.executable, TESTS / "runs.py", tmp_path / "commands.json"],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    return tuple(json.loads(result.stdout))
+
+
+def final_weights(save_path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(save_path / f"model/model{EPOCHS:09d}.model", weights_only=True)
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def result_lines(save_path: Path) -> list[str]:
+    lines = (save_path / "result/scores.txt").read_text().splitlines()
+    return [line for line in lines if line.startswith("IT")]
+
+
+@pytest.fixture(scope="module")
+def whole_run(clip_list, tmp_path_factory) -> tuple[Path, float]:
+    """An uninterrupted run, and how long it takes."""
+    folder = tmp_path_factory.mktemp("whole")
+    commands = [[flags(clip_list, folder / str(i)), None, 0] for i in range(2)]
+    statuses, times = runs(folder, commands)
+    assert statuses == [0, 0], (folder / "0.log").read_text()
+    assert same(final_weights(folder / "0"), final_weights(folder / "1"))
+    return folder / "0", times[1]
+
+
+def test_killed_at_random_moments(clip_list, whole_run, tmp_path):
+    whole, seconds = whole_run
+    draws = random.Random(1)
+    commands = []
+    for i in range(20):
+        command = flags(clip_list, tmp_path / str(i))
+        commands.append([command, draws.uniform(0.02, 0.98) * seconds, signal.SIGKILL])
+        commands.append([command, None, 0])
+    statuses, _ = runs(tmp_path, commands)
+    assert statuses[1::2] == [0] * 20
+    assert statuses[::2].count(-signal.SIGKILL) >= 15  # the others had ended before
+    for i in range(20):
+        assert same(final_weights(tmp_path / str(i)), final_weights(whole)), i
+        assert result_lines(tmp_path / str(i)) == result_lines(whole)
+        assert not list((tmp_path / str(i)).rglob("*.part"))
+    gone_on = sum("Going on in epoch" in (tmp_path / f"{i}.log").read_text() for i in range(20))
+    assert gone_on >= 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_state(clip_list, whole_run, tmp_path, number):
+    whole, _ = whole_run
+    command = flags(clip_list, tmp_path / "run", "--save_steps", 0)
+    statuses, _ = runs(tmp_path, [[command, "IT 1,", number], [command, None, 0]])
+    assert statuses == [128 + number, 0]
+    said = (tmp_path / "run.log").read_text()
+    assert "The same command goes on from here" in said and "Going on in epoch" in said
+    assert same(final_weights(tmp_path / "run"), final_weights(whole))
+
+
+def run(capsys, *args) -> tuple[int, str, str]:
+    status = trainSyncNet.main([str(a) for a in args])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+@pytest.fixture
+def short_run(clip_list, tmp_path, capsys) -> Path:
+    """A run of one epoch of three."""
+    assert run(capsys, *flags(clip_list, tmp_path / "run", "--max_epoch", 1))[0] == 0
+    return tmp_path / "run"
+
+
+def test_changed_settings_are_named_and_refused(clip_list, short_run, tmp_path, capsys):
+    other = tmp_path / "other.txt"
+    other.write_text("".join(reversed(clip_list.read_text().splitlines(keepends=True))))
+    changed = flags(clip_list, short_run, "--lr", 0.02, "--train_list", other)
+    status, _, err = run(capsys, *changed)
+    assert status == 1 and "lr: 0.01 then, 0.02 now" in err and "content of --train_list" in err
+    assert "maxFrames" not in err
+    status, out, _ = run(capsys, *changed, "--force_resume", "--max_epoch", 2)
+    assert status == 0 and "going on with other settings" in out and "Going on in epoch 2" in out
+    assert "LR 0.019000" in result_lines(short_run)[-1]
+
+
+def test_free_settings_may_change(clip_list, short_run, tmp_path, capsys):
+    copy = tmp_path / "copy.txt"
+    copy.write_text(clip_list.read_text())
+    free = ("--nDataLoaderThread", 1, "--train_list", copy, "--max_epoch", 2, "--keep", 1)
+    assert run(capsys, *flags(clip_list, short_run, *free))[0] == 0
+    assert list(epoch_checkpoints(str(short_run / "model"))) == [2]
+
+
+def test_damaged_files_fall_back(clip_list, short_run, capsys):
+    assert run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))[0] == 0
+    for damaged in (short_run / "training_state.pt", short_run / "model/model000000002.model"):
+        damaged.write_bytes(damaged.read_bytes()[:-100])
+    status, out, _ = run(capsys, *flags(clip_list, short_run))
+    assert status == 0
+    assert "WARNING" in out and "training_state.pt: not loaded" in out and "without the momentum" in out
+    assert "model000000002.model: not loaded" in out and "Going on after epoch 1" in out
+    assert [line[:4] for line in result_lines(short_run)] == ["IT 1", "IT 2", "IT 3"]
+
+
+def test_a_full_disk_leaves_the_last_good_state(clip_list, whole_run, tmp_path, capsys, monkeypatch):
+    whole, _ = whole_run
+    torch.set_num_threads(1)
+    real_save, saves = torch.save, []
+
+    def full(state, file):
+        saves.append(1)
+        if len(saves) == 6:
+            file.write(b"half a state")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real_save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    status, _, err = run(capsys, *flags(clip_list, tmp_path / "run"))
+    assert status == 1 and "No space left" in err
+    assert not list((tmp_path / "run").rglob("*.part"))
+    status, out, _ = run(capsys, *flags(clip_list, tmp_path / "run"))
+    assert status == 0 and "Going on in epoch" in out
+    assert same(final_weights(tmp_path / "run"), final_weights(whole))
+
+
+def test_no_room_is_told_before_training(clip_list, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(trainingState.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    status, out, err = run(capsys, *flags(clip_list, tmp_path / "run"))
+    assert status == 1 and "Make room" in err and "epoch 1," not in out
+
+
+def test_an_unwritable_place_is_told_before_training(clip_list, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    status, out, err = run(capsys, *flags(clip_list, tmp_path / "file/run"))
+    assert status == 1 and "file" in err and "epoch 1," not in out
+
+
+def test_a_second_run_in_the_same_place_stops(clip_list, tmp_path, capsys):
+    network = SyncNet(model="tinyModel", nOut=8, device="cpu")
+    with trainingState.run_folder(str(tmp_path / "run"), network):
+        status, _, err = run(capsys, *flags(clip_list, tmp_path / "run"))
+    assert status == 1 and "another run is using it" in err
+
+
+def test_a_state_that_runs_code_is_refused(clip_list, short_run, tmp_path, capsys):
+    class Trap:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/it-ran",)
+
+    torch.save({"version": 1, "epoch": Trap()}, short_run / "training_state.pt")
+    status, out, _ = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
+    assert status == 0 and "which could run code" in out and "Going on after epoch 1" in out
+    assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("rows"), "not a training state"),
+        (lambda s: s.update(version=99), "version 99"),
+        (lambda s: s.update(epoch="1"), "epoch is a str"),
+        (lambda s: s.update(epoch=-1), "position"),
+        (lambda s: s.update(random=torch.zeros(3)), "random state"),
+        (lambda s: s["network"].pop("__L__.wI"), "network __L__.wI does not fit"),
+        (lambda s: s["network"].update({"__L__.wI": torch.zeros(2)}), "network __L__.wI does not fit"),
+        (
+            lambda s: s["momentum"].update({"__L__.wI": torch.zeros((), dtype=torch.int8)}),
+            "momentum __L__.wI",
+        ),
+        (lambda s: s["momentum"].update({"x": torch.zeros(2)}), "another network"),
+    ],
+)
+def test_states_that_do_not_fit(short_run, change, message):
+    network = SyncNet(model="tinyModel", nOut=8, device="cpu")
+    path = str(short_run / "training_state.pt")
+    state = torch.load(path, weights_only=True)
+    trainingState.load_state(path, network)
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=message):
+        trainingState.load_state(path, network)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(clip_list, short_run, capsys, monkeypatch):
+    before = (short_run / "training_state.pt").read_bytes()
+    real = SyncNet.forward
+
+    def broken(self, video, audio, alpC, alpI):
+        total, row = real(self, video, audio, alpC, alpI)
+        return total * float("nan"), row * float("nan")
+
+    monkeypatch.setattr(SyncNet, "forward", broken)
+    status, _, err = run(capsys, *flags(clip_list, short_run))
+    assert status == 1 and "step 1: the loss is nan" in err and "learning rate 0.0095" in err
+    assert len([line for line in err.splitlines() if line.endswith(".wav")]) == 2
+    assert (short_run / "training_state.pt").read_bytes() == before
