@@ -112,6 +112,9 @@ class DatasetLoader:
     and noted, once, in the file bad_log; when more than max_bad (a fraction) of an epoch's clips had to
     be replaced, the epoch stops. max_bad 0: the first one stops it.
 
+    share: (number, count) of the part of every batch to read, in a run of several processes: batches then
+    hold nBatchSize / count clips, and those of all parts make the batch of a single process.
+
     Raises MediaError for a broken list, or one with fewer usable clips than a batch; while iterating,
     when too many clips cannot be read, naming them. After an epoch, data_wait is the number of seconds
     for which the batches were waited for.
@@ -132,6 +135,7 @@ class DatasetLoader:
         max_bad: float = 0.0,
         bad_log: str | None = None,
         decode_timeout: float = 60.0,
+        share: tuple[int, int] = (0, 1),
     ):
         for name, value in (
             ("nPerEpoch", nPerEpoch),
@@ -142,7 +146,11 @@ class DatasetLoader:
         ):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}")
+        if nBatchSize % share[1]:
+            raise ValueError(f"a batch of {nBatchSize} cannot be shared by {share[1]} evenly")
         self.batch_size = nBatchSize
+        self.share_size = nBatchSize // share[1]
+        self.share = share
         self.maxFrames = maxFrames
         self.nThreads = nDataLoaderThread
         self.evalmode = evalmode
@@ -165,7 +173,7 @@ class DatasetLoader:
         self.bad_log = bad_log
         self.decode_timeout = decode_timeout
         self.bad: dict[Clip, str] = {}  # clips that could not be read, with the reason
-        self._logged = read_bad_log(bad_log)
+        self._logged: set[str] = set()
         self.epoch = -1
         self.first_batch = 0
         self.data_wait = 0.0
@@ -242,22 +250,24 @@ class DatasetLoader:
             ahead.clear()
 
     def reject(self, clip: Clip, reason: str) -> None:
-        """Remember a clip that cannot be read, and note it in bad_log the first time ever."""
+        """Remember a clip that cannot be read, and note it in bad_log, where nobody has done so yet."""
         self.bad[clip] = reason
         if self.bad_log and clip.video not in self._logged:
-            self._logged.add(clip.video)
-            with open(self.bad_log, "a", encoding="utf-8") as log:
-                log.write(f"{clip.video}\t{clip.audio}\t{' '.join(reason.split())}\n")
+            self._logged |= read_bad_log(self.bad_log)  # by another loader or process
+            if clip.video not in self._logged:
+                self._logged.add(clip.video)
+                with open(self.bad_log, "a", encoding="utf-8") as log:
+                    log.write(f"{clip.video}\t{clip.audio}\t{' '.join(reason.split())}\n")
 
     def _room(self, number: int) -> Batch:
         """An empty batch: video memory that nobody uses any more, or new; the small audio is always new."""
         if self._free:
             video = self._free.pop()
         else:
-            shape = (self.batch_size, self.maxFrames, FRAME_SIZE, FRAME_SIZE, 3)
+            shape = (self.share_size, self.maxFrames, FRAME_SIZE, FRAME_SIZE, 3)
             video = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory).numpy()
         samples = self.maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL
-        return Batch(number, video, torch.empty((self.batch_size, samples), pin_memory=self.pin_memory))
+        return Batch(number, video, torch.empty((self.share_size, samples), pin_memory=self.pin_memory))
 
     def _hand_out(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The batch as tensors. Its video memory is used again only when the last view of it is gone."""
@@ -329,7 +339,7 @@ class DecodingPool:
         """Count a clip that has to be replaced; past max_bad, stop the epoch. Called with the lock held."""
         self.loader.reject(clip, reason)
         self.replaced.append(reason)
-        allowed = self.loader.max_bad * self.loader.nFiles
+        allowed = self.loader.max_bad * self.loader.nFiles / self.loader.share[1]
         if len(self.replaced) <= allowed:
             return
         if allowed == 0:
@@ -337,8 +347,8 @@ class DecodingPool:
         else:
             where = f"; all are in {self.loader.bad_log}" if self.loader.bad_log else ""
             self.error = MediaError(
-                f"{len(self.replaced)} clips of this epoch of {self.loader.nFiles} cannot be read, more than "
-                f"--max_bad {self.loader.max_bad:g} allows{where}. The last of them:\n  "
+                f"{len(self.replaced)} clips of this epoch of {self.loader.nFiles // self.loader.share[1]} "
+                f"cannot be read, more than --max_bad {self.loader.max_bad:g} allows{where}. The last of them:\n  "
                 + "\n  ".join(self.replaced[-3:])
             )
 
@@ -357,7 +367,7 @@ class DecodingPool:
     def fill(self, task: Task) -> bool:
         """Decode a task's clip, or the first of its replacements that can be read. False: given up meanwhile."""
         loader, batch, slot = self.loader, task.batch, task.slot
-        position = batch.number * loader.batch_size + slot
+        position = batch.number * loader.batch_size + loader.share[0] * loader.share_size + slot
         while not self.error:
             if task.attempt == 0:
                 clip = self.clips[position]
@@ -405,9 +415,9 @@ class DecodingPool:
             thread.join(self.loader.decode_timeout)
 
 
-def read_bad_log(path: str | None) -> set[str]:
-    """The videos that an earlier run has noted."""
-    if not path or not os.path.exists(path):
+def read_bad_log(path: str) -> set[str]:
+    """The videos that are noted."""
+    if not os.path.exists(path):
         return set()
     with open(path, encoding="utf-8", errors="replace") as log:
         return {line.split("\t")[0] for line in log}

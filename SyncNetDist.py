@@ -68,6 +68,7 @@ class SyncNet(nn.Module):
     device: "cpu", "cuda", "cuda:1" ...; None takes CUDA where there is one.
     precision: "fp32" (true float32), "tf32" (GPU matrix units, 10-bit mantissas), "bf16" (autocast;
     weights, front end and losses stay float32).
+    compiled: run the training step's network through torch.compile (needs a C++ compiler; slow first step).
     Raises ValueError for a model that is not there or settings that do not fit.
     """
 
@@ -80,6 +81,7 @@ class SyncNet(nn.Module):
         temporal_stride: int = 1,
         device: str | torch.device | None = None,
         precision: str = "fp32",
+        compiled: bool = False,
     ):
         super().__init__()
         if precision not in PRECISIONS:
@@ -105,22 +107,32 @@ class SyncNet(nn.Module):
             weight_decay=WEIGHT_DECAY,
             fused=True,
         )
+        if compiled:
+            self.embeddings = torch.compile(self.embeddings)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context of a forward pass in this precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def forward(self, video: Tensor, audio: Tensor, alpC: float, alpI: float) -> tuple[Tensor, Tensor]:
-        """Losses of a batch on the device.
+    def embeddings(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Audio content, audio identity, video content and video identity of a batch, (B, nOut, T') each."""
+        with self.autocast():
+            return (*self.__S__.forward_aud(audio), *self.__S__.forward_vid(video))
 
-        Returns the total and, without a graph, [total, content, identity, content top-1, identity top-1].
+    def losses(
+        self,
+        audio_content: Tensor,
+        audio_identity: Tensor,
+        video_content: Tensor,
+        video_identity: Tensor,
+        alpC: float,
+        alpI: float,
+    ) -> tuple[Tensor, Tensor]:
+        """The total loss of a batch's embeddings and, without a graph, its figures in the order of PARTS.
 
         The identity loss takes each face at one time step, drawn with random.randint for the whole
         batch, and each voice as its mean over time.
         """
-        with self.autocast():
-            audio_content, audio_identity = self.__S__.forward_aud(audio)
-            video_content, video_identity = self.__S__.forward_vid(video)
         scale = self.__L__
         moment = random.randint(0, video_identity.shape[2] - 1)
         content, content_top1 = content_loss(video_content, audio_content, scale.wC, scale.bC)
@@ -129,6 +141,10 @@ class SyncNet(nn.Module):
         )
         total = alpC * content + alpI * identity
         return total, torch.stack((total, content, identity, content_top1, identity_top1)).detach()
+
+    def forward(self, video: Tensor, audio: Tensor, alpC: float, alpI: float) -> tuple[Tensor, Tensor]:
+        """Total loss and figures of a batch on the device; see losses."""
+        return self.losses(*self.embeddings(video, audio), alpC, alpI)
 
     def train_network(
         self, loader: Iterable, evalmode: bool = False, alpC: float = 1.0, alpI: float = 1.0

@@ -179,6 +179,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="fp32: true float32. tf32: GPU matrix units with 10-bit mantissas. bf16: autocast, about half the "
         "memory and up to twice the speed or more; losses and the audio front end stay float32",
     )
+    machine.add_argument(
+        "--compile",
+        action="store_true",
+        help="run the network through torch.compile: a slow first step, then faster ones on most GPUs and nothing "
+        "gained on most CPUs; changes results by rounding. Needs a C++ compiler",
+    )
     args = parser.parse_args(argv)
     if args.nBatchSize < 2 and not args.eval:
         parser.error("--nBatchSize must be at least 2: with one clip there is no other voice to tell apart")
@@ -382,6 +388,7 @@ def main(argv: list[str] | None = None) -> int:
             temporal_stride=args.temporal_stride,
             device=args.device,
             precision=args.precision,
+            compiled=args.compile,
         )
         for name, value in vars(args).items():
             print(f"{name} {value}")

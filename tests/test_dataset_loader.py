@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,6 +158,92 @@ def test_a_video_that_ends_early_is_named(clips, tmp_path):
     reader = loader(write_list(tmp_path / "l", longer))
     with pytest.raises(MediaError, match=r"(mp4: ends after 40 frames|wav: has 25600 samples)"):
         list(reader)
+
+
+@pytest.fixture
+def partly_broken(clips, tmp_path) -> str:
+    """The clips, two of them broken, under names of their own."""
+    mixed = list(clips)
+    for k, damage in ((1, b""), (4, None)):
+        copy = tmp_path / f"broken{k}.mp4"
+        copy.write_bytes(Path(clips[k].video).read_bytes()[:3000] if damage is None else damage)
+        mixed[k] = Clip(str(copy), clips[k].audio, clips[k].offset, FRAMES)
+    return write_list(tmp_path / "mixed.txt", mixed)
+
+
+def test_broken_clips_are_replaced_and_noted_once(partly_broken, tmp_path):
+    log = tmp_path / "bad_clips.txt"
+    settings = {"max_bad": 0.9, "bad_log": str(log), "nBatchSize": 7}
+    one, many = (loader(partly_broken, threads=n, **settings) for n in (1, 4))
+    for _ in range(3):
+        ((video, audio),), ((again, _),) = list(one), list(many)
+        assert torch.equal(video, again) and len(video) == 7
+        found = [k for k, _, _ in contents((video, audio))]
+        assert 1 not in found and 4 not in found
+        assert [clip.video for clip in one.clips_of(0)] == [clip.video for clip in many.clips_of(0)]
+    lines = sorted(line.split("\t") for line in log.read_text().splitlines())
+    assert [Path(video).name for video, _, _ in lines] == ["broken1.mp4", "broken4.mp4"]
+    assert all("cannot be opened as a video" in reason for _, _, reason in lines)
+    list(loader(partly_broken, **settings))  # a later start
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_too_many_broken_clips_stop_the_epoch(partly_broken):
+    with pytest.raises(
+        MediaError, match=r"2 clips of this epoch of 7 cannot be read, more than --max_bad 0.2"
+    ):
+        list(loader(partly_broken, nBatchSize=7, max_bad=0.2))
+
+
+@pytest.mark.parametrize("stuck", ["forever", "for a while"])
+def test_a_decoder_that_hangs_is_given_up(clips, clip_list, monkeypatch, stuck):
+    slow, release = clips[3].video, threading.Event()
+    real = DatasetLoader.read_clip
+
+    def read_clip(self, clip, start, video, audio):
+        if clip.video == slow:
+            release.wait(30 if stuck == "forever" else 1.2)
+            video[:] = 0
+        real(self, clip, start, video, audio)
+
+    monkeypatch.setattr(DatasetLoader, "read_clip", read_clip)
+    reader = loader(clip_list, nBatchSize=7, max_bad=0.5, decode_timeout=0.5)
+    for _ in range(2):
+        ((video, audio),) = list(reader)
+        assert 3 not in [k for k, _, _ in contents((video, audio))]
+    assert "took longer than 0.5 s" in reader.bad[clips[3]]
+    release.set()
+
+
+def test_a_decoder_that_raises_is_a_broken_clip(clips, clip_list, monkeypatch):
+    real = DatasetLoader.read_clip
+
+    def read_clip(self, clip, *rest):
+        if clip.video == clips[2].video:
+            raise RuntimeError("inside the decoder")
+        real(self, clip, *rest)
+
+    monkeypatch.setattr(DatasetLoader, "read_clip", read_clip)
+    reader = loader(clip_list, nBatchSize=7, max_bad=0.5)
+    assert 2 not in [k for k, _, _ in contents(*list(reader))]
+    assert reader.bad[clips[2]].endswith("2.mp4: RuntimeError: inside the decoder")
+    with pytest.raises(MediaError, match="inside the decoder"):
+        list(loader(clip_list, nBatchSize=7))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_shares_make_the_batches_of_a_single_process(clip_list, count):
+    shares = [loader(clip_list, nBatchSize=6, share=(number, count)) for number in range(count)]
+    for whole, *parts in zip(loader(clip_list, nBatchSize=6), *shares, strict=True):
+        for i in range(2):
+            assert torch.equal(whole[i], torch.cat([part[i] for part in parts]))
+
+
+def test_an_epoch_can_go_on_after_some_batches(clip_list):
+    reader = loader(clip_list)
+    whole = [contents(batch) for batch in reader]
+    reader.set_epoch(0, first_batch=2)
+    assert [contents(batch) for batch in reader] == whole[2:]
 
 
 def test_leaving_an_epoch_early_ends_the_threads(clip_list):

@@ -1,0 +1,106 @@
+"""The loader against decoding alone: the same clips and starts, one thread, nothing else done.
+
+    python benchmarks/benchLoader.py --list data/dev.txt             # T = 50, batch 30
+    python benchmarks/benchLoader.py --list data/demo/dev.txt --maxFrames 20 --batch 8
+
+The limit is the number of cores times the decode-only rate of one thread; the passes take turns. Reports
+clips a second at each number of threads, the ratio, how long the first batch took against decoding one batch,
+and the peak memory of a process that does nothing but load.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+from common import ROOT, machine, table
+
+from clipFiles import FRAME_SIZE, read_frames
+from DatasetLoader import DatasetLoader
+
+
+def decode_only(loader: DatasetLoader) -> float:
+    """Seconds that one thread takes to decode the frames of an epoch's clips into one place."""
+    frames = np.empty((loader.maxFrames, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+    started = time.perf_counter()
+    for position, clip in enumerate(loader.draws(0)[: len(loader) * loader.batch_size]):
+        read_frames(clip.video, loader.draw_start(clip, 0, position) + clip.offset - 1, frames)
+    return time.perf_counter() - started
+
+
+def load(loader: DatasetLoader) -> tuple[float, float]:
+    """Seconds of an epoch, and until its first batch."""
+    loader.set_epoch(0)
+    started = time.perf_counter()
+    first = None
+    for _ in loader:
+        first = first or time.perf_counter() - started
+    return time.perf_counter() - started, first
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--list", required=True)
+    parser.add_argument("--maxFrames", type=int, default=50)
+    parser.add_argument("--batch", type=int, default=30)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--clips", type=int, default=300, help="at most so many clips a pass")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+
+    def make(threads: int) -> DatasetLoader:
+        return DatasetLoader(args.list, args.clips, args.batch, args.maxFrames, threads)
+
+    if args.memory:  # a process of its own, for its peak memory
+        load(make(args.memory))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+        return
+
+    cores = len(os.sched_getaffinity(0))
+    loaders = {threads: make(threads) for threads in args.threads}
+    clips = len(loaders[args.threads[0]]) * args.batch
+    alone: list[float] = []
+    taken: dict[int, list[tuple[float, float]]] = {threads: [] for threads in args.threads}
+    for _ in range(args.repeats):
+        alone.append(decode_only(loaders[args.threads[0]]))
+        for threads, loader in loaders.items():
+            taken[threads].append(load(loader))
+    floor = statistics.median(alone)
+    rows = [("decode only, 1 thread", clips / floor, "", "", "")]
+    for threads in args.threads:
+        seconds = statistics.median(s for s, _ in taken[threads])
+        first = statistics.median(f for _, f in taken[threads])
+        workers = min(threads, cores)
+        peak = subprocess.run(
+            [sys.executable, os.path.join(ROOT, "benchmarks", "benchLoader.py"), *sys.argv[1:]]
+            + ["--memory", str(threads)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        rows.append(
+            (
+                f"loader, {threads} thread(s)",
+                clips / seconds,
+                floor / workers / seconds,
+                first / (floor / clips * args.batch / workers),
+                f"{float(peak.stdout):.0f}",
+            )
+        )
+    print(machine())
+    table(
+        f"Loader, T = {args.maxFrames}, batch {args.batch}, {clips} clips a pass",
+        ("", "clips/s", "of min(threads, cores) x decode only", "first batch / decoding one", "peak MiB"),
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The training step against the machine's matrix product, in the same run.
+
+    python benchmarks/benchTrain.py                                           # T = 20, batch 4, on this CPU
+    python benchmarks/benchTrain.py --device cuda --maxFrames 50 --batch 30   # the README's settings
+
+Reports clips a second, the rate of the convolutions' operations, its ratio to a matrix product of the same
+number format, and the share of the losses.
+"""
+
+import argparse
+
+import torch
+from common import convolution_operations, machine, matrix_product, median_seconds, table
+
+from SyncNetDist import SyncNet
+
+FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--maxFrames", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--temporal_stride", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--compile", action="store_true", help="measure with torch.compile too")
+    parser.add_argument("--precisions", nargs="+", choices=list(FORMATS), default=None)
+    args = parser.parse_args()
+    cuda = args.device.startswith("cuda")
+    precisions = args.precisions or (list(FORMATS) if cuda else ["fp32", "bf16"])
+
+    shape = (args.batch, args.maxFrames, 224, 224, 3)
+    video = torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 4, 1, 2, 3).to(args.device)
+    audio = (3000 * torch.randn(args.batch, args.maxFrames * 640 + 240)).to(args.device)
+    rows = []
+    for precision in precisions:
+        for compiled in (False, True) if args.compile else (False,):
+            network = SyncNet(
+                temporal_stride=args.temporal_stride,
+                device=args.device,
+                precision=precision,
+                compiled=compiled,
+            ).train()
+
+            def step(network: SyncNet = network) -> None:
+                total, _ = network(video, audio, 1.0, 1.0)
+                network.__optimizer__.zero_grad(set_to_none=True)
+                total.backward()
+                network.__optimizer__.step()
+
+            counted = SyncNet(temporal_stride=args.temporal_stride, device=args.device, precision=precision)
+            operations = convolution_operations(
+                counted.__S__, lambda n=counted: n(video, audio, 1.0, 1.0), training=True
+            )
+            del counted
+            product, product_operations = matrix_product(
+                FORMATS[precision], args.device, 8192 if cuda else 2048
+            )
+            if cuda:
+                torch.cuda.reset_peak_memory_stats()
+            taken = median_seconds({"step": step, "product": product}, args.repeats, args.device)
+            peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else float("nan")
+            rate, limit = operations / taken["step"], product_operations / taken["product"]
+            rows.append(
+                (
+                    precision + (", compiled" if compiled else ""),
+                    args.batch / taken["step"],
+                    operations / args.batch / 1e9,
+                    rate / 1e12,
+                    limit / 1e12,
+                    rate / limit,
+                    loss_share(network, video, audio, taken["step"], args.device),
+                    f"{peak:.1f}" if cuda else "-",
+                )
+            )
+    print(machine(args.device))
+    table(
+        f"Training step, T = {args.maxFrames}, batch {args.batch}, temporal stride {args.temporal_stride}",
+        ("", "clips/s", "GFLOP a clip", "TFLOP/s", "matrix product", "ratio", "losses' share", "peak GiB"),
+        rows,
+    )
+
+
+def loss_share(
+    network: SyncNet, video: torch.Tensor, audio: torch.Tensor, step_seconds: float, device: str
+) -> float:
+    """Share of the step that the losses take, forward and backward, given the embeddings."""
+    with torch.no_grad():
+        embeddings = [x.float().requires_grad_() for x in network.embeddings(video, audio)]
+
+    def losses() -> None:
+        network.losses(*embeddings, 1.0, 1.0)[0].backward()
+
+    return median_seconds({"losses": losses}, 5, device)["losses"] / step_seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Several processes as one: set-up from torchrun's environment, and the few things they exchange.
+
+    torchrun --nproc_per_node 8 trainSyncNet.py ...
+
+Each process reads and computes its share of the same global batch. Without torchrun there is one process,
+no process group, and every function here gives back what it was given.
+"""
+
+import os
+import sys
+import threading
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def setup(device: str | None) -> str | None:
+    """Join the other processes, if torchrun started them. Returns the device of this one.
+
+    NCCL on GPUs, one a process; gloo on the CPU, and where processes have to share a GPU. Processes other
+    than the first say nothing on stdout.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return device
+    local, local_processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    gpus = torch.cuda.device_count() if device is None or device.startswith("cuda") else 0
+    if gpus:
+        device = f"cuda:{local % gpus}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if local_processes <= gpus else "gloo")
+    threading.Thread(target=_end_with_the_others, daemon=True).start()
+    if not is_main():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
+    return device
+
+
+def _end_with_the_others() -> None:
+    """End this process when another has failed: it may be waiting for that one in a collective."""
+    store = dist.distributed_c10d._get_default_store()
+    try:
+        while not store.check(["failed"]):
+            threading.Event().wait(0.5)
+    except Exception:  # the process that holds the store is gone
+        if not dist.is_initialized():
+            return
+    os._exit(1)
+
+
+def fail() -> None:
+    """Tell the other processes that this one ends with an error."""
+    if dist.is_initialized():
+        dist.distributed_c10d._get_default_store().set("failed", "1")
+
+
+def shutdown() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def processes() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Is this the process that prints, logs and saves?"""
+    return rank() == 0
+
+
+def wait_for_all() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def check_batch(batch: int) -> None:
+    """Raise ValueError, naming the nearest sizes that fit, for a batch that cannot be shared out evenly."""
+    count = processes()
+    if batch % count:
+        below, above = batch // count * count, (batch // count + 1) * count
+        fitting = f"{below} or {above}" if below else f"{above}"
+        raise ValueError(
+            f"--nBatchSize {batch} is the batch of all {count} processes together and is not divided by "
+            f"{count}; the nearest sizes that fit: {fitting}"
+        )
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x: Tensor) -> Tensor:  # noqa: ARG004
+        parts = [torch.empty_like(x) for _ in range(processes())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)  # what every process's loss asks of everyone's rows
+        return gradient.chunk(processes())[rank()]
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all processes, in order of rank, with gradients: (b, ...) -> (b * processes, ...)."""
+    return _Gather.apply(x.contiguous()) if dist.is_initialized() else x
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over all processes, without gradient; in place where there are several."""
+    if dist.is_initialized():
+        dist.all_reduce(x)
+    return x
+
+
+def sum_gradients(module: nn.Module) -> None:
+    """Make each gradient the sum over all processes."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+def any_of(flag: bool, device: torch.device) -> bool:
+    """Is the flag set in any process? All of them must ask."""
+    return bool(total(torch.tensor(float(flag), device=device)) > 0) if dist.is_initialized() else flag
