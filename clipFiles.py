@@ -213,11 +213,14 @@ def remove_leftovers(paths: Iterable[str]) -> None:
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)  # signal 0 asks only whether the process is there
-    except ProcessLookupError:
+        with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as stat:
+            return (
+                stat.read().rpartition(")")[2].split()[0] != "Z"
+            )  # ended, but not cleared away by its parent
+    except (ProcessLookupError, IndexError):
         return False
-    except PermissionError:  # it is, and belongs to someone else
+    except OSError:  # it is there and belongs to someone else, or the system has no /proc
         return True
-    return True
 
 
 def available_cores() -> int:
@@ -269,12 +272,21 @@ def _map(function: Callable[[Any], Any], batch: list) -> list:
 
 @contextlib.contextmanager
 def _ctrl_c_held_back() -> Iterator[None]:
-    """Worker processes started in here never see Ctrl-C, which is for the main process to handle."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    """For starting worker processes: Ctrl-C waits until it is done, and they themselves never see one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = []
+    # The mask is what the workers inherit; the handler is for a signal that another thread takes.
+    handler = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if pressed and callable(handler):
+        handler(signal.SIGINT, None)
 
 
 def _end_with_parent() -> None:

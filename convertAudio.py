@@ -9,10 +9,11 @@ it is, and its first sample belongs to the first picture. Interrupted in any way
 
 import argparse
 import contextlib
+import errno
 import os
+import struct
 import sys
 import time
-import wave
 from collections import Counter
 from functools import partial
 
@@ -20,10 +21,20 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from clipFiles import SAMPLE_RATE, MediaError, find_files, map_in_processes, open_wav, remove_leftovers
+from clipFiles import (
+    SAMPLE_RATE,
+    MediaError,
+    available_cores,
+    find_files,
+    map_in_processes,
+    open_wav,
+    remove_leftovers,
+)
 from safeFiles import replace_file
 
 SOURCES = (".m4a", ".mp4")
+# Further kinds that decode_audio reads, by file name; any other name is taken for an mp4.
+FORMATS = {".wav": "wav", ".flac": "flac", ".mp3": "mp3", ".ogg": "ogg"}
 CHUNK = 8  # files handed to a worker at a time: one takes only about 2 ms
 MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a gap in the sound
 MAX_PADDING = 0.1  # seconds; a track that ends earlier than declared by more than this is broken
@@ -32,10 +43,10 @@ CONVERTED, PRESENT, SILENT, FAILED = "converted", "already there", "without a so
 
 def open_sound(path: str) -> av.container.InputContainer:
     """Open a media file with a sound track. Raises MediaError; close the result."""
-    # Local files of these kinds only: a crafted file may be a playlist of other files or addresses.
-    options = {"protocol_whitelist": "file", "format_whitelist": "mov,aac"}
     try:
-        return av.open(os.path.abspath(path), options=options)
+        # Local files of this kind only: a crafted file may be a playlist of other files or addresses.
+        kind = FORMATS.get(os.path.splitext(path)[1].lower(), "mp4")
+        return av.open(os.path.abspath(path), format=kind, options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError) as error:
         size = os.path.getsize(path) if os.path.exists(path) else 0
         reason = error.strerror or type(error).__name__
@@ -50,11 +61,11 @@ def timeline(container: av.container.InputContainer) -> tuple[float, int | None]
     """
     sound = container.streams.audio[0]
     pictures = container.streams.video
-    origin = (pictures[0].start_time or 0) * pictures[0].time_base if pictures else 0
+    origin = (pictures[0].start_time or 0) * float(pictures[0].time_base) if pictures else 0.0
     if sound.duration is None:
-        return float(origin), None
-    end = ((sound.start_time or 0) + sound.duration) * sound.time_base
-    return float(origin), max(0, round((end - origin) * SAMPLE_RATE))
+        return origin, None
+    end = ((sound.start_time or 0) + sound.duration) * float(sound.time_base)
+    return origin, max(0, round((end - origin) * SAMPLE_RATE))
 
 
 def decode_audio(path: str) -> np.ndarray:
@@ -67,8 +78,12 @@ def decode_audio(path: str) -> np.ndarray:
     with open_sound(path) as container:
         if not container.streams.audio:
             raise MediaError(f"{path}: no sound track")
-        origin, samples = timeline(container)
-        pieces = _pieces(container, path)
+        return _decode(container, path)
+
+
+def _decode(container: av.container.InputContainer, path: str) -> np.ndarray:
+    origin, samples = timeline(container)
+    pieces = _pieces(container, path)
     end = max((round((start - origin) * SAMPLE_RATE) + len(piece) for start, piece in pieces), default=0)
     if samples is None:
         samples = max(0, end)
@@ -77,6 +92,8 @@ def decode_audio(path: str) -> np.ndarray:
             f"{path}: sound ends after {max(0, end) / SAMPLE_RATE:.2f} s of the {samples / SAMPLE_RATE:.2f} s "
             "it declares; download it again"
         )
+    if len(pieces) == 1 and pieces[0][0] == origin and end >= samples:
+        return pieces[0][1][:samples]  # nearly always
     wav = np.zeros(samples, np.int16)
     for start, piece in pieces:
         first = round((start - origin) * SAMPLE_RATE)
@@ -113,26 +130,28 @@ class _Run:
 
     def __init__(self, start: float, plain: bool) -> None:
         self.start = start
-        self.parts: list[np.ndarray] = []
+        self.parts: list[bytes] = []  # float32 or, out of the resampler, int16
         self.resampler = None if plain else av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
 
     def add(self, frame: av.AudioFrame) -> None:
         if self.resampler is None:
-            self.parts.append(np.frombuffer(frame.planes[0], np.float32, frame.samples))
+            # Copied, because a decoder that gets its frames back does not allocate new ones.
+            self.parts.append(bytes(frame.planes[0])[: 4 * frame.samples])
         else:
             frame.pts = None  # the resampler counts samples; steps within MAX_DRIFT are no gaps
             self._resample(frame)
 
     def samples(self) -> np.ndarray:
         if self.resampler is None:
-            sound = np.concatenate(self.parts)
+            sound = np.frombuffer(bytearray().join(self.parts), np.float32)
             sound *= 32768
             return np.clip(np.rint(sound, out=sound), -32768, 32767, out=sound).astype(np.int16)
         self._resample(None)  # brings out what the resampler still holds
-        return np.concatenate(self.parts)
+        return np.frombuffer(b"".join(self.parts), np.int16)
 
     def _resample(self, frame: av.AudioFrame | None) -> None:
-        self.parts += [part.to_ndarray()[0] for part in self.resampler.resample(frame)]
+        for part in self.resampler.resample(frame):
+            self.parts.append(bytes(part.planes[0])[: 2 * part.samples])
 
 
 def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str, str]:
@@ -147,21 +166,41 @@ def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str,
             if not container.streams.audio:
                 return SILENT, f"{source}: no sound track"
             samples = timeline(container)[1]
-        if os.path.exists(target):
-            with contextlib.suppress(MediaError):
-                if len(open_wav(target)) == samples or samples is None:
-                    return PRESENT, ""
-        sound = decode_audio(source)
-        with replace_file(target, "wb") as file, wave.open(file, "wb") as wav:
-            wav.setnchannels(1)
-            wav.setsampwidth(sound.itemsize)
-            wav.setframerate(SAMPLE_RATE)
-            wav.writeframes(sound.tobytes())
+            if os.path.exists(target):
+                with contextlib.suppress(MediaError):
+                    if len(open_wav(target)) == samples or samples is None:
+                        return PRESENT, ""
+            sound = _decode(container, source)
+        write_wav(target, sound)
     except MediaError as error:
         return FAILED, str(error)
     except OSError as error:
         return FAILED, f"{target}: cannot be written ({error.strerror})"
+    except Exception as error:  # a file that breaks the decoder in a new way must not stop the others
+        return FAILED, f"{source}: {type(error).__name__}: {error}"
     return CONVERTED, ""
+
+
+def write_wav(path: str, sound: np.ndarray) -> None:
+    """Write (samples,) int16 at 16 kHz aside, then rename: `path` is whole or not there. Raises OSError.
+
+    Unlike replace_file, this does not wait for the disk, which would take longer than the conversion:
+    if the machine loses power, a wav that did not reach the disk is too short, and is made again.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    aside = f"{path}.{os.getpid()}.part"  # as remove_leftovers expects
+    try:
+        with open(aside, "wb", buffering=0) as file:
+            form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE, SAMPLE_RATE * 2, 2, 16)
+            head = struct.pack("<4sI4s", b"RIFF", 36 + sound.nbytes, b"WAVE") + form
+            file.write(head + struct.pack("<4sI", b"data", sound.nbytes))
+            if file.write(sound.astype("<i2", copy=False)) != sound.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(aside)
+        raise
 
 
 def plan(src: str) -> tuple[list[tuple[str, str]], list[str]]:
@@ -188,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--nWorkers",
         type=int,
-        default=os.cpu_count(),
+        default=available_cores(),
         help="files converted at the same time, a process each; default: one a core (%(default)s)",
     )
     args = parser.parse_args(arguments)

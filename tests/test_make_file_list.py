@@ -1,0 +1,352 @@
+"""makeFileList.py: the right clips, the right reasons, and nothing lost when it is interrupted."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clipMaker import frame_number, make_clip, make_sound, make_txt, make_wav, noise
+from scipy.io import wavfile
+
+import convertAudio
+from clipFiles import Clip, open_wav, read_frames, read_list
+from makeFileList import VOXCELEB2_CLIPS, main
+
+SCRIPT = Path(__file__).resolve().parent.parent / "makeFileList.py"
+FRAMES = 20
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory) -> Path:
+    """One good clip to copy: clip.mp4 (the index first in the file), clip.wav, clip.txt."""
+    folder = tmp_path_factory.mktemp("master")
+    make_clip(str(folder / "clip.mp4"), FRAMES, faststart=True)
+    make_wav(str(folder / "clip.wav"), FRAMES * 640)
+    make_txt(str(folder / "clip.txt"), offset=-3)
+    return folder
+
+
+def add_clip(root: Path, master: Path, name: str) -> dict[str, Path]:
+    paths = {}
+    for kind in ("mp4", "wav", "txt"):
+        paths[kind] = root / kind / f"{name}.{kind}"
+        paths[kind].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(master / f"clip.{kind}", paths[kind])
+    return paths
+
+
+def make_corpus(root: Path, master: Path, count: int) -> list[str]:
+    names = [f"id{number % 7:05d}/ref/{number:05d}" for number in range(count)]
+    for name in names:
+        add_clip(root, master, name)
+    return sorted(names)
+
+
+def flags(root: Path, output: Path, *more: str) -> list[str]:
+    folders = [f"--{kind}_dir={root / kind}" for kind in ("mp4", "wav", "txt")]
+    return [
+        f"--output={output}",
+        *folders,
+        *(() if any("nWorkers" in m for m in more) else ("--nWorkers=1",)),
+        *more,
+    ]
+
+
+def reasons(output: Path) -> dict[str, str]:
+    """mp4, wav or txt path -> reason, from the file of skipped clips."""
+    lines = Path(f"{output}.skipped.txt").read_text().splitlines()
+    return {line.split(": ")[1].split(", line")[0]: line.split(": ")[0] for line in lines}
+
+
+BREAK = {
+    "mp4 cut off, index kept": (
+        "mp4",
+        lambda path: path.write_bytes(path.read_bytes()[:-900]),
+        "frames missing",
+    ),
+    "mp4 cut off": ("mp4", lambda path: path.write_bytes(path.read_bytes()[:500]), "mp4 cannot be opened"),
+    "zero bytes": ("mp4", lambda path: path.write_bytes(b""), "mp4 empty"),
+    "txt without Offset": (
+        "txt",
+        lambda path: path.write_text("a\nb\nFV Conf : 20\n"),
+        "txt without an offset",
+    ),
+    "txt missing": ("txt", lambda path: path.unlink(), "txt missing"),
+    "wav missing": ("wav", lambda path: path.unlink(), "wav missing"),
+    "wav cut off": ("wav", lambda path: path.write_bytes(path.read_bytes()[:-5000]), "wav broken"),
+    "wav at 44.1 kHz stereo": (
+        "wav",
+        lambda path: wavfile.write(path, 44100, np.zeros((35280, 2), np.int16)),
+        "wav of another format",
+    ),
+    "no video stream": ("mp4", lambda path: make_sound(str(path), noise(0.8)), "mp4 without video"),
+}
+
+
+@pytest.mark.parametrize("check", ["decode", "packets"])
+def test_300_clips_of_which_40_are_broken(tmp_path, master, check):
+    names = make_corpus(tmp_path, master, 300)
+    broken = {}
+    ways = list(BREAK)[1:] * 5  # eight ways, five of each,
+    ways[0] = ways[8] = "mp4 cut off, index kept"  # where two of the five truncated ones still open
+    for name, way in zip(names[::7][:40], ways, strict=True):
+        kind, damage, reason = BREAK[way]
+        path = tmp_path / kind / f"{name}.{kind}"
+        damage(path)
+        broken[str(path)] = reason
+    output = tmp_path / "out/list.txt"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *flags(tmp_path, output, "--nWorkers=2", f"--check={check}")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert reasons(output) == broken
+    assert re.search(r"found +300 ", done.stdout)
+    assert re.search(r"listed +260 ", done.stdout)
+    for reason in set(broken.values()):
+        assert re.search(rf"{list(broken.values()).count(reason)} {reason}: ", done.stdout)
+    bad = {re.sub(r".*/(id.*)\.\w+", r"\1", path) for path in broken}
+    expected = [
+        Clip(f"{tmp_path}/mp4/{name}.mp4", f"{tmp_path}/wav/{name}.wav", -3, FRAMES)
+        for name in names
+        if name not in bad
+    ]
+    assert read_list(str(output)) == expected
+    assert sorted(os.listdir(tmp_path / "out")) == ["list.txt", "list.txt.skipped.txt"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        ((FRAMES - 1) * 640 - 1, "sound and video lengths different"),
+        ((FRAMES - 1) * 640, None),
+        ((FRAMES + 1) * 640, None),
+        ((FRAMES + 1) * 640 + 1, "sound up to 2 frames too long"),
+        ((FRAMES + 2) * 640, "sound up to 2 frames too long"),
+        ((FRAMES + 2) * 640 + 1, "sound and video lengths different"),
+    ],
+)
+def test_sound_may_differ_by_one_frame(tmp_path, master, samples, reason):
+    add_clip(tmp_path, master, "other")
+    wav = add_clip(tmp_path, master, "clip")["wav"]
+    make_wav(str(wav), samples)
+    assert main(flags(tmp_path, tmp_path / "list")) == 0
+    assert reasons(tmp_path / "list") == ({str(wav): reason} if reason else {})
+
+
+def test_a_damaged_picture_is_noticed_by_decoding_only(tmp_path, master):
+    add_clip(tmp_path, master, "good")
+    damaged = add_clip(tmp_path, master, "damaged")["mp4"]
+    with av.open(str(damaged)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(damaged.read_bytes())
+    position, size = packets[0]
+    content[position : position + size] = bytes(size)  # the only key frame
+    damaged.write_bytes(content)
+    assert main(flags(tmp_path, tmp_path / "decoded")) == 0
+    assert reasons(tmp_path / "decoded") == {str(damaged): "frames missing"}
+    assert [clip.video for clip in read_list(str(tmp_path / "decoded"))] == [f"{tmp_path}/mp4/good.mp4"]
+    assert main(flags(tmp_path, tmp_path / "counted", "--check=packets")) == 0
+    assert len(read_list(str(tmp_path / "counted"))) == 2
+
+
+def test_the_readmes_command_keeps_the_paths_as_given(tmp_path, master, monkeypatch):
+    add_clip(tmp_path / "vox/dev", master, "id00001/ref/00001")
+    monkeypatch.chdir(tmp_path)
+    command = ["--output", "data/dev.txt"]
+    for slash in ("", "/"):
+        for base in ("vox", "./vox", str(tmp_path / "vox")):
+            folders = [f"--{kind}_dir={base}/dev/{kind}{slash}" for kind in ("mp4", "txt", "wav")]
+            assert main([*command, *folders, "--nWorkers=1"]) == 0
+            stem = "id00001/ref/00001"
+            line = f"{base}/dev/mp4/{stem}.mp4 {base}/dev/wav/{stem}.wav -3 {FRAMES}\n"
+            assert Path("data/dev.txt").read_text() == line
+
+
+def test_the_same_bytes_whatever_the_workers_and_the_check(tmp_path, master):
+    make_corpus(tmp_path, master, 25)
+    lists = []
+    for more in (["--nWorkers=1"], ["--nWorkers=3"], ["--nWorkers=2", "--check=packets"]):
+        assert main(flags(tmp_path, tmp_path / "list", *more)) == 0
+        lists.append((tmp_path / "list").read_bytes())
+    assert lists[0] == lists[1] == lists[2]
+    videos = [clip.video for clip in read_list(str(tmp_path / "list"))]
+    assert len(videos) == 25
+    assert videos == sorted(videos)
+
+
+def test_names_with_spaces_links_and_unusable_names(tmp_path, master):
+    add_clip(tmp_path, master, "a person/a clip")
+    linked = add_clip(tmp_path / "elsewhere", master, "linked/file")
+    for kind, path in linked.items():
+        (tmp_path / kind / "link").symlink_to(path.parent)
+        (tmp_path / kind / f"one.{kind}").symlink_to(path)
+        (tmp_path / kind / "link" / "loop").symlink_to(tmp_path / kind)  # a link to the folder around it
+    add_clip(tmp_path, master, "tab\there")
+    add_clip(tmp_path, master, os.fsdecode(b"not\xffutf8"))
+    (tmp_path / "mp4/dangling.mp4").symlink_to(tmp_path / "nowhere")
+    assert main(flags(tmp_path, tmp_path / "list")) == 0
+    found = [os.path.relpath(clip.video, tmp_path / "mp4") for clip in read_list(str(tmp_path / "list"))]
+    assert found == ["a person/a clip.mp4", "link/file.mp4", "one.mp4"]
+    skipped = Path(f"{tmp_path / 'list'}.skipped.txt").read_text()
+    assert skipped.count("name cannot stand in a list") == 2
+    assert "txt missing: " in skipped  # of the dangling link
+
+
+def test_your_own_videos(tmp_path):
+    """Any depth, sound inside the mp4, no txt: what comes out is in step."""
+    for name in ("one", "some folder/two", "a/b/c/d/three"):
+        make_clip(str(tmp_path / f"{name}.mp4"), 60, sound=noise(2.4), rate=16000)
+    make_clip(str(tmp_path / "fast.mp4"), 72, sound=noise(2.4), fps=30)
+    make_clip(str(tmp_path / "large.mp4"), 60, sound=noise(2.4), size=320)
+    assert convertAudio.main([f"--src={tmp_path}", f"--dst={tmp_path}", "--nWorkers=1"]) == 0
+    own = [
+        f"--output={tmp_path}/list",
+        f"--mp4_dir={tmp_path}",
+        f"--wav_dir={tmp_path}",
+        "--nWorkers=1",
+        "--no_txt",
+    ]
+    assert main(own) == 0
+    clips = read_list(f"{tmp_path}/list")
+    names = [os.path.relpath(clip.video, tmp_path) for clip in clips]
+    assert names == ["a/b/c/d/three.mp4", "one.mp4", "some folder/two.mp4"]
+    assert all((clip.offset, clip.frames) == (0, 60) for clip in clips)
+    assert len(open_wav(clips[0].audio)) == 60 * 640
+    assert sorted(reasons(tmp_path / "list").values()) == ["not 224x224", "not 25 frames a second"]
+
+    assert main([*own, "--allow_resize"]) == 0
+    clips = read_list(f"{tmp_path}/list")
+    assert [os.path.relpath(clip.video, tmp_path) for clip in clips][1] == "large.mp4"
+    pictures = np.zeros((3, 224, 224, 3), np.uint8)
+    read_frames(clips[1].video, 40, pictures, allow_resize=True)
+    assert [frame_number(picture) for picture in pictures] == [40, 41, 42]
+
+
+def test_killed_and_resumed(tmp_path, master):
+    make_corpus(tmp_path, master, 300)
+    (tmp_path / "wav/id00001/ref/00001.wav").unlink()
+    assert main(flags(tmp_path, tmp_path / "whole", "--nWorkers=2")) == 0
+    output, journal = tmp_path / "list", tmp_path / "list.journal"
+    command = [sys.executable, str(SCRIPT), *flags(tmp_path, output, "--nWorkers=2", "--resume")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 30):
+        time.sleep(0.002)
+    process.kill()
+    process.communicate(timeout=30)  # ends only when the workers, who hold the pipe too, have ended
+    assert not output.exists()
+    done = journal.read_bytes().count(b"\n") - 1  # less the head
+    assert 29 <= done < 300
+
+    with journal.open("ab") as file:  # what a machine that lost power may leave
+        file.write(b"\0\0\0\n" + b'["id00003/ref/0')
+    shutil.copy(journal, tmp_path / "copy.journal")
+    resumed = subprocess.run(command, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert re.search(rf"kept +{done} ", resumed.stdout)
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert reasons(output) == reasons(tmp_path / "whole")
+    assert not journal.exists()
+
+
+def start_over_or_go_on(tmp_path: Path, capsys, *more: str) -> int:
+    """Run on with a journal of all clips; how many of its entries were kept."""
+    assert main(flags(tmp_path, tmp_path / "list", *more)) == 0
+    kept = re.search(r"kept +(\d+)", capsys.readouterr().out)
+    return int(kept[1]) if kept else 0
+
+
+def test_what_a_journal_is_good_for(tmp_path, master, capsys, monkeypatch):
+    names = make_corpus(tmp_path, master, 10)
+    monkeypatch.setattr("makeFileList.os.remove", lambda _: None)  # so that the journal stays
+    journal = tmp_path / "list.journal"
+    assert start_over_or_go_on(tmp_path, capsys) == 0
+    assert len(journal.read_text().splitlines()) == 11
+    assert start_over_or_go_on(tmp_path, capsys, "--resume") == 10
+    assert start_over_or_go_on(tmp_path, capsys) == 0  # not asked to
+    make_txt(str(tmp_path / f"txt/{names[2]}.txt"), offset=14)  # as long as before, or not: it is newer
+    os.utime(tmp_path / f"wav/{names[4]}.wav", (1, 1))
+    (tmp_path / f"mp4/{names[6]}.mp4").unlink()
+    assert start_over_or_go_on(tmp_path, capsys, "--resume") == 7
+    clips = read_list(str(tmp_path / "list"))
+    assert len(clips) == 9
+    assert clips[2].offset == 14
+    with journal.open("a") as file:
+        file.write('["id00003/ref/0')  # cut off: what follows must not be glued to it
+    os.utime(tmp_path / f"wav/{names[4]}.wav", (2, 2))
+    assert start_over_or_go_on(tmp_path, capsys, "--resume") == 8
+    assert start_over_or_go_on(tmp_path, capsys, "--resume") == 9
+    assert start_over_or_go_on(tmp_path, capsys, "--resume", "--allow_resize") == 0  # another question
+    assert json.loads(journal.read_text().splitlines()[0])[1]["allow_resize"] is True
+    journal.write_bytes(b"\0\0\0")
+    assert start_over_or_go_on(tmp_path, capsys, "--resume") == 0
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, master):
+    make_corpus(tmp_path, master, 300)
+    command = [sys.executable, str(SCRIPT), *flags(tmp_path, tmp_path / "list", "--nWorkers=2")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    journal = tmp_path / "list.journal"
+    while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 10):
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the workers too
+    printed = process.communicate(timeout=30)[0]
+    assert process.returncode == 130
+    assert "Go on with the same command and --resume." in printed
+    assert "Traceback" not in printed
+    assert journal.exists()
+
+
+def test_bad_input_is_one_clear_message(tmp_path, master, capsys):
+    add_clip(tmp_path, master, "clip")
+    good = flags(tmp_path, tmp_path / "list")
+    for wrong, message in (
+        ([*good, "--nWorkers=0"], "needs at least 1"),
+        (
+            [*good, "--wav_dir=nowhere"],
+            "--wav_dir nowhere: no such folder. Make the wavs with convertAudio.py",
+        ),
+        (
+            [*good, "--txt_dir=nowhere"],
+            "--txt_dir nowhere: no such folder. For clips without txt, give --no_txt",
+        ),
+        ([flag for flag in good if "txt_dir" not in flag], "--txt_dir is needed"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(wrong)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    assert main([*good, f"--mp4_dir={tmp_path / 'wav'}"]) == 1
+    assert "no .mp4 files" in capsys.readouterr().err
+    (tmp_path / "wav/clip.wav").unlink()
+    assert main(good) == 1
+    assert "No clip can be used" in capsys.readouterr().err
+    assert not (tmp_path / "list").exists()
+
+
+def test_voxceleb2_is_measured_against_its_full_count(tmp_path, master, capsys, monkeypatch):
+    monkeypatch.setitem(VOXCELEB2_CLIPS, "test", 200)
+    for number in range(2):
+        wav = add_clip(tmp_path / "test", master, f"id00017/01dfn2spqyE/{number:05d}")["wav"]
+    wav.unlink()
+    assert main(flags(tmp_path / "test", tmp_path / "list")) == 0
+    expected = "VoxCeleb2's test set has 200 clips: 2 (1.0 %) are here, 1 (0.5 %) are listed."
+    assert expected in capsys.readouterr().out
+    monkeypatch.setitem(VOXCELEB2_CLIPS, "test", 201)  # less than 1 % of it: a sample
+    assert main(flags(tmp_path / "test", tmp_path / "list")) == 0
+    assert "VoxCeleb2" not in capsys.readouterr().out
+    monkeypatch.setitem(VOXCELEB2_CLIPS, "test", 2)
+    add_clip(tmp_path / "test", master, "own/clip")
+    assert main(flags(tmp_path / "test", tmp_path / "list")) == 0
+    assert "VoxCeleb2" not in capsys.readouterr().out
