@@ -177,7 +177,7 @@ class DatasetLoader:
         self.epoch = -1
         self.first_batch = 0
         self.data_wait = 0.0
-        self.handed_out: deque[Batch] = deque(maxlen=RECENT_BATCHES)
+        self.handed_out: deque[tuple[int, list[Clip]]] = deque(maxlen=RECENT_BATCHES)
         self._free: list[np.ndarray] = []
         self._ahead: deque[Batch] = deque()
 
@@ -196,7 +196,7 @@ class DatasetLoader:
 
     def clips_of(self, number: int) -> list[Clip]:
         """The clips of a recently handed out batch of this epoch, by its number from 0; empty for older ones."""
-        return next((batch.clips for batch in self.handed_out if batch.number == number), [])
+        return next((clips for handed_out, clips in self.handed_out if handed_out == number), [])
 
     def draws(self, epoch: int) -> list[Clip]:
         """The clips of an epoch, in order."""
@@ -271,8 +271,7 @@ class DatasetLoader:
 
     def _hand_out(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The batch as tensors. Its video memory is used again only when the last view of it is gone."""
-        self.handed_out.append(Batch(batch.number, batch.video[:0], batch.audio[:0]))
-        self.handed_out[-1].clips = batch.clips
+        self.handed_out.append((batch.number, batch.clips))
         view = batch.video.view()
         weakref.finalize(view, self._free.append, batch.video).atexit = False
         return torch.from_numpy(view).permute(0, 4, 1, 2, 3), batch.audio
