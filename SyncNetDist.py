@@ -17,10 +17,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from checkpoints import CheckpointError, Misfits, copy_weights, read_checkpoint, save_checkpoint
+import distributed
+from checkpoints import (
+    CheckpointError,
+    Misfits,
+    copy_weights,
+    read_checkpoint,
+    save_checkpoint,
+    trained_with,
+)
 from clipFiles import open_wav
 from DatasetLoader import HOP_LENGTH, WINDOW_TAIL, check_length, loadWAV
-from losses import LossScale, content_loss, identity_loss, unit
+from faceCrop import CROPS
+from losses import (
+    DISTANCES,
+    LossScale,
+    content_confusion,
+    content_loss,
+    identity_confusion,
+    identity_loss,
+    unit,
+)
 from progress import progress_bar
 from verification import Trials, read_trials, score_trials
 
@@ -31,7 +48,8 @@ STEPS_PER_LOOK = 10  # on a GPU the losses are fetched, and the bar moves, once 
 FILES_PER_BATCH = 4  # utterances embedded at once, num_eval crops each
 READERS = 2  # threads that read utterances ahead
 PRECISIONS = ("fp32", "tf32", "bf16")
-PARTS = ("loss", "content_loss", "identity_loss", "content_top1", "identity_top1")  # figures of a step
+# Figures of a step; nan where a loss is not computed because its weight is 0.
+PARTS = ("loss", "content_loss", "identity_loss", "content_top1", "identity_top1", "confusion_loss")
 
 
 @dataclass(frozen=True)
@@ -39,7 +57,7 @@ class EpochResult:
     """Means over the steps of an epoch; top-1 accuracies in percent.
 
     clips, seconds and data_wait (seconds for which batches were waited for) are of this start's part of
-    an epoch that was interrupted.
+    an epoch that was interrupted. What was not computed is nan.
     """
 
     loss: float
@@ -51,13 +69,22 @@ class EpochResult:
     seconds: float
     data_wait: float
     rows: list[list[float]] = field(repr=False, default_factory=list)  # PARTS of each step, accuracies 0..1
+    confusion_loss: float = math.nan
 
     def __str__(self) -> str:
         return (
-            f"loss {self.loss:.4f}  content {self.content_loss:.4f}  identity {self.identity_loss:.4f}  "
-            f"sync top-1 {self.content_top1:.2f}%  identity top-1 {self.identity_top1:.2f}%  "
+            f"loss {self.loss:.4f}  content {shown(self.content_loss, '.4f')}  "
+            f"identity {shown(self.identity_loss, '.4f')}  "
+            + ("" if math.isnan(self.confusion_loss) else f"confusion {self.confusion_loss:.4f}  ")
+            + f"sync top-1 {shown(self.content_top1, '.2f', '%')}  "
+            f"identity top-1 {shown(self.identity_top1, '.2f', '%')}  "
             f"{self.clips / self.seconds:.1f} clips/s  data wait {100 * self.data_wait / self.seconds:.0f}%"
         )
+
+
+def shown(value: float, form: str, unit: str = "") -> str:
+    """A figure in words: `-` where it was not computed."""
+    return "-" if math.isnan(value) else f"{value:{form}}{unit}"
 
 
 class SyncNet(nn.Module):
@@ -69,6 +96,8 @@ class SyncNet(nn.Module):
     precision: "fp32" (true float32), "tf32" (GPU matrix units, 10-bit mantissas), "bf16" (autocast;
     weights, front end and losses stay float32).
     compiled: run the training step's network through torch.compile (needs a C++ compiler; slow first step).
+    crop: what the lip stream sees, "face" or "mouth" (faceCrop.py). distance: of the losses, "cosine" or
+    "euclidean" (losses.py); verification scores are cosines either way.
     Raises ValueError for a model that is not there or settings that do not fit.
     """
 
@@ -82,10 +111,17 @@ class SyncNet(nn.Module):
         device: str | torch.device | None = None,
         precision: str = "fp32",
         compiled: bool = False,
+        crop: str = "face",
+        distance: str = "cosine",
     ):
         super().__init__()
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        for name, value, known in (
+            ("precision", precision, PRECISIONS),
+            ("crop", crop, CROPS),
+            ("distance", distance, DISTANCES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} {value!r}, expected one of {', '.join(known)}")
         if maxFrames < 5 or temporal_stride < 1 or nOut < 1:
             raise ValueError(
                 f"maxFrames {maxFrames}, temporal_stride {temporal_stride}, nOut {nOut}: expected at least "
@@ -94,11 +130,28 @@ class SyncNet(nn.Module):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device {device}: this PyTorch finds no CUDA GPU; use cpu")
+        self.steps_per_look = STEPS_PER_LOOK if self.device.type == "cuda" else 1
         self.precision = precision
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
         self.maxFrames = maxFrames
+        self.nOut = nOut
         self.__S__ = load_model(model)(nOut=nOut, stride=temporal_stride).to(self.device)
+        if crop != "face" and not hasattr(self.__S__, "crop"):
+            raise ValueError(f"model {model!r} sees whole faces only; crop {crop!r} needs one with a `crop`")
+        self.__S__.crop = crop
+        self.distance = distance
+        # What a checkpoint remembers of the network beside its weights.
+        self.settings = {
+            "model": model,
+            "nOut": nOut,
+            "maxFrames": maxFrames,
+            "temporal_stride": temporal_stride,
+            "crop": crop,
+            "distance": distance,
+        }
+        if distributed.processes() > 1 and self.device.type == "cuda":
+            self.__S__ = nn.SyncBatchNorm.convert_sync_batchnorm(self.__S__)
         self.__L__ = LossScale().to(self.device)
         self.__optimizer__ = torch.optim.SGD(
             self.parameters(),
@@ -114,37 +167,75 @@ class SyncNet(nn.Module):
         """The context of a forward pass in this precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def embeddings(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Audio content, audio identity, video content and video identity of a batch, (B, nOut, T') each."""
+    def embeddings(
+        self, video: Tensor, audio: Tensor, content: bool = True, identity: bool = True
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """Audio content, audio identity, video content and video identity of a batch, (B, nOut, T') each.
+
+        content, identity: False leaves those heads out and gives None for them.
+        """
+        heads = {} if content and identity else {"content": content, "identity": identity}
         with self.autocast():
-            return (*self.__S__.forward_aud(audio), *self.__S__.forward_vid(video))
+            return (*self.__S__.forward_aud(audio, **heads), *self.__S__.forward_vid(video, **heads))
 
     def losses(
         self,
-        audio_content: Tensor,
-        audio_identity: Tensor,
-        video_content: Tensor,
-        video_identity: Tensor,
+        audio_content: Tensor | None,
+        audio_identity: Tensor | None,
+        video_content: Tensor | None,
+        video_identity: Tensor | None,
         alpC: float,
         alpI: float,
+        alpD: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """The total loss of a batch's embeddings and, without a graph, its figures in the order of PARTS.
 
-        The identity loss takes each face at one time step, drawn with random.randint for the whole
-        batch, and each voice as its mean over time.
+        The identity task takes each face at one time step, drawn with random.randint for the whole
+        batch, and each voice as its mean over time. alpC, alpI, alpD: weights of the content, identity and
+        disentanglement loss. A loss of weight 0 is not computed; the disentanglement loss (see
+        losses.content_confusion) goes over the kinds of embedding whose own loss is.
         """
-        scale = self.__L__
-        moment = random.randint(0, video_identity.shape[2] - 1)
-        content, content_top1 = content_loss(video_content, audio_content, scale.wC, scale.bC)
-        identity, identity_top1 = identity_loss(
-            video_identity[:, :, moment], audio_identity.float().mean(2), scale.wI, scale.bI
-        )
-        total = alpC * content + alpI * identity
-        return total, torch.stack((total, content, identity, content_top1, identity_top1)).detach()
+        if not (alpC or alpI):
+            raise ValueError("both the content and the identity loss have weight 0: nothing to compute")
+        content_task = (self.__L__.wC, self.__L__.bC, self.distance)
+        identity_task = (self.__L__.wI, self.__L__.bI, self.distance)
+        moment = random.randint(0, (video_identity if alpI else video_content).shape[2] - 1)
 
-    def forward(self, video: Tensor, audio: Tensor, alpC: float, alpI: float) -> tuple[Tensor, Tensor]:
+        def a_vector_each(video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+            vectors = (video[:, :, moment].float(), audio.float().mean(2))
+            return tuple(distributed.gather(x) for x in vectors)  # of several processes, each sees all
+
+        figures: dict[str, Tensor] = {}
+        terms = []
+        if alpC:
+            figures["content_loss"], figures["content_top1"] = content_loss(
+                video_content, audio_content, *content_task
+            )
+            terms.append(alpC * figures["content_loss"])
+        if alpI:
+            figures["identity_loss"], figures["identity_top1"] = identity_loss(
+                *a_vector_each(video_identity, audio_identity), *identity_task
+            )
+            terms.append(alpI * figures["identity_loss"])
+        if alpD:
+            confusions = []
+            if alpC:
+                faces_voices = a_vector_each(video_content, audio_content)
+                confusions.append(identity_confusion(*faces_voices, *identity_task))
+            if alpI:
+                confusions.append(content_confusion(video_identity, audio_identity, *content_task))
+            figures["confusion_loss"] = sum(confusions)
+            terms.append(alpD * figures["confusion_loss"])
+        figures["loss"] = total = sum(terms[1:], terms[0])
+        nothing = torch.full_like(total, math.nan)
+        return total, torch.stack([figures.get(part, nothing) for part in PARTS]).detach()
+
+    def forward(
+        self, video: Tensor, audio: Tensor, alpC: float, alpI: float, alpD: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Total loss and figures of a batch on the device; see losses."""
-        return self.losses(*self.embeddings(video, audio), alpC, alpI)
+        embeddings = self.embeddings(video, audio, content=alpC > 0, identity=alpI > 0)
+        return self.losses(*embeddings, alpC, alpI, alpD)
 
     def train_network(
         self, loader: Iterable, evalmode: bool = False, alpC: float = 1.0, alpI: float = 1.0
@@ -159,13 +250,15 @@ class SyncNet(nn.Module):
         evalmode: bool = False,
         alpC: float = 1.0,
         alpI: float = 1.0,
+        alpD: float = 0.0,
         rows: Iterable[list[float]] = (),
         after_step: Callable[[int, Callable[[], list]], None] | None = None,
     ) -> EpochResult:
         """Train for one epoch, or with evalmode measure only (running statistics, no update).
 
         loader: iterable of (video, audio) with batch_size and nFiles; video (B, 3, T, 224, 224) uint8
-        or float, audio (B, T*640 + 240). alpC, alpI: weights of the content and identity loss.
+        or float, audio (B, T*640 + 240). alpC, alpI, alpD: weights of the content,
+        identity and disentanglement loss; what has weight 0 is not computed (see losses).
         rows: figures (PARTS) of the epoch's steps that are done already; the loader goes on after them.
         after_step: called with the number of steps done and a function that gives their rows.
         Raises FloatingPointError when a loss is not finite, ValueError when there is no batch.
@@ -174,7 +267,6 @@ class SyncNet(nn.Module):
         rows = [list(row) for row in rows]
         pending: list[Tensor] = []
         clips = loader.nFiles // loader.batch_size * loader.batch_size
-        look = STEPS_PER_LOOK if self.device.type == "cuda" else 1
         waited = [0.0]
         done_before = len(rows)
         started = time.perf_counter()
@@ -188,7 +280,8 @@ class SyncNet(nn.Module):
 
         def look_up() -> list[list[float]]:
             if pending:
-                fetched = torch.stack(pending).tolist()
+                # Content figures are of this process's clips, identity figures of all: the mean suits both.
+                fetched = (distributed.total(torch.stack(pending)) / distributed.processes()).tolist()
                 for step, row in enumerate(fetched, len(rows) + 1):
                     self.check_finite(step, row, loader)
                 rows.extend(fetched)
@@ -196,8 +289,9 @@ class SyncNet(nn.Module):
                 pending.clear()
                 mean = np.mean(rows, 0)
                 bar.set_postfix_str(
-                    f"loss {mean[0]:.3f} content {mean[1]:.3f} identity {mean[2]:.3f} "
-                    f"sync top-1 {100 * mean[3]:.1f}% identity top-1 {100 * mean[4]:.1f}% "
+                    f"loss {mean[0]:.3f} content {shown(mean[1], '.3f')} identity {shown(mean[2], '.3f')} "
+                    f"sync top-1 {shown(100 * mean[3], '.1f', '%')} "
+                    f"identity top-1 {shown(100 * mean[4], '.1f', '%')} "
                     f"data wait {100 * waited[0] / (time.perf_counter() - started):.0f}%",
                     refresh=False,
                 )
@@ -205,24 +299,34 @@ class SyncNet(nn.Module):
 
         with bar, torch.set_grad_enabled(not evalmode):
             for video, audio in self.on_device(loader, waited):
-                total, row = self(video, audio, alpC, alpI)
+                total, row = self(video, audio, alpC, alpI, alpD)
                 if not evalmode:
                     self.__optimizer__.zero_grad(set_to_none=True)
-                    total.backward()
+                    (total / distributed.processes()).backward()
+                    distributed.sum_gradients(self)
                     self.__optimizer__.step()
                 pending.append(row)
-                if len(pending) == look:
+                if len(pending) == self.steps_per_look:
                     look_up()
                 if after_step:
                     after_step(len(rows) + len(pending), look_up)
             look_up()
         if not rows:
             raise ValueError(f"the loader gave no batch: {loader.nFiles} clips, batch {loader.batch_size}")
-        loss, content, identity, content_top1, identity_top1 = np.mean(rows, 0).tolist()
+        loss, content, identity, content_top1, identity_top1, confusion = np.mean(rows, 0).tolist()
         seconds = time.perf_counter() - started
         clips = (len(rows) - done_before) * loader.batch_size
         return EpochResult(
-            loss, content, identity, 100 * content_top1, 100 * identity_top1, clips, seconds, waited[0], rows
+            loss,
+            content,
+            identity,
+            100 * content_top1,
+            100 * identity_top1,
+            clips,
+            seconds,
+            waited[0],
+            rows,
+            confusion,
         )
 
     def check_finite(self, step: int, row: list[float], loader: Iterable) -> None:
@@ -283,18 +387,23 @@ class SyncNet(nn.Module):
         def read(file: str) -> Tensor:
             return loadWAV(file, self.maxFrames * FEATURES_PER_FRAME, evalmode=True, num_eval=num_eval)
 
-        vectors = []
+        # Several processes share out the batches that a single one has: the same sums, bit by bit.
+        batches = [files[i : i + FILES_PER_BATCH] for i in range(0, len(files), FILES_PER_BATCH)]
+        mine = range(distributed.rank(), len(batches), distributed.processes())
+        vectors = torch.zeros(len(files), self.nOut)
         with progress_bar(
             total=len(files), unit="file", desc="embed", miniters=print_interval, leave=False
         ) as bar:
-            crops = read_ahead(read, files)
-            while batch := list(itertools.islice(crops, FILES_PER_BATCH)):
+            crops = read_ahead(read, [file for number in mine for file in batches[number]])
+            for number in mine:
+                batch = list(itertools.islice(crops, len(batches[number])))
                 with self.autocast():
                     identity = self.__S__.forward_aud(torch.cat(batch).to(self.device))[1]
-                mean = unit(identity.float().mean(2))
-                vectors.append(mean.unflatten(0, (len(batch), num_eval)).mean(1).cpu())
-                bar.update(len(batch))
-        return torch.cat(vectors)
+                mean = unit(identity.float().mean(2)).unflatten(0, (len(batch), num_eval)).mean(1)
+                first = number * FILES_PER_BATCH
+                vectors[first : first + len(batch)] = mean.cpu()
+                bar.update(len(batch) * distributed.processes())
+        return distributed.total(vectors.to(self.device)).cpu()
 
     def evaluateFromListSave(
         self, listfilename: str, print_interval: int = 100, test_path: str = "", num_eval: int = 10
@@ -323,15 +432,22 @@ class SyncNet(nn.Module):
 
     def saveParameters(self, path: str) -> None:
         """Write the state dict, 126 names as in the 2020 baseline; complete or not at all."""
-        save_checkpoint(self, path)
+        save_checkpoint(self, path, self.settings)
 
     def loadParameters(self, path: str, strict: bool = False) -> Misfits:
         """Copy a checkpoint's tensors by name, print a line for each that does not fit, and return them.
 
         strict: raise CheckpointError instead when a weight of the network is missing or of another shape.
-        Raises CheckpointError for a file that is not a state dict.
+        Raises CheckpointError for a file that is not a state dict, or whose weights were trained on another
+        crop of the face.
         """
-        misfits = copy_weights(self, read_checkpoint(path))
+        state = read_checkpoint(path)
+        crop = trained_with(state).get("crop", self.settings["crop"])
+        if crop != self.settings["crop"]:
+            raise CheckpointError(
+                f"{path}: was trained with --crop {crop}, this is --crop {self.settings['crop']}; use --crop {crop}"
+            )
+        misfits = copy_weights(self, state)
         # Using the network needs its weights and running statistics; not the losses' scales, the front
         # end's constants or the counters of batches.
         needed = misfits.lines(

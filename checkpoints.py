@@ -1,10 +1,16 @@
-"""Checkpoints: plain state dicts with the 2020 baseline's names, read without running anything."""
+"""Checkpoints: plain state dicts with the 2020 baseline's names, read without running anything.
+
+What the weights do not tell, such as the crop of the face that they were trained on, is in the state dict's
+`_metadata`, which torch writes with every state dict and programs that copy tensors by name do not see.
+"""
 
 import glob
 import os
 import pickle
 import re
 import warnings
+import zipfile
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +28,7 @@ class Misfits:
     """What of a checkpoint and a network did not fit each other; names are the network's where it has them."""
 
     missing: list[str] = field(default_factory=list)  # in the network, not in the checkpoint
-    shape: dict[str, str] = field(default_factory=dict)  # name -> both shapes, in words
+    shape: dict[str, str] = field(default_factory=dict)  # name -> both shapes or kinds of number, in words
     unknown: list[str] = field(default_factory=list)  # in the checkpoint, not in the network
 
     def lines(self, names: set[str] | None = None) -> list[str]:
@@ -42,8 +48,12 @@ def load_tensors(path: str) -> object:
     refused before any of it runs.
     """
     if not os.path.isfile(path):
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: no such checkpoint")
     try:
+        if zipfile.is_zipfile(path):  # torch does not look at the checksums that it writes
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise ValueError(f"the checksum of its part {damaged} is wrong: the file is damaged")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which are read all the same
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -64,6 +74,13 @@ def read_checkpoint(path: str) -> dict[str, Tensor]:
     return state
 
 
+def trained_with(state: dict[str, Tensor]) -> dict[str, object]:
+    """The settings that a checkpoint's weights were trained with; empty where it does not say."""
+    metadata = getattr(state, "_metadata", None)
+    settings = metadata.get("settings") if isinstance(metadata, dict) else None
+    return settings if isinstance(settings, dict) else {}
+
+
 def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
     """Copy tensors into the network by name, also by the name without `module.`; return what did not fit."""
     own = network.state_dict()
@@ -75,6 +92,11 @@ def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
             misfits.unknown.append(original)
             continue
         left.discard(name)
+        if own[name].is_floating_point() != tensor.is_floating_point():
+            misfits.shape[name] = (
+                f"{name} is {tensor.dtype} in the checkpoint, {own[name].dtype} in the model"
+            )
+            continue
         if own[name].shape != tensor.shape:
             misfits.shape[name] = (
                 f"{name} has shape {tuple(tensor.shape)} in the checkpoint, {tuple(own[name].shape)} in the model"
@@ -85,9 +107,12 @@ def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
     return misfits
 
 
-def save_checkpoint(network: nn.Module, path: str) -> None:
-    """Write the network's state dict, complete or not at all. Raises OSError."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+def save_checkpoint(network: nn.Module, path: str, settings: dict[str, object]) -> None:
+    """Write the network's state dict with what it was trained with, complete or not at all. Raises OSError."""
+    state = OrderedDict(
+        (name, tensor.detach().cpu().contiguous()) for name, tensor in network.state_dict().items()
+    )
+    state._metadata = {"settings": settings}
     with replace_file(path, "wb") as file:
         torch.save(state, file)
 

@@ -24,13 +24,11 @@ from tqdm import tqdm
 from clipFiles import (
     SAMPLE_RATE,
     MediaError,
-    available_cores,
     find_files,
-    map_in_processes,
     open_wav,
-    remove_leftovers,
 )
-from safeFiles import replace_file
+from processPool import available_cores, map_in_processes
+from safeFiles import remove_leftovers, replace_file
 
 SOURCES = (".m4a", ".mp4")
 # Further kinds that decode_audio reads, by file name; any other name is taken for an mp4.

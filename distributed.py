@@ -9,10 +9,14 @@ no process group, and every function here gives back what it was given.
 import os
 import sys
 import threading
+import time
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+LOOK_SECONDS = 0.5  # between two looks at whether another process has failed
+_failed_here = threading.Event()
 
 
 def setup(device: str | None) -> str | None:
@@ -40,17 +44,22 @@ def _end_with_the_others() -> None:
     store = dist.distributed_c10d._get_default_store()
     try:
         while not store.check(["failed"]):
-            threading.Event().wait(0.5)
-    except Exception:  # the process that holds the store is gone
-        if not dist.is_initialized():
-            return
-    os._exit(1)
+            time.sleep(LOOK_SECONDS)
+    except Exception:  # the store is gone, and with it the run
+        return
+    if not _failed_here.is_set():
+        os._exit(1)
 
 
-def fail() -> None:
-    """Tell the other processes that this one ends with an error."""
-    if dist.is_initialized():
-        dist.distributed_c10d._get_default_store().set("failed", "1")
+def first_to_fail() -> bool:
+    """Tell the other processes that this one ends with an error. Is it the first, whose error is shown?"""
+    if not dist.is_initialized():
+        return True
+    _failed_here.set()
+    try:
+        return dist.distributed_c10d._get_default_store().add("failed", 1) == 1
+    except Exception:  # the store went first
+        return False
 
 
 def shutdown() -> None:

@@ -1,12 +1,22 @@
-"""The two losses of the 2020 baseline, for a whole batch at once.
+"""The losses of the 2020 baseline, and two of the paper's that it left out, for a whole batch at once.
 
-Nagrani et al., "Disentangled Speech Embeddings using Cross-Modal Self-Supervision", ICASSP 2020,
-section 2, with the baseline's similarity: a learned scale and bias on the cosine.
+Nagrani, Chung, Albanie, Zisserman, "Disentangled Speech Embeddings using Cross-Modal Self-Supervision",
+ICASSP 2020, section 2. Two tasks match the face to the voice. Content: which of a clip's T' moments of the
+voice belongs to a moment of its face; identity: which of the batch's B voices belongs to a face. Each is a
+softmax over the rows of a matrix of logits, T' x T' for each clip and B x B.
+
+Logits by distance:
+    cosine     cos(x, y) * w + b with a learned scale w and bias b for each task, as the baseline
+    euclidean  1 / |x - y|, without them: Chung, Chung, Kang, "Perfect match: improved cross-modal embeddings
+               for audio-visual synchronisation", ICASSP 2019, section 2
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+DISTANCES = ("cosine", "euclidean")
+NEAREST = 1e-4  # distances below this count as this, so that 1 / distance is finite
 
 
 class LossScale(nn.Module):
@@ -25,6 +35,29 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.float(), dim=1, eps=1e-8)
 
 
+def inverse_distance(x: Tensor, y: Tensor) -> Tensor:
+    """1 / Euclidean distance of every row of x to every row of y: (..., N, D), (..., M, D) -> (..., N, M).
+
+    Float32, each distance from its differences: the quicker |x|^2 + |y|^2 - 2xy loses small ones.
+    """
+    distance = torch.cdist(x.float(), y.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    return 1 / distance.clamp(min=NEAREST)
+
+
+def content_logits(video: Tensor, audio: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
+    """Logits of every moment of a face (rows) and of its voice: two of (B, nOut, T') -> (B, T', T')."""
+    if distance == "euclidean":
+        return inverse_distance(video.transpose(1, 2), audio.transpose(1, 2))
+    return torch.bmm(unit(video).transpose(1, 2), unit(audio)) * w + b
+
+
+def identity_logits(face: Tensor, voice: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
+    """Logits of every face (rows) and every voice, one vector a clip: two of (B, nOut) -> (B, B)."""
+    if distance == "euclidean":
+        return inverse_distance(face, voice)
+    return unit(face) @ unit(voice).T * w + b
+
+
 def matching(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy and top-1 accuracy of matching row i to column i.
 
@@ -35,17 +68,54 @@ def matching(logits: Tensor) -> tuple[Tensor, Tensor]:
     return F.cross_entropy(rows, target), (rows.detach().argmax(1) == target).float().mean()
 
 
-def content_loss(video: Tensor, audio: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def confusion(logits: Tensor) -> Tensor:
+    """Cross-entropy of the uniform distribution against the softmax p of each row: -1/N sum_j log p_ij.
+
+    logits: (..., N, N) float32. Returns a scalar, the mean over all rows. Its least value, log N, is reached
+    where nothing tells the columns apart; the gradient there is zero (d/d logit_ij = p_ij - 1/N, over rows).
+    """
+    return -logits.log_softmax(-1).mean()
+
+
+def content_loss(
+    video: Tensor, audio: Tensor, w: Tensor, b: Tensor, distance: str = "cosine"
+) -> tuple[Tensor, Tensor]:
     """Which moment of the voice belongs to a moment of the face, within each clip.
 
     video, audio: content embeddings, (B, nOut, T'). Returns (loss, top-1), means over the clips.
     """
-    return matching(torch.bmm(unit(video).transpose(1, 2), unit(audio)) * w + b)
+    return matching(content_logits(video, audio, w, b, distance))
 
 
-def identity_loss(face: Tensor, voice: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def identity_loss(
+    face: Tensor, voice: Tensor, w: Tensor, b: Tensor, distance: str = "cosine"
+) -> tuple[Tensor, Tensor]:
     """Which voice of the batch belongs to a face.
 
     face, voice: one identity vector a clip, (B, nOut). Returns (loss, top-1), means over the faces.
     """
-    return matching(unit(face) @ unit(voice).T * w + b)
+    return matching(identity_logits(face, voice, w, b, distance))
+
+
+def content_confusion(video: Tensor, audio: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
+    """Half of the disentanglement loss: embeddings of identity must not tell time.
+
+    Our reading of the paper's section 2, with C the confusion above, v and a the face's and the voice's
+    embeddings of a kind, i and j moments, r one random moment, m and n clips, and s the logits of a task:
+
+        L_D = C_ij[ s_C(v_identity(m, i), a_identity(m, j)) ]                  (this function)
+            + C_mn[ s_I(v_content(m, r), mean over j of a_content(n, j)) ]     (identity_confusion)
+
+    The embeddings of each kind go through the other kind's task, and what they answer is pushed towards the
+    uniform distribution. Scale and bias are the task's own but are not trained by it: w = 0 would satisfy it.
+    video, audio: identity embeddings, (B, nOut, T'). Returns a scalar.
+    """
+    return confusion(content_logits(video, audio, w.detach(), b.detach(), distance))
+
+
+def identity_confusion(face: Tensor, voice: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
+    """The other half (see content_confusion): embeddings of content must not tell identity.
+
+    face, voice: one content vector a clip, (B, nOut): one moment, and the mean over time. Returns a scalar.
+    """
+    return confusion(identity_logits(face, voice, w.detach(), b.detach(), distance))

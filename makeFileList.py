@@ -30,15 +30,13 @@ from clipFiles import (
     Clip,
     MediaError,
     WavFormatError,
-    available_cores,
     find_files,
     format_list_line,
-    map_in_processes,
     open_video,
     open_wav,
-    remove_leftovers,
 )
-from safeFiles import replace_file
+from processPool import available_cores, map_in_processes
+from safeFiles import remove_leftovers, replace_file
 
 JOURNAL_VERSION = 1
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)

@@ -1,7 +1,9 @@
 """Files that are either complete or not there: written aside, flushed to disk, then renamed."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -32,3 +34,25 @@ def replace_file(path: str, mode: str = "w") -> Iterator[IO]:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(paths: Iterable[str]) -> None:
+    """Remove those of `paths` that replace_file() left behind in a process that was killed since."""
+    for path in paths:
+        stamp = re.search(r"\.(\d+)\.part$", path)
+        if stamp and not _is_running(int(stamp[1])):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 asks only whether the process is there
+        with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as stat:
+            return (
+                stat.read().rpartition(")")[2].split()[0] != "Z"
+            )  # ended, but not cleared away by its parent
+    except (ProcessLookupError, IndexError):
+        return False
+    except OSError:  # it is there and belongs to someone else, or the system has no /proc
+        return True

@@ -17,11 +17,14 @@ from collections.abc import Callable
 
 import torch
 
+import distributed
 from checkpoints import CheckpointError, epoch_checkpoints
-from clipFiles import MediaError
 from DatasetLoader import DatasetLoader
+from evaluation import TrialTest, evaluate_list, read_cohort
+from faceCrop import CROPS
+from losses import DISTANCES
 from SyncNetDist import PRECISIONS, SyncNet
-from trainingLog import TrainingLog
+from trainingLog import TrainingLog, peak_memory
 from trainingState import (
     Interrupted,
     Position,
@@ -33,8 +36,6 @@ from trainingState import (
     save_state,
     stop_signals,
 )
-from tuneThreshold import tuneThresholdfromScore
-from verification import read_trials
 
 STATE_FILE = "training_state.pt"  # in --save_path
 
@@ -90,6 +91,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     network.add_argument(
         "--model", default="models.SyncNetModelFBank", help="module in models/ that holds the network"
     )
+    network.add_argument(
+        "--crop",
+        choices=CROPS,
+        default="face",
+        help="what the face stream sees: the whole face track, as the published model, or the mouth's part of it "
+        "scaled up, which shows the lips larger and less of who it is. A checkpoint is bound to its crop",
+    )
     network.add_argument("--nOut", type=positive, default=1024, help="size of the embeddings")
     network.add_argument(
         "--temporal_stride",
@@ -115,10 +123,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--lr_decay", type=fraction, default=0.95, help="the learning rate is multiplied by this every epoch"
     )
     training.add_argument(
-        "--alphaC", type=fraction, default=1.0, help="weight of the content (sync) loss in training"
+        "--alphaC",
+        type=fraction,
+        default=1.0,
+        help="weight of the content (sync) loss in training; 0 trains identity only, and computes no content",
     )
     training.add_argument(
-        "--alphaI", type=fraction, default=1.0, help="weight of the identity loss in training"
+        "--alphaI",
+        type=fraction,
+        default=1.0,
+        help="weight of the identity loss in training; 0 trains lip sync only, and computes no identity",
+    )
+    training.add_argument(
+        "--alphaD",
+        type=fraction,
+        default=0.0,
+        help="weight of the paper's disentanglement loss, which the 2020 baseline left out: content embeddings "
+        "must not tell who speaks, identity embeddings not when",
+    )
+    training.add_argument(
+        "--distance",
+        choices=DISTANCES,
+        default="cosine",
+        help="of the embeddings in the losses. cosine: with a learned scale and bias, as the published model. "
+        "euclidean: 1 / distance, as the paper. Evaluation and --eval score by cosine either way",
     )
     training.add_argument(
         "--seed", type=at_least(int, 0), default=0, help="same seed, same lists, same machine: the same run"
@@ -155,6 +183,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="seconds after which a clip that is still being decoded counts as one that cannot be read",
     )
 
+    training.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the columns of metrics.csv as TensorBoard scalars too, to result/tensorboard",
+    )
+
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument(
         "--eval", action="store_true", help="evaluate on --test_list instead of training; prints the EER last"
@@ -162,10 +196,56 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     evaluation.add_argument(
         "--test_list",
         default="voxceleb/test_list.txt",
-        help="trials: lines `label fileA fileB`, label 1 = same speaker",
+        help="trials: lines `label fileA fileB`, label 1 = same speaker; without labels, scores are all there is",
     )
     evaluation.add_argument(
         "--test_path", default="voxceleb/voxceleb1", help="folder of the trials' wav files"
+    )
+    evaluation.add_argument(
+        "--num_eval",
+        type=positive,
+        default=10,
+        help="evenly spread crops of each utterance; a score is the mean over all their pairs",
+    )
+    evaluation.add_argument(
+        "--test_interval",
+        type=at_least(int, 0),
+        default=0,
+        help="in training, evaluate on --test_list after every so many epochs: EER and minDCF in metrics.csv, the "
+        "best epoch in result/best.json (--keep never removes its checkpoint). 0: never",
+    )
+    evaluation.add_argument(
+        "--score_norm",
+        choices=("none", "asnorm"),
+        default="none",
+        help="asnorm: adaptive symmetric normalisation with --cohort; the raw scores are reported as well",
+    )
+    evaluation.add_argument(
+        "--cohort",
+        default="",
+        help="utterances of speakers who are not in the trials, for --score_norm: a wav name a line, or a list of "
+        "clips made by makeFileList.py",
+    )
+    evaluation.add_argument(
+        "--cohort_path", default=None, help="folder of the cohort's wav names; by default --test_path"
+    )
+    evaluation.add_argument(
+        "--cohort_size", type=at_least(int, 0), default=0, help="utterances drawn from --cohort; 0: all"
+    )
+    evaluation.add_argument(
+        "--top_n",
+        type=at_least(int, 2),
+        default=300,
+        help="nearest cohort utterances that normalise a score; 200 to 400 of thousands is usual",
+    )
+    evaluation.add_argument(
+        "--save_embeddings", default="", metavar="NPZ", help="keep the embeddings of --eval in this file"
+    )
+    evaluation.add_argument(
+        "--load_embeddings",
+        default="",
+        metavar="NPZ",
+        help="use the embeddings that --save_embeddings kept, of the same weights, for the files that it has",
     )
 
     machine = parser.add_argument_group("machine")
@@ -188,6 +268,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.nBatchSize < 2 and not args.eval:
         parser.error("--nBatchSize must be at least 2: with one clip there is no other voice to tell apart")
+    if (args.score_norm == "asnorm") != bool(args.cohort):
+        parser.error("--score_norm asnorm needs a --cohort, and --cohort is for --score_norm asnorm")
+    if not (args.alphaC or args.alphaI):
+        parser.error("--alphaC and --alphaI are both 0: nothing is left to train")
     return args
 
 
@@ -204,19 +288,25 @@ def at_least(kind: type, least: float) -> type:
     return number
 
 
-def evaluate(network: SyncNet, args: argparse.Namespace) -> None:
-    """Score --test_list and print the equal error rate."""
-    trials = read_trials(args.test_list)
-    if trials.labels is None or len(set(trials.labels)) < 2:
-        raise MediaError(
-            f"{args.test_list}: an EER needs trials of the same speaker (label 1) and of different ones (label 0)"
-        )
-    scores = network.score_trials(trials, args.test_path)
-    print(
-        f"{len(scores)} trials, {trials.labels.sum()} of them with the same speaker, {len(trials.files)} files"
+def evaluate(network: SyncNet, args: argparse.Namespace, checkpoint: str | None) -> None:
+    """Score --test_list; print the equal error rate last, and write the scores and figures to the run's result."""
+    cohort = None
+    if args.score_norm == "asnorm":
+        folder = args.test_path if args.cohort_path is None else args.cohort_path
+        cohort = read_cohort(args.cohort, folder, args.cohort_size, args.seed)
+    evaluate_list(
+        network,
+        args.test_list,
+        args.test_path,
+        os.path.join(args.save_path, "result"),
+        checkpoint=checkpoint,
+        settings=vars(args),
+        num_eval=args.num_eval,
+        cohort=cohort,
+        top_n=args.top_n,
+        save_to=args.save_embeddings,
+        load_from=args.load_embeddings,
     )
-    eer = tuneThresholdfromScore(scores, trials.labels, [1, 0.1])[1]
-    print(f"EER {eer:2.4f}")
 
 
 def load_newest(network: SyncNet, model_folder: str, strict: bool) -> int:
@@ -233,15 +323,17 @@ def load_newest(network: SyncNet, model_folder: str, strict: bool) -> int:
     return 0
 
 
-def weights_to_evaluate(network: SyncNet, args: argparse.Namespace, model_folder: str) -> None:
-    """--initial_model, else the newest checkpoint of --save_path, else none."""
+def weights_to_evaluate(network: SyncNet, args: argparse.Namespace, model_folder: str) -> str | None:
+    """Load --initial_model, else the newest checkpoint of --save_path, else none. Returns its path."""
     if args.initial_model:
         network.loadParameters(args.initial_model, strict=True)
         print(f"Evaluating {args.initial_model}")
-    elif epoch := load_newest(network, model_folder, strict=True):
+        return args.initial_model
+    if epoch := load_newest(network, model_folder, strict=True):
         print(f"Evaluating {epoch_checkpoints(model_folder)[epoch]}")
-    else:
-        print(f"No --initial_model, and no checkpoint in {model_folder}: evaluating an untrained network")
+        return epoch_checkpoints(model_folder)[epoch]
+    print(f"No --initial_model, and no checkpoint in {model_folder}: evaluating an untrained network")
+    return None
 
 
 def start_position(
@@ -310,6 +402,7 @@ def make_loaders(args: argparse.Namespace, network: SyncNet, result_folder: str)
             max_bad=args.max_bad,
             bad_log=os.path.join(result_folder, "bad_clips.txt"),
             decode_timeout=args.decode_timeout,
+            share=(distributed.rank(), distributed.processes()),
         )
         for file_list, clips, evalmode in (
             (args.train_list, args.nTrainPerEpoch, False),
@@ -329,16 +422,25 @@ def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], 
     rate = args.lr
     for _ in range(1, position.epoch):
         rate = max(network.updateLearningRate(args.lr_decay))
-    log = TrainingLog(result_folder, vars(args), position.epoch)
+    distributed.wait_for_all()  # until all have read what is there
+    test = TrialTest(network, args.test_list, args.test_path, args.num_eval) if args.test_interval else None
+    log = None
+    if distributed.is_main():
+        log = TrainingLog(result_folder, vars(args), position.epoch, args.tensorboard)
     state_file = os.path.join(args.save_path, STATE_FILE)
 
     def save(position: Position) -> None:
-        save_state(state_file, network, position, settings)
+        if distributed.is_main():
+            save_state(state_file, network, position, settings)
 
-    def stop_if_asked(position: Position) -> None:
-        if stop:
-            save(position)
-            raise Interrupted(stop[0])
+    def stop_asked(step: int) -> bool:
+        """Has a signal come, here or in another process? All have to stop at the same step."""
+        return step % network.steps_per_look == 0 and distributed.any_of(bool(stop), network.device)
+
+    def stop_at(position: Position) -> None:
+        save(position)
+        distributed.wait_for_all()
+        raise Interrupted(stop[0] if stop else signal.SIGTERM)
 
     if position.epoch > args.max_epoch:
         print(f"Nothing to do: {args.save_path} has all {args.max_epoch} epochs (--max_epoch)")
@@ -346,28 +448,53 @@ def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], 
         print(time.strftime("%Y-%m-%d %H:%M:%S"), f"epoch {epoch}, learning rate {rate:g}", flush=True)
 
         def after_step(step: int, rows: Callable[[], list], epoch: int = epoch) -> None:
-            if stop or (args.save_steps and step % args.save_steps == 0):
+            stopping = stop_asked(step)
+            if stopping or (args.save_steps and step % args.save_steps == 0):
                 here = Position(epoch, rows(), random.getstate())
-                stop_if_asked(here)
+                if stopping:
+                    stop_at(here)
                 save(here)
 
         rows = position.rows if epoch == position.epoch else []
         train_loader.set_epoch(epoch - 1, first_batch=len(rows))
         learnt = network.run_epoch(
-            train_loader, alpC=args.alphaC, alpI=args.alphaI, rows=rows, after_step=after_step
+            train_loader,
+            alpC=args.alphaC,
+            alpI=args.alphaI,
+            alpD=args.alphaD,
+            rows=rows,
+            after_step=after_step,
         )
         trained = Position(epoch, learnt.rows, random.getstate())
+
+        def after_check(step: int, _: Callable[[], list], trained: Position = trained) -> None:
+            if stop_asked(step):
+                stop_at(trained)
+
         checked = network.run_epoch(
-            verify_loader, evalmode=True, after_step=lambda *_, trained=trained: stop_if_asked(trained)
+            verify_loader,
+            evalmode=True,
+            # Every part that is trained counts fully, as in the 2020 baseline, whatever its weight in training.
+            alpC=float(args.alphaC > 0),
+            alpI=float(args.alphaI > 0),
+            alpD=float(args.alphaD > 0),
+            after_step=after_check,
         )
         for name, result in (("train", learnt), ("validation", checked)):
             print(f"  {name:10s} {result}")
+        epoch_rate, rate = rate, max(network.updateLearningRate(args.lr_decay))
+        more = scales(network) | peak_memory(network.device)
+        if test and epoch % args.test_interval == 0:
+            save(trained)  # a test may take long
+            more |= test.run()
+        if not distributed.is_main():
+            continue
         network.saveParameters(os.path.join(model_folder, f"model{epoch:09d}.model"))
-        print(log.add(epoch, rate, learnt, checked, scales(network)), flush=True)
-        rate = max(network.updateLearningRate(args.lr_decay))
+        print(log.add(epoch, epoch_rate, learnt, checked, more), flush=True)
         save(Position(epoch + 1, [], random.getstate()))
-        for old in list(epoch_checkpoints(model_folder).values())[: -args.keep] if args.keep else []:
-            os.remove(old)
+        for number in list(epoch_checkpoints(model_folder))[: -args.keep] if args.keep else []:
+            if number != log.best_epoch:
+                os.remove(epoch_checkpoints(model_folder)[number])
 
 
 def scales(network: SyncNet) -> dict[str, float]:
@@ -375,38 +502,53 @@ def scales(network: SyncNet) -> dict[str, float]:
     return {name: parameter.item() for name, parameter in network.__L__.named_parameters()}
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """What the flags ask for."""
     random.seed(args.seed)
     torch.manual_seed(args.seed)
+    network = SyncNet(
+        model=args.model,
+        nOut=args.nOut,
+        maxFrames=args.maxFrames,
+        learning_rate=args.lr,
+        temporal_stride=args.temporal_stride,
+        device=args.device,
+        precision=args.precision,
+        compiled=args.compile,
+        crop=args.crop,
+        distance=args.distance,
+    )
+    for name, value in vars(args).items():
+        print(f"{name} {value}")
+    count = f", {distributed.processes()} processes" if distributed.processes() > 1 else ""
+    print(f"running on {network.device}{count}, torch {torch.__version__}", flush=True)
+    if args.eval:
+        checkpoint = weights_to_evaluate(network, args, os.path.join(args.save_path, "model"))
+        evaluate(network, args, checkpoint)
+        return
+    distributed.check_batch(args.nBatchSize)
+    with run_folder(args.save_path, network) as folders, stop_signals() as stop:
+        train(network, args, folders, stop)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     try:
-        network = SyncNet(
-            model=args.model,
-            nOut=args.nOut,
-            maxFrames=args.maxFrames,
-            learning_rate=args.lr,
-            temporal_stride=args.temporal_stride,
-            device=args.device,
-            precision=args.precision,
-            compiled=args.compile,
-        )
-        for name, value in vars(args).items():
-            print(f"{name} {value}")
-        print(f"running on {network.device}, torch {torch.__version__}", flush=True)
-        if args.eval:
-            weights_to_evaluate(network, args, os.path.join(args.save_path, "model"))
-            evaluate(network, args)
-        else:
-            with run_folder(args.save_path, network) as folders, stop_signals() as stop:
-                train(network, args, folders, stop)
+        args.device = distributed.setup(args.device)
+        run(args)
+        distributed.shutdown()
     except Interrupted as interruption:
         print(f"Stopped by {interruption}; the state is saved. The same command goes on from here.")
         return 128 + interruption.number
     except KeyboardInterrupt:
         print("Stopped; nothing was under way that had to be saved.")
         return 128 + signal.SIGINT
-    except (MediaError, CheckpointError, FloatingPointError, ValueError, OSError) as error:
-        print(f"trainSyncNet.py: {error}", file=sys.stderr)
+    except Exception as error:
+        if not distributed.first_to_fail():
+            return 1
+        if not isinstance(error, (FloatingPointError, ValueError, OSError)):
+            raise
+        print(f"trainSyncNet.py: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
 

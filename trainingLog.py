@@ -1,31 +1,60 @@
-"""What a training run keeps for people: scores.txt, metrics.csv and curves.png in save_path/result."""
+"""What a training run keeps for people, in save_path/result.
+
+scores.txt (as the 2020 baseline), metrics.csv and curves.png, best.json where trials were scored, and
+TensorBoard scalars on request.
+"""
 
 import csv
+import json
+import math
 import os
 import re
+import resource
+import sys
 
+import torch
 from matplotlib.figure import Figure
 
 from safeFiles import replace_file
-from SyncNetDist import PARTS, EpochResult
+from SyncNetDist import PARTS, EpochResult, shown
 
 
 def score_line(epoch: int, rate: float, learnt: EpochResult, checked: EpochResult) -> str:
-    """An epoch in one line of scores.txt, as the 2020 baseline writes it."""
+    """An epoch in one line of scores.txt, as the 2020 baseline writes it; `-` for what was not computed."""
     return (
-        f"IT {epoch}, LR {rate:f}, TACC {learnt.identity_top1:2.2f}, TLOSS {learnt.loss:f}, "
-        f"VACC {checked.identity_top1:2.2f}, VLOSS {checked.loss:f}"
+        f"IT {epoch}, LR {rate:f}, TACC {shown(learnt.identity_top1, '2.2f')}, TLOSS {learnt.loss:f}, "
+        f"VACC {shown(checked.identity_top1, '2.2f')}, VLOSS {checked.loss:f}"
     )
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory in use so far, in MiB: tensors on the GPU, or else all of this process."""
+    if device.type == "cuda":
+        return {"gpu_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
+    return {"memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
 
 
 class TrainingLog:
     """The files of a run's result folder; each is complete or not there, whenever the run ends.
 
     settings: written to scores.txt, a `name value` line each, at every start. first_epoch: the epoch that
-    this start begins with; what an earlier start wrote of it and of later ones is dropped.
+    this start begins with; what an earlier start wrote of it and of later ones is dropped. tensorboard: write
+    scalars, named as the columns of metrics.csv, to the folder tensorboard; ValueError where that package is
+    not installed.
     """
 
-    def __init__(self, folder: str, settings: dict[str, object], first_epoch: int):
+    def __init__(self, folder: str, settings: dict[str, object], first_epoch: int, tensorboard: bool = False):
+        self.writer = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ValueError(
+                    f"--tensorboard: {error}; install it with: pip install tensorboard"
+                ) from None
+            self.writer = SummaryWriter(os.path.join(folder, "tensorboard"), purge_step=first_epoch)
+        self.best = os.path.join(folder, "best.json")
         self.scores = os.path.join(folder, "scores.txt")
         self.metrics = os.path.join(folder, "metrics.csv")
         self.curves = os.path.join(folder, "curves.png")
@@ -42,6 +71,13 @@ class TrainingLog:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < first_epoch]
         self.lines += [f"{name} {value}" for name, value in settings.items()]
         self._write_scores()
+        self._write_best()
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of the lowest EER, the first of equals; None where no trials were scored."""
+        tested = [row for row in self.rows if row.get("eer")]
+        return int(min(tested, key=lambda row: float(row["eer"]))["epoch"]) if tested else None
 
     def add(
         self,
@@ -51,14 +87,16 @@ class TrainingLog:
         checked: EpochResult,
         more: dict[str, float],
     ) -> str:
-        """Add an epoch to all three files; `more`: further columns. Returns its line of scores.txt."""
+        """Add an epoch to all files; `more`: further columns. Returns its line of scores.txt."""
         row: dict[str, float] = {"epoch": epoch, "learning_rate": rate}
         for part in PARTS:
             row[f"train_{part}"] = getattr(learnt, part)
             row[f"val_{part}"] = getattr(checked, part)
         row["clips_per_second"] = learnt.clips / learnt.seconds
         row["data_wait_percent"] = 100 * learnt.data_wait / learnt.seconds
-        self.rows.append({name: f"{value:.7g}" for name, value in (row | more).items()})
+        self.rows.append(
+            {name: "" if math.isnan(value) else f"{value:.7g}" for name, value in (row | more).items()}
+        )
         self.lines.append(score_line(epoch, rate, learnt, checked))
         self._write_scores()
         names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -66,12 +104,30 @@ class TrainingLog:
             table = csv.DictWriter(file, names, restval="", lineterminator="\n")
             table.writeheader()
             table.writerows(self.rows)
+        self._write_best()
         self._draw()
+        if self.writer:
+            for name, value in (row | more).items():
+                if name != "epoch" and not math.isnan(value):
+                    self.writer.add_scalar(name, value, epoch)
+            self.writer.flush()
         return self.lines[-1]
 
     def _write_scores(self) -> None:
         with replace_file(self.scores) as file:
             file.writelines(line + "\n" for line in self.lines)
+
+    def _write_best(self) -> None:
+        """best.json: epoch, checkpoint (relative to save_path) and figures of the lowest EER so far."""
+        if self.best_epoch is None:
+            if os.path.exists(self.best):
+                os.remove(self.best)  # of epochs that are trained again
+            return
+        row = next(row for row in self.rows if int(row["epoch"]) == self.best_epoch)
+        found = {"epoch": self.best_epoch, "checkpoint": f"model/model{self.best_epoch:09d}.model"}
+        found |= {name: float(row[name]) for name in row if name == "eer" or name.startswith("min_dcf")}
+        with replace_file(self.best) as file:
+            json.dump(found, file, indent=2)
 
     def _draw(self) -> None:
         figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -83,16 +139,19 @@ class TrainingLog:
         ):
             for colour, part in zip(("tab:blue", "tab:orange"), parts, strict=True):
                 for style, split in (("--", "train"), ("-", "val")):
-                    values = [float(row[f"{split}_{part}"]) for row in self.rows]
+                    values = [float(row.get(f"{split}_{part}") or "nan") for row in self.rows]
                     name = f"{part.split('_')[0]}, {'validation' if split == 'val' else split}"
                     panel.plot(epochs, values, style, color=colour, label=name, marker=".", markersize=4)
             panel.set_title(title)
         tested = [row for row in self.rows if row.get("eer")]
         if tested:
-            values = [float(row["eer"]) for row in tested]
-            panels[2].plot(
-                [int(row["epoch"]) for row in tested], values, "-o", color="tab:green", markersize=4
-            )
+            values = {int(row["epoch"]): float(row["eer"]) for row in tested}
+            best = self.best_epoch
+            panels[2].plot(values.keys(), values.values(), "-o", color="tab:green", markersize=4)
+            label = f"epoch {best}: {values[best]:.2f}"
+            panels[2].plot([best], [values[best]], "*", color="tab:red", markersize=12, label=label)
+            panels[2].legend(fontsize=8)
+            panels[2].set_xlim(panels[0].get_xlim())
             panels[2].set_title("EER on the trial list (%)")
         else:
             rates = [float(row["learning_rate"]) for row in self.rows]

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+import distributed
 from checkpoints import CheckpointError, load_tensors
-from clipFiles import remove_leftovers
-from safeFiles import replace_file
+from safeFiles import remove_leftovers, replace_file
 from SyncNetDist import PARTS, SyncNet
 
 VERSION = 1
@@ -27,6 +27,8 @@ VERSION = 1
 FREE_SETTINGS = {
     "save_path", "initial_model", "max_epoch", "nDataLoaderThread", "device", "eval", "test_list", "test_path",
     "train_list", "verify_list", "save_steps", "keep", "force_resume", "decode_timeout", "max_bad",
+    "num_eval", "test_interval", "tensorboard", "score_norm", "cohort", "cohort_path", "cohort_size", "top_n",
+    "save_embeddings", "load_embeddings",
 }  # fmt: skip
 
 
@@ -86,7 +88,9 @@ def load_state(path: str, network: SyncNet) -> dict:
     rows, words = state["rows"], state["random"]
     if rows.dtype != torch.float64 or rows.dim() != 2 or rows.shape[1] != len(PARTS) or state["epoch"] < 1:
         raise CheckpointError(f"{path}: its position in the run makes no sense")
-    if words.dtype != torch.int64 or words.shape != (626,) or not rows.isfinite().all():
+    # Of a step's figures, only the total loss is there whatever the weights of its parts.
+    figures_fit = rows[:, 0].isfinite().all() and not rows.isinf().any()
+    if words.dtype != torch.int64 or words.shape != (626,) or not figures_fit:
         raise CheckpointError(f"{path}: its random state or its figures make no sense")
     parameters = dict(network.named_parameters())
     if not state["momentum"].keys() <= parameters.keys():
@@ -134,6 +138,10 @@ def run_folder(save_path: str, network: SyncNet) -> Iterator[tuple[str, str]]:
     The lock ends with the process, however it ends. Raises OSError with what to do.
     """
     folders = tuple(os.path.join(save_path, name) for name in ("model", "result"))
+    if not distributed.is_main():
+        distributed.wait_for_all()
+        yield folders
+        return
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
     with open(os.path.join(save_path, "lock"), "w") as lock:
@@ -153,6 +161,7 @@ def run_folder(save_path: str, network: SyncNet) -> Iterator[tuple[str, str]]:
                 f"{save_path}: {free / 2**20:.0f} MiB free, a checkpoint and two training states "
                 f"need {needed / 2**20:.0f} MiB. Make room, or use another --save_path."
             )
+        distributed.wait_for_all()
         yield folders
 
 

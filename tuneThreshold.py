@@ -262,8 +262,8 @@ def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:
     # Only the file names of a line may be other than ASCII, and they are not used here.
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
-            fields = line.split()
-            if not fields:
+            fields = line.split("\t") if line.count("\t") == 3 else line.split()
+            if not line.strip():
                 continue
             where = f"{path}, line {number}"
             if len(fields) not in (2, 4):

@@ -36,9 +36,11 @@ def read_trials(path: str) -> Trials:
     index: dict[str, int] = {}
     pairs, labels = [], []
     try:
-        with open(path, encoding="utf-8") as lines:
+        with open(path, encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
-                fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+                fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+                if len(fields) == 2 and fields[0] in ("0", "1"):  # a tab after the label alone
+                    fields = line.split()
                 if not line.strip():
                     continue
                 if not pairs:

@@ -69,7 +69,7 @@ def test_train_go_on_and_evaluate(corpus, tmp_path, capsys):
         capsys, *flags, "--max_epoch", 3, "--lr", 0.002, "--initial_model", "elsewhere.model"
     )
     assert status == 0
-    assert "Going on after epoch 2" in out and "--initial_model elsewhere.model is not used" in out
+    assert "Going on in epoch 3 after step 0" in out and "--initial_model elsewhere.model is not used" in out
     scores = (tmp_path / "exp/result/scores.txt").read_text().splitlines()
     assert "maxFrames 8" in scores and "lr 0.002" in scores
     epochs = [line for line in scores if line.startswith("IT")]

@@ -1,0 +1,215 @@
+"""Sound and video files to embeddings: who speaks (identity), and what is said at every frame (content)."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipFiles import (
+    FPS,
+    FRAME_SIZE,
+    SAMPLES_PER_FRAME,
+    MediaError,
+    WavFormatError,
+    open_video,
+    open_wav,
+    read_frames,
+)
+from convertAudio import decode_audio
+from DatasetLoader import WINDOW_TAIL, check_length
+from losses import unit
+from progress import progress_bar
+from SyncNetDist import SyncNet, read_ahead
+
+FIELD = 5  # video frames that one embedding sees
+BLOCK = 250  # frames whose content is computed at once; bounds memory, and is not a choice of the caller
+FPS_TOLERANCE = 0.01
+CROPS_AT_ONCE = 10
+Skip = Callable[[MediaError], None]  # told of a file that cannot be used; without one, the error is raised
+
+
+def read_sound(path: str) -> np.ndarray:
+    """The sound of a file as 16 kHz mono: (samples,) int16.
+
+    A wav of that format is read as it is; wavs of other formats and m4a, mp4, flac, mp3 and ogg files are
+    decoded in memory. Raises MediaError, also for a file in which nothing is heard.
+    """
+    if not os.path.isfile(path):
+        raise MediaError(f"{path}: no such file")
+    try:
+        samples = open_wav(path) if path.lower().endswith(".wav") else decode_audio(path)
+    except WavFormatError:
+        samples = decode_audio(path)
+    if not len(samples) or samples.min() == samples.max():
+        raise MediaError(f"{path}: silent, all {len(samples)} samples are the same; there is no voice in it")
+    return samples
+
+
+def count_frames(path: str) -> int:
+    """Frames of a video at 25 frames a second, counted without decoding. Raises MediaError."""
+    video = open_video(path, decode=False)
+    try:
+        rate = video.get(cv2.CAP_PROP_FPS)
+        if abs(rate - FPS) > FPS * FPS_TOLERANCE:
+            raise MediaError(
+                f"{path}: {rate:g} frames a second, the network knows {FPS}. "
+                f"Convert it: ffmpeg -i in.mp4 -r {FPS} out.mp4"
+            )
+        frames = 0
+        while video.grab():
+            frames += 1
+        return frames
+    finally:
+        video.release()
+
+
+def crop_starts(total: int, length: int, num_eval: int) -> list[int]:
+    """num_eval starts of crops of `length`, spread evenly from the first to the last that `total` allows."""
+    return np.linspace(0, total - length, num_eval).astype(int).tolist()
+
+
+def voice_crops(path: str, maxFrames: int, num_eval: int) -> Tensor:
+    """The evenly spread crops that the evaluation takes: (num_eval, maxFrames*640 + 240) float32, int16 scale.
+
+    Raises MediaError; see read_sound.
+    """
+    samples = read_sound(path)
+    length = maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL
+    check_length(path, len(samples), length)
+    crops = [samples[start : start + length] for start in crop_starts(len(samples), length, num_eval)]
+    return torch.from_numpy(np.stack(crops).astype(np.float32))
+
+
+def face_crops(path: str, maxFrames: int, num_eval: int, allow_resize: bool = False) -> Tensor:
+    """Evenly spread crops of a face track: (num_eval, 3, maxFrames, 224, 224) uint8, BGR. Raises MediaError."""
+    frames = count_frames(path)
+    if frames < maxFrames:
+        raise MediaError(
+            f"{path}: {frames} frames, a crop needs {maxFrames} (use a smaller --maxFrames, or leave it out)"
+        )
+    crops = np.empty((num_eval, maxFrames, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+    starts = crop_starts(frames, maxFrames, num_eval)
+    if frames <= num_eval * maxFrames:
+        clip = np.empty((frames, *crops.shape[2:]), np.uint8)
+        read_frames(path, 0, clip, allow_resize)
+        for crop, start in zip(crops, starts, strict=True):
+            crop[:] = clip[start : start + maxFrames]
+    else:
+        for crop, start in zip(crops, starts, strict=True):
+            read_frames(path, start, crop, allow_resize)
+    return torch.from_numpy(crops).permute(0, 4, 1, 2, 3)
+
+
+@torch.inference_mode()
+def identity_vectors(network: SyncNet, crops: Tensor, batch: int = CROPS_AT_ONCE) -> Tensor:
+    """Identity embedding of each crop, its mean over time at unit length: (crops, nOut) float32 on the CPU.
+
+    crops: from voice_crops or face_crops. batch: crops computed at once; changes memory, not results.
+    """
+    network.eval()
+    forward = network.__S__.forward_vid if crops.dim() == 5 else network.__S__.forward_aud
+    vectors = []
+    for part in crops.split(batch):
+        with network.autocast():
+            identity = forward(part.to(network.device))[1]
+        vectors.append(unit(identity.float().mean(2)).cpu())
+    return torch.cat(vectors)
+
+
+def embed(
+    network: SyncNet,
+    files: Sequence[str],
+    face: bool = False,
+    num_eval: int = 10,
+    per_crop: bool = False,
+    batch: int = CROPS_AT_ONCE,
+    allow_resize: bool = False,
+    skip: Skip | None = None,
+) -> tuple[list[str], Tensor]:
+    """Voice embeddings of sound files, or with `face` face embeddings of 224x224 face tracks.
+
+    A crop's embedding is the mean over time of the identity output, at unit length. A file's is the mean of
+    those of its num_eval evenly spread crops of maxFrames, brought to unit length again.
+    per_crop: give the crops' instead. batch: crops computed at once. skip: called with the error of a file
+    that cannot be used, which is left out. Returns (files, (files, nOut) float32); per_crop (files, num_eval,
+    nOut). The dot product of the means of two files' crops is their score in --eval. Raises MediaError.
+    """
+
+    def read(path: str) -> Tensor | MediaError:
+        try:
+            if face:
+                return face_crops(path, network.maxFrames, num_eval, allow_resize)
+            return voice_crops(path, network.maxFrames, num_eval)
+        except MediaError as error:
+            return error
+
+    used, vectors = [], []
+    with progress_bar(total=len(files), unit="file", desc="embed", leave=False) as bar:
+        for path, crops in zip(files, read_ahead(read, list(files)), strict=True):
+            if isinstance(crops, MediaError):
+                if not skip:
+                    raise crops
+                skip(crops)
+            else:
+                used.append(path)
+                vectors.append(identity_vectors(network, crops, batch))
+            bar.update()
+    made = torch.stack(vectors) if vectors else torch.empty(0, num_eval, network.nOut)
+    return used, made if per_crop else unit(made.mean(1))
+
+
+def verify(network: SyncNet, a: str, b: str, num_eval: int = 10, batch: int = CROPS_AT_ONCE) -> float:
+    """The score that --eval gives a pair: the mean of the num_eval x num_eval cosines of their crops.
+
+    a, b: sound files. Raises MediaError.
+    """
+    first, second = embed(network, [a, b], num_eval=num_eval, per_crop=True, batch=batch)[1].mean(1)
+    return float(first @ second)
+
+
+@torch.inference_mode()
+def face_content(network: SyncNet, path: str, allow_resize: bool = False) -> Tensor:
+    """Content embedding of the picture at every frame, unit length: (frames - 4, nOut) on the CPU.
+
+    Row v sees the frames v ... v + 4. network: of temporal stride 1. Raises MediaError.
+    """
+    frames = count_frames(path)
+    if frames < FIELD:
+        raise MediaError(f"{path}: {frames} frames, at least {FIELD} are needed")
+    network.eval()
+    rows = []
+    for first in range(0, frames - FIELD + 1, BLOCK):
+        block = np.empty((min(BLOCK + FIELD - 1, frames - first), FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+        read_frames(path, first, block, allow_resize)
+        with network.autocast():
+            video = torch.from_numpy(block)[None].permute(0, 4, 1, 2, 3).to(network.device)
+            rows.append(unit(network.__S__.forward_vid(video)[0])[0].T.cpu())
+    content = torch.cat(rows)
+    if len(content) != frames - FIELD + 1:
+        raise ValueError(
+            "content at every frame needs a network of temporal_stride 1; any checkpoint fits it"
+        )
+    return content
+
+
+@torch.inference_mode()
+def voice_content(network: SyncNet, samples: np.ndarray) -> Tensor:
+    """Content embedding of the sound at every video frame, unit length: (frames - 4, nOut) on the CPU.
+
+    samples: (n,) int16 at 16 kHz, of at least 5 frames; frames = (n - 240) // 640. Row a hears the frames
+    a ... a + 4, and a little around them. network: of temporal stride 1. The front end normalises over a
+    block of at most BLOCK frames.
+    """
+    frames = (len(samples) - WINDOW_TAIL) // SAMPLES_PER_FRAME
+    network.eval()
+    rows = []
+    for first in range(0, frames - FIELD + 1, BLOCK):
+        last = min(first + BLOCK + FIELD - 1, frames)
+        block = samples[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME + WINDOW_TAIL]
+        with network.autocast():
+            audio = torch.from_numpy(block.astype(np.float32))[None].to(network.device)
+            rows.append(unit(network.__S__.forward_aud(audio)[0])[0].T.cpu())
+    return torch.cat(rows)

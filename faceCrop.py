@@ -1,0 +1,31 @@
+"""What the lip stream sees of a face track's frame: all of it, or a box around the mouth."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CROPS = ("face", "mouth")
+
+# The mouth's box, in fractions of the frame: a square of half its side. In VoxCeleb2's tracks the centre of the
+# lips lies between 0.30 and 0.62 of the width (in profile near the left or right end of that) and between 0.48
+# and 0.63 of the height; the box has them inside with the nose's tip above and the jaw below, which moves with
+# speech, and leaves out eyes, hair and most of the background. Tracks cropped by other rules need other numbers.
+MOUTH_LEFT = 0.25
+MOUTH_TOP = 0.35
+MOUTH_SIZE = 0.5
+
+
+def crop_mouth(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The mouth's box of every frame, scaled up to the size of the frame (bilinear).
+
+    video: (B, 3, T, S, S) uint8 or float. Returns the same shape in `dtype`, a view of (B, T, S, S, 3) memory.
+    Beside the result it needs the float32 memory of one clip: clips are scaled one by one.
+    """
+    side = video.shape[-1]
+    left, top, size = (round(side * part) for part in (MOUTH_LEFT, MOUTH_TOP, MOUTH_SIZE))
+    mouths = video[..., top : top + size, left : left + size].transpose(1, 2)  # (B, T, 3, size, size)
+    scaled = torch.empty((*mouths.shape[:2], side, side, 3), dtype=dtype, device=video.device)
+    for mouth, place in zip(mouths, scaled.permute(0, 1, 4, 2, 3), strict=True):
+        pixels = mouth.float().contiguous(memory_format=torch.channels_last)
+        place.copy_(F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False))
+    return scaled.permute(0, 4, 1, 2, 3)

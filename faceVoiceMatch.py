@@ -1,0 +1,88 @@
+"""Whose voice belongs to a face: N-way matching across the two streams, the test of what the identity loss learns."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import gammaln
+
+from clipEmbeddings import CROPS_AT_ONCE, Skip, embed
+from clipFiles import Clip, MediaError
+from SyncNetDist import SyncNet
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Accuracy, in percent, of finding the right one of `ways`, with its 95 % interval."""
+
+    ways: int
+    accuracy: float
+    low: float
+    high: float
+
+
+def match(
+    network: SyncNet,
+    clips: Sequence[Clip],
+    ways: Sequence[int] = (2, 10),
+    num_eval: int = 10,
+    batch: int = CROPS_AT_ONCE,
+    allow_resize: bool = False,
+    skip: Skip | None = None,
+) -> tuple[list[Matching], list[Matching], list[str]]:
+    """How often a face finds its own voice among N - 1 voices of other people, and a voice its face.
+
+    Returns (face to voice, voice to face, speaker of each clip used); see matching_accuracy. Raises MediaError.
+    """
+    heard, voices = embed(network, [c.audio for c in clips], False, num_eval, False, batch, skip=skip)
+    clips = [clip for clip in clips if clip.audio in set(heard)]
+    voice = dict(zip(heard, voices, strict=True))
+    seen, faces = embed(
+        network, [c.video for c in clips], True, num_eval, False, batch, allow_resize, skip=skip
+    )
+    clips = [clip for clip in clips if clip.video in set(seen)]
+    speakers = speakers_of([clip.video for clip in clips])
+    if len(set(speakers)) < 2:
+        raise MediaError(f"{len(clips)} usable clips of {len(set(speakers))} speakers: nothing to tell apart")
+    similarity = (faces @ torch.stack([voice[clip.audio] for clip in clips]).T).numpy()
+    there, back = ([matching_accuracy(s, speakers, n) for n in ways] for s in (similarity, similarity.T))
+    return there, back, speakers
+
+
+def speakers_of(videos: Sequence[str]) -> list[str]:
+    """Who is in each video: the folder two above it (<id>/<ref>/<utt>.mp4); where all share one, each its own."""
+    folders = [os.path.dirname(os.path.dirname(os.path.abspath(video))) for video in videos]
+    return list(videos) if len(set(folders)) == 1 else folders
+
+
+def matching_accuracy(similarity: np.ndarray, speakers: Sequence[str], ways: int, seed: int = 0) -> Matching:
+    """N-way accuracy, exactly as of drawing every set of ways - 1 wrong clips of other speakers.
+
+    similarity: (clips, clips), row i, column i a pair that belongs together. A row is won by a draw that has
+    none of the other speakers' columns that are at least as similar: of m columns, b of them, with
+    probability C(m - b, ways - 1) / C(m, ways - 1). The interval is a bootstrap over speakers, whose clips
+    are not independent. Raises ValueError when there are too few other speakers' clips.
+    """
+    names, index = np.unique(speakers, return_inverse=True)
+    other = index[:, None] != index
+    columns = other.sum(1)
+    if not 2 <= ways <= columns.min() + 1:
+        raise ValueError(
+            f"{ways}-way matching: there are clips of other speakers for {columns.min() + 1} at most"
+        )
+    better = (other & (similarity >= np.diagonal(similarity)[:, None])).sum(1)
+    left = columns - better
+
+    def log_choose(n: np.ndarray) -> np.ndarray:
+        return gammaln(n + 1) - gammaln(np.maximum(n - ways + 1, 0) + 1)
+
+    won = np.where(left >= ways - 1, np.exp(log_choose(left) - log_choose(columns)), 0.0)
+    totals, counts = np.bincount(index, won), np.bincount(index)
+    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
+    means = totals[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Matching(ways, 100 * float(won.mean()), 100 * float(low), 100 * float(high))

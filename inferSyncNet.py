@@ -1,0 +1,394 @@
+"""Use a checkpoint: embeddings, scores of pairs, audio-video offsets, face-voice matching.
+
+    python inferSyncNet.py embed  --initial_model x.model a.wav folder/ --output voices.npz
+    python inferSyncNet.py verify --initial_model x.model a.wav b.wav
+    python inferSyncNet.py offset --initial_model x.model clip.mp4 --plot offset.png
+    python inferSyncNet.py match  --initial_model x.model list.txt
+
+Each has its own --help, and a Python function of the same name.
+"""
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from checkpoints import CheckpointError, read_checkpoint, trained_with
+from clipEmbeddings import CROPS_AT_ONCE, count_frames, embed, verify
+from clipFiles import Clip, MediaError, find_files, format_list_line, parse_list_line
+from evaluation import file_hash
+from faceCrop import CROPS
+from faceVoiceMatch import match
+from progress import progress_bar
+from safeFiles import replace_file
+from SyncNetDist import PRECISIONS, SyncNet
+from syncOffset import Offset, offset, plot_offsets
+from trainSyncNet import at_least
+
+SOUNDS = (".wav", ".m4a", ".flac", ".mp3", ".ogg")
+VIDEOS = (".mp4",)
+
+# ---------------------------------------------------------------- inputs
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to work on, with its list line where it came from a list. `name`: its path below a given folder."""
+
+    path: str
+    name: str
+    clip: Clip | None = None
+
+
+def find_sources(inputs: Sequence[str], extensions: tuple[str, ...]) -> list[Source]:
+    """Files as they are, those in folders, and those in lists, in order and once each.
+
+    A list has a path a line, or clips as makeFileList.py lists them: their video where `extensions` are
+    videos, else their wav. Raises MediaError for what is not there.
+    """
+    found: dict[str, Source] = {}
+    for given in inputs:
+        if os.path.isdir(given):
+            names = find_files(given, extensions)
+            if not names:
+                raise MediaError(f"{given}: no {' or '.join(extensions)} files in this folder")
+            sources = [Source(os.path.join(given, name), name) for name in names]
+        elif given.lower().endswith(SOUNDS + VIDEOS):
+            sources = [Source(given, os.path.basename(given))]
+        else:
+            sources = read_sources(given, extensions)
+        for source in sources:
+            found.setdefault(source.path, source)
+    return list(found.values())
+
+
+def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
+    """The files of a list; see find_sources."""
+    if not os.path.isfile(path):
+        raise MediaError(f"{path}: no such file, folder or list")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = [line.rstrip("\r\n") for line in file if line.strip()]
+    except UnicodeDecodeError:
+        raise MediaError(
+            f"{path}: neither a text list nor one of {', '.join(dict.fromkeys(SOUNDS + VIDEOS))}"
+        ) from None
+    sources = []
+    for number, line in enumerate(lines, 1):
+        if line.strip().lower().endswith(SOUNDS + VIDEOS):
+            sources.append(Source(line.strip(), line.strip()))
+        else:
+            clip = parse_list_line(line, f"{path}, line {number}")
+            chosen = clip.video if extensions == VIDEOS else clip.audio
+            sources.append(Source(chosen, chosen, clip))
+    if not sources:
+        raise MediaError(f"{path}: the list is empty")
+    return sources
+
+
+def load_network(args: argparse.Namespace, **settings: object) -> SyncNet:
+    """The network of --initial_model: settings from the flags, else from the checkpoint, else as in training."""
+    known = trained_with(read_checkpoint(args.initial_model))
+    for name in ("model", "nOut", "maxFrames", "temporal_stride", "crop"):
+        value = known.get(name) if getattr(args, name) is None else getattr(args, name)
+        if value is not None:
+            settings.setdefault(name, value)
+    network = SyncNet(device=args.device, precision=args.precision, **settings)
+    network.loadParameters(args.initial_model, strict=True)
+    return network
+
+
+# ---------------------------------------------------------------- commands
+
+
+class Problems:
+    """Says what is wrong with a file, in one line, and goes on; the exit status tells that there was something."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, error: Exception) -> None:
+        self.count += 1
+        tqdm.write(f"inferSyncNet.py: {error}", file=sys.stderr)  # beside a bar, not into it
+
+
+def embed_command(args: argparse.Namespace, problems: Problems) -> None:
+    sources = find_sources(args.inputs, VIDEOS if args.face else SOUNDS)
+    one_file = args.output.endswith(".npz")
+    targets = [os.path.join(args.output, os.path.splitext(source.name)[0] + ".npy") for source in sources]
+    if not one_file and len(set(targets)) < len(targets):
+        raise MediaError(
+            f"--output {args.output}: two inputs would have the same .npy; write an .npz instead"
+        )
+    network = load_network(args)
+    paths = [source.path for source in sources]
+    used, vectors = embed(
+        network, paths, args.face, args.num_eval, args.per_crop, args.nBatchSize, args.allow_resize, problems
+    )
+    if used and one_file:
+        with replace_file(args.output, "wb") as file:
+            np.savez(file, files=used, vectors=vectors.numpy())
+    elif used:
+        place = dict(zip(paths, targets, strict=True))
+        for path, vector in zip(used, vectors.numpy(), strict=True):
+            with replace_file(place[path], "wb") as file:
+                np.save(file, vector)
+    if used:
+        shape = " x ".join(map(str, vectors.shape))
+        print(f"{args.output}: {'face' if args.face else 'voice'} embeddings of {len(used)} files ({shape})")
+
+
+def read_threshold(given: str, args: argparse.Namespace, network: SyncNet) -> float:
+    """A number, or the threshold at the EER in an eval.json of this checkpoint. Raises ValueError."""
+    try:
+        return float(given)
+    except ValueError:
+        pass
+    if not os.path.isfile(given):
+        raise ValueError(f"--threshold {given}: neither a number nor an eval.json")
+    try:
+        with open(given, encoding="utf-8") as file:
+            report = json.load(file)
+        made = ((report["checkpoint"] or {}).get("sha256"), report["maxFrames"], report["num_eval"])
+        threshold = report["figures"]["raw"]["eer_threshold"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"--threshold {given}: not an eval.json of labelled trials") from None
+    if made != (file_hash(args.initial_model), network.maxFrames, args.num_eval):
+        raise ValueError(
+            f"--threshold {given}: made with another checkpoint, --maxFrames or --num_eval "
+            f"({(report['checkpoint'] or {}).get('path')}, {made[1]}, {made[2]}); its threshold does not fit"
+        )
+    return threshold
+
+
+def verify_command(args: argparse.Namespace, _: Problems) -> None:
+    network = load_network(args)
+    threshold = None if args.threshold is None else read_threshold(args.threshold, args, network)
+    score = verify(network, args.a, args.b, args.num_eval, args.nBatchSize)
+    print(f"score {score:.6f}")
+    if threshold is not None:
+        print(f"{'same speaker' if score >= threshold else 'different speakers'} (threshold {threshold:.6f})")
+
+
+def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str | None]]:
+    """Each clip and its sound: `wav` or the wav in that folder, else what the list says, else None."""
+    if wav is None:
+        return [(source, source.clip.audio if source.clip else None) for source in sources]
+    if os.path.isdir(wav):
+        return [(s, os.path.join(wav, os.path.splitext(s.name)[0] + ".wav")) for s in sources]
+    if len(sources) > 1:
+        raise MediaError(f"--wav {wav}: {len(sources)} clips need a folder with their wavs")
+    return [(sources[0], wav)]
+
+
+def offset_command(args: argparse.Namespace, problems: Problems) -> None:
+    clips = with_wavs(find_sources(args.inputs, VIDEOS), args.wav)
+    if args.write_list and not all(wav for _, wav in clips):
+        raise MediaError(
+            "--write_list: a list names a wav for every clip; give a list, or a folder with --wav"
+        )
+    network = load_network(args, temporal_stride=1)
+    rows: list[tuple[Source, str | None, Offset]] = []
+    several = len(clips) > 1
+    if several:
+        print("offset     ms  confidence  listed  clip")
+    with progress_bar(total=len(clips), unit="clip", desc="offset", leave=False) as bar:
+        for source, wav in clips:
+            try:
+                found = offset(network, source.path, wav, args.max_offset, args.allow_resize)
+            except MediaError as error:
+                problems(error)
+            else:
+                rows.append((source, wav, found))
+                listed = source.clip.offset if source.clip else "-"
+                figures = f"{found.frames:6d} {found.milliseconds:6d} {found.confidence:11.3f} {listed:>7}"
+                bar.write(f"{figures}  {source.path}" if several else f"{source.path}: {found}")
+            bar.update()
+    if not rows:
+        return
+    if several:
+        print("offset: frames by which the picture is later than the sound, as a list's third field")
+    listed = [found.frames - source.clip.offset for source, _, found in rows if source.clip]
+    if listed:
+        apart = np.abs(listed)
+        print(
+            f"of {len(listed)} clips, {(apart == 0).sum()} are as listed, {(apart <= 1).sum()} within a frame"
+        )
+    if args.plot:
+        plot_offsets([(source.path, found) for source, _, found in rows], args.plot)
+    if args.csv:
+        with replace_file(args.csv) as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["clip", "wav", "offset", "milliseconds", "confidence", "listed"])
+            for source, wav, found in rows:
+                listed = source.clip.offset if source.clip else ""
+                figures = [found.frames, found.milliseconds, f"{found.confidence:.6f}", listed]
+                table.writerow([source.path, wav or "", *figures])
+    if args.write_list:
+        kept = [row for row in rows if row[2].confidence >= args.min_confidence]
+        with replace_file(args.write_list) as file:
+            for source, wav, found in kept:
+                frames = source.clip.frames if source.clip else count_frames(source.path)
+                file.write(format_list_line(Clip(source.path, wav, found.frames, frames)) + "\n")
+        print(f"{args.write_list}: {len(kept)} of {len(clips)} clips")
+
+
+def match_command(args: argparse.Namespace, problems: Problems) -> None:
+    clips = [source.clip for source in find_sources([args.list], VIDEOS)]
+    if None in clips:
+        raise MediaError(f"{args.list}: needs lines `mp4path wavpath offset frames`, made by makeFileList.py")
+    network = load_network(args)
+    there, back, speakers = match(
+        network, clips, args.ways, args.num_eval, args.nBatchSize, args.allow_resize, problems
+    )
+    print(f"{len(speakers)} clips of {len(set(speakers))} speakers; accuracy in %, with the 95 % interval")
+    print("ways  chance  face finds voice        voice finds face")
+    for one, other in zip(there, back, strict=True):
+        cells = [f"{m.accuracy:6.2f} ({m.low:.2f} - {m.high:.2f})" for m in (one, other)]
+        print(f"{one.ways:4d}  {100 / one.ways:6.2f}  {cells[0]:<22}  {cells[1]}")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    settings = common.add_argument_group("checkpoint and machine")
+    settings.add_argument("--initial_model", required=True, help="checkpoint to use")
+    unless = "; by default as the checkpoint says, else as in training"
+    settings.add_argument("--model", help="module in models/ that holds the network" + unless)
+    settings.add_argument("--nOut", type=at_least(int, 1), help="size of the embeddings" + unless)
+    settings.add_argument(
+        "--maxFrames", type=at_least(int, 5), help="video frames (40 ms) of a crop" + unless
+    )
+    settings.add_argument(
+        "--temporal_stride", type=at_least(int, 1), help="frames between embeddings" + unless
+    )
+    settings.add_argument("--crop", choices=CROPS, help="what the lip stream sees of a face track" + unless)
+    settings.add_argument("--device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
+    settings.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="bf16 is faster, less exact"
+    )
+
+    crops = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    crops.add_argument(
+        "--num_eval",
+        type=at_least(int, 1),
+        default=10,
+        help="evenly spread crops a file (%(default)s, as --eval)",
+    )
+    crops.add_argument(
+        "--nBatchSize",
+        type=at_least(int, 1),
+        default=CROPS_AT_ONCE,
+        help="crops computed at once (%(default)s); changes memory and speed, not results",
+    )
+    video = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    video.add_argument(
+        "--allow_resize",
+        action="store_true",
+        help="scale videos that are not 224x224 instead of refusing them",
+    )
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(
+        name: str, run: Callable, help: str, *parents: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, parents=[common, *parents], help=help, description=help, allow_abbrev=False
+        )
+        command.set_defaults(run=run)
+        return command
+
+    command = add(
+        "embed", embed_command, "Voice or face embeddings of files, one unit vector each.", crops, video
+    )
+    command.add_argument(
+        "inputs",
+        nargs="+",
+        help="sound files (16 kHz mono wav as it is; other wav, m4a, mp4, flac, mp3, ogg decoded), face tracks with "
+        "--face, folders of them, or lists: a path a line, or made by makeFileList.py",
+    )
+    command.add_argument("--face", action="store_true", help="embed the faces of 224x224 mp4 face tracks")
+    command.add_argument(
+        "--output",
+        required=True,
+        help="x.npz: arrays files and vectors (files, nOut); any other name: a folder, with one .npy a file",
+    )
+    command.add_argument(
+        "--per_crop", action="store_true", help="keep the num_eval vectors of each file instead of their mean"
+    )
+
+    command = add(
+        "verify", verify_command, "Do two recordings have the same speaker? Scored as --eval.", crops
+    )
+    command.add_argument("a", help="sound file")
+    command.add_argument("b", help="sound file")
+    command.add_argument(
+        "--threshold",
+        help="decide: same speaker from this score on; or the eval.json of a run, for its EER's",
+    )
+
+    command = add("offset", offset_command, "By how many frames are picture and sound apart?", video)
+    command.add_argument(
+        "inputs", nargs="+", help="224x224 mp4 face tracks, folders of them, or lists of clips"
+    )
+    command.add_argument(
+        "--wav",
+        help="sound of the clip, or the folder of wavs for a folder; by default the video's sound track",
+    )
+    command.add_argument(
+        "--max_offset", type=at_least(int, 1), default=15, help="frames looked at either way (%(default)s)"
+    )
+    command.add_argument("--plot", metavar="PNG", help="draw the similarity at every shift")
+    command.add_argument("--csv", metavar="CSV", help="write a table")
+    command.add_argument(
+        "--write_list", metavar="TXT", help="write a list of the clips with the offsets found"
+    )
+    command.add_argument(
+        "--min_confidence",
+        type=float,
+        default=0.0,
+        help="--write_list leaves out clips below it (%(default)s)",
+    )
+
+    command = add("match", match_command, "How well do faces find their voices among others?", crops, video)
+    command.add_argument(
+        "list", help="list of clips made by makeFileList.py; <id>/<ref>/<utt>.mp4 tells who is who"
+    )
+    command.add_argument(
+        "--ways",
+        type=at_least(int, 2),
+        nargs="+",
+        default=[2, 10],
+        help="choices: 2 is one wrong, one right (2 10)",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command. Exit status: 0; 1 when something could not be used or written; 130 after Ctrl-C."""
+    args = parse_args(argv)
+    problems = Problems()
+    try:
+        args.run(args, problems)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except CheckpointError as error:
+        first, *more = str(error).splitlines()
+        problems(CheckpointError(first + (f" {more[0].strip()}" if more else "")))
+    except (ValueError, OSError) as error:
+        problems(error)
+    return 1 if problems.count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

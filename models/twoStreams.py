@@ -1,0 +1,92 @@
+"""What the networks of this folder share: the lip stream, the four heads, and how a batch goes through them.
+
+A network is a file of its own, chosen with --model: a module whose SyncNetModel(nOut, stride) is a TwoStreams
+with an audio trunk and its features, or any nn.Module with the same forward_aud and forward_vid.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from faceCrop import crop_mouth
+
+TRUNK_CHANNELS = 512
+
+
+def conv2d(cin: int, cout: int, kernel: tuple, stride: tuple = (1, 1), padding: tuple = (0, 0)) -> list:
+    return [nn.Conv2d(cin, cout, kernel, stride, padding), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)]
+
+
+def conv3d(cin: int, cout: int, kernel: tuple, stride: tuple = (1, 1, 1), padding: tuple = (0, 0, 0)) -> list:
+    return [nn.Conv3d(cin, cout, kernel, stride, padding), nn.BatchNorm3d(cout), nn.ReLU(inplace=True)]
+
+
+def head(nOut: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv1d(TRUNK_CHANNELS, TRUNK_CHANNELS, 1),
+        nn.BatchNorm1d(TRUNK_CHANNELS),
+        nn.ReLU(inplace=True),
+        nn.Conv1d(TRUNK_CHANNELS, nOut, 1),
+    )
+
+
+class TwoStreams(nn.Module):
+    """Face and voice streams: a trunk each, and on each trunk a content and an identity head.
+
+    netcnnaud: audio trunk, from features (B, 1, bands, 4T) to (B, 512, 1, T'). nOut: size of the four
+    embeddings. stride: temporal stride; T video frames (40 ms each) and their T*640 + 240 audio samples give
+    T' = (T - 5) // stride + 1 embeddings, one every `stride` frames. crop: what the lip stream sees of a
+    frame, "face" (all of it) or "mouth" (see faceCrop.py); may be set later.
+    The order of the layers inside each Sequential fixes the names in a checkpoint.
+    """
+
+    def __init__(self, netcnnaud: nn.Sequential, nOut: int, stride: int):
+        super().__init__()
+        self.crop = "face"
+        self.netcnnaud = netcnnaud
+        self.netfcaud = head(nOut)  # audio content
+        self.netfclip = head(nOut)  # video content
+        self.netfcspk = head(nOut)  # audio identity
+        self.netfcface = head(nOut)  # video identity
+        self.netcnnlip = nn.Sequential(
+            *conv3d(3, 96, (5, 7, 7), (stride, 2, 2)),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+            *conv3d(96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1)),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
+            *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
+            *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+            *conv3d(256, TRUNK_CHANNELS, (1, 6, 6)),
+        )
+        # Frames arrive as (B, T, H, W, 3), which is this layout already: nothing is rearranged.
+        self.netcnnlip.to(memory_format=torch.channels_last_3d)
+        self.netcnnaud.to(memory_format=torch.channels_last)
+
+    def features(self, audio: Tensor) -> Tensor:
+        """Input of the audio trunk, (B, 1, bands, 4T) float32, of audio (B, T*640 + 240) on the int16 scale."""
+        raise NotImplementedError
+
+    def forward_aud(
+        self, audio: Tensor, content: bool = True, identity: bool = True
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Voice stream. audio: (B, T*640 + 240), int16 scale. Returns (content, identity), (B, nOut, T').
+
+        content, identity: False leaves that head out and gives None for it.
+        """
+        trunk = self.netcnnaud(self.features(audio)).squeeze(2)
+        return self.netfcaud(trunk) if content else None, self.netfcspk(trunk) if identity else None
+
+    def forward_vid(
+        self, video: Tensor, content: bool = True, identity: bool = True
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Face stream. video: (B, 3, T, 224, 224) uint8 or float, BGR, 0..255, neither scaled nor centred.
+
+        Fastest as a permuted view of (B, T, 224, 224, 3). Returns (content, identity), (B, nOut, T').
+        content, identity: False leaves that head out and gives None for it.
+        """
+        kind = video.device.type
+        # Whole numbers up to 256 are exact in bfloat16: no detour through float32 under autocast.
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        pixels = crop_mouth(video, dtype) if self.crop == "mouth" else video.to(dtype)
+        trunk = self.netcnnlip(pixels).squeeze(4).squeeze(3)
+        return self.netfclip(trunk) if content else None, self.netfcface(trunk) if identity else None

@@ -1,0 +1,127 @@
+"""By how many frames picture and sound of a clip are apart, measured with the content embeddings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from clipEmbeddings import FIELD, face_content, read_sound, voice_content
+from clipFiles import FPS, SAMPLES_PER_FRAME, MediaError
+from DatasetLoader import WINDOW_TAIL
+from safeFiles import replace_file
+from SyncNetDist import SyncNet
+
+LOADER_LEAD = (
+    1  # the loader takes the picture from frame start + offset - 1: what the network learnt as equal
+)
+MIN_MOMENTS = 10  # a shift is looked at when picture and sound overlap for so many embeddings
+
+
+@dataclass(frozen=True)
+class Offset:
+    """The offset of a clip as the list's third field has it: the picture is `frames` later than the sound.
+
+    similarity: (shifts,) mean cosine of picture and sound at each of `shifts` (frames).
+    """
+
+    frames: int
+    confidence: float  # highest similarity less the median over all shifts; near 0: nothing was found
+    shifts: np.ndarray
+    similarity: np.ndarray
+
+    @property
+    def milliseconds(self) -> int:
+        return self.frames * 1000 // FPS
+
+    def __str__(self) -> str:
+        way = {1: "later than", 0: "in step with", -1: "earlier than"}[int(np.sign(self.frames))]
+        count = f"{abs(self.frames)} frame{'s' * (abs(self.frames) != 1)} " if self.frames else ""
+        return (
+            f"offset {self.frames} frames ({self.milliseconds} ms), confidence {self.confidence:.3f}: "
+            f"the picture is {count}{way} the sound"
+        )
+
+
+def find_offset(video: Tensor, audio: Tensor, max_offset: int = 15) -> Offset:
+    """The offset at which the mean similarity of the two streams is highest.
+
+    video, audio: unit content embeddings at every frame, (moments, nOut) each. Embedding v of the picture
+    belongs to embedding a of the sound when v = a + offset - 1, as in training. Chung and Zisserman, "Out of
+    time: automated lip sync in the wild", ACCV workshops 2016, section 4.1 (there with distances, and the
+    confidence is median less minimum). Raises ValueError when the two overlap too little for max_offset.
+    """
+    longest = max_offset + LOADER_LEAD + MIN_MOMENTS
+    if min(len(video), len(audio)) < longest:
+        have, need = min(len(video), len(audio)) + FIELD - 1, longest + FIELD - 1
+        raise ValueError(
+            f"{have} frames of picture and sound, --max_offset {max_offset} needs {need}; use a smaller one"
+        )
+    shifts = np.arange(-max_offset, max_offset + 1)
+    cosines = (video @ audio.T).numpy()
+    means = np.array([np.diagonal(cosines, LOADER_LEAD - shift).mean() for shift in shifts])
+    return Offset(int(shifts[means.argmax()]), float(means.max() - np.median(means)), shifts, means)
+
+
+def offset(
+    network: SyncNet, video: str, wav: str | None = None, max_offset: int = 15, allow_resize: bool = False
+) -> Offset:
+    """Measure the offset of a clip. network: of temporal stride 1, whatever stride it was trained with.
+
+    wav: its sound; None takes the sound track of the video. max_offset: frames, both ways. Raises MediaError.
+    """
+    try:
+        samples = read_sound(wav or video)
+    except MediaError as error:
+        raise MediaError(str(error) + ("" if wav else " (--wav gives a clip its sound)")) from None
+    need = FIELD * SAMPLES_PER_FRAME + WINDOW_TAIL
+    if len(samples) < need:
+        raise MediaError(f"{wav or video}: {len(samples)} samples, at least {need} are needed")
+    try:
+        return find_offset(
+            face_content(network, video, allow_resize), voice_content(network, samples), max_offset
+        )
+    except MediaError:
+        raise
+    except ValueError as error:
+        raise MediaError(f"{video}: {error}") from None
+
+
+def plot_offsets(found: Sequence[tuple[str, Offset]], path: str) -> None:
+    """Write a PNG: the curve of one (path, offset), or the curves of several as rows of a map. Raises OSError."""
+    from matplotlib.figure import Figure  # slow to import, and only needed here
+
+    if len(found) == 1:
+        path_of_clip, one = found[0]
+        name = "/".join(Path(path_of_clip).parts[-3:])  # <id>/<ref>/<utt>.mp4
+        figure = Figure(figsize=(7, 3.8), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(one.shifts, one.similarity, ".-")
+        axes.plot([one.frames], [one.similarity.max()], "o", color="tab:red", markersize=8)
+        axes.axhline(np.median(one.similarity), color="0.5", linestyle=":", label="median")
+        axes.axvline(one.frames, color="tab:red", linewidth=0.8)
+        axes.set_title(
+            f"{name}\noffset {one.frames} frames ({one.milliseconds} ms), confidence {one.confidence:.3f}",
+            fontsize=10,
+        )
+        axes.set_ylabel("mean similarity")
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    else:
+        figure = Figure(figsize=(7, min(3 + 0.08 * len(found), 12)), layout="constrained")
+        axes = figure.subplots()
+        shifts = found[0][1].shifts
+        edges = (shifts[0] - 0.5, shifts[-1] + 0.5, len(found) + 0.5, 0.5)
+        image = axes.imshow(
+            [one.similarity for _, one in found], aspect="auto", extent=edges, interpolation="nearest"
+        )
+        figure.colorbar(image, label="mean similarity")
+        axes.plot(
+            [one.frames for _, one in found], range(1, len(found) + 1), ".", color="tab:red", markersize=4
+        )
+        axes.set_title(f"{len(found)} clips; red: the offset found", fontsize=10)
+        axes.set_ylabel("clip")
+    axes.set_xlabel("offset in frames (40 ms); positive: the picture is later than the sound")
+    with replace_file(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)

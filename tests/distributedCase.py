@@ -1,0 +1,75 @@
+"""One process of a test: loss, figures, gradients and weights on fixed batches, and scores of a trial list.
+
+torchrun ... distributedCase.py OUTPUT TRIALS WAVS
+"""
+
+import random
+import sys
+
+import torch
+from torch import nn
+
+import distributed
+from SyncNetDist import SyncNet
+
+BATCH, STEPS, T = 6, 3, 9
+
+
+class Batches:
+    """This process's share of the same batches."""
+
+    batch_size, nFiles = BATCH, BATCH * STEPS
+
+    def __iter__(self):
+        draws = torch.Generator().manual_seed(0)
+        for _ in range(STEPS):
+            video = torch.randint(0, 256, (BATCH, 3, T, 224, 224), dtype=torch.uint8, generator=draws)
+            audio = 3000 * torch.randn(BATCH, T * 640 + 240, generator=draws)
+            yield tuple(x.chunk(distributed.processes())[distributed.rank()] for x in (video, audio))
+
+
+def make_network() -> SyncNet:
+    torch.manual_seed(0)
+    network = SyncNet(model="tinyModel", nOut=8, maxFrames=T, learning_rate=0.01, device="cpu")
+    train = network.train
+
+    def train_with_frozen_norms(mode: bool = True) -> SyncNet:
+        train(mode)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.eval()
+        return network
+
+    network.train = train_with_frozen_norms
+    return network
+
+
+def main(output: str, trials: str, wavs: str) -> None:
+    distributed.setup("cpu")
+    random.seed(0)
+    network = make_network()
+    gradients = []
+    step = network.__optimizer__.step
+
+    def keep_gradients() -> None:
+        gradients.append({name: p.grad.clone() for name, p in network.named_parameters()})
+        step()
+
+    network.__optimizer__.step = keep_gradients
+    scores, _ = network.evaluateFromListSave(trials, test_path=wavs)
+    result = network.run_epoch(Batches(), alpC=0.7, alpI=1.3)
+    checked = network.run_epoch(Batches(), evalmode=True)
+    if distributed.is_main():
+        found = {
+            "rows": torch.tensor(result.rows),
+            "checked": torch.tensor(checked.rows),
+            "gradients": gradients[0],
+            "weights": dict(network.state_dict()),
+            "scores": torch.tensor(scores),
+        }
+        torch.save(found, output)
+    distributed.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

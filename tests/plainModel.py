@@ -1,0 +1,24 @@
+"""tinyModel without batch norm: several processes on a CPU then compute exactly what one does.
+
+With FAIL_IN=rank:step in the environment, that process raises at that forward pass of training.
+"""
+
+import os
+
+import tinyModel
+import torch
+from torch import nn
+
+
+class SyncNetModel(tinyModel.SyncNetModel):
+    def __init__(self, nOut: int = 8, stride: int = 1):
+        super().__init__(nOut, stride)
+        self.norm = nn.Identity()
+        self.passes = 0
+
+    def forward_aud(self, audio: torch.Tensor, **heads) -> tuple[torch.Tensor, torch.Tensor]:
+        self.passes += 1
+        rank, step = os.environ.get("FAIL_IN", "-1:0").split(":")
+        if os.environ.get("RANK", "0") == rank and self.passes == int(step):
+            raise ValueError("broken on purpose")
+        return super().forward_aud(audio, **heads)

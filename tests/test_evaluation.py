@@ -1,0 +1,328 @@
+"""Evaluation with a trial list: its files, score normalisation, kept embeddings, and tests during training."""
+
+import csv
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clipMaker import make_clip, make_wav
+from scipy.io import wavfile
+
+import evaluation
+import trainSyncNet
+from clipFiles import Clip, MediaError, format_list_line
+from SyncNetDist import SyncNet
+from tuneThreshold import min_dcf, read_scores, tuneThresholdfromScore
+from verification import Trials, read_trials, score_trials
+
+NETWORK = {"model": "tinyModel", "nOut": 8, "maxFrames": 6, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory) -> Path:
+    """Twelve noises of four speakers, each speaker with a spectrum of its own, and all their pairs."""
+    folder = tmp_path_factory.mktemp("voices")
+    draws = np.random.default_rng(0)
+    names = []
+    for k in range(12):
+        tone = np.sin(np.arange(8000) * (0.05 + 0.1 * (k // 3)))
+        wavfile.write(folder / f"{k}.wav", 16000, np.int16(6000 * tone + 5000 * draws.standard_normal(8000)))
+        names.append(f"{k}.wav")
+    pairs = [(i, j) for i in range(12) for j in range(i)]
+    lines = [f"{int(i // 3 == j // 3)} {names[i]} {names[j]}\n" for i, j in pairs]
+    (folder / "trials.txt").write_text("".join(lines))
+    half = [line for line, (i, _) in zip(lines, pairs, strict=True) if i < 6]
+    (folder / "half.txt").write_text("".join(half))
+    (folder / "cohort.txt").write_text("".join(f"{k}.wav\n" for k in range(6, 12)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network() -> SyncNet:
+    torch.manual_seed(0)
+    return SyncNet(**NETWORK)
+
+
+def evaluate(network: SyncNet, voices: Path, result: Path, trials: str = "trials.txt", **more) -> dict:
+    return evaluation.evaluate_list(network, str(voices / trials), str(voices), str(result), **more)
+
+
+def strict(path: Path) -> dict:
+    """A JSON file that holds no Infinity or NaN."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} in {path}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_files_and_figures(network, voices, tmp_path, capsys):
+    network.saveParameters(str(tmp_path / "x.model"))
+    report = evaluate(network, voices, tmp_path, checkpoint=str(tmp_path / "x.model"), settings={"seed": 3})
+    trials = read_trials(str(voices / "trials.txt"))
+    expected = network.score_trials(trials, str(voices))
+
+    scores, labels = read_scores(str(tmp_path / "eval_scores.txt"))
+    assert np.array_equal(scores.astype(np.float32), expected) and np.array_equal(labels, trials.labels)
+    lines = [line.split() for line in (tmp_path / "eval_scores.txt").read_text().splitlines()]
+    assert [" ".join(line[1:]) for line in lines] == (voices / "trials.txt").read_text().splitlines()
+
+    eer = tuneThresholdfromScore(scores, labels, [])[1]
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1] == f"EER {eer:2.4f}" and out[0] == "66 trials, 12 of them with the same speaker, 12 files"
+    found = strict(tmp_path / "eval.json")
+    assert found == report and found["eer"] == eer and found["settings"] == {"seed": 3}
+    assert (found["trials"], found["targets"], found["files"]) == (66, 12, 12)
+    assert found["min_dcf_0.05"] == min_dcf(scores, labels, 0.05)[0]
+    sha = hashlib.sha256((tmp_path / "x.model").read_bytes()).hexdigest()
+    assert (
+        found["checkpoint"]["sha256"] == sha and found["versions"]["torch"].split("+")[0] in torch.__version__
+    )
+    assert (tmp_path / "eval_det.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_infinite_threshold_is_null_in_json():
+    figures = evaluation.measure(np.array([0.1, 0.2, 0.3, 0.4]), np.array([1, 0, 1, 0]))
+    assert figures["min_dcf_0.01"] == 1 and figures["min_dcf_0.01_threshold"] is None
+    json.dumps(figures, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace(" ", "\t"),
+        lambda text: text.replace(" ", "\t", 1).replace("\n1 ", "\n1\t").replace("\n0 ", "\n0\t"),
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\n\n"),
+    ],
+    ids=["crlf", "tabs", "tab after the label", "byte order mark", "empty lines"],
+)
+def test_kinds_of_trial_lists(voices, tmp_path, change):
+    (tmp_path / "trials.txt").write_bytes(change((voices / "trials.txt").read_text()).encode())
+    expected, found = read_trials(str(voices / "trials.txt")), read_trials(str(tmp_path / "trials.txt"))
+    assert found.files == expected.files
+    for name in ("first", "second", "labels"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_list_without_labels_gives_scores_alone(network, voices, tmp_path, capsys):
+    lines = [line[2:] for line in (voices / "trials.txt").read_text().splitlines()]
+    (tmp_path / "blind.txt").write_text("\n".join(lines))
+    report = evaluate(network, voices, tmp_path, trials=str(tmp_path / "blind.txt"))
+    written = [line.split() for line in (tmp_path / "eval_scores.txt").read_text().splitlines()]
+    assert [" ".join(fields[1:]) for fields in written] == lines
+    expected = network.score_trials(read_trials(str(voices / "trials.txt")), str(voices))
+    assert np.array_equal(np.array([fields[0] for fields in written], np.float32), expected)
+    assert "eer" not in report and "EER" not in capsys.readouterr().out
+    assert not (tmp_path / "eval_det.png").exists() and strict(tmp_path / "eval.json")["targets"] is None
+
+
+def test_names_with_spaces_are_written_with_tabs(tmp_path):
+    trials = Trials(["a b.wav", "c.wav"], np.array([0, 1]), np.array([1, 0]), np.array([1, 0]))
+    evaluation.write_scores(str(tmp_path / "s.txt"), np.float32([0.5, 0.25]), trials)
+    assert (tmp_path / "s.txt").read_text() == "0.5\t1\ta b.wav\tc.wav\n0.25\t0\tc.wav\ta b.wav\n"
+    assert read_scores(str(tmp_path / "s.txt"))[0].tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("block", [1, 50, 2**24])
+@pytest.mark.parametrize("top_n", [3, 7, 300])
+def test_as_norm_is_the_formula(monkeypatch, block, top_n):
+    monkeypatch.setattr(evaluation, "COSINES_AT_ONCE", block)
+    draws = np.random.default_rng(1)
+    vectors, cohort = draws.standard_normal((9, 16)), draws.standard_normal((20, 16))
+    trials = Trials([str(n) for n in range(9)], draws.integers(9, size=40), draws.integers(9, size=40), None)
+    vectors, cohort = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (vectors, cohort))
+    tensors = torch.tensor(vectors).float(), torch.tensor(cohort).float()
+    scores = score_trials(tensors[0], trials)
+    found = evaluation.as_norm(scores, trials, *tensors, top_n)
+    for score, e, t, normalised in zip(scores, trials.first, trials.second, found, strict=True):
+        sides = []
+        for utterance in (e, t):
+            nearest = sorted((float(vectors[utterance] @ other) for other in cohort), reverse=True)[:top_n]
+            sides.append((score - np.mean(nearest)) / np.std(nearest))
+        assert normalised == pytest.approx(sum(sides) / 2, rel=1e-4, abs=1e-4)
+
+
+def test_as_norm_beside_raw(network, voices, tmp_path, capsys):
+    cohort = evaluation.read_cohort(str(voices / "cohort.txt"), str(voices))
+    report = evaluate(network, voices, tmp_path, trials="half.txt", cohort=cohort, top_n=4)
+    trials = read_trials(str(voices / "half.txt"))
+    vectors = network.embed([str(voices / file) for file in trials.files])
+    others = network.embed(list(cohort.values()))
+    raw = score_trials(vectors, trials)
+    expected = evaluation.as_norm(raw, trials, vectors, others, 4)
+    assert read_scores(str(tmp_path / "eval_scores.txt"))[0] == pytest.approx(raw, abs=1e-6)
+    normalised = read_scores(str(tmp_path / "eval_scores_asnorm.txt"))[0]
+    assert normalised == pytest.approx(expected, abs=1e-4)
+    eers = [tuneThresholdfromScore(s, trials.labels, [])[1] for s in (raw, normalised)]
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("EER")]
+    assert printed == [f"EER {eer:2.4f}" for eer in eers]
+    assert [report["figures"][kind]["eer"] for kind in ("raw", "asnorm")] == eers and report["eer"] == eers[1]
+
+
+def test_cohorts(voices, tmp_path, network):
+    clips = [Clip(f"{k}.mp4", f"w/{k}.wav", 0, 50) for k in range(30)]
+    (tmp_path / "clips.txt").write_text("".join(format_list_line(clip) + "\n" for clip in clips))
+    everyone = evaluation.read_cohort(str(tmp_path / "clips.txt"), "elsewhere")
+    assert list(everyone.values()) == [clip.audio for clip in clips]
+    drawn = [list(evaluation.read_cohort(str(tmp_path / "clips.txt"), "", 5, seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2] and len(drawn[0]) == 5
+    with pytest.raises(MediaError, match=r"6 utterances of the cohort are in the trials"):
+        cohort = evaluation.read_cohort(str(voices / "cohort.txt"), str(voices))
+        evaluate(network, voices, tmp_path, cohort=cohort)
+    (tmp_path / "one.txt").write_text("0.wav\n")
+    with pytest.raises(MediaError, match=r"one.txt: 1 utterances, a cohort needs at least 2"):
+        evaluation.read_cohort(str(tmp_path / "one.txt"), "")
+    with pytest.raises(MediaError, match=r"none.txt: no such cohort"):
+        evaluation.read_cohort("none.txt", "")
+
+
+def test_kept_embeddings(network, voices, tmp_path, monkeypatch):
+    kept = str(tmp_path / "kept.npz")
+    half = evaluate(network, voices, tmp_path / "a", trials="half.txt", save_to=kept)
+    with np.load(kept) as arrays:
+        assert arrays["files"].tolist()[:2] == ["1.wav", "0.wav"] and arrays["vectors"].shape == (6, 8)
+    embedded = []
+    embed = network.embed
+
+    def note(files: list[str], *settings) -> torch.Tensor:
+        embedded.extend(Path(file).name for file in files)
+        return embed(files, *settings)
+
+    monkeypatch.setattr(network, "embed", note)
+    again = evaluate(network, voices, tmp_path / "b", trials="half.txt", load_from=kept)
+    assert not embedded and again == half
+    evaluate(network, voices, tmp_path / "c", load_from=kept)
+    assert sorted(embedded) == sorted(f"{k}.wav" for k in range(6, 12))
+    evaluate(network, voices, tmp_path / "d")
+    assert [(tmp_path / n / "eval_scores.txt").read_text() for n in "ab"] * 1 == [
+        (tmp_path / "a/eval_scores.txt").read_text()
+    ] * 2
+    pairs = [read_scores(str(tmp_path / n / "eval_scores.txt"))[0] for n in "cd"]
+    assert pairs[0] == pytest.approx(pairs[1], abs=1e-5)
+
+    with pytest.raises(MediaError, match=r"kept.npz: made with num_eval 10, this evaluation has 3"):
+        evaluate(network, voices, tmp_path, load_from=kept, num_eval=3)
+    with pytest.raises(MediaError, match=r"kept.npz: made with weights"):
+        evaluate(SyncNet(**NETWORK), voices, tmp_path, load_from=kept)
+    (tmp_path / "text.npz").write_text("nothing")
+    with pytest.raises(MediaError, match=r"text.npz: not written by"):
+        evaluate(network, voices, tmp_path, load_from=str(tmp_path / "text.npz"))
+
+
+# ---------------------------------------------------------------- during training
+
+
+@pytest.fixture(scope="module")
+def clip_list(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    lines = []
+    for k in range(6):
+        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 12)
+        make_clip(clip.video, 12, first=977 * k)
+        make_wav(clip.audio, 12 * 640, first=3001 * k)
+        lines.append(format_list_line(clip) + "\n")
+    (folder / "list.txt").write_text("".join(lines))
+    return folder / "list.txt"
+
+
+def run(clip_list: Path, voices: Path, save_path: Path, *more) -> int:
+    flags = [
+        "--model",
+        "tinyModel",
+        "--nOut",
+        "8",
+        "--maxFrames",
+        "6",
+        "--nBatchSize",
+        "2",
+        "--device",
+        "cpu",
+        "--nDataLoaderThread",
+        "1",
+    ]
+    flags += ["--train_list", clip_list, "--verify_list", clip_list, "--save_path", save_path, "--lr", "0.1"]
+    flags += ["--test_list", voices / "trials.txt", "--test_path", voices, *more]
+    return trainSyncNet.main([str(flag) for flag in flags])
+
+
+def table(save_path: Path) -> list[dict[str, str]]:
+    with open(save_path / "result/metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tests_during_training(clip_list, voices, tmp_path, capsys):
+    assert run(clip_list, voices, tmp_path / "plain", "--max_epoch", 4) == 0
+    flags = ("--test_interval", 2, "--num_eval", 2)
+    assert run(clip_list, voices, tmp_path / "exp", *flags, "--max_epoch", 3) == 0
+    assert run(clip_list, voices, tmp_path / "exp", *flags, "--max_epoch", 4, "--keep", 1) == 0
+    rows = table(tmp_path / "exp")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [bool(row["eer"]) for row in rows] == [False, True, False, True]
+    needed = "learning_rate clips_per_second data_wait_percent memory_mib eer min_dcf_0.05 min_dcf_0.01 wI bI wC bC"
+    losses = [f"{s}_{part}" for s in ("train", "val") for part in ("content_loss", "identity_loss")]
+    tops = [f"{s}_{part}" for s in ("train", "val") for part in ("content_top1", "identity_top1")]
+    assert {*needed.split(), *losses, *tops} <= rows[0].keys()
+    assert float(rows[0]["memory_mib"]) > 10
+
+    best = min((rows[1], rows[3]), key=lambda row: float(row["eer"]))
+    found = strict(tmp_path / "exp/result/best.json")
+    assert found["epoch"] == int(best["epoch"]) and found["eer"] == float(best["eer"])
+    assert {f"model{int(best['epoch']):09d}.model", "model000000004.model"} == {
+        path.name for path in (tmp_path / "exp/model").iterdir()
+    }
+    # Testing changes nothing in the run, and tells what --eval tells of the checkpoint.
+    states = [
+        torch.load(tmp_path / name / "model/model000000004.model", weights_only=True)
+        for name in ("plain", "exp")
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    capsys.readouterr()
+    checkpoint = tmp_path / "exp" / found["checkpoint"]
+    assert (
+        run(clip_list, voices, tmp_path / "e", "--eval", "--num_eval", 2, "--initial_model", checkpoint) == 0
+    )
+    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(found["eer"], abs=1e-3)
+
+
+def test_best_epoch_is_forgotten_when_it_is_trained_again(clip_list, voices, tmp_path):
+    flags = ("--test_interval", 1, "--num_eval", 2)
+    assert run(clip_list, voices, tmp_path, *flags, "--max_epoch", 1) == 0
+    assert (tmp_path / "result/best.json").exists()
+    (tmp_path / "training_state.pt").unlink()
+    (tmp_path / "model/model000000001.model").unlink()
+    assert run(clip_list, voices, tmp_path, "--max_epoch", 1) == 0
+    assert not (tmp_path / "result/best.json").exists() and table(tmp_path)[0].get("eer") is None
+
+
+def test_tensorboard_has_the_columns(clip_list, voices, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    flags = ("--tensorboard", "--test_interval", 2, "--num_eval", 2)
+    assert run(clip_list, voices, tmp_path, *flags, "--max_epoch", 2) == 0
+    events = accumulator.EventAccumulator(str(tmp_path / "result/tensorboard"))
+    events.Reload()
+    rows = table(tmp_path)
+    assert set(events.Tags()["scalars"]) == {name for row in rows for name in row if row[name]} - {"epoch"}
+    for name in ("eer", "val_loss", "wI"):
+        expected = {int(row["epoch"]): float(row[name]) for row in rows if row[name]}
+        assert {e.step: e.value for e in events.Scalars(name)} == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_tensorboard_it_is_said_before_training(clip_list, voices, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert run(clip_list, voices, tmp_path, "--tensorboard", "--max_epoch", 1) == 1
+    assert "pip install tensorboard" in capsys.readouterr().err.splitlines()[-1]
+    assert not list((tmp_path / "model").iterdir())
+
+
+def test_trials_are_checked_before_training(clip_list, voices, tmp_path, capsys):
+    (tmp_path / "bad.txt").write_text("1 0.wav none.wav\n0 0.wav 5.wav\n")
+    flags = ("--test_interval", 1, "--test_list", tmp_path / "bad.txt")
+    assert run(clip_list, voices, tmp_path / "exp", *flags, "--max_epoch", 1) == 1
+    assert "none.wav: no such wav file" in capsys.readouterr().err
+    assert not list((tmp_path / "exp/model").iterdir())

@@ -1,0 +1,428 @@
+"""inferSyncNet.py: embeddings, pair scores, offsets and matching, as functions and as a command."""
+
+import csv
+import itertools
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clipMaker import RAMP, frame_number, make_clip, make_sound, make_txt, make_wav, noise
+from scipy.io import wavfile
+from scipy.signal import resample_poly
+from torch import nn
+
+import clipEmbeddings
+import inferSyncNet
+import trainSyncNet
+from clipFiles import Clip, MediaError, format_list_line, read_list
+from DatasetLoader import DatasetLoader, get_frames, loadWAV
+from faceVoiceMatch import matching_accuracy, speakers_of
+from inferSyncNet import embed, match, offset, verify
+from SyncNetDist import SyncNet
+from syncOffset import find_offset
+
+T = 8
+NETWORK = {"model": "tinyModel", "nOut": 8, "maxFrames": T, "temporal_stride": 2, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def network() -> SyncNet:
+    torch.manual_seed(0)
+    return SyncNet(**NETWORK)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(network, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "x.model"
+    network.saveParameters(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("voices")
+    for k in range(4):
+        os.makedirs(folder / f"spk{k // 2}", exist_ok=True)
+        wavfile.write(folder / f"spk{k // 2}/{k}.wav", 16000, noise(0.5 + 0.1 * k, seed=k))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Eight clips of four people in VoxCeleb2's layout and their list; no sound track."""
+    folder = tmp_path_factory.mktemp("clips")
+    lines = []
+    for k in range(8):
+        name = f"id{k // 2}/video/{k}"
+        clip = Clip(str(folder / f"mp4/{name}.mp4"), str(folder / f"wav/{name}.wav"), 0, 30)
+        make_clip(clip.video, 30, first=977 * k)
+        make_wav(clip.audio, 30 * 640 + 100, first=3001 * k)
+        lines.append(format_list_line(clip) + "\n")
+    (folder / "list.txt").write_text("".join(lines))
+    return folder
+
+
+def run(capsys, *args) -> tuple[int, str, list[str]]:
+    """The command in this process: exit status, output, and the lines of its errors."""
+    status = inferSyncNet.main([str(arg) for arg in args])
+    said = capsys.readouterr()
+    lines = [line.rpartition("\r")[2] for line in said.err.split("\n")]  # what follows a bar that was cleared
+    return status, said.out, [line for line in lines if line.strip()]
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+# ---------------------------------------------------------------- embed and verify
+
+
+@pytest.mark.parametrize("num_eval", [1, 3, 10])
+def test_verify_gives_the_score_of_eval(network, voices, tmp_path, num_eval):
+    paths = [str(voices / name) for name in ("spk0/0.wav", "spk0/1.wav", "spk1/3.wav")]
+    pairs = list(itertools.combinations(paths, 2))
+    (tmp_path / "trials.txt").write_text("".join(f"1 {a} {b}\n" for a, b in pairs))
+    expected, _ = network.evaluateFromListSave(str(tmp_path / "trials.txt"), num_eval=num_eval)
+    for (a, b), score in zip(pairs, expected, strict=True):
+        for batch in (1, 100):
+            assert verify(network, a, b, num_eval, batch) == pytest.approx(score, abs=1e-6)
+
+
+def test_embeddings(network, voices):
+    paths = [str(path) for path in sorted(voices.rglob("*.wav"))]
+    files, vectors = embed(network, paths)
+    assert files == paths and vectors.shape == (4, 8) and vectors.dtype == torch.float32
+    assert vectors.norm(dim=1) == pytest.approx(np.ones(4), abs=1e-6)
+    crops = embed(network, paths, per_crop=True, batch=3)[1]
+    mean = crops.mean(1)
+    assert torch.allclose(vectors, mean / mean.norm(dim=1, keepdim=True), atol=1e-6)
+    with torch.inference_mode():  # the definition, one file at a time
+        for path, found in zip(paths, crops, strict=True):
+            identity = network.__S__.forward_aud(loadWAV(path, 4 * T, evalmode=True))[1].mean(2)
+            assert torch.allclose(found, identity / identity.norm(dim=1, keepdim=True), atol=1e-6)
+
+
+def test_other_formats_are_decoded_in_memory(network, voices, tmp_path):
+    rate, samples = wavfile.read(voices / "spk1/3.wav")
+    original = embed(network, [str(voices / "spk1/3.wav")])[1]
+    high = resample_poly(samples.astype(float), 441, 160).round().astype(np.int16)
+    wavfile.write(tmp_path / "stereo.wav", 44100, np.stack([high, high], 1))
+    wavfile.write(tmp_path / "float.wav", rate, samples.astype(np.float32) / 32768)
+    make_sound(str(tmp_path / "a.m4a"), samples)
+    make_clip(str(tmp_path / "b.mp4"), 20, sound=samples)
+    before = files_in(tmp_path)
+    for name, least in (("stereo.wav", 0.999), ("float.wav", 0.99999), ("a.m4a", 0.98), ("b.mp4", 0.98)):
+        assert float(embed(network, [str(tmp_path / name)])[1] @ original.T) > least, name
+    assert files_in(tmp_path) == before
+
+
+def test_face_embeddings(network, clips, tmp_path):
+    paths = [clip.video for clip in read_list(str(clips / "list.txt"))[:2]]
+    crops = embed(network, paths, face=True, num_eval=3, per_crop=True)[1]
+    with torch.inference_mode():
+        for path, found in zip(paths, crops, strict=True):
+            for start, vector in zip((0, 11, 22), found, strict=True):  # 30 frames, crops of 8
+                identity = network.__S__.forward_vid(get_frames(path, T, start))[1].mean(2)[0]
+                assert torch.allclose(vector, identity / identity.norm(), atol=1e-5)
+    one_by_one = embed(network, paths, face=True, num_eval=3, batch=1)[1]
+    assert torch.allclose(one_by_one, embed(network, paths, face=True, num_eval=3)[1], atol=1e-5)
+    few = embed(network, paths, face=True, num_eval=1, per_crop=True)[1]  # decoded crop by crop
+    assert torch.allclose(few[:, 0], crops[:, 0], atol=1e-5)
+
+    make_clip(str(tmp_path / "small.mp4"), 20, size=160)
+    with pytest.raises(MediaError, match="160x160"):
+        embed(network, [str(tmp_path / "small.mp4")], face=True)
+    assert embed(network, [str(tmp_path / "small.mp4")], face=True, allow_resize=True)[1].shape == (1, 8)
+
+
+def test_embed_command(network, checkpoint, voices, clips, tmp_path, capsys):
+    common = ("--initial_model", checkpoint, "--device", "cpu")  # the rest is in the checkpoint
+    paths = [str(path) for path in sorted(voices.rglob("*.wav"))]
+    expected = embed(network, paths)[1].numpy()
+    assert run(capsys, "embed", *common, voices, "--output", tmp_path / "v.npz")[0] == 0
+    with np.load(tmp_path / "v.npz") as found:
+        assert found["files"].tolist() == paths and np.allclose(found["vectors"], expected, atol=1e-5)
+    assert run(capsys, "embed", *common, voices, "--output", tmp_path / "v")[0] == 0
+    assert np.allclose(np.load(tmp_path / "v/spk1/2.npy"), expected[2], atol=1e-5)
+
+    (tmp_path / "paths.txt").write_text(f"{paths[3]}\n{paths[0]}\r\n{paths[3]}\n")
+    status = run(
+        capsys, "embed", *common, tmp_path / "paths.txt", "--output", tmp_path / "w.npz", "--per_crop"
+    )[0]
+    with np.load(tmp_path / "w.npz") as found:
+        assert status == 0 and found["files"].tolist() == [paths[3], paths[0]]
+        assert found["vectors"].shape == (2, 10, 8)
+
+    listed = read_list(str(clips / "list.txt"))
+    for flag, kind in (((), "audio"), (("--face", "--num_eval", 2), "video")):
+        flags = (*flag, "--output", tmp_path / "l.npz")
+        assert run(capsys, "embed", *common, clips / "list.txt", *flags)[0] == 0
+        with np.load(tmp_path / "l.npz") as found:
+            assert found["files"].tolist() == [getattr(clip, kind) for clip in listed]
+
+
+def test_a_bad_file_is_left_out_and_told(checkpoint, voices, tmp_path, capsys):
+    wavfile.write(tmp_path / "silent.wav", 16000, np.zeros(9000, np.int16))
+    flags = ("--initial_model", checkpoint, "--device", "cpu", "--output", tmp_path / "v.npz")
+    status, out, errors = run(capsys, "embed", tmp_path / "silent.wav", voices, *flags)
+    assert status == 1 and len(errors) == 1 and "silent.wav: silent" in errors[0] and "4 files" in out
+    with np.load(tmp_path / "v.npz") as found:
+        assert len(found["files"]) == len(found["vectors"]) == 4
+
+
+def test_verify_command_and_thresholds(checkpoint, voices, tmp_path, capsys):
+    pair = ("--initial_model", checkpoint, "--device", "cpu", voices / "spk0/0.wav", voices / "spk0/1.wav")
+    score = float(run(capsys, "verify", *pair)[1].split()[1])
+    assert "same speaker" in run(capsys, "verify", *pair, "--threshold", score - 0.01)[1]
+    assert "different speakers" in run(capsys, "verify", *pair, "--threshold", score + 0.01)[1]
+
+    (tmp_path / "trials.txt").write_text(
+        "1 spk0/0.wav spk0/1.wav\n0 spk0/0.wav spk1/3.wav\n0 spk0/1.wav spk1/2.wav\n"
+    )
+    flags = ["--model", "tinyModel", "--nOut", 8, "--maxFrames", T, "--temporal_stride", 2, "--device", "cpu"]
+    flags += ["--test_list", tmp_path / "trials.txt", "--test_path", voices, "--save_path", tmp_path / "exp"]
+    flags += ["--eval", "--initial_model", checkpoint]
+    assert trainSyncNet.main([str(flag) for flag in flags]) == 0
+    capsys.readouterr()
+    report = tmp_path / "exp/result/eval.json"
+    threshold = json.loads(report.read_text())["figures"]["raw"]["eer_threshold"]
+    status, out, _ = run(capsys, "verify", *pair, "--threshold", report)
+    verdict = "same speaker" if score >= threshold else "different speakers"
+    assert status == 0 and out.splitlines()[1] == f"{verdict} (threshold {threshold:.6f})"
+    status, _, errors = run(capsys, "verify", *pair, "--threshold", report, "--num_eval", 3)
+    assert status == 1 and "its threshold does not fit" in errors[0]
+    status, _, errors = run(capsys, "verify", *pair, "--threshold", "high")
+    assert status == 1 and "neither a number nor an eval.json" in errors[0]
+
+
+# ---------------------------------------------------------------- offset
+
+
+class Clock(nn.Module):
+    """Content embeddings that tell which frame it is, read from the numbers that clipMaker puts into clips."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.randn(200, 64, generator=torch.Generator().manual_seed(0))
+
+    def content(self, numbers: list[int]) -> torch.Tensor:
+        return self.table[torch.tensor(numbers[:-4])].T[None]
+
+    def forward_vid(self, video: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return self.content(
+            [frame_number(picture.permute(1, 2, 0).numpy()) for picture in video[0].unbind(1)]
+        ), None
+
+    def forward_aud(self, audio: torch.Tensor) -> tuple[torch.Tensor, None]:
+        starts = audio[0, :-240:640].numpy().astype(int) + RAMP // 2
+        return self.content((starts // 640).tolist()), None
+
+
+@pytest.fixture(scope="module")
+def clock() -> SyncNet:
+    network = SyncNet(**NETWORK | {"temporal_stride": 1})
+    network.__S__ = Clock()
+    return network
+
+
+@pytest.mark.parametrize("late", [-8, -3, 0, 1, 8])
+@pytest.mark.parametrize("block", [7, 250])
+def test_offset_is_what_the_loader_needs(clock, tmp_path, monkeypatch, late, block):
+    monkeypatch.setattr(clipEmbeddings, "BLOCK", block)
+    video, wav = str(tmp_path / "a.mp4"), str(tmp_path / "a.wav")
+    make_clip(video, 50, first=20)
+    make_wav(wav, 50 * 640, first=(20 + late) * 640)
+    found = offset(clock, video, wav)
+    assert found.confidence > 0.5 and found.milliseconds == 40 * found.frames
+    # With this offset in a list line, the loader's pictures and sounds show the same numbers.
+    (tmp_path / "list.txt").write_text(format_list_line(Clip(video, wav, found.frames, 50)))
+    pictures, sounds = next(iter(DatasetLoader(str(tmp_path / "list.txt"), 1, 1, T, 1)))
+    shown = [frame_number(picture.permute(1, 2, 0).numpy()) for picture in pictures[0].unbind(1)]
+    heard = (sounds[0, :-240:640].numpy().astype(int) + RAMP // 2) // 640
+    assert shown == heard.tolist()
+
+
+def test_offset_of_short_overlaps():
+    draws = torch.nn.functional.normalize(torch.randn(60, 32, generator=torch.Generator().manual_seed(1)))
+    for true in (-15, -1, 0, 4, 15):
+        first = max(0, true - 1), max(0, 1 - true)  # the picture is so much later
+        found = find_offset(draws[first[1] : 40 + first[1]], draws[first[0] : 40 + first[0]])
+        assert found.frames == true and found.similarity.max() == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ValueError, match=r"29 frames of picture and sound, --max_offset 15 needs 30"):
+        find_offset(draws[:25], draws)
+
+
+def test_offset_needs_stride_one(network, clips):
+    clip = read_list(str(clips / "list.txt"))[0]
+    with pytest.raises(ValueError, match="temporal_stride 1"):
+        offset(network, clip.video, clip.audio, max_offset=5)
+
+
+def test_offset_command(clock, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inferSyncNet, "load_network", lambda *_, **__: clock)
+    expected = {}
+    for k, late in enumerate((-5, 0, 4)):
+        make_clip(str(tmp_path / f"mp4/{k}.mp4"), 40, first=30)
+        make_wav(str(tmp_path / f"wav/{k}.wav"), 40 * 640, first=(30 + late) * 640)
+        expected[str(tmp_path / f"mp4/{k}.mp4")] = late + 1
+    make_clip(str(tmp_path / "mp4/3.mp4"), 40)  # has no wav
+    flags = ("--initial_model", checkpoint, "--wav", tmp_path / "wav", "--plot", tmp_path / "p.png")
+    flags += ("--csv", tmp_path / "t.csv", "--write_list", tmp_path / "new.txt")
+    status, out, errors = run(capsys, "offset", tmp_path / "mp4", *flags)
+    assert status == 1 and len(errors) == 1 and "3.wav: no such file" in errors[0]
+    assert {clip.video: clip.offset for clip in read_list(str(tmp_path / "new.txt"))} == expected
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    with open(tmp_path / "t.csv", newline="") as file:
+        rows = {row["clip"]: row for row in csv.DictReader(file)}
+    assert {name: int(row["offset"]) for name, row in rows.items()} == expected
+    assert all(int(row["milliseconds"]) == 40 * int(row["offset"]) for row in rows.values())
+
+    wrong = [
+        Clip(c.video, c.audio, c.offset + (c.offset > 0), c.frames)
+        for c in read_list(str(tmp_path / "new.txt"))
+    ]
+    (tmp_path / "old.txt").write_text("".join(format_list_line(clip) + "\n" for clip in wrong))
+    flags = ("--initial_model", checkpoint, "--write_list", tmp_path / "checked.txt")
+    status, out, errors = run(capsys, "offset", tmp_path / "old.txt", *flags)
+    assert status == 0 and "of 3 clips, 1 are as listed, 3 within a frame" in out
+    assert (tmp_path / "checked.txt").read_text() == (tmp_path / "new.txt").read_text()
+    run(capsys, "offset", tmp_path / "old.txt", *flags, "--min_confidence", 2)
+    assert (tmp_path / "checked.txt").read_text() == ""
+
+    one = (tmp_path / "mp4/2.mp4", "--wav", tmp_path / "wav/2.wav", "--initial_model", checkpoint)
+    status, out, _ = run(capsys, "offset", *one, "--plot", tmp_path / "one.png")
+    assert status == 0 and "offset 5 frames (200 ms)" in out and "5 frames later than the sound" in out
+
+
+# ---------------------------------------------------------------- match
+
+
+@pytest.mark.parametrize("ways", [2, 3, 5])
+def test_matching_accuracy_is_the_mean_over_all_draws(ways):
+    draws = np.random.default_rng(0)
+    speakers = ["a", "a", "b", "c", "d", "d", "e"]
+    similarity = draws.standard_normal((7, 7)) + 0.7 * np.eye(7)
+    won = []
+    for row in range(7):
+        others = [n for n in range(7) if speakers[n] != speakers[row]]
+        sets = list(itertools.combinations(others, ways - 1))
+        won.append(np.mean([all(similarity[row, n] < similarity[row, row] for n in wrong) for wrong in sets]))
+    found = matching_accuracy(similarity, speakers, ways)
+    assert found.accuracy == pytest.approx(100 * np.mean(won), abs=1e-6)
+    assert found.low < found.accuracy < found.high
+
+
+def test_matching_accuracy_at_its_ends():
+    people = [str(n) for n in range(300)]
+    assert matching_accuracy(np.eye(300), people, 10).accuracy == pytest.approx(100)
+    assert (
+        matching_accuracy(np.zeros((300, 300)), people, 2).accuracy == 0
+    )  # what cannot be told is not found
+    chance = matching_accuracy(np.random.default_rng(0).standard_normal((300, 300)), people, 10)
+    assert abs(chance.accuracy - 10) < 3 and 2 < chance.high - chance.low < 10
+    with pytest.raises(ValueError, match="11-way matching: .* for 10 at most"):
+        matching_accuracy(np.eye(10), people[:10], 11)
+
+
+def test_speakers():
+    assert len(set(speakers_of(["x/id1/a/1.mp4", "x/id1/b/2.mp4", "x/id2/a/1.mp4"]))) == 2
+    assert speakers_of(["x/1.mp4", "x/2.mp4"]) == ["x/1.mp4", "x/2.mp4"]
+
+
+class Familiar(nn.Module):
+    """Identity embeddings that tell the person of a clip of the fixture, in face and voice alike."""
+
+    def forward_vid(self, video: torch.Tensor) -> tuple[None, torch.Tensor]:
+        people = [frame_number(clip[:, 0].permute(1, 2, 0).numpy()) // 977 // 2 for clip in video]
+        return None, torch.eye(8)[torch.tensor(people)][..., None]
+
+    def forward_aud(self, audio: torch.Tensor) -> tuple[None, torch.Tensor]:
+        people = ((audio[:, 0].long() + RAMP // 2) // 3001 // 2).clamp(max=7)
+        return None, torch.eye(8)[people][..., None]
+
+
+def test_match(clips, checkpoint, capsys, monkeypatch):
+    network = SyncNet(**NETWORK)
+    network.__S__ = Familiar()
+    listed = read_list(str(clips / "list.txt"))
+    there, back, speakers = match(network, listed, ways=(2, 4), num_eval=1)
+    assert [m.accuracy for m in there + back] == pytest.approx([100] * 4) and len(set(speakers)) == 4
+    swapped = [Clip(a.video, b.audio, 0, 30) for a, b in zip(listed, listed[2:] + listed[:2], strict=True)]
+    assert match(network, swapped, ways=(4,), num_eval=1)[0][0].accuracy == 0
+
+    monkeypatch.setattr(inferSyncNet, "load_network", lambda *_, **__: network)
+    flags = ("--initial_model", checkpoint, "--ways", 2, 3, "--num_eval", 1)
+    status, out, _ = run(capsys, "match", clips / "list.txt", *flags)
+    assert status == 0 and "8 clips of 4 speakers" in out
+    assert [line.split()[:3] for line in out.splitlines()[-2:]] == [
+        ["2", "50.00", "100.00"],
+        ["3", "33.33", "100.00"],
+    ]
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    wavfile.write(folder / "silent.wav", 16000, np.zeros(32000, np.int16))
+    make_wav(str(folder / "short.wav"), T * 640)
+    make_wav(str(folder / "good.wav"), 40 * 640)
+    make_clip(str(folder / "small.mp4"), 40, size=160)
+    make_clip(str(folder / "mute.mp4"), 40)
+    make_clip(str(folder / "fast.mp4"), 40, fps=30)
+    make_clip(str(folder / "brief.mp4"), 12)
+    make_txt(str(folder / "clip.txt"))
+    (folder / "broken.mp4").write_bytes(b"nothing")
+    (folder / "broken.m4a").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("verify {bad}/silent.wav {bad}/good.wav", "silent.wav: silent, all 32000 samples are the same"),
+        ("verify {bad}/good.wav {bad}/short.wav", "short.wav: Audio clip is too short: 5120 samples"),
+        ("verify {bad}/none.wav {bad}/good.wav", "none.wav: no such file"),
+        ("verify {bad}/good.wav {bad}/broken.m4a", "broken.m4a: cannot be opened"),
+        ("verify {bad}/good.wav {bad}/good.wav --nOut 16", "weights of the network do not fit"),
+        ("verify {bad}/good.wav {bad}/good.wav --model models.None", "has no SyncNetModel"),
+        ("verify {bad}/good.wav {bad}/good.wav --initial_model {bad}/none", "none: no such"),
+        ("verify {bad}/good.wav {bad}/good.wav --initial_model {bad}/good.wav", "good.wav: not loaded"),
+        ("offset {bad}/small.mp4 --wav {bad}/good.wav", "small.mp4: frames are 160x160, expected a 224x224"),
+        ("offset {bad}/mute.mp4", "mute.mp4: no sound track (--wav gives a clip its sound)"),
+        ("offset {bad}/mute.mp4 --wav {bad}/silent.wav", "silent.wav: silent"),
+        ("offset {bad}/fast.mp4 --wav {bad}/good.wav", "fast.mp4: 30 frames a second, the network knows 25"),
+        ("offset {bad}/brief.mp4 --wav {bad}/good.wav", "brief.mp4: 12 frames of picture and sound"),
+        ("offset {bad}/broken.mp4 --wav {bad}/good.wav", "broken.mp4: cannot be opened as a video"),
+        ("offset {bad}/mute.mp4 --write_list x.txt", "--write_list: a list names a wav for every clip"),
+        (
+            "offset {bad}/mute.mp4 {bad}/fast.mp4 --wav {bad}/good.wav",
+            "2 clips need a folder with their wavs",
+        ),
+        ("embed {bad}/small.mp4 --face --output {bad}/x.npz", "small.mp4: frames are 160x160"),
+        ("embed {bad}/silent.wav --output {bad}/x.npz", "silent.wav: silent"),
+        ("embed {bad}/nothing --output {bad}/x.npz", "nothing: no such file, folder or list"),
+        ("embed {bad}/clip.txt --output {bad}/x.npz", "clip.txt, line 1: found 2 fields, expected 4"),
+        ("match {bad}/nothing", "nothing: no such file, folder or list"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(bad, checkpoint, capsys, arguments, message):
+    given = [argument.format(bad=bad) for argument in arguments.split()]
+    if "--initial_model" not in given:
+        given += ["--initial_model", str(checkpoint)]
+    status, out, errors = run(capsys, *given, "--device", "cpu")
+    assert status == 1 and out == "" and len(errors) == 1 and message in errors[0], errors
+    assert not (bad / "x.npz").exists()
+
+
+@pytest.mark.parametrize("command", ["embed", "verify", "offset", "match"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        inferSyncNet.main([command, "--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and "--device" in said and "--initial_model" in said

@@ -1,0 +1,302 @@
+"""The options beside the default: crop, weights of zero, disentanglement, distance; in training and after it."""
+
+import csv
+import math
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clipMaker import make_clip, make_wav
+
+import trainSyncNet
+from checkpoints import CheckpointError, read_checkpoint, trained_with
+from clipFiles import Clip, format_list_line
+from faceCrop import crop_mouth
+from losses import content_confusion, identity_confusion
+from models.SyncNetModelFBank import SyncNetModel
+from SyncNetDist import PARTS, SyncNet
+
+T = 8
+TINY = {"model": "tinyModel", "nOut": 8, "maxFrames": T, "device": "cpu", "learning_rate": 0.01}
+
+
+def batch(clips: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    draws = torch.Generator().manual_seed(1)
+    frames = torch.randint(0, 256, (clips, T, 224, 224, 3), generator=draws, dtype=torch.uint8)
+    return frames.permute(0, 4, 1, 2, 3), 1000 * torch.randn(clips, T * 640 + 240, generator=draws)
+
+
+class Batches:
+    """The same batch twice, as a loader."""
+
+    batch_size, nFiles = 3, 6
+
+    def __iter__(self):
+        return iter([batch(), batch()])
+
+
+# --- the mouth's box
+
+
+def hand_made_frames() -> np.ndarray:
+    """(2, 3, 224, 224, 3): grey frames whose box, and nothing else, has one colour a clip, frame and channel."""
+    frames = np.full((2, 3, 224, 224, 3), 99, np.uint8)
+    for clip in range(2):
+        for time in range(3):
+            frames[clip, time, 78:190, 56:168] = np.array([0, 10, 20]) + 100 * clip + 30 * time
+    return frames
+
+
+@pytest.mark.parametrize("layout", ["frames", "planes", "float"])
+def test_the_box_of_a_hand_made_frame(layout):
+    frames = hand_made_frames()
+    video = torch.from_numpy(frames).permute(0, 4, 1, 2, 3)
+    video = {"frames": video, "planes": video.contiguous(), "float": video.float()}[layout]
+    found = crop_mouth(video)
+    assert found.shape == video.shape and found.dtype == torch.float32
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    colours = torch.from_numpy(frames[:, :, 100, 100]).float().permute(0, 2, 1)
+    assert torch.equal(found, colours[..., None, None].expand_as(found))
+
+
+def test_a_pixel_of_the_box_grows_to_two_by_two():
+    frame = np.zeros((1, 1, 224, 224, 3), np.uint8)
+    frame[0, 0, 78 + 10, 56 + 20] = 160
+    video = torch.from_numpy(frame).permute(0, 4, 1, 2, 3)
+    spread = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    expected = torch.zeros(224, 224)
+    expected[19:23, 39:43] = 160 * spread[:, None] * spread
+    torch.testing.assert_close(crop_mouth(video)[0, 1, 0], expected)
+    assert crop_mouth(video, torch.bfloat16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_network_sees_the_mouth_alone(precision):
+    torch.manual_seed(0)
+    network = SyncNetModel(nOut=8).eval()
+    video = batch(1)[0][:, :, :5]
+    inside, outside = video.clone(), video.clone()
+    inside[..., 78:190, 56:168] = 0
+    outside[..., :78, :] = 0
+    outside[..., :56] = 0
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        face = network.forward_vid(video)[0]
+        network.crop = "mouth"
+        mouth = network.forward_vid(video)[0]
+        assert torch.equal(network.forward_vid(outside)[0], mouth)
+        assert not torch.equal(network.forward_vid(inside)[0], mouth)
+    assert not torch.equal(face, mouth)
+
+
+def test_a_checkpoint_is_bound_to_its_crop(tmp_path):
+    path = str(tmp_path / "x.model")
+    mouth = SyncNet(**TINY, crop="mouth")
+    mouth.saveParameters(path)
+    assert trained_with(read_checkpoint(path))["crop"] == "mouth"
+    assert all(type(tensor) is torch.Tensor for tensor in torch.load(path, weights_only=True).values())
+    SyncNet(**TINY, crop="mouth").loadParameters(path, strict=True)
+    face = SyncNet(**TINY)
+    before = {name: tensor.clone() for name, tensor in face.state_dict().items()}
+    with pytest.raises(
+        CheckpointError, match="trained with --crop mouth, this is --crop face; use --crop mouth"
+    ):
+        face.loadParameters(path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in face.state_dict().items())
+    # A state dict that does not say, as those of the original, is taken as it is.
+    torch.save(dict(mouth.state_dict()), path)
+    face.loadParameters(path, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop": "nose"}, "crop 'nose', expected one of face, mouth"),
+        ({"distance": "manhattan"}, "distance 'manhattan', expected one of cosine, euclidean"),
+    ],
+)
+def test_unknown_choices(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SyncNet(**TINY, **settings)
+
+
+# --- weights of the losses
+
+HEADS = {"content": ("netfcaud", "netfclip"), "identity": ("netfcspk", "netfcface")}
+
+
+@pytest.mark.parametrize("off", ["content", "identity"])
+def test_a_part_of_weight_zero_is_not_computed_nor_changed(off):
+    torch.manual_seed(0)
+    network = SyncNet(nOut=8, maxFrames=T, temporal_stride=2, device="cpu", learning_rate=0.01)
+    calls = []
+    for name, module in network.__S__.named_children():
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for parameter in network.parameters():  # as after training with both
+        network.__optimizer__.state[parameter]["momentum_buffer"] = torch.ones_like(parameter)
+    weights = {"alpC": float(off != "content"), "alpI": float(off != "identity")}
+    network.train()
+    total, row = network(*batch(2), **weights)
+    total.backward()
+    network.__optimizer__.step()
+
+    on = "identity" if off == "content" else "content"
+    assert not set(calls) & set(HEADS[off]) and set(calls) >= set(HEADS[on])
+    figures = dict(zip(PARTS, row.tolist(), strict=True))
+    assert math.isnan(figures[f"{off}_loss"]) and math.isnan(figures[f"{off}_top1"])
+    assert figures["loss"] == figures[f"{on}_loss"]
+    scales = {"content": ("__L__.wC", "__L__.bC"), "identity": ("__L__.wI", "__L__.bI")}
+    for name, tensor in network.state_dict().items():
+        part = name.split(".")[1]
+        if part in HEADS[off] or name in scales[off]:
+            assert torch.equal(tensor, before[name]), name
+        elif name.endswith("weight"):
+            assert not torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_the_parts_add_up(distance, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(random, "randint", lambda *_: 2)
+    network = SyncNet(**TINY, distance=distance)
+    content_aud, identity_aud, content_vid, identity_vid = network.embeddings(*batch())
+    scale = network.__L__
+    confusions = {
+        "identity": content_confusion(identity_vid, identity_aud, scale.wC, scale.bC, distance).item(),
+        "content": identity_confusion(
+            content_vid[:, :, 2], content_aud.mean(2), scale.wI, scale.bI, distance
+        ).item(),
+    }
+    for alpC, alpI, kinds in ((2, 3, ("content", "identity")), (2, 0, ("content",)), (0, 3, ("identity",))):
+        figures = dict(zip(PARTS, network(*batch(), alpC, alpI, 0.5)[1].tolist(), strict=True))
+        confusion = sum(confusions[kind] for kind in kinds)
+        assert figures["confusion_loss"] == pytest.approx(confusion, rel=1e-5)
+        parts = (alpC and alpC * figures["content_loss"]) + (alpI and alpI * figures["identity_loss"])
+        assert figures["loss"] == pytest.approx(parts + 0.5 * confusion, rel=1e-5)
+    with pytest.raises(ValueError, match="weight 0"):
+        network(*batch(), 0, 0, 1)
+
+
+def test_what_was_not_computed_is_a_dash():
+    network = SyncNet(**TINY)
+    result = network.run_epoch(Batches(), alpI=0)
+    assert "identity -" in str(result) and "identity top-1 -" in str(result) and "nan" not in str(result)
+    assert math.isnan(result.identity_top1) and math.isfinite(result.content_top1)
+    assert "confusion" not in str(result)
+    disentangled = network.run_epoch(Batches(), evalmode=True, alpD=1.0)
+    assert disentangled.confusion_loss > math.log(3) + math.log(T - 4)  # three clips, T - 4 moments
+    assert f"confusion {disentangled.confusion_loss:.4f}" in str(disentangled)
+
+
+# --- the command
+
+
+@pytest.fixture(scope="module")
+def clip_list(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    lines = []
+    for k in range(4):
+        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 14)
+        make_clip(clip.video, 14, first=977 * k)
+        make_wav(clip.audio, 14 * 640, first=3001 * k)
+        lines.append(format_list_line(clip) + "\n")
+    (folder / "list.txt").write_text("".join(lines))
+    return folder / "list.txt"
+
+
+def run(capsys, clip_list: Path, save_path: Path, *more) -> tuple[int, str, str]:
+    flags = f"--maxFrames {T} --nBatchSize 2 --nOut 8 --model tinyModel --device cpu --lr 0.01".split()
+    lists = ("--train_list", clip_list, "--verify_list", clip_list, "--save_path", save_path)
+    status = trainSyncNet.main([str(x) for x in (*flags, *lists, *more)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+OPTIONS = {
+    "mouth": ("--crop", "mouth"),
+    "sync only": ("--alphaI", 0),
+    "identity only": ("--alphaC", 0),
+    "disentangled": ("--alphaD", 0.5),
+    "euclidean": ("--distance", "euclidean"),
+    "all": ("--crop", "mouth", "--alphaI", 0, "--alphaD", 0.5, "--distance", "euclidean"),
+}
+
+
+@pytest.fixture
+def one_thread():
+    """Sums in one order, for runs that are compared bit by bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_run_goes_on_and_is_the_same(name, clip_list, tmp_path, capsys):
+    """Two epochs in one go, and with a stop after the first step of the second, end alike."""
+    flags = (*OPTIONS[name], "--save_steps", 1)
+    assert run(capsys, clip_list, tmp_path / "whole", *flags, "--max_epoch", 2)[0] == 0
+
+    real, steps = SyncNet.forward, []
+
+    def killed(self, *args):
+        steps.append(1)
+        if len(steps) == 6:  # two steps of training, two of validation, one of training
+            raise OSError("killed")
+        return real(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SyncNet, "forward", killed)
+        assert run(capsys, clip_list, tmp_path / "halves", *flags, "--max_epoch", 2)[0] == 1
+    status, out, err = run(capsys, clip_list, tmp_path / "halves", *flags, "--max_epoch", 2)
+    assert status == 0 and "Going on in epoch 2 after step 1" in out, err
+
+    ends = [
+        torch.load(tmp_path / folder / "model/model000000002.model", weights_only=True)
+        for folder in ("whole", "halves")
+    ]
+    assert all(torch.equal(tensor, ends[1][key]) for key, tensor in ends[0].items())
+    logs = []
+    for folder in ("whole", "halves"):
+        with open(tmp_path / folder / "result/metrics.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        logs.append([{name: row[name] for name in row if re.match("train_|val_", name)} for row in rows])
+    assert logs[0] == logs[1]
+
+
+def test_the_log_of_a_sync_only_run(clip_list, tmp_path, capsys):
+    status, out, _ = run(capsys, clip_list, tmp_path, "--alphaI", 0, "--max_epoch", 1)
+    assert status == 0 and "nan" not in out
+    last = (tmp_path / "result/scores.txt").read_text().splitlines()[-1]
+    assert "TACC -," in last and "VACC -," in last
+    with open(tmp_path / "result/metrics.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    for split in ("train", "val"):
+        assert row[f"{split}_identity_loss"] == row[f"{split}_identity_top1"] == ""
+        assert row[f"{split}_loss"] == row[f"{split}_content_loss"] != ""
+    assert (tmp_path / "result/curves.png").stat().st_size > 0
+
+
+def test_options_bind_a_run_and_its_checkpoints(clip_list, tmp_path, capsys):
+    assert run(capsys, clip_list, tmp_path / "a", "--crop", "mouth", "--max_epoch", 1)[0] == 0
+    status, _, err = run(capsys, clip_list, tmp_path / "a", "--alphaD", 1, "--distance", "euclidean")
+    assert status == 1
+    for line in (
+        "crop: mouth then, face now",
+        "alphaD: 0.0 then, 1.0 now",
+        "distance: cosine then, euclidean now",
+    ):
+        assert line in err
+    model = tmp_path / "a/model/model000000001.model"
+    for more in (("--max_epoch", 1), ("--eval",)):
+        status, _, err = run(capsys, clip_list, tmp_path / "b", "--initial_model", model, *more)
+        assert status == 1 and "was trained with --crop mouth" in err.splitlines()[-1]
+
+
+def test_nothing_to_train():
+    with pytest.raises(SystemExit):
+        trainSyncNet.parse_args(["--alphaC", "0", "--alphaI", "0", "--alphaD", "1"])
