@@ -29,7 +29,7 @@ from progress import progress_bar
 from safeFiles import replace_file
 from SyncNetDist import PRECISIONS, SyncNet
 from syncOffset import Offset, offset, plot_offsets
-from trainSyncNet import at_least
+from trainFlags import at_least
 
 SOUNDS = (".wav", ".m4a", ".flac", ".mp3", ".ogg")
 VIDEOS = (".mp4",)
