@@ -1,0 +1,255 @@
+"""The flags of trainSyncNet.py, in groups: what each does, what a good value is, what goes wrong otherwise."""
+
+import argparse
+
+from faceCrop import CROPS
+from losses import DISTANCES
+from SyncNetDist import PRECISIONS
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train SyncNet on talking-face clips, or evaluate it on speaker verification trials.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,  # a misspelt flag is an error, not another flag
+    )
+    positive, fraction = at_least(int, 1), at_least(float, 0)
+
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--train_list",
+        default="data/dev.txt",
+        help="clips to train on, made by makeFileList.py: lines `mp4path wavpath offset frames`",
+    )
+    data.add_argument(
+        "--verify_list",
+        default="data/test.txt",
+        help="clips to validate on after every epoch, made the same way, of other people",
+    )
+    data.add_argument(
+        "--maxFrames",
+        type=positive,
+        default=30,
+        help="video frames (40 ms each) of a training or evaluation crop; the published model used 50. "
+        "Longer crops identify better and cost memory and time in proportion",
+    )
+    data.add_argument(
+        "--nBatchSize",
+        type=positive,
+        default=30,
+        help="clips a batch. Every voice of a batch is a wrong answer for every other face, so this changes "
+        "the identity loss, not only the speed; must be at least 2",
+    )
+    data.add_argument("--nTrainPerEpoch", type=positive, default=100000, help="training clips an epoch")
+    data.add_argument("--nTestPerEpoch", type=positive, default=10000, help="validation clips an epoch")
+    data.add_argument(
+        "--nDataLoaderThread",
+        type=positive,
+        default=4,
+        help="threads that decode clips; as many as cores, or fewer when the bar's `data wait` is near 0",
+    )
+    data.add_argument(
+        "--allow_resize",
+        action="store_true",
+        help="scale videos that are not 224x224 instead of refusing them",
+    )
+
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--model", default="models.SyncNetModelFBank", help="module in models/ that holds the network"
+    )
+    network.add_argument(
+        "--crop",
+        choices=CROPS,
+        default="face",
+        help="what the face stream sees: the whole face track, as the published model, or the mouth's part of it "
+        "scaled up, which shows the lips larger and less of who it is. A checkpoint is bound to its crop",
+    )
+    network.add_argument("--nOut", type=positive, default=1024, help="size of the embeddings")
+    network.add_argument(
+        "--temporal_stride",
+        type=positive,
+        default=1,
+        help="frames from one embedding to the next; 2 halves the cost, as in the published model",
+    )
+    network.add_argument(
+        "--initial_model",
+        default="",
+        help="checkpoint to start from, or to evaluate. In training, a checkpoint in --save_path wins over it",
+    )
+
+    training = parser.add_argument_group("training")
+    training.add_argument("--max_epoch", type=positive, default=500, help="last epoch")
+    training.add_argument(
+        "--lr",
+        type=fraction,
+        default=0.0001,
+        help="learning rate of SGD in the first epoch; 0.0001 is what the published model was trained with",
+    )
+    training.add_argument(
+        "--lr_decay", type=fraction, default=0.95, help="the learning rate is multiplied by this every epoch"
+    )
+    training.add_argument(
+        "--alphaC",
+        type=fraction,
+        default=1.0,
+        help="weight of the content (sync) loss in training; 0 trains identity only, and computes no content",
+    )
+    training.add_argument(
+        "--alphaI",
+        type=fraction,
+        default=1.0,
+        help="weight of the identity loss in training; 0 trains lip sync only, and computes no identity",
+    )
+    training.add_argument(
+        "--alphaD",
+        type=fraction,
+        default=0.0,
+        help="weight of the paper's disentanglement loss, which the 2020 baseline left out: content embeddings "
+        "must not tell who speaks, identity embeddings not when",
+    )
+    training.add_argument(
+        "--distance",
+        choices=DISTANCES,
+        default="cosine",
+        help="of the embeddings in the losses. cosine: with a learned scale and bias, as the published model. "
+        "euclidean: 1 / distance, as the paper. Evaluation and --eval score by cosine either way",
+    )
+    training.add_argument(
+        "--seed", type=at_least(int, 0), default=0, help="same seed, same lists, same machine: the same run"
+    )
+    training.add_argument(
+        "--save_path",
+        default="./data/exp01",
+        help="folder of the run: checkpoints in model/, scores.txt in result/; the same command goes on there",
+    )
+    training.add_argument(
+        "--save_steps",
+        type=at_least(int, 0),
+        default=1000,
+        help="steps between two saves of the exact state inside an epoch; at most so many are lost when the "
+        "process is killed. 0: only after each epoch",
+    )
+    training.add_argument(
+        "--keep", type=at_least(int, 0), default=0, help="checkpoints to keep, the newest; 0: all"
+    )
+    training.add_argument(
+        "--force_resume", action="store_true", help="go on in --save_path although settings have changed"
+    )
+    training.add_argument(
+        "--max_bad",
+        type=fraction,
+        default=0.01,
+        help="stop when more than this fraction of an epoch's clips cannot be read; up to it, they are noted "
+        "in result/bad_clips.txt and replaced by other clips",
+    )
+    training.add_argument(
+        "--decode_timeout",
+        type=at_least(float, 1),
+        default=60.0,
+        help="seconds after which a clip that is still being decoded counts as one that cannot be read",
+    )
+
+    training.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the columns of metrics.csv as TensorBoard scalars too, to result/tensorboard",
+    )
+
+    evaluation = parser.add_argument_group("evaluation")
+    evaluation.add_argument(
+        "--eval", action="store_true", help="evaluate on --test_list instead of training; prints the EER last"
+    )
+    evaluation.add_argument(
+        "--test_list",
+        default="voxceleb/test_list.txt",
+        help="trials: lines `label fileA fileB`, label 1 = same speaker; without labels, scores are all there is",
+    )
+    evaluation.add_argument(
+        "--test_path", default="voxceleb/voxceleb1", help="folder of the trials' wav files"
+    )
+    evaluation.add_argument(
+        "--num_eval",
+        type=positive,
+        default=10,
+        help="evenly spread crops of each utterance; a score is the mean over all their pairs",
+    )
+    evaluation.add_argument(
+        "--test_interval",
+        type=at_least(int, 0),
+        default=0,
+        help="in training, evaluate on --test_list after every so many epochs: EER and minDCF in metrics.csv, the "
+        "best epoch in result/best.json (--keep never removes its checkpoint). 0: never",
+    )
+    evaluation.add_argument(
+        "--score_norm",
+        choices=("none", "asnorm"),
+        default="none",
+        help="asnorm: adaptive symmetric normalisation with --cohort; the raw scores are reported as well",
+    )
+    evaluation.add_argument(
+        "--cohort",
+        default="",
+        help="utterances of speakers who are not in the trials, for --score_norm: a wav name a line, or a list of "
+        "clips made by makeFileList.py",
+    )
+    evaluation.add_argument(
+        "--cohort_path", default=None, help="folder of the cohort's wav names; by default --test_path"
+    )
+    evaluation.add_argument(
+        "--cohort_size", type=at_least(int, 0), default=0, help="utterances drawn from --cohort; 0: all"
+    )
+    evaluation.add_argument(
+        "--top_n",
+        type=at_least(int, 2),
+        default=300,
+        help="nearest cohort utterances that normalise a score; 200 to 400 of thousands is usual",
+    )
+    evaluation.add_argument(
+        "--save_embeddings", default="", metavar="NPZ", help="keep the embeddings of --eval in this file"
+    )
+    evaluation.add_argument(
+        "--load_embeddings",
+        default="",
+        metavar="NPZ",
+        help="use the embeddings that --save_embeddings kept, of the same weights, for the files that it has",
+    )
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--device", default=None, help="cpu, cuda, cuda:1 ...; by default a GPU if there is one"
+    )
+    machine.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="fp32: true float32. tf32: GPU matrix units with 10-bit mantissas. bf16: autocast, about half the "
+        "memory and up to twice the speed or more; losses and the audio front end stay float32",
+    )
+    machine.add_argument(
+        "--compile",
+        action="store_true",
+        help="run the network through torch.compile: a slow first step, then faster ones on most GPUs and nothing "
+        "gained on most CPUs; changes results by rounding. Needs a C++ compiler",
+    )
+    args = parser.parse_args(argv)
+    if args.nBatchSize < 2 and not args.eval:
+        parser.error("--nBatchSize must be at least 2: with one clip there is no other voice to tell apart")
+    if (args.score_norm == "asnorm") != bool(args.cohort):
+        parser.error("--score_norm asnorm needs a --cohort, and --cohort is for --score_norm asnorm")
+    if not (args.alphaC or args.alphaI):
+        parser.error("--alphaC and --alphaI are both 0: nothing is left to train")
+    return args
+
+
+def at_least(kind: type, least: float) -> type:
+    """An argparse type: a finite number not below `least`."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least}")
+        return value
+
+    number.__name__ = kind.__name__
+    return number
