@@ -13,10 +13,9 @@ from DatasetLoader import WINDOW_TAIL
 from safeFiles import replace_file
 from SyncNetDist import SyncNet
 
-LOADER_LEAD = (
-    1  # the loader takes the picture from frame start + offset - 1: what the network learnt as equal
-)
-MIN_MOMENTS = 10  # a shift is looked at when picture and sound overlap for so many embeddings
+# The loader takes the picture from frame start + offset - 1, which the network has learnt as in step.
+LOADER_LEAD = 1
+MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at every shift
 
 
 @dataclass(frozen=True)

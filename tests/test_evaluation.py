@@ -290,6 +290,19 @@ def test_tests_during_training(clip_list, voices, tmp_path, capsys):
     assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(found["eer"], abs=1e-3)
 
 
+def test_best_checkpoint_is_kept(clip_list, voices, tmp_path, monkeypatch):
+    eers = iter((20.0, 10.0, 30.0, 10.0))
+    monkeypatch.setattr(evaluation.TrialTest, "run", lambda _: {"eer": next(eers), "min_dcf_0.05": 0.5})
+    assert run(clip_list, voices, tmp_path, "--test_interval", 1, "--max_epoch", 4, "--keep", 1) == 0
+    assert strict(tmp_path / "result/best.json") == {
+        "epoch": 2, "checkpoint": "model/model000000002.model", "eer": 10.0, "min_dcf_0.05": 0.5
+    }  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "model000000002.model",
+        "model000000004.model",
+    ]
+
+
 def test_best_epoch_is_forgotten_when_it_is_trained_again(clip_list, voices, tmp_path):
     flags = ("--test_interval", 1, "--num_eval", 2)
     assert run(clip_list, voices, tmp_path, *flags, "--max_epoch", 1) == 0

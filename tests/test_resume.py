@@ -21,6 +21,7 @@ from SyncNetDist import SyncNet
 
 TESTS = Path(__file__).parent
 EPOCHS = 3
+KILLS, SPARE = 20, 8  # runs that are killed, and more for those that end before their time
 FLAGS = ["--maxFrames", 6, "--nBatchSize", 2, "--nOut", 8, "--model", "tinyModel", "--device", "cpu"]
 FLAGS += ["--nDataLoaderThread", 2, "--lr", 0.01]
 
@@ -80,26 +81,26 @@ def whole_run(clip_list, tmp_path_factory) -> tuple[Path, float]:
     statuses, times = runs(folder, commands)
     assert statuses == [0, 0], (folder / "0.log").read_text()
     assert same(final_weights(folder / "0"), final_weights(folder / "1"))
-    return folder / "0", times[1]
+    return folder / "0", min(times)
 
 
 def test_killed_at_random_moments(clip_list, whole_run, tmp_path):
     whole, seconds = whole_run
     draws = random.Random(1)
     commands = []
-    for i in range(20):
+    for i in range(KILLS + SPARE):
         command = flags(clip_list, tmp_path / str(i))
-        commands.append([command, draws.uniform(0.02, 0.98) * seconds, signal.SIGKILL])
+        commands.append([command, draws.uniform(0.02, 0.9) * seconds, signal.SIGKILL])
         commands.append([command, None, 0])
     statuses, _ = runs(tmp_path, commands)
-    assert statuses[1::2] == [0] * 20
-    assert statuses[::2].count(-signal.SIGKILL) >= 15  # the others had ended before
-    for i in range(20):
+    assert statuses[1::2] == [0] * (KILLS + SPARE)
+    assert statuses[::2].count(-signal.SIGKILL) >= KILLS  # the others had ended before
+    for i in range(KILLS + SPARE):
         assert same(final_weights(tmp_path / str(i)), final_weights(whole)), i
         assert result_lines(tmp_path / str(i)) == result_lines(whole)
         assert not list((tmp_path / str(i)).rglob("*.part"))
-    gone_on = sum("Going on in epoch" in (tmp_path / f"{i}.log").read_text() for i in range(20))
-    assert gone_on >= 10
+    logs = [(tmp_path / f"{i}.log").read_text() for i in range(KILLS + SPARE)]
+    assert sum("Going on in epoch" in log for log in logs) >= KILLS // 4  # the others had not saved yet
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
