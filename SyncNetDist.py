@@ -82,6 +82,11 @@ class EpochResult:
         )
 
 
+def batches_ahead(loader: Iterable) -> str:
+    """How many batches wait decoded, in words, for loaders that say."""
+    return f" batches ahead {loader.qsize()}/{loader.maxQueueSize}" if hasattr(loader, "qsize") else ""
+
+
 def shown(value: float, form: str, unit: str = "") -> str:
     """A figure in words: `-` where it was not computed."""
     return "-" if math.isnan(value) else f"{value:{form}}{unit}"
@@ -292,7 +297,7 @@ class SyncNet(nn.Module):
                     f"loss {mean[0]:.3f} content {shown(mean[1], '.3f')} identity {shown(mean[2], '.3f')} "
                     f"sync top-1 {shown(100 * mean[3], '.1f', '%')} "
                     f"identity top-1 {shown(100 * mean[4], '.1f', '%')} "
-                    f"data wait {100 * waited[0] / (time.perf_counter() - started):.0f}%",
+                    f"data wait {100 * waited[0] / (time.perf_counter() - started):.0f}%{batches_ahead(loader)}",
                     refresh=False,
                 )
             return rows

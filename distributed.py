@@ -9,7 +9,6 @@ no process group, and every function here gives back what it was given.
 import os
 import sys
 import threading
-import time
 
 import torch
 import torch.distributed as dist
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 
 LOOK_SECONDS = 0.5  # between two looks at whether another process has failed
 _failed_here = threading.Event()
+_finished = threading.Event()
+_watcher: threading.Thread | None = None
 
 
 def setup(device: str | None) -> str | None:
@@ -25,6 +26,7 @@ def setup(device: str | None) -> str | None:
     NCCL on GPUs, one a process; gloo on the CPU, and where processes have to share a GPU. Processes other
     than the first say nothing on stdout.
     """
+    global _watcher
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return device
     local, local_processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
@@ -33,7 +35,8 @@ def setup(device: str | None) -> str | None:
         device = f"cuda:{local % gpus}"
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if local_processes <= gpus else "gloo")
-    threading.Thread(target=_end_with_the_others, daemon=True).start()
+    _watcher = threading.Thread(target=_end_with_the_others, daemon=True)
+    _watcher.start()
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
     return device
@@ -44,7 +47,8 @@ def _end_with_the_others() -> None:
     store = dist.distributed_c10d._get_default_store()
     try:
         while not store.check(["failed"]):
-            time.sleep(LOOK_SECONDS)
+            if _finished.wait(LOOK_SECONDS):
+                return
     except Exception:  # the store is gone, and with it the run
         return
     if not _failed_here.is_set():
@@ -63,7 +67,11 @@ def first_to_fail() -> bool:
 
 
 def shutdown() -> None:
+    """Leave the other processes, at the end of a run that went well."""
     if dist.is_initialized():
+        dist.barrier()
+        _finished.set()
+        _watcher.join()  # it must not be inside the store when that goes
         dist.destroy_process_group()
 
 

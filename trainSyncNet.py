@@ -190,7 +190,6 @@ def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], 
 
     def stop_at(position: Position) -> None:
         save(position)
-        distributed.wait_for_all()
         raise Interrupted(stop[0] if stop else signal.SIGTERM)
 
     if position.epoch > args.max_epoch:
@@ -289,6 +288,7 @@ def main(argv: list[str] | None = None) -> int:
         run(args)
         distributed.shutdown()
     except Interrupted as interruption:
+        distributed.shutdown()
         print(f"Stopped by {interruption}; the state is saved. The same command goes on from here.")
         return 128 + interruption.number
     except KeyboardInterrupt:
