@@ -2,16 +2,12 @@
 
 import contextlib
 import importlib
-import itertools
 import math
 import os
 import random
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,8 +22,7 @@ from checkpoints import (
     save_checkpoint,
     trained_with,
 )
-from clipFiles import open_wav
-from DatasetLoader import HOP_LENGTH, WINDOW_TAIL, check_length, loadWAV
+from epochResult import PARTS, EpochResult, batches_ahead, shown
 from faceCrop import CROPS
 from losses import (
     DISTANCES,
@@ -36,60 +31,15 @@ from losses import (
     content_loss,
     identity_confusion,
     identity_loss,
-    unit,
 )
 from progress import progress_bar
-from verification import Trials, read_trials, score_trials
+from verification import Trials, embed_wavs, read_trials, score_trials
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-5
-FEATURES_PER_FRAME = 4  # audio feature frames a video frame
 STEPS_PER_LOOK = 10  # on a GPU the losses are fetched, and the bar moves, once in so many steps
-FILES_PER_BATCH = 4  # utterances embedded at once, num_eval crops each
-READERS = 2  # threads that read utterances ahead
 PRECISIONS = ("fp32", "tf32", "bf16")
 # Figures of a step; nan where a loss is not computed because its weight is 0.
-PARTS = ("loss", "content_loss", "identity_loss", "content_top1", "identity_top1", "confusion_loss")
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """Means over the steps of an epoch; top-1 accuracies in percent.
-
-    clips, seconds and data_wait (seconds for which batches were waited for) are of this start's part of
-    an epoch that was interrupted. What was not computed is nan.
-    """
-
-    loss: float
-    content_loss: float
-    identity_loss: float
-    content_top1: float
-    identity_top1: float
-    clips: int
-    seconds: float
-    data_wait: float
-    rows: list[list[float]] = field(repr=False, default_factory=list)  # PARTS of each step, accuracies 0..1
-    confusion_loss: float = math.nan
-
-    def __str__(self) -> str:
-        return (
-            f"loss {self.loss:.4f}  content {shown(self.content_loss, '.4f')}  "
-            f"identity {shown(self.identity_loss, '.4f')}  "
-            + ("" if math.isnan(self.confusion_loss) else f"confusion {self.confusion_loss:.4f}  ")
-            + f"sync top-1 {shown(self.content_top1, '.2f', '%')}  "
-            f"identity top-1 {shown(self.identity_top1, '.2f', '%')}  "
-            f"{self.clips / self.seconds:.1f} clips/s  data wait {100 * self.data_wait / self.seconds:.0f}%"
-        )
-
-
-def batches_ahead(loader: Iterable) -> str:
-    """How many batches wait decoded, in words, for loaders that say."""
-    return f" batches ahead {loader.qsize()}/{loader.maxQueueSize}" if hasattr(loader, "qsize") else ""
-
-
-def shown(value: float, form: str, unit: str = "") -> str:
-    """A figure in words: `-` where it was not computed."""
-    return "-" if math.isnan(value) else f"{value:{form}}{unit}"
 
 
 class SyncNet(nn.Module):
@@ -376,7 +326,6 @@ class SyncNet(nn.Module):
                 x.record_stream(compute)
             yield copies
 
-    @torch.inference_mode()
     def embed(self, files: list[str], num_eval: int = 10, print_interval: int = 100) -> Tensor:
         """One voice identity vector a wav: the mean of the unit vectors of num_eval evenly spread crops.
 
@@ -384,31 +333,7 @@ class SyncNet(nn.Module):
         between two updates of the bar. Returns (files, nOut) float32 on the CPU. Raises MediaError,
         before anything is computed where a header tells.
         """
-        crop = self.maxFrames * FEATURES_PER_FRAME * HOP_LENGTH + WINDOW_TAIL
-        for file in files:
-            check_length(file, len(open_wav(file)), crop)
-        self.eval()
-
-        def read(file: str) -> Tensor:
-            return loadWAV(file, self.maxFrames * FEATURES_PER_FRAME, evalmode=True, num_eval=num_eval)
-
-        # Several processes share out the batches that a single one has: the same sums, bit by bit.
-        batches = [files[i : i + FILES_PER_BATCH] for i in range(0, len(files), FILES_PER_BATCH)]
-        mine = range(distributed.rank(), len(batches), distributed.processes())
-        vectors = torch.zeros(len(files), self.nOut)
-        with progress_bar(
-            total=len(files), unit="file", desc="embed", miniters=print_interval, leave=False
-        ) as bar:
-            crops = read_ahead(read, [file for number in mine for file in batches[number]])
-            for number in mine:
-                batch = list(itertools.islice(crops, len(batches[number])))
-                with self.autocast():
-                    identity = self.__S__.forward_aud(torch.cat(batch).to(self.device))[1]
-                mean = unit(identity.float().mean(2)).unflatten(0, (len(batch), num_eval)).mean(1)
-                first = number * FILES_PER_BATCH
-                vectors[first : first + len(batch)] = mean.cpu()
-                bar.update(len(batch) * distributed.processes())
-        return distributed.total(vectors.to(self.device)).cpu()
+        return embed_wavs(self, files, num_eval, print_interval)
 
     def evaluateFromListSave(
         self, listfilename: str, print_interval: int = 100, test_path: str = "", num_eval: int = 10
@@ -484,15 +409,3 @@ def load_model(name: str) -> type[nn.Module]:
         raise ValueError(
             f"model {name!r} has no SyncNetModel ({error}); there is {', '.join(known)}"
         ) from None
-
-
-def read_ahead(read: Callable[[str], Tensor], files: list[str]) -> Iterator[Tensor]:
-    """read(file) for each file in order, a bounded number ahead in threads."""
-    with ThreadPoolExecutor(READERS) as pool:
-        ahead: deque = deque()
-        for file in files:
-            ahead.append(pool.submit(read, file))
-            if len(ahead) > 2 * FILES_PER_BATCH:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()

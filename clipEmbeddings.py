@@ -22,7 +22,8 @@ from convertAudio import decode_audio
 from DatasetLoader import WINDOW_TAIL, check_length
 from losses import unit
 from progress import progress_bar
-from SyncNetDist import SyncNet, read_ahead
+from SyncNetDist import SyncNet
+from verification import read_ahead
 
 FIELD = 5  # video frames that one embedding sees
 BLOCK = 250  # frames whose content is computed at once; bounds memory, and is not a choice of the caller

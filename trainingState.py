@@ -19,8 +19,9 @@ from torch import Tensor
 
 import distributed
 from checkpoints import CheckpointError, load_tensors
+from epochResult import PARTS
 from safeFiles import remove_leftovers, replace_file
-from SyncNetDist import PARTS, SyncNet
+from SyncNetDist import SyncNet
 
 VERSION = 1
 # Flags that may change between two starts of one run: they alter speed, place or length, not results.

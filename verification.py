@@ -1,13 +1,29 @@
-"""Speaker verification from one vector an utterance: trial lists and their scores."""
+"""Speaker verification from one vector an utterance: embeddings, trial lists and their scores."""
 
+import itertools
 import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clipFiles import MediaError
+import distributed
+from clipFiles import MediaError, open_wav
+from DatasetLoader import HOP_LENGTH, WINDOW_TAIL, check_length, loadWAV
+from losses import unit
+from progress import progress_bar
+
+if TYPE_CHECKING:
+    from SyncNetDist import SyncNet
+
+FEATURES_PER_FRAME = 4  # audio feature frames a video frame
+FILES_PER_BATCH = 4  # utterances embedded at once, num_eval crops each
+READERS = 2  # threads that read utterances ahead
 
 TRIALS_PER_BLOCK = 512  # scored at once: few enough to stay in the processor's cache
 
@@ -77,3 +93,45 @@ def score_trials(vectors: Tensor, trials: Trials) -> np.ndarray:
         for a, b in zip(first.split(TRIALS_PER_BLOCK), second.split(TRIALS_PER_BLOCK), strict=True)
     ]
     return torch.cat(blocks).numpy()
+
+
+@torch.inference_mode()
+def embed_wavs(network: "SyncNet", files: list[str], num_eval: int, print_interval: int) -> Tensor:
+    """One voice identity vector a wav; see SyncNet.embed."""
+    features = network.maxFrames * FEATURES_PER_FRAME
+    for file in files:
+        check_length(file, len(open_wav(file)), features * HOP_LENGTH + WINDOW_TAIL)
+    network.eval()
+
+    def read(file: str) -> Tensor:
+        return loadWAV(file, features, evalmode=True, num_eval=num_eval)
+
+    # Several processes share out the batches that a single one has: the same sums, bit by bit.
+    batches = [files[i : i + FILES_PER_BATCH] for i in range(0, len(files), FILES_PER_BATCH)]
+    mine = range(distributed.rank(), len(batches), distributed.processes())
+    vectors = torch.zeros(len(files), network.nOut)
+    with progress_bar(
+        total=len(files), unit="file", desc="embed", miniters=print_interval, leave=False
+    ) as bar:
+        crops = read_ahead(read, [file for number in mine for file in batches[number]])
+        for number in mine:
+            batch = list(itertools.islice(crops, len(batches[number])))
+            with network.autocast():
+                identity = network.__S__.forward_aud(torch.cat(batch).to(network.device))[1]
+            mean = unit(identity.float().mean(2)).unflatten(0, (len(batch), num_eval)).mean(1)
+            first = number * FILES_PER_BATCH
+            vectors[first : first + len(batch)] = mean.cpu()
+            bar.update(len(batch) * distributed.processes())
+    return distributed.total(vectors.to(network.device)).cpu()
+
+
+def read_ahead(read: Callable[[str], Tensor], files: list[str]) -> Iterator[Tensor]:
+    """read(file) for each file in order, a bounded number ahead in threads."""
+    with ThreadPoolExecutor(READERS) as pool:
+        ahead: deque = deque()
+        for file in files:
+            ahead.append(pool.submit(read, file))
+            if len(ahead) > 2 * FILES_PER_BATCH:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

@@ -8,15 +8,19 @@ shift(decoded, noise(2.4))                  # -> samples by which `decoded` is l
 make_wav("c.wav", 60 * 640)                 # 16 kHz mono int16
 sample_number(value)                        # -> 0..65520, from any single sample of it
 make_txt("c.txt", offset=-3)                # the Offset line as VoxCeleb2 writes it
+make_list(folder, 6, 20)                    # -> list.txt of six clips of 20 frames, made in the folder
 """
 
 import os
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 from scipy.io import wavfile
 from scipy.signal import correlate
+
+from clipFiles import Clip, format_list_line
 
 GRID = 4  # a picture is GRID x GRID squares, one bit of the frame number each, the first the lowest
 RAMP = 65521  # a wav counts up through nearly all int16 values, then starts again (after 4.1 s)
@@ -85,6 +89,18 @@ def make_txt(path: str, offset: int = 0) -> None:
     head = f"Identity  : \tid00001\nReference : \tmade\nOffset    : \t{offset}\nFV Conf   : \t20.0\t(1)\n"
     with open(path, "w", encoding="utf-8") as file:
         file.write(head + "ASD Conf  : \t5.0\n\nFRAME \tX \tY \tW \tH \n")
+
+
+def make_list(folder: Path, clips: int, frames: int) -> Path:
+    """Write clips that all differ, with wavs and offset 0, and the list of them. Returns the list's path."""
+    lines = []
+    for k in range(clips):
+        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, frames)
+        make_clip(clip.video, frames, first=977 * k)
+        make_wav(clip.audio, frames * 640, first=3001 * k)
+        lines.append(format_list_line(clip) + "\n")
+    (folder / "list.txt").write_text("".join(lines))
+    return folder / "list.txt"
 
 
 def frame_number(picture: np.ndarray) -> int:

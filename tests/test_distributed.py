@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clipMaker import make_clip, make_wav
+from clipMaker import make_list
 from scipy.io import wavfile
 
 import distributed
-from clipFiles import Clip, format_list_line
 
 TESTS = Path(__file__).parent
 FLAGS = ["--maxFrames", 6, "--nBatchSize", 6, "--nOut", 8, "--model", "plainModel", "--device", "cpu"]
@@ -53,15 +52,7 @@ def trials(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def clip_list(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    lines = []
-    for k in range(31):
-        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 12)
-        make_clip(clip.video, 12, first=977 * k)
-        make_wav(clip.audio, 12 * 640, first=3001 * k)
-        lines.append(format_list_line(clip) + "\n")
-    (folder / "list.txt").write_text("".join(lines))
-    return folder / "list.txt"
+    return make_list(tmp_path_factory.mktemp("clips"), 31, 12)
 
 
 def flags(clip_list: Path, save_path: Path) -> list:

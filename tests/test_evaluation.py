@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clipMaker import make_clip, make_wav
+from clipMaker import make_list
 from scipy.io import wavfile
 
 import evaluation
@@ -220,15 +220,7 @@ def test_kept_embeddings(network, voices, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def clip_list(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    lines = []
-    for k in range(6):
-        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 12)
-        make_clip(clip.video, 12, first=977 * k)
-        make_wav(clip.audio, 12 * 640, first=3001 * k)
-        lines.append(format_list_line(clip) + "\n")
-    (folder / "list.txt").write_text("".join(lines))
-    return folder / "list.txt"
+    return make_list(tmp_path_factory.mktemp("clips"), 6, 12)
 
 
 def run(clip_list: Path, voices: Path, save_path: Path, *more) -> int:

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clipMaker import make_clip, make_wav
+from clipMaker import make_list
 
 import trainSyncNet
 from checkpoints import CheckpointError, read_checkpoint, trained_with
-from clipFiles import Clip, format_list_line
+from epochResult import PARTS
 from faceCrop import crop_mouth
 from losses import content_confusion, identity_confusion
 from models.SyncNetModelFBank import SyncNetModel
-from SyncNetDist import PARTS, SyncNet
+from SyncNetDist import SyncNet
 
 T = 8
 TINY = {"model": "tinyModel", "nOut": 8, "maxFrames": T, "device": "cpu", "learning_rate": 0.01}
@@ -196,15 +196,7 @@ def test_what_was_not_computed_is_a_dash():
 
 @pytest.fixture(scope="module")
 def clip_list(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    lines = []
-    for k in range(4):
-        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 14)
-        make_clip(clip.video, 14, first=977 * k)
-        make_wav(clip.audio, 14 * 640, first=3001 * k)
-        lines.append(format_list_line(clip) + "\n")
-    (folder / "list.txt").write_text("".join(lines))
-    return folder / "list.txt"
+    return make_list(tmp_path_factory.mktemp("clips"), 4, 14)
 
 
 def run(capsys, clip_list: Path, save_path: Path, *more) -> tuple[int, str, str]:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from clipMaker import make_clip, make_wav
+from clipMaker import make_list
 
 import trainingState
 import trainSyncNet
 from checkpoints import CheckpointError, epoch_checkpoints
-from clipFiles import Clip, format_list_line
 from SyncNetDist import SyncNet
 
 TESTS = Path(__file__).parent
@@ -28,15 +27,7 @@ FLAGS += ["--nDataLoaderThread", 2, "--lr", 0.01]
 
 @pytest.fixture(scope="module")
 def clip_list(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
-    lines = []
-    for k in range(13):
-        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 12)
-        make_clip(clip.video, 12, first=977 * k)
-        make_wav(clip.audio, 12 * 640, first=3001 * k)
-        lines.append(format_list_line(clip) + "\n")
-    (folder / "list.txt").write_text("".join(lines))
-    return folder / "list.txt"
+    return make_list(tmp_path_factory.mktemp("clips"), 13, 12)
 
 
 def flags(clip_list: Path, save_path: Path, *more) -> list[str]:

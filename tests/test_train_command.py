@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clipMaker import make_clip, make_wav
+from clipMaker import make_list
 from scipy.io import wavfile
 
 import trainSyncNet
-from clipFiles import Clip, format_list_line
 
 REPOSITORY = Path(__file__).parent.parent
 T = 8
@@ -26,13 +25,7 @@ SMALL = (
 def corpus(tmp_path_factory) -> Path:
     """Six tiny clips in a list, four utterances in a trial list."""
     folder = tmp_path_factory.mktemp("corpus")
-    lines = []
-    for k in range(6):
-        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 20)
-        make_clip(clip.video, 20, first=977 * k)
-        make_wav(clip.audio, 20 * 640, first=3001 * k)
-        lines.append(format_list_line(clip) + "\n")
-    (folder / "list.txt").write_text("".join(lines))
+    make_list(folder, 6, 20)
     draws = np.random.RandomState(0)
     names = []
     for k in range(4):
