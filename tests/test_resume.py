@@ -81,7 +81,7 @@ def test_killed_at_random_moments(clip_list, whole_run, tmp_path):
     commands = []
     for i in range(KILLS + SPARE):
         command = flags(clip_list, tmp_path / str(i))
-        commands.append([command, draws.uniform(0.02, 0.9) * seconds, signal.SIGKILL])
+        commands.append([command, draws.uniform(0.02, 0.87) * seconds, signal.SIGKILL])
         commands.append([command, None, 0])
     statuses, _ = runs(tmp_path, commands)
     assert statuses[1::2] == [0] * (KILLS + SPARE)
