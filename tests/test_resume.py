@@ -230,21 +230,21 @@ def test_states_that_do_not_fit(short_run, change, message):
 
 def test_a_few_broken_clips_are_replaced_and_noted(clip_list, tmp_path, capsys):
     lines = clip_list.read_text().splitlines(keepends=True)
-    (tmp_path / "broken.mp4").write_bytes(b"nothing")
     wav = lines[0].split()[1]
+    videos = [tmp_path / f"broken{k}.mp4" for k in range(2)]
+    for video in videos:
+        video.write_bytes(b"nothing")
     broken = tmp_path / "list.txt"
-    broken.write_text(
-        "".join([*lines * 7, f"{tmp_path / 'broken.mp4'} {wav} 0 12\n"] + lines[:8])
-    )  # 1 in 100
-    allowed = [*flags(broken, tmp_path / "run", "--max_epoch", 1), "--nTestPerEpoch", "100"]
-    status, out, _ = run(capsys, *allowed, "--max_bad", 0.02)
-    assert status == 0 and len(result_lines(tmp_path / "run")) == 1
-    (noted,) = (tmp_path / "run/result/bad_clips.txt").read_text().splitlines()
-    assert "broken.mp4" in noted and "cannot be opened as a video (7 bytes)" in noted
+    broken.write_text("".join([*lines * 7, *(f"{video} {wav} 0 12\n" for video in videos), *lines[:7]]))
+    status, _, _ = run(capsys, *flags(broken, tmp_path / "run", "--max_epoch", 1), "--max_bad", 0.03)
+    assert status == 0 and len(result_lines(tmp_path / "run")) == 1  # 100 clips, 2 % of them broken
+    noted = (tmp_path / "run/result/bad_clips.txt").read_text().splitlines()
+    assert sorted(line.split("\t")[0] for line in noted) == [str(video) for video in videos]
+    assert all("cannot be opened as a video (7 bytes)" in line for line in noted)
     refused = flags(broken, tmp_path / "other", "--max_epoch", 1)
-    status, _, err = run(capsys, *refused, "--max_bad", 0.005)
-    assert status == 1 and "1 clips of this epoch of 100 cannot be read, more than --max_bad 0.005" in err
-    assert "broken.mp4: cannot be opened" in err and "bad_clips.txt" in err
+    status, _, err = run(capsys, *refused, "--max_bad", 0.01)
+    assert status == 1 and "2 clips of this epoch of 100 cannot be read, more than --max_bad 0.01" in err
+    assert "broken0.mp4: cannot be opened" in err and "bad_clips.txt" in err
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(clip_list, short_run, capsys, monkeypatch):
