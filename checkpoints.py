@@ -23,6 +23,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the file and the remedy."""
 
 
+class UnreadableCheckpoint(CheckpointError):
+    """A file that is damaged, or holds what may not be loaded."""
+
+
 @dataclass
 class Misfits:
     """What of a checkpoint and a network did not fit each other; names are the network's where it has them."""
@@ -42,7 +46,7 @@ class Misfits:
 
 
 def load_tensors(path: str) -> object:
-    """What a file saved by torch holds, on the CPU. Raises CheckpointError.
+    """What a file saved by torch holds, on the CPU. Raises CheckpointError, UnreadableCheckpoint.
 
     Only tensors and plain values are read (torch's weights_only): a file that asks for anything else is
     refused before any of it runs.
@@ -61,7 +65,7 @@ def load_tensors(path: str) -> object:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             reason = "it holds objects other than tensors, which could run code when loaded"
-        raise CheckpointError(f"{path}: not loaded, {reason}") from None
+        raise UnreadableCheckpoint(f"{path}: not loaded, {reason}") from None
 
 
 def read_checkpoint(path: str) -> dict[str, Tensor]:

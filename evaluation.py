@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 import distributed
-from clipFiles import SAMPLES_PER_FRAME, MediaError, open_wav
-from DatasetLoader import WINDOW_TAIL, check_length
+from clipFiles import MediaError
 from safeFiles import replace_file
 from SyncNetDist import SyncNet
 from tuneThreshold import P_TARGETS, eer_interpolated, min_dcf, plot_det, tuneThresholdfromScore
-from verification import Trials, read_trials, score_trials
+from verification import Trials, check_wavs, read_trials, score_trials
 
 LIBRARIES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn")
 COSINES_AT_ONCE = 2**24  # of utterances and cohort; 64 MiB
@@ -44,10 +43,7 @@ class TrialTest:
         self.network, self.test_path, self.num_eval = network, test_path, num_eval
         self.trials = read_trials(test_list)
         check_labels(self.trials, test_list)
-        crop = network.maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL
-        for file in self.trials.files:
-            path = os.path.join(test_path, file)
-            check_length(path, len(open_wav(path)), crop)
+        check_wavs([os.path.join(test_path, file) for file in self.trials.files], network.maxFrames)
 
     def run(self) -> dict[str, float]:
         """EER in percent and minDCFs of the network as it is now; prints them."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 
 import distributed
-from checkpoints import CheckpointError, epoch_checkpoints
+from checkpoints import CheckpointError, UnreadableCheckpoint, epoch_checkpoints
 from DatasetLoader import DatasetLoader
 from evaluation import TrialTest, evaluate_list, read_cohort
 from SyncNetDist import SyncNet
@@ -61,16 +61,21 @@ def evaluate(network: SyncNet, args: argparse.Namespace, checkpoint: str | None)
 
 
 def load_newest(network: SyncNet, model_folder: str, strict: bool) -> int:
-    """Load the newest checkpoint of a run that can be read. Returns its epoch, 0 where there is none."""
+    """Load the newest checkpoint of a run that can be read. Returns its epoch, 0 where there is none.
+
+    Raises UnreadableCheckpoint when there are checkpoints and none can be read.
+    """
+    unreadable = None
     for epoch, path in reversed(epoch_checkpoints(model_folder).items()):
         try:
             warn(path, network.loadParameters(path, strict=strict).lines())
-        except CheckpointError as error:
-            if not os.path.getsize(path) or "not loaded" not in str(error):
-                raise
+        except UnreadableCheckpoint as error:
             print(f"WARNING: {error}. Trying the checkpoint before it.")
+            unreadable = error
             continue
         return epoch
+    if unreadable:
+        raise unreadable
     return 0
 
 

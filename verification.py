@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import distributed
-from clipFiles import MediaError, open_wav
-from DatasetLoader import HOP_LENGTH, WINDOW_TAIL, check_length, loadWAV
+from clipFiles import SAMPLES_PER_FRAME, MediaError, open_wav
+from DatasetLoader import WINDOW_TAIL, check_length, loadWAV
 from losses import unit
 from progress import progress_bar
 
@@ -95,12 +95,17 @@ def score_trials(vectors: Tensor, trials: Trials) -> np.ndarray:
     return torch.cat(blocks).numpy()
 
 
+def check_wavs(files: list[str], maxFrames: int) -> None:
+    """Raise MediaError for the first file that is no 16 kHz mono int16 wav longer than a crop, by its header."""
+    for file in files:
+        check_length(file, len(open_wav(file)), maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL)
+
+
 @torch.inference_mode()
 def embed_wavs(network: "SyncNet", files: list[str], num_eval: int, print_interval: int) -> Tensor:
     """One voice identity vector a wav; see SyncNet.embed."""
     features = network.maxFrames * FEATURES_PER_FRAME
-    for file in files:
-        check_length(file, len(open_wav(file)), features * HOP_LENGTH + WINDOW_TAIL)
+    check_wavs(files, network.maxFrames)
     network.eval()
 
     def read(file: str) -> Tensor:

@@ -149,6 +149,21 @@ def test_damaged_files_fall_back(clip_list, short_run, capsys):
     assert [line[:4] for line in result_lines(short_run)] == ["IT 1", "IT 2", "IT 3"]
 
 
+@pytest.mark.parametrize("content", [b"", b"PK damaged"])
+def test_unreadable_checkpoints_are_skipped_and_never_all(clip_list, short_run, capsys, content):
+    assert run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))[0] == 0
+    (short_run / "training_state.pt").unlink()
+    (short_run / "model/model000000002.model").write_bytes(content)
+    status, out, _ = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
+    assert status == 0 and "model000000002.model: not loaded" in out and "Going on after epoch 1" in out
+    (short_run / "training_state.pt").unlink()
+    for path in epoch_checkpoints(str(short_run / "model")).values():
+        Path(path).write_bytes(content)
+    for more in ((), ("--eval",)):  # neither a new run over the old one nor an untrained network
+        status, out, err = run(capsys, *flags(clip_list, short_run), *more)
+        assert status == 1 and "model000000001.model: not loaded" in err and "epoch 1," not in out
+
+
 def test_a_full_disk_leaves_the_last_good_state(clip_list, whole_run, tmp_path, capsys, monkeypatch):
     whole, _ = whole_run
     torch.set_num_threads(1)
