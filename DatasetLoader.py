@@ -14,7 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipFiles import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, open_wav, read_frames, read_list
+from clipFiles import (
+    FRAME_SIZE,
+    SAMPLES_PER_FRAME,
+    Clip,
+    MediaError,
+    open_wav,
+    read_frames,
+    read_list,
+    read_wav,
+)
 from decodingPool import Batch, DecodingPool
 
 HOP_LENGTH = 160  # samples between audio feature frames
@@ -34,18 +43,15 @@ def loadWAV(
     Raises MediaError when the file is not a 16 kHz mono int16 wav, or not longer than one crop.
     """
     length = max_frames * HOP_LENGTH + WINDOW_TAIL
-    samples = open_wav(filename)
-    check_length(filename, len(samples), length)
-    if evalmode:
-        starts = np.linspace(0, len(samples) - length, num_eval).astype(int)
-    else:
-        starts = [start_frame * HOP_LENGTH]
-        if starts[0] < 0 or starts[0] + length > len(samples):
-            raise MediaError(
-                f"{filename}: has {len(samples)} samples, {starts[0]} to {starts[0] + length} were asked for"
-            )
-    crops = np.stack([samples[start : start + length] for start in starts])
-    return torch.from_numpy(crops.astype(np.float32))
+    samples = len(open_wav(filename))
+    check_length(filename, samples, length)
+    starts = (
+        np.linspace(0, samples - length, num_eval).astype(int) if evalmode else [start_frame * HOP_LENGTH]
+    )
+    crops = torch.empty(len(starts), length)
+    for start, crop in zip(starts, crops, strict=True):
+        read_wav(filename, int(start), crop.numpy())
+    return crops
 
 
 def check_length(filename: str, samples: int, crop: int) -> None:
@@ -88,7 +94,8 @@ class DatasetLoader:
     hold nBatchSize / count clips, and those of all parts make the batch of a single process.
 
     Raises MediaError for a broken list, or one with fewer usable clips than a batch; while iterating,
-    when too many clips cannot be read, naming them. After an epoch, data_wait is the number of seconds
+    when too many clips cannot be read, naming them. The memory of a batch that the caller no longer holds
+    when asking for the next is used again at once. After an epoch, data_wait is the number of seconds
     for which the batches were waited for.
     """
 
@@ -183,15 +190,7 @@ class DatasetLoader:
 
     def read_clip(self, clip: Clip, start: int, video: np.ndarray, audio: np.ndarray) -> None:
         """Fill one clip's slot of a batch: the frames from start + offset - 1, the samples from start*640."""
-        samples = open_wav(clip.audio)
-        first = start * SAMPLES_PER_FRAME
-        if first + len(audio) > len(samples):
-            raise MediaError(
-                f"{clip.audio}: has {len(samples)} samples, "
-                f"{first + len(audio)} are needed for a clip of {clip.frames} frames; "
-                "make the list again with makeFileList.py"
-            )
-        audio[:] = samples[first : first + len(audio)]
+        read_wav(clip.audio, start * SAMPLES_PER_FRAME, audio)
         read_frames(clip.video, start + clip.offset - 1, video, self.allow_resize)
 
     def draw_again(self, epoch: int, position: int, attempt: int) -> Clip:

@@ -265,6 +265,7 @@ class SyncNet(nn.Module):
                     look_up()
                 if after_step:
                     after_step(len(rows) + len(pending), look_up)
+                del video, audio  # before the next batch is asked for, which may use their memory
             look_up()
         if not rows:
             raise ValueError(f"the loader gave no batch: {loader.nFiles} clips, batch {loader.batch_size}")
@@ -303,7 +304,6 @@ class SyncNet(nn.Module):
         is asked for, so it overlaps with the computing of the step before.
         """
         stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        before = None  # the last batch's host memory and the end of its copy: not to be reused earlier
         batches = iter(loader)
         while True:
             asked = time.perf_counter()
@@ -313,18 +313,18 @@ class SyncNet(nn.Module):
                 return
             if stream is None:
                 yield tuple(x.to(self.device) for x in batch)
-                continue
-            with torch.cuda.stream(stream):
-                copies = tuple(x.to(self.device, non_blocking=True) for x in batch)
-                done = stream.record_event()
-            if before:
-                before[1].synchronize()
-            before = (batch, done)
-            compute = torch.cuda.current_stream(self.device)
-            compute.wait_event(done)
-            for x in copies:
-                x.record_stream(compute)
-            yield copies
+            else:
+                with torch.cuda.stream(stream):
+                    copies = tuple(x.to(self.device, non_blocking=True) for x in batch)
+                    copied = stream.record_event()
+                compute = torch.cuda.current_stream(self.device)
+                compute.wait_event(copied)
+                for x in copies:
+                    x.record_stream(compute)
+                yield copies
+                copied.synchronize()
+                del copies
+            del batch  # before the next is asked for: the loader uses its memory again
 
     def embed(self, files: list[str], num_eval: int = 10, print_interval: int = 100) -> Tensor:
         """One voice identity vector a wav: the mean of the unit vectors of num_eval evenly spread crops.

@@ -1,6 +1,7 @@
 """The right frames and samples, the same batches whatever the threads, and no silent failure."""
 
 import shutil
+import struct
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from clipMaker import frame_number, make_clip, make_wav, sample_number
 from scipy.io import wavfile
 
-from clipFiles import Clip, MediaError, format_list_line, parse_list_line, read_list
+from clipFiles import Clip, MediaError, format_list_line, parse_list_line, read_list, read_wav
 from DatasetLoader import DatasetLoader, get_frames, loadWAV
 
 FRAMES = 40
@@ -305,6 +306,30 @@ def test_wrong_wavs(tmp_path):
     (tmp_path / "noise.wav").write_bytes(b"RIFF" + bytes(range(256)))
     with pytest.raises(MediaError, match="noise.wav"):
         loadWAV(str(tmp_path / "noise.wav"), 20)
+
+
+def extensible(path: Path, samples: np.ndarray) -> str:
+    """A wav whose header is of the extensible kind, as some recorders write."""
+    pcm = b"\x01\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
+    form = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 16000, 32000, 2, 16, 22, 16, 4) + pcm
+    data = samples.astype("<i2").tobytes()
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
+    return str(path)
+
+
+def test_parts_of_wavs(tmp_path):
+    samples = np.arange(-4000, 4000, dtype=np.int16)
+    wavfile.write(tmp_path / "plain.wav", 16000, samples)
+    for path in (str(tmp_path / "plain.wav"), extensible(tmp_path / "extensible.wav", samples)):
+        for kind in (np.float32, np.int16):
+            out = np.empty(500, kind)
+            for first in (0, 123, 7500):
+                read_wav(path, first, out)
+                assert np.array_equal(out, samples[first : first + 500])
+            for first in (-1, 7501, 9000):
+                with pytest.raises(MediaError, match=f"has 8000 samples, {first} to {first + 500}"):
+                    read_wav(path, first, out)
 
 
 def test_list_lines_with_and_without_spaces():
