@@ -1,6 +1,7 @@
 """SyncNet: the two-stream network with its losses and optimiser; an epoch; verification scores."""
 
 import contextlib
+import functools
 import importlib
 import math
 import os
@@ -116,7 +117,7 @@ class SyncNet(nn.Module):
             fused=True,
         )
         if compiled:
-            self.embeddings = torch.compile(self.embeddings)
+            self.embeddings = compile_embeddings(self.embeddings)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context of a forward pass in this precision."""
@@ -395,6 +396,24 @@ class SyncNet(nn.Module):
         for line in misfits.lines():
             print(f"{path}: {line}")
         return misfits
+
+
+def compile_embeddings(function: Callable) -> Callable:
+    """torch.compile, which compiles at the first call. There, ValueError when that cannot be done here."""
+    compiled = torch.compile(function)
+
+    @functools.wraps(function)
+    def call(*args: Tensor, **kwargs: bool) -> tuple[Tensor | None, ...]:
+        try:
+            return compiled(*args, **kwargs)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"--compile: {reason}. Compiling needs a C++ compiler (on Debian and Ubuntu: apt install g++); "
+                "the network runs without --compile too"
+            ) from error
+
+    return call
 
 
 def load_model(name: str) -> type[nn.Module]:

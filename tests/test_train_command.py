@@ -1,7 +1,9 @@
 """The command: training goes on where it stopped, evaluation says its EER, bad input is told in one line."""
 
+import csv
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +204,40 @@ def test_defaults_are_the_original_ones():
         "test_path": "voxceleb/voxceleb1", "eval": False, "model": "models.SyncNetModelFBank",
     }  # fmt: skip
     assert {name: args[name] for name in expected} == expected
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile writes C++")
+def test_compiled_training(corpus, tmp_path, capsys):
+    results = []
+    for extra in ((), ("--compile",)):
+        flags = data_flags(corpus, tmp_path / f"exp{len(extra)}")
+        status, _, errors = run(capsys, *flags, "--model", "tinyModel", "--max_epoch", 1, *extra)
+        assert status == 0, errors
+        metrics = (tmp_path / f"exp{len(extra)}/result/metrics.csv").read_text().splitlines()
+        results.append(next(csv.DictReader(metrics)))
+    for name in ("train_content_loss", "train_identity_loss", "val_content_loss", "val_identity_loss"):
+        assert float(results[1][name]) == pytest.approx(float(results[0][name]), rel=1e-4)
+
+
+def test_compile_without_a_compiler(corpus, tmp_path):
+    flags = data_flags(corpus, tmp_path / "exp")
+    environment = {**os.environ, "PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    environment["PYTHONPATH"] = str(REPOSITORY / "tests")
+    done = subprocess.run(
+        [
+            sys.executable,
+            REPOSITORY / "trainSyncNet.py",
+            *map(str, flags),
+            "--model",
+            "tinyModel",
+            "--compile",
+        ],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 1
+    assert (
+        "trainSyncNet.py: --compile: InvalidCxxCompiler" in done.stderr and "apt install g++" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
