@@ -7,6 +7,7 @@ stand in one place. No torch: list making and audio conversion start fast.
 import os
 import warnings
 import wave
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,6 @@ def parse_list_line(line: str, where: str) -> Clip:
 
     `where` names the file and line in the error. Raises MediaError.
     """
-    line = line.rstrip("\r\n")
     fields = line.split("\t") if "\t" in line else line.split()
     if len(fields) != 4:
         raise MediaError(
@@ -76,19 +76,29 @@ def format_list_line(clip: Clip) -> str:
     return separator.join((clip.video, clip.audio, str(clip.offset), str(clip.frames)))
 
 
+def text_lines(path: str, remedy: str) -> Iterator[tuple[str, str]]:
+    """The lines of a text file that are not blank: (file and line number for messages, line without its end).
+
+    Raises MediaError, with the remedy, when there is no such file or no text in it.
+    """
+    if not os.path.isfile(path):
+        raise MediaError(f"{path}: no such file. {remedy}")
+    try:
+        with open(path, encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"{path}, line {number}", line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise MediaError(
+            f"{path}: not a text file ({error.reason} at byte {error.start}). {remedy}"
+        ) from None
+
+
 def read_list(path: str) -> list[Clip]:
     """All clips of a list made by makeFileList.py. Raises MediaError naming file and line."""
-    if not os.path.isfile(path):
-        raise MediaError(f"{path}: no such list. Make it with makeFileList.py.")
-    try:
-        with open(path, encoding="utf-8") as lines:
-            clips = [
-                parse_list_line(line, f"{path}, line {number}")
-                for number, line in enumerate(lines, 1)
-                if line.strip()
-            ]
-    except UnicodeDecodeError as error:
-        raise MediaError(f"{path}: not a text file ({error.reason} at byte {error.start})") from None
+    clips = [
+        parse_list_line(line, where) for where, line in text_lines(path, "Make it with makeFileList.py.")
+    ]
     if not clips:
         raise MediaError(f"{path}: the list is empty. Make it with makeFileList.py.")
     return clips

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import distributed
-from clipFiles import MediaError
+from clipFiles import MediaError, text_lines
 from safeFiles import replace_file
 from SyncNetDist import SyncNet
 from tuneThreshold import P_TARGETS, eer_interpolated, min_dcf, plot_det, tuneThresholdfromScore
@@ -134,20 +134,14 @@ def read_cohort(path: str, folder: str, size: int = 0, seed: int = 0) -> dict[st
     Lines are wav names relative to `folder`, or clips as makeFileList.py lists them, of which the wav is taken.
     size: draw so many at random, with this seed; 0 takes all. Raises MediaError.
     """
-    if not os.path.isfile(path):
-        raise MediaError(f"{path}: no such cohort list. Lines are wav names relative to --cohort_path.")
     names: dict[str, str] = {}
-    try:
-        with open(path, encoding="utf-8-sig") as lines:
-            for line in lines:
-                line = line.strip()
-                fields = line.split("\t") if "\t" in line else line.split()
-                if len(fields) == 4 and fields[3].isdigit():
-                    names[fields[1]] = fields[1]
-                elif line:
-                    names[line] = os.path.join(folder, line)
-    except UnicodeDecodeError as error:
-        raise MediaError(f"{path}: not a text file ({error.reason} at byte {error.start})") from None
+    for _, line in text_lines(path, "Lines are wav names relative to --cohort_path."):
+        line = line.strip()
+        fields = line.split("\t") if "\t" in line else line.split()
+        if len(fields) == 4 and fields[3].isdigit():
+            names[fields[1]] = fields[1]
+        else:
+            names[line] = os.path.join(folder, line)
     if size and size < len(names):
         drawn = np.random.default_rng(seed).choice(len(names), size, replace=False)
         every = list(names)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from checkpoints import CheckpointError, read_checkpoint, trained_with
 from clipEmbeddings import CROPS_AT_ONCE, count_frames, embed, verify
-from clipFiles import Clip, MediaError, find_files, format_list_line, parse_list_line
+from clipFiles import Clip, MediaError, find_files, format_list_line, parse_list_line, text_lines
 from evaluation import file_hash
 from faceCrop import CROPS
 from faceVoiceMatch import match
@@ -70,21 +70,13 @@ def find_sources(inputs: Sequence[str], extensions: tuple[str, ...]) -> list[Sou
 
 def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
     """The files of a list; see find_sources."""
-    if not os.path.isfile(path):
-        raise MediaError(f"{path}: no such file, folder or list")
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.rstrip("\r\n") for line in file if line.strip()]
-    except UnicodeDecodeError:
-        raise MediaError(
-            f"{path}: neither a text list nor one of {', '.join(dict.fromkeys(SOUNDS + VIDEOS))}"
-        ) from None
+    known = f"Give folders, lists, or files of these kinds: {', '.join(dict.fromkeys(SOUNDS + VIDEOS))}."
     sources = []
-    for number, line in enumerate(lines, 1):
+    for where, line in text_lines(path, known):
         if line.strip().lower().endswith(SOUNDS + VIDEOS):
             sources.append(Source(line.strip(), line.strip()))
         else:
-            clip = parse_list_line(line, f"{path}, line {number}")
+            clip = parse_list_line(line, where)
             chosen = clip.video if extensions == VIDEOS else clip.audio
             sources.append(Source(chosen, chosen, clip))
     if not sources:

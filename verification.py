@@ -1,7 +1,6 @@
 """Speaker verification from one vector an utterance: embeddings, trial lists and their scores."""
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 import distributed
-from clipFiles import SAMPLES_PER_FRAME, MediaError, open_wav
+from clipFiles import SAMPLES_PER_FRAME, MediaError, open_wav, text_lines
 from DatasetLoader import WINDOW_TAIL, check_length, loadWAV
 from losses import unit
 from progress import progress_bar
@@ -47,34 +46,24 @@ def read_trials(path: str) -> Trials:
 
     Raises MediaError naming file and line.
     """
-    if not os.path.isfile(path):
-        raise MediaError(f"{path}: no such trial list. Lines are `label fileA fileB`.")
     index: dict[str, int] = {}
     pairs, labels = [], []
-    try:
-        with open(path, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
-                if len(fields) == 2 and fields[0] in ("0", "1"):  # a tab after the label alone
-                    fields = line.split()
-                if not line.strip():
-                    continue
-                if not pairs:
-                    width = len(fields)
-                if len(fields) not in (2, 3) or len(fields) != width or not all(fields):
-                    raise MediaError(
-                        f"{path}, line {number}: found {len(fields)} fields, expected "
-                        "`label fileA fileB` (or `fileA fileB` in every line)"
-                    )
-                if width == 3 and fields[0] not in ("0", "1"):
-                    raise MediaError(
-                        f"{path}, line {number}: label {fields[0]!r}, expected 1 (same speaker) or 0"
-                    )
-                if width == 3:
-                    labels.append(int(fields[0]))
-                pairs.append([index.setdefault(name, len(index)) for name in fields[-2:]])
-    except UnicodeDecodeError as error:
-        raise MediaError(f"{path}: not a text file ({error.reason} at byte {error.start})") from None
+    for where, line in text_lines(path, "Lines are `label fileA fileB`."):
+        fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+        if len(fields) == 2 and fields[0] in ("0", "1"):  # a tab after the label alone
+            fields = line.split()
+        if not pairs:
+            width = len(fields)
+        if len(fields) not in (2, 3) or len(fields) != width or not all(fields):
+            raise MediaError(
+                f"{where}: found {len(fields)} fields, expected "
+                "`label fileA fileB` (or `fileA fileB` in every line)"
+            )
+        if width == 3 and fields[0] not in ("0", "1"):
+            raise MediaError(f"{where}: label {fields[0]!r}, expected 1 (same speaker) or 0")
+        if width == 3:
+            labels.append(int(fields[0]))
+        pairs.append([index.setdefault(name, len(index)) for name in fields[-2:]])
     if not pairs:
         raise MediaError(f"{path}: the trial list is empty")
     first, second = np.array(pairs).T

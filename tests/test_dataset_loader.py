@@ -356,7 +356,7 @@ def test_broken_lists(tmp_path, text, message):
 
 
 def test_missing_and_binary_lists(tmp_path):
-    with pytest.raises(MediaError, match="no such list"):
+    with pytest.raises(MediaError, match="no such file"):
         read_list(str(tmp_path / "none.txt"))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(MediaError, match="not a text file"):

@@ -178,7 +178,7 @@ def test_cohorts(voices, tmp_path, network):
     (tmp_path / "one.txt").write_text("0.wav\n")
     with pytest.raises(MediaError, match=r"one.txt: 1 utterances, a cohort needs at least 2"):
         evaluation.read_cohort(str(tmp_path / "one.txt"), "")
-    with pytest.raises(MediaError, match=r"none.txt: no such cohort"):
+    with pytest.raises(MediaError, match=r"none.txt: no such file. Lines are wav names"):
         evaluation.read_cohort("none.txt", "")
 
 

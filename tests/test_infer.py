@@ -406,9 +406,9 @@ def bad(tmp_path_factory) -> Path:
         ),
         ("embed {bad}/small.mp4 --face --output {bad}/x.npz", "small.mp4: frames are 160x160"),
         ("embed {bad}/silent.wav --output {bad}/x.npz", "silent.wav: silent"),
-        ("embed {bad}/nothing --output {bad}/x.npz", "nothing: no such file, folder or list"),
+        ("embed {bad}/nothing --output {bad}/x.npz", "nothing: no such file. Give folders, lists, or files"),
         ("embed {bad}/clip.txt --output {bad}/x.npz", "clip.txt, line 1: found 2 fields, expected 4"),
-        ("match {bad}/nothing", "nothing: no such file, folder or list"),
+        ("match {bad}/nothing", "nothing: no such file. Give folders, lists, or files"),
     ],
 )
 def test_bad_input_is_told_in_one_line(bad, checkpoint, capsys, arguments, message):

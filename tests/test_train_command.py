@@ -133,7 +133,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda _: {"--train_list": "none.txt"}, r"none.txt: no such list"),
+        (lambda _: {"--train_list": "none.txt"}, r"none.txt: no such file"),
         (bad_list("a.mp4 a.wav 0\n"), r"bad.txt, line 1: found 3 fields"),
         (bad_list(""), r"bad.txt: the list is empty"),
         (bad_list("a.mp4 a.wav 0 50\n"), r"less than one batch of 2"),
