@@ -1,5 +1,7 @@
 """The number of processes changes the speed, not the result."""
 
+import csv
+import json
 import os
 import re
 import signal
@@ -102,6 +104,20 @@ def test_killed_with_two_processes_goes_on_with_one(clip_list, tmp_path):
         for run in ("whole", "run")
     ]
     assert len(scores[0]) == 3 and len(scores[1]) == 3
+
+
+def test_evaluation_during_training_with_two_processes(clip_list, trials, tmp_path):
+    found = []
+    for processes in (0, 2):
+        command = flags(clip_list, tmp_path / f"run{processes}") + ["--max_epoch", 2, "--test_interval", 1]
+        command += ["--test_list", trials[0], "--test_path", trials[1]]
+        status, out, err = finish(start(processes, TESTS.parent / "trainSyncNet.py", *command))
+        assert status == 0, err
+        assert out.count("  test       EER") == 2  # once an epoch, not once a process
+        metrics = (tmp_path / f"run{processes}/result/metrics.csv").read_text().splitlines()
+        found.append([(float(row["eer"]), float(row["min_dcf_0.05"])) for row in csv.DictReader(metrics)])
+        assert json.loads((tmp_path / f"run{processes}/result/best.json").read_text())["epoch"] in (1, 2)
+    assert len(found[0]) == 2 and found[0] == pytest.approx(np.array(found[1]), abs=1e-6)
 
 
 def test_a_process_that_fails_ends_the_run(clip_list, tmp_path):
