@@ -59,6 +59,9 @@ def timeline(container: av.container.InputContainer) -> tuple[float, int | None]
     """
     sound = container.streams.audio[0]
     pictures = container.streams.video
+    if container.format.name == "mp3":
+        # It starts late by the encoder's delay, which the decoder leaves out; its length is often a guess.
+        return (sound.start_time or 0) * float(sound.time_base), None
     origin = (pictures[0].start_time or 0) * float(pictures[0].time_base) if pictures else 0.0
     if sound.duration is None:
         return origin, None

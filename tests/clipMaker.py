@@ -55,7 +55,7 @@ def make_clip(
         video.width = video.height = size
         video.pix_fmt = "yuv420p"
         video.options = {"preset": "veryfast", "bf": "2", "g": "250", "sc_threshold": "0", "threads": "1"}
-        track = _add_aac(container, sound, rate) if sound is not None else None
+        track = _add_sound(container, sound, rate) if sound is not None else None
         bits = np.arange(GRID * GRID).reshape(GRID, GRID)
         planes = np.full((size * 3 // 2, size), 128, np.uint8)  # chroma stays grey
         for index in range(frames):
@@ -69,11 +69,13 @@ def make_clip(
             _encode(container, track, sound, rate, sound_delay)
 
 
-def make_sound(path: str, sound: np.ndarray, rate: int = 16000, delay: int = 0) -> None:
-    """Write an .m4a (AAC) of (samples,) or (channels, samples) int16, starting `delay` samples late."""
+def make_sound(
+    path: str, sound: np.ndarray, rate: int = 16000, delay: int = 0, kind: str = "ipod", codec: str = "aac"
+) -> None:
+    """Write (samples,) or (channels, samples) int16, starting `delay` samples late: an .m4a, or another kind."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with av.open(path, "w", format="ipod") as container:
-        _encode(container, _add_aac(container, sound, rate), sound, rate, delay)
+    with av.open(path, "w", format=kind) as container:
+        _encode(container, _add_sound(container, sound, rate, codec), sound, rate, delay)
 
 
 def make_wav(path: str, samples: int, first: int = 0) -> None:
@@ -136,8 +138,10 @@ def shift(heard: np.ndarray, original: np.ndarray) -> int:
     return int(match.argmax()) - (len(original) - 1)
 
 
-def _add_aac(container: av.container.OutputContainer, sound: np.ndarray, rate: int) -> av.AudioStream:
-    stream = container.add_stream("aac", rate=rate)
+def _add_sound(
+    container: av.container.OutputContainer, sound: np.ndarray, rate: int, codec: str = "aac"
+) -> av.AudioStream:
+    stream = container.add_stream(codec, rate=rate)
     stream.layout = "stereo" if sound.ndim == 2 else "mono"
     stream.bit_rate = 96000
     return stream

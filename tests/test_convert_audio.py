@@ -103,6 +103,29 @@ def test_a_gap_in_the_sound_stays_a_gap(tmp_path):
     assert not heard[21000:26000].any()
 
 
+@pytest.mark.parametrize(
+    ("kind", "codec", "rate", "alike"),
+    [
+        ("flac", "flac", 16000, 1),
+        ("flac", "flac", 44100, 0.999),
+        ("mp3", "libmp3lame", 16000, 0.99),
+        ("mp3", "libmp3lame", 44100, 0.99),
+        ("ogg", "libopus", 48000, 0.99),
+        ("ogg", "flac", 16000, 1),
+        ("wav", "pcm_s24le", 44100, 0.999),
+    ],
+)
+def test_other_kinds_of_sound(tmp_path, kind, codec, rate, alike):
+    path = str(tmp_path / f"a.{kind}")
+    sound = noise(2.4, rate)
+    make_sound(path, np.stack([sound, sound]) if rate == 44100 else sound, rate, kind=kind, codec=codec)
+    heard, expected = decode_audio(path), at_16k(sound)
+    assert abs(len(heard) - len(expected)) <= 160
+    assert shift(heard, expected) == 0
+    both = min(len(heard), len(expected))
+    assert np.corrcoef(heard[:both], expected[:both])[0, 1] >= alike - 1e-9
+
+
 def test_a_track_without_declared_end_is_taken_whole(tmp_path, monkeypatch):
     make_sound(str(tmp_path / "a.m4a"), noise(2.4))
     monkeypatch.setattr("convertAudio.timeline", lambda _: (0.0, None))
