@@ -36,11 +36,13 @@ from losses import (
 from progress import progress_bar
 from verification import Trials, embed_wavs, read_trials, score_trials
 
+# Huge pages for PyTorch's large tensors on the CPU, which are mapped anew in every step; read at the first tensor.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-5
 STEPS_PER_LOOK = 10  # on a GPU the losses are fetched, and the bar moves, once in so many steps
 PRECISIONS = ("fp32", "tf32", "bf16")
-# Figures of a step; nan where a loss is not computed because its weight is 0.
 
 
 class SyncNet(nn.Module):

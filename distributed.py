@@ -34,7 +34,10 @@ def setup(device: str | None) -> str | None:
     if gpus:
         device = f"cuda:{local % gpus}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if local_processes <= gpus else "gloo")
+    if local_processes <= gpus:
+        dist.init_process_group("nccl", device_id=torch.device(device))
+    else:
+        dist.init_process_group("gloo")
     _watcher = threading.Thread(target=_end_with_the_others, daemon=True)
     _watcher.start()
     if not is_main():

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+# Figures of a step; nan where a loss is not computed because its weight is 0.
 PARTS = ("loss", "content_loss", "identity_loss", "content_top1", "identity_top1", "confusion_loss")
 
 

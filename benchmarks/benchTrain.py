@@ -4,13 +4,16 @@
     python benchmarks/benchTrain.py --device cuda --maxFrames 50 --batch 30   # the README's settings
 
 Reports clips a second, the rate of the convolutions' operations, its ratio to a matrix product of the same
-number format, and the share of the losses.
+number format, and the share of the losses. --profile adds where the time of a step goes.
 """
 
 import argparse
+from collections.abc import Callable
 
 import torch
 from common import convolution_operations, machine, matrix_product, median_seconds, table
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from SyncNetDist import SyncNet
 
@@ -27,6 +30,7 @@ def main() -> None:
     parser.add_argument("--temporal_stride", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="measure with torch.compile too")
+    parser.add_argument("--profile", action="store_true", help="list the operators that take most of a step")
     parser.add_argument("--precisions", nargs="+", choices=list(FORMATS), default=None)
     args = parser.parse_args()
     cuda = args.device.startswith("cuda")
@@ -35,7 +39,7 @@ def main() -> None:
     shape = (args.batch, args.maxFrames, 224, 224, 3)
     video = torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 4, 1, 2, 3).to(args.device)
     audio = (3000 * torch.randn(args.batch, args.maxFrames * 640 + 240)).to(args.device)
-    rows = []
+    rows, profiles = [], {}
     for precision in precisions:
         for compiled in (False, True) if args.compile else (False,):
             network = SyncNet(
@@ -63,10 +67,13 @@ def main() -> None:
                 torch.cuda.reset_peak_memory_stats()
             taken = median_seconds({"step": step, "product": product}, args.repeats, args.device)
             peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else float("nan")
+            name = precision + (", compiled" if compiled else "")
+            if args.profile:
+                profiles[name] = operators(step, cuda)
             rate, limit = operations / taken["step"], product_operations / taken["product"]
             rows.append(
                 (
-                    precision + (", compiled" if compiled else ""),
+                    name,
                     args.batch / taken["step"],
                     operations / args.batch / 1e9,
                     rate / 1e12,
@@ -82,6 +89,25 @@ def main() -> None:
         ("", "clips/s", "GFLOP a clip", "TFLOP/s", "matrix product", "ratio", "losses' share", "peak GiB"),
         rows,
     )
+    for name, found in profiles.items():
+        table(f"Where a step goes, {name}", ("operator", "calls", "ms", "share"), found)
+
+
+def operators(step: Callable[[], None], cuda: bool, most: int = 12) -> list[tuple[str, int, float, float]]:
+    """Name, calls, milliseconds and share of the operators that take most of a step, without what they call."""
+    device = "device" if cuda else "cpu"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as steps:
+        step()
+        if cuda:
+            torch.cuda.synchronize()
+    times = {
+        event.key: (event.count, getattr(event, f"self_{device}_time_total") / 1e3)
+        for event in steps.key_averages()
+        if event.device_type == DeviceType.CPU  # operators; their kernels on a GPU are listed once more
+    }
+    total = sum(ms for _, ms in times.values())
+    ranked = sorted(times.items(), key=lambda item: -item[1][1])
+    return [(name, calls, ms, ms / total) for name, (calls, ms) in ranked[:most]]
 
 
 def loss_share(
