@@ -43,15 +43,30 @@ def loadWAV(
     Raises MediaError when the file is not a 16 kHz mono int16 wav, or not longer than one crop.
     """
     length = max_frames * HOP_LENGTH + WINDOW_TAIL
-    samples = len(open_wav(filename))
-    check_length(filename, samples, length)
-    starts = (
-        np.linspace(0, samples - length, num_eval).astype(int) if evalmode else [start_frame * HOP_LENGTH]
+    samples = open_wav(filename)
+    if evalmode:
+        return spread_crops(filename, samples, length, num_eval)
+    check_length(filename, len(samples), length)
+    crop = torch.empty(1, length)
+    read_wav(filename, start_frame * HOP_LENGTH, crop[0].numpy())
+    return crop
+
+
+def crop_starts(total: int, length: int, num_eval: int) -> list[int]:
+    """num_eval starts of crops of `length`, spread evenly from the first to the last that `total` allows."""
+    return np.linspace(0, total - length, num_eval).astype(int).tolist()
+
+
+def spread_crops(filename: str, samples: np.ndarray, length: int, num_eval: int) -> Tensor:
+    """The crops of an evaluation, at crop_starts: (num_eval, length) float32 of (samples,) int16.
+
+    Raises MediaError, naming the file, when it is not longer than one crop.
+    """
+    check_length(filename, len(samples), length)
+    starts = crop_starts(len(samples), length, num_eval)
+    return torch.from_numpy(
+        np.stack([samples[start : start + length] for start in starts]).astype(np.float32)
     )
-    crops = torch.empty(len(starts), length)
-    for start, crop in zip(starts, crops, strict=True):
-        read_wav(filename, int(start), crop.numpy())
-    return crops
 
 
 def check_length(filename: str, samples: int, crop: int) -> None:

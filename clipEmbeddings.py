@@ -19,7 +19,7 @@ from clipFiles import (
     read_frames,
 )
 from convertAudio import decode_audio
-from DatasetLoader import WINDOW_TAIL, check_length
+from DatasetLoader import WINDOW_TAIL, crop_starts, spread_crops
 from losses import unit
 from progress import progress_bar
 from SyncNetDist import SyncNet
@@ -67,21 +67,12 @@ def count_frames(path: str) -> int:
         video.release()
 
 
-def crop_starts(total: int, length: int, num_eval: int) -> list[int]:
-    """num_eval starts of crops of `length`, spread evenly from the first to the last that `total` allows."""
-    return np.linspace(0, total - length, num_eval).astype(int).tolist()
-
-
 def voice_crops(path: str, maxFrames: int, num_eval: int) -> Tensor:
     """The evenly spread crops that the evaluation takes: (num_eval, maxFrames*640 + 240) float32, int16 scale.
 
     Raises MediaError; see read_sound.
     """
-    samples = read_sound(path)
-    length = maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL
-    check_length(path, len(samples), length)
-    crops = [samples[start : start + length] for start in crop_starts(len(samples), length, num_eval)]
-    return torch.from_numpy(np.stack(crops).astype(np.float32))
+    return spread_crops(path, read_sound(path), maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL, num_eval)
 
 
 def face_crops(path: str, maxFrames: int, num_eval: int, allow_resize: bool = False) -> Tensor:

@@ -25,7 +25,7 @@ def worker(args: argparse.Namespace) -> None:
     share = (distributed.rank(), distributed.processes())
     pinned = (device or "cpu").startswith("cuda")
     loader = DatasetLoader(
-        args.list, args.clips, args.batch, args.maxFrames, 1, share=share, pin_memory=pinned, maxQueueSize=2
+        args.list, args.clips, args.batch, args.maxFrames, 1, share=share, pin_memory=pinned
     )
     network = SyncNet(
         maxFrames=args.maxFrames, temporal_stride=2, device=device or args.device, precision=args.precision
