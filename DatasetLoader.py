@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipFiles import (
+from media.clips import (
     FRAME_SIZE,
     SAMPLES_PER_FRAME,
     Clip,
@@ -24,7 +24,7 @@ from clipFiles import (
     read_list,
     read_wav,
 )
-from decodingPool import Batch, DecodingPool
+from media.decoding import Batch, DecodingPool
 
 HOP_LENGTH = 160  # samples between audio feature frames
 WINDOW_TAIL = 240  # samples that complete the last 400-sample window: T frames need T*640 + 240

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import distributed
-from checkpoints import (
+from models.checkpoints import (
     CheckpointError,
     Misfits,
     copy_weights,
@@ -23,9 +22,8 @@ from checkpoints import (
     save_checkpoint,
     trained_with,
 )
-from epochResult import PARTS, EpochResult, batches_ahead, shown
-from faceCrop import CROPS
-from losses import (
+from models.faceCrop import CROPS
+from models.losses import (
     DISTANCES,
     LossScale,
     content_confusion,
@@ -33,8 +31,10 @@ from losses import (
     identity_confusion,
     identity_loss,
 )
-from progress import progress_bar
-from verification import Trials, embed_wavs, read_trials, score_trials
+from support import distributed
+from support.progress import progress_bar
+from training.epoch import PARTS, EpochResult, batches_ahead, shown
+from verification.voices import Trials, embed_wavs, read_trials, score_trials
 
 # Huge pages for PyTorch's large tensors on the CPU, which are mapped anew in every step; read at the first tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -54,8 +54,8 @@ class SyncNet(nn.Module):
     precision: "fp32" (true float32), "tf32" (GPU matrix units, 10-bit mantissas), "bf16" (autocast;
     weights, front end and losses stay float32).
     compiled: run the training step's network through torch.compile (needs a C++ compiler; slow first step).
-    crop: what the lip stream sees, "face" or "mouth" (faceCrop.py). distance: of the losses, "cosine" or
-    "euclidean" (losses.py); verification scores are cosines either way.
+    crop: what the lip stream sees, "face" or "mouth" (models/faceCrop.py). distance: of the losses, "cosine" or
+    "euclidean" (models/losses.py); verification scores are cosines either way.
     Raises ValueError for a model that is not there or settings that do not fit.
     """
 

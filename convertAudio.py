@@ -21,14 +21,14 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from clipFiles import (
+from media.clips import (
     SAMPLE_RATE,
     MediaError,
     find_files,
     open_wav,
 )
-from processPool import available_cores, map_in_processes
-from safeFiles import remove_leftovers, replace_file
+from support.files import remove_leftovers, replace_file
+from support.processes import available_cores, map_in_processes
 
 SOURCES = (".m4a", ".mp4")
 # Further kinds that decode_audio reads, by file name; any other name is taken for an mp4.

@@ -19,17 +19,17 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from checkpoints import CheckpointError, read_checkpoint, trained_with
-from clipEmbeddings import CROPS_AT_ONCE, count_frames, embed, verify
-from clipFiles import Clip, MediaError, find_files, format_list_line, parse_list_line, text_lines
-from evaluation import file_hash
-from faceCrop import CROPS
-from faceVoiceMatch import match
-from progress import progress_bar
-from safeFiles import replace_file
+from inference.embeddings import CROPS_AT_ONCE, count_frames, embed, verify
+from inference.match import match
+from inference.offset import Offset, offset, plot_offsets
+from media.clips import Clip, MediaError, find_files, format_list_line, parse_list_line, text_lines
+from models.checkpoints import CheckpointError, read_checkpoint, trained_with
+from models.faceCrop import CROPS
+from support.files import replace_file
+from support.progress import progress_bar
 from SyncNetDist import PRECISIONS, SyncNet
-from syncOffset import Offset, offset, plot_offsets
-from trainFlags import at_least
+from training.flags import at_least
+from verification.report import file_hash
 
 SOUNDS = (".wav", ".m4a", ".flac", ".mp3", ".ogg")
 VIDEOS = (".mp4",)

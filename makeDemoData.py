@@ -38,8 +38,8 @@ from scipy.io import wavfile
 from scipy.signal import istft, stft
 from tqdm import tqdm
 
-from clipFiles import FPS, FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
-from safeFiles import replace_file
+from media.clips import FPS, FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from support.files import replace_file
 
 # Articulation is described in steps of 8 ms: five a video frame, and the hop of the vocal-tract filter.
 STEPS_PER_FRAME = 5

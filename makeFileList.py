@@ -23,7 +23,7 @@ from functools import partial
 import cv2
 from tqdm import tqdm
 
-from clipFiles import (
+from media.clips import (
     FPS,
     FRAME_SIZE,
     SAMPLES_PER_FRAME,
@@ -35,8 +35,8 @@ from clipFiles import (
     open_video,
     open_wav,
 )
-from processPool import available_cores, map_in_processes
-from safeFiles import remove_leftovers, replace_file
+from support.files import remove_leftovers, replace_file
+from support.processes import available_cores, map_in_processes
 
 JOURNAL_VERSION = 1
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)

@@ -17,14 +17,13 @@ from collections.abc import Callable
 
 import torch
 
-import distributed
-from checkpoints import CheckpointError, UnreadableCheckpoint, epoch_checkpoints
 from DatasetLoader import DatasetLoader
-from evaluation import TrialTest, evaluate_list, read_cohort
+from models.checkpoints import CheckpointError, UnreadableCheckpoint, epoch_checkpoints
+from support import distributed
 from SyncNetDist import SyncNet
-from trainFlags import parse_args
-from trainingLog import TrainingLog, peak_memory
-from trainingState import (
+from training.flags import parse_args
+from training.log import TrainingLog, peak_memory
+from training.state import (
     Interrupted,
     Position,
     binding_settings,
@@ -35,6 +34,7 @@ from trainingState import (
     save_state,
     stop_signals,
 )
+from verification.report import TrialTest, evaluate_list, read_cohort
 
 STATE_FILE = "training_state.pt"  # in --save_path
 

@@ -20,7 +20,7 @@ from scipy.special import ndtri
 from sklearn.metrics import roc_curve
 from tqdm import tqdm
 
-from safeFiles import replace_file
+from support.files import replace_file
 
 P_TARGETS = (0.05, 0.01)  # VoxSRC's prior, and NIST's stricter one
 CONFIDENCE = 0.95

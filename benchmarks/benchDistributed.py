@@ -14,8 +14,8 @@ import time
 
 from common import ROOT, machine, table
 
-import distributed
 from DatasetLoader import DatasetLoader
+from support import distributed
 from SyncNetDist import SyncNet
 
 

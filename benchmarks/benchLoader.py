@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from common import ROOT, machine, table
 
-from clipFiles import FRAME_SIZE, read_frames
 from DatasetLoader import DatasetLoader
+from media.clips import FRAME_SIZE, read_frames
 
 
 def decode_only(loader: DatasetLoader, threads: int) -> float:

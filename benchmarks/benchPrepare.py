@@ -25,9 +25,9 @@ import av  # noqa: E402
 from clipMaker import make_clip, make_sound, noise  # noqa: E402
 
 import makeFileList  # noqa: E402
-from clipFiles import find_files, open_video  # noqa: E402
 from convertAudio import CONVERTED, SOURCES, convert_file, plan  # noqa: E402
-from processPool import map_in_processes  # noqa: E402
+from media.clips import find_files, open_video  # noqa: E402
+from support.processes import map_in_processes  # noqa: E402
 
 TURNS = 4  # times over that sounds are decoded and converted in a pass, which is short otherwise
 

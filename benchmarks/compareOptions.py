@@ -26,10 +26,10 @@ import torch
 from common import ROOT, machine, table
 
 from DatasetLoader import DatasetLoader
-from losses import content_logits, identity_logits, matching
+from models.losses import content_logits, identity_logits, matching
 from SyncNetDist import SyncNet
 from tuneThreshold import tuneThresholdfromScore
-from verification import read_trials
+from verification.voices import read_trials
 
 OPTIONS = {
     "default": {},

@@ -7,7 +7,7 @@ with an audio trunk and its features, or any nn.Module with the same forward_aud
 import torch
 from torch import Tensor, nn
 
-from faceCrop import crop_mouth
+from models.faceCrop import crop_mouth
 
 TRUNK_CHANNELS = 512
 
@@ -35,7 +35,7 @@ class TwoStreams(nn.Module):
     netcnnaud: audio trunk, from features (B, 1, bands, 4T) to (B, 512, 1, T'). nOut: size of the four
     embeddings. stride: temporal stride; T video frames (40 ms each) and their T*640 + 240 audio samples give
     T' = (T - 5) // stride + 1 embeddings, one every `stride` frames. crop: what the lip stream sees of a
-    frame, "face" (all of it) or "mouth" (see faceCrop.py); may be set later.
+    frame, "face" (all of it) or "mouth" (see models/faceCrop.py); may be set later.
     The order of the layers inside each Sequential fixes the names in a checkpoint.
     """
 

@@ -9,7 +9,7 @@ import sys
 import torch
 from torch import nn
 
-import distributed
+from support import distributed
 from SyncNetDist import SyncNet
 
 BATCH, STEPS, T = 6, 3, 9

@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracleCase import load_case, oracle_state
 
-from checkpoints import CheckpointError, epoch_checkpoints, read_checkpoint
+from models.checkpoints import CheckpointError, epoch_checkpoints, read_checkpoint
 from SyncNetDist import SyncNet
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from clipMaker import make_clip, make_sound, noise, shift
 
-from clipFiles import MediaError, open_wav
 from convertAudio import decode_audio, main
+from media.clips import MediaError, open_wav
 
 SCRIPT = Path(__file__).resolve().parent.parent / "convertAudio.py"
 

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import makeFileList
-from checkpoints import CheckpointError
-from clipFiles import Clip, MediaError, format_list_line, parse_list_line, read_list
 from DatasetLoader import DatasetLoader
+from media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
+from models.checkpoints import CheckpointError
 from SyncNetDist import SyncNet
-from trainingState import Position, load_state, save_state
-from verification import read_trials
+from training.state import Position, load_state, save_state
+from verification.voices import read_trials
 
 FRAMES, T, CASES = 20, 8, 300
 KINDS = ("mp4", "wav", "txt", "list", "trials", "model", "state")

@@ -16,7 +16,7 @@ import torch
 from clipMaker import make_list
 from scipy.io import wavfile
 
-import distributed
+from support import distributed
 
 TESTS = Path(__file__).parent
 FLAGS = ["--maxFrames", 6, "--nBatchSize", 6, "--nOut", 8, "--model", "plainModel", "--device", "cpu"]

@@ -12,12 +12,12 @@ import torch
 from clipMaker import make_list
 from scipy.io import wavfile
 
-import evaluation
 import trainSyncNet
-from clipFiles import Clip, MediaError, format_list_line
+from media.clips import Clip, MediaError, format_list_line
 from SyncNetDist import SyncNet
 from tuneThreshold import min_dcf, read_scores, tuneThresholdfromScore
-from verification import Trials, read_trials, score_trials
+from verification import report as evaluation
+from verification.voices import Trials, read_trials, score_trials
 
 NETWORK = {"model": "tinyModel", "nOut": 8, "maxFrames": 6, "device": "cpu"}
 

@@ -14,15 +14,15 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 from torch import nn
 
-import clipEmbeddings
 import inferSyncNet
 import trainSyncNet
-from clipFiles import Clip, MediaError, format_list_line, read_list
 from DatasetLoader import DatasetLoader, get_frames, loadWAV
-from faceVoiceMatch import matching_accuracy, speakers_of
+from inference import embeddings as clipEmbeddings
+from inference.match import matching_accuracy, speakers_of
+from inference.offset import find_offset
 from inferSyncNet import embed, match, offset, verify
+from media.clips import Clip, MediaError, format_list_line, read_list
 from SyncNetDist import SyncNet
-from syncOffset import find_offset
 
 T = 8
 NETWORK = {"model": "tinyModel", "nOut": 8, "maxFrames": T, "temporal_stride": 2, "device": "cpu"}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from losses import (
+from models.losses import (
     NEAREST,
     confusion,
     content_confusion,

@@ -17,8 +17,8 @@ from clipMaker import frame_number, make_clip, make_sound, make_txt, make_wav, n
 from scipy.io import wavfile
 
 import convertAudio
-from clipFiles import Clip, open_wav, read_frames, read_list
 from makeFileList import VOXCELEB2_CLIPS, main
+from media.clips import Clip, open_wav, read_frames, read_list
 
 SCRIPT = Path(__file__).resolve().parent.parent / "makeFileList.py"
 FRAMES = 20

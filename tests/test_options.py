@@ -12,12 +12,12 @@ import torch
 from clipMaker import make_list
 
 import trainSyncNet
-from checkpoints import CheckpointError, read_checkpoint, trained_with
-from epochResult import PARTS
-from faceCrop import crop_mouth
-from losses import content_confusion, identity_confusion
+from models.checkpoints import CheckpointError, read_checkpoint, trained_with
+from models.faceCrop import crop_mouth
+from models.losses import content_confusion, identity_confusion
 from models.SyncNetModelFBank import SyncNetModel
 from SyncNetDist import SyncNet
+from training.epoch import PARTS
 
 T = 8
 TINY = {"model": "tinyModel", "nOut": 8, "maxFrames": T, "device": "cpu", "learning_rate": 0.01}

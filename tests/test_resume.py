@@ -13,10 +13,10 @@ import pytest
 import torch
 from clipMaker import make_list
 
-import trainingState
 import trainSyncNet
-from checkpoints import CheckpointError, epoch_checkpoints
+from models.checkpoints import CheckpointError, epoch_checkpoints
 from SyncNetDist import SyncNet
+from training import state as trainingState
 
 TESTS = Path(__file__).parent
 EPOCHS = 3

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from faceCrop import crop_mouth
+from models.faceCrop import crop_mouth
 
 EVERY = 32  # pixels
 

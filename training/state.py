@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-import distributed
-from checkpoints import CheckpointError, load_tensors
-from epochResult import PARTS
-from safeFiles import remove_leftovers, replace_file
+from models.checkpoints import CheckpointError, load_tensors
+from support import distributed
+from support.files import remove_leftovers, replace_file
 from SyncNetDist import SyncNet
+from training.epoch import PARTS
 
 VERSION = 1
 # Flags that may change between two starts of one run: they alter speed, place or length, not results.

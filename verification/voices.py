@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import distributed
-from clipFiles import SAMPLES_PER_FRAME, MediaError, open_wav, text_lines
 from DatasetLoader import WINDOW_TAIL, check_length, loadWAV
-from losses import unit
-from progress import progress_bar
+from media.clips import SAMPLES_PER_FRAME, MediaError, open_wav, text_lines
+from models.losses import unit
+from support import distributed
+from support.progress import progress_bar
 
 if TYPE_CHECKING:
     from SyncNetDist import SyncNet

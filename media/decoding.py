@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from clipFiles import Clip, MediaError
+from media.clips import Clip, MediaError
 
 if TYPE_CHECKING:
     from DatasetLoader import DatasetLoader

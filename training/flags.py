@@ -2,8 +2,8 @@
 
 import argparse
 
-from faceCrop import CROPS
-from losses import DISTANCES
+from models.faceCrop import CROPS
+from models.losses import DISTANCES
 from SyncNetDist import PRECISIONS
 
 

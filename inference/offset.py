@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from clipEmbeddings import FIELD, face_content, read_sound, voice_content
-from clipFiles import FPS, SAMPLES_PER_FRAME, MediaError
 from DatasetLoader import WINDOW_TAIL
-from safeFiles import replace_file
+from inference.embeddings import FIELD, face_content, read_sound, voice_content
+from media.clips import FPS, SAMPLES_PER_FRAME, MediaError
+from support.files import replace_file
 from SyncNetDist import SyncNet
 
 # The loader takes the picture from frame start + offset - 1, which the network has learnt as in step.

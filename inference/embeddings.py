@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipFiles import (
+from convertAudio import decode_audio
+from DatasetLoader import WINDOW_TAIL, crop_starts, spread_crops
+from media.clips import (
     FPS,
     FRAME_SIZE,
     SAMPLES_PER_FRAME,
@@ -18,12 +20,10 @@ from clipFiles import (
     open_wav,
     read_frames,
 )
-from convertAudio import decode_audio
-from DatasetLoader import WINDOW_TAIL, crop_starts, spread_crops
-from losses import unit
-from progress import progress_bar
+from models.losses import unit
+from support.progress import progress_bar
 from SyncNetDist import SyncNet
-from verification import read_ahead
+from verification.voices import read_ahead
 
 FIELD = 5  # video frames that one embedding sees
 BLOCK = 250  # frames whose content is computed at once; bounds memory, and is not a choice of the caller

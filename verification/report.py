@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import distributed
-from clipFiles import MediaError, text_lines
-from safeFiles import replace_file
+from media.clips import MediaError, text_lines
+from support import distributed
+from support.files import replace_file
 from SyncNetDist import SyncNet
 from tuneThreshold import P_TARGETS, eer_interpolated, min_dcf, plot_det, tuneThresholdfromScore
-from verification import Trials, check_wavs, read_trials, score_trials
+from verification.voices import Trials, check_wavs, read_trials, score_trials
 
 LIBRARIES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn")
 COSINES_AT_ONCE = 2**24  # of utterances and cohort; 64 MiB

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from safeFiles import replace_file
+from support.files import replace_file
 
 
 class CheckpointError(ValueError):

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
-from clipEmbeddings import CROPS_AT_ONCE, Skip, embed
-from clipFiles import Clip, MediaError
+from inference.embeddings import CROPS_AT_ONCE, Skip, embed
+from media.clips import Clip, MediaError
 from SyncNetDist import SyncNet
 
 RESAMPLES = 1000

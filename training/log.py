@@ -15,8 +15,8 @@ import sys
 import torch
 from matplotlib.figure import Figure
 
-from epochResult import PARTS, EpochResult, shown
-from safeFiles import replace_file
+from support.files import replace_file
+from training.epoch import PARTS, EpochResult, shown
 
 
 def score_line(epoch: int, rate: float, learnt: EpochResult, checked: EpochResult) -> str:
