@@ -21,13 +21,15 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from scipy.io import wavfile  # noqa: E402
 
+from support.errors import UserError  # noqa: E402
+
 SAMPLE_RATE = 16000
 FPS = 25
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 FRAME_SIZE = 224  # pixels a side, of VoxCeleb2's face tracks
 
 
-class MediaError(ValueError):
+class MediaError(UserError):
     """A list line, video or wav that cannot be used; the message names the file and the remedy."""
 
 
