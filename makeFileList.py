@@ -32,9 +32,9 @@ from media.clips import (
     WavFormatError,
     find_files,
     format_list_line,
-    open_video,
     open_wav,
 )
+from media.video import open_video
 from support.files import remove_leftovers, replace_file
 from support.processes import available_cores, map_in_processes
 

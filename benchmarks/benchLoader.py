@@ -21,7 +21,8 @@ import numpy as np
 from common import ROOT, machine, table
 
 from DatasetLoader import DatasetLoader
-from media.clips import FRAME_SIZE, read_frames
+from media.clips import FRAME_SIZE
+from media.video import read_frames
 
 
 def decode_only(loader: DatasetLoader, threads: int) -> float:

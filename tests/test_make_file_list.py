@@ -18,7 +18,8 @@ from scipy.io import wavfile
 
 import convertAudio
 from makeFileList import VOXCELEB2_CLIPS, main
-from media.clips import Clip, open_wav, read_frames, read_list
+from media.clips import Clip, open_wav, read_list
+from media.video import read_frames
 
 SCRIPT = Path(__file__).resolve().parent.parent / "makeFileList.py"
 FRAMES = 20
