@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, open_wav, read_list, read_wav
+from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, read_list
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames
+from media.wav import open_wav, read_wav
 
 HOP_LENGTH = 160  # samples between audio feature frames
 WINDOW_TAIL = 240  # samples that complete the last 400-sample window: T frames need T*640 + 240

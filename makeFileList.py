@@ -29,12 +29,11 @@ from media.clips import (
     SAMPLES_PER_FRAME,
     Clip,
     MediaError,
-    WavFormatError,
     find_files,
     format_list_line,
-    open_wav,
 )
 from media.video import open_video
+from media.wav import WavFormatError, open_wav
 from support.files import remove_leftovers, replace_file
 from support.processes import available_cores, map_in_processes
 

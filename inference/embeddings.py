@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convertAudio import decode_audio
 from DatasetLoader import WINDOW_TAIL, crop_starts, spread_crops
-from media.clips import FPS, FRAME_SIZE, SAMPLES_PER_FRAME, MediaError, WavFormatError, open_wav
+from media.clips import FPS, FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
+from media.sound import decode_audio
 from media.video import open_video, read_frames
+from media.wav import WavFormatError, open_wav
 from models.losses import unit
 from support.progress import progress_bar
 from SyncNetDist import SyncNet

@@ -1,16 +1,11 @@
-"""What a talking-face clip is on disk: the numbers of its format, list lines, wav samples.
+"""What a talking-face clip is on disk: the numbers of its format, and list lines.
 
 No torch: list making and audio conversion start fast.
 """
 
 import os
-import warnings
-import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
-from scipy.io import wavfile
 
 from support.errors import UserError
 
@@ -22,10 +17,6 @@ FRAME_SIZE = 224  # pixels a side, of VoxCeleb2's face tracks
 
 class MediaError(UserError):
     """A list line, video or wav that cannot be used; the message names the file and the remedy."""
-
-
-class WavFormatError(MediaError):
-    """A sound wav file, but not 16 kHz mono int16."""
 
 
 @dataclass(frozen=True)
@@ -122,50 +113,3 @@ def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:
         prefix = "" if path == top else os.path.relpath(path, top) + os.sep
         found += [prefix + name for name in files if name.lower().endswith(extensions)]
     return sorted(found)
-
-
-def open_wav(path: str) -> np.ndarray:
-    """The samples of a 16 kHz mono int16 wav, mapped, not read: (samples,) int16.
-
-    Raises MediaError for a file that is missing, broken or of another format.
-    """
-    if not os.path.isfile(path):
-        raise MediaError(f"{path}: no such wav file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks other than audio are fine
-            rate, samples = wavfile.read(path, mmap=True)
-    except Exception as error:  # scipy raises many kinds on a damaged header
-        raise MediaError(f"{path}: not a readable wav file ({error})") from None
-    if rate != SAMPLE_RATE or samples.ndim != 1 or samples.dtype != np.int16:
-        channels = samples.shape[1] if samples.ndim == 2 else 1
-        raise WavFormatError(
-            f"{path}: {rate} Hz, {channels} channel(s), {samples.dtype}; "
-            f"expected {SAMPLE_RATE} Hz, 1 channel, int16. Convert it with convertAudio.py."
-        )
-    return samples
-
-
-def read_wav(path: str, first: int, out: np.ndarray) -> None:
-    """Read the samples of a 16 kHz mono int16 wav from number `first` (0-based) on into `out`: (samples,).
-
-    Raises MediaError when the wav is missing, broken, of another format or ends early.
-    """
-    try:
-        # A plain wav is read with a seek: a file that is mapped and let go stops all threads for a moment.
-        with wave.open(path) as wav:
-            if (wav.getframerate(), wav.getnchannels(), wav.getsampwidth()) == (SAMPLE_RATE, 1, 2):
-                wav.setpos(first)
-                samples = wav.readframes(len(out))
-                if len(samples) == 2 * len(out):
-                    out[:] = np.frombuffer(samples, np.int16)
-                    return
-    except (wave.Error, EOFError, OSError):
-        pass
-    samples = open_wav(path)  # which reads the rarer kinds and says what is wrong
-    if first < 0 or first + len(out) > len(samples):
-        raise MediaError(
-            f"{path}: has {len(samples)} samples, {first} to {first + len(out)} were asked for; "
-            "if a list names it, make the list again with makeFileList.py"
-        )
-    out[:] = samples[first : first + len(out)]

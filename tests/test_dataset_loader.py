@@ -12,7 +12,8 @@ from clipMaker import frame_number, make_clip, make_wav, sample_number
 from scipy.io import wavfile
 
 from DatasetLoader import DatasetLoader, get_frames, loadWAV
-from media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list, read_wav
+from media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
+from media.wav import read_wav
 
 FRAMES = 40
 T = 10

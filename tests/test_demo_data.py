@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import makeDemoData
-from media.clips import FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME, open_wav
+from media.clips import FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from media.wav import open_wav
 
 FRAMES = 60
 SIZES = ["--speakers", "5", "--val_speakers", "2", "--test_speakers", "2", "--utterances", "3"]

@@ -18,8 +18,9 @@ from scipy.io import wavfile
 
 import convertAudio
 from makeFileList import VOXCELEB2_CLIPS, main
-from media.clips import Clip, open_wav, read_list
+from media.clips import Clip, read_list
 from media.video import read_frames
+from media.wav import open_wav
 
 SCRIPT = Path(__file__).resolve().parent.parent / "makeFileList.py"
 FRAMES = 20

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from DatasetLoader import WINDOW_TAIL, check_length, loadWAV
-from media.clips import SAMPLES_PER_FRAME, MediaError, open_wav, text_lines
+from media.clips import SAMPLES_PER_FRAME, MediaError, text_lines
+from media.wav import open_wav
 from models.losses import unit
 from support import distributed
 from support.progress import progress_bar
