@@ -36,10 +36,10 @@ import cv2
 import numpy as np
 from scipy.io import wavfile
 from scipy.signal import istft, stft
-from tqdm import tqdm
 
 from media.clips import FPS, FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from support.files import replace_file
+from support.progress import progress_bar
 
 # Articulation is described in steps of 8 ms: five a video frame, and the hop of the vocal-tract filter.
 STEPS_PER_FRAME = 5
@@ -390,7 +390,7 @@ def make_corpus(args: argparse.Namespace) -> None:
     present = check_folder(args.out, tasks)
     if present:
         print(f"{args.out}: {present} of {len(tasks)} clips and recordings are there and are made again")
-    bar = partial(tqdm, total=len(tasks), desc="making clips", unit="clip")
+    bar = partial(progress_bar, total=len(tasks), desc="making clips", unit="clip")
     if args.nWorkers == 1:
         for _ in bar(map(run_task, tasks)):
             pass

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 from sklearn.metrics import roc_curve
-from tqdm import tqdm
 
 from support.files import replace_file
+from support.progress import progress_bar
 
 P_TARGETS = (0.05, 0.01)  # VoxSRC's prior, and NIST's stricter one
 CONFIDENCE = 0.95
@@ -175,7 +175,7 @@ def bootstrap_interval(
         shares /= len(ranks)
         return shares
 
-    with tqdm(total=resamples, desc="Bootstrap", unit="resample", disable=not progress) as bar:
+    with progress_bar(total=resamples, desc="Bootstrap", unit="resample", disable=not progress) as bar:
         for start in range(0, resamples, block):
             rows = min(block, resamples - start)
             fpr, fnr = (accepted(ranks, rows) for ranks in kinds)

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.io import wavfile
 
 from media.clips import SAMPLE_RATE, MediaError
+from support.files import aside
 
 
 class WavFormatError(MediaError):
@@ -71,16 +72,16 @@ def write_wav(path: str, sound: np.ndarray) -> None:
     if the machine loses power, a wav that did not reach the disk is too short, and is made again.
     """
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    aside = f"{path}.{os.getpid()}.part"  # as remove_leftovers expects
+    part = aside(path)
     try:
-        with open(aside, "wb", buffering=0) as file:
+        with open(part, "wb", buffering=0) as file:
             form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE, SAMPLE_RATE * 2, 2, 16)
             head = struct.pack("<4sI4s", b"RIFF", 36 + sound.nbytes, b"WAVE") + form
             file.write(head + struct.pack("<4sI", b"data", sound.nbytes))
             if file.write(sound.astype("<i2", copy=False)) != sound.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.replace(aside, path)
+        os.replace(part, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            os.remove(aside)
+            os.remove(part)
         raise

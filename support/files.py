@@ -1,11 +1,36 @@
-"""Files that are either complete or not there: written aside, flushed to disk, then renamed."""
+"""Files that are either complete or not there: written aside, flushed to disk, then renamed; and locked folders."""
 
 import contextlib
+import errno
 import os
 import re
+import socket
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
+
+# What a file system answers that does not offer a call (some network and FUSE file systems).
+NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOTTY}
+# A folder may also be written to without being readable, and Windows opens none.
+NOT_OPENED = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF}
+_warned: set[str] = set()
+
+
+def warn_once(kind: str, message: str) -> None:
+    """Print a warning to stderr: the first of its kind in the life of this process."""
+    if kind not in _warned:
+        _warned.add(kind)
+        print(f"WARNING: {message}", file=sys.stderr, flush=True)
+
+
+def aside(path: str) -> str:
+    """The name under which this process writes what becomes `path`; see remove_leftovers."""
+    return f"{path}.{os.getpid()}@{_host()}.part"
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.-]", "-", socket.gethostname())
 
 
 @contextmanager
@@ -13,34 +38,91 @@ def replace_file(path: str, mode: str = "w") -> Iterator[IO]:
     """Open a file beside `path` for writing; on success it becomes `path`, on an error it is removed.
 
     mode: "w" (UTF-8 text) or "wb". A reader sees the old file or the whole new one, never a part.
-    Raises OSError (no room, no permission) with `path` untouched.
+    Raises OSError (no room, no permission) with `path` untouched. Where the file system cannot be asked to
+    write through to the disk, the file is made all the same, with a warning.
     """
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
-    aside = f"{path}.{os.getpid()}.part"
+    part = aside(path)
     try:
-        with open(aside, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with open(part, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+            _to_disk(file.fileno(), folder)
+        os.replace(part, path)
     except BaseException:
-        if os.path.exists(aside):
-            os.remove(aside)
+        if os.path.exists(part):
+            os.remove(part)
         raise
-    # The rename itself reaches the disk with the folder.
-    descriptor = os.open(folder, os.O_RDONLY)
+    _folder_to_disk(folder)
+
+
+def _to_disk(descriptor: int, folder: str, also: frozenset[int] = frozenset()) -> None:
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_OFFERED | also:
+            raise
+        _not_synced(folder, error)
+
+
+def _folder_to_disk(folder: str) -> None:
+    """A rename reaches the disk with its folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in NOT_OFFERED | NOT_OPENED:
+            raise
+        _not_synced(folder, error)
+        return
+    try:
+        _to_disk(descriptor, folder, frozenset(NOT_OPENED))
     finally:
         os.close(descriptor)
 
 
+def _not_synced(folder: str, error: OSError) -> None:
+    warn_once(
+        "fsync",
+        f"{folder}: this file system does not confirm that files are on the disk ({error.strerror}); "
+        "a power cut may lose the newest",
+    )
+
+
+@contextmanager
+def lock_file(path: str, taken: str) -> Iterator[None]:
+    """Hold a lock on `path`, which is made; it ends with the process, however that ends.
+
+    Raises OSError with the message `taken` when another process holds it. Where the file system has no locks,
+    goes on without one, with a warning.
+    """
+    import fcntl  # not on Windows
+
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+                raise OSError(taken) from None
+            if error.errno not in NOT_OFFERED:
+                raise
+            warn_once(
+                "lock",
+                f"{path}: this file system has no locks ({error.strerror}); "
+                "make sure that no second run uses the same folder",
+            )
+        yield
+
+
 def remove_leftovers(paths: Iterable[str]) -> None:
-    """Remove those of `paths` that replace_file() left behind in a process that was killed since."""
+    """Remove those of `paths` that were left by a process of this machine that is gone.
+
+    They are named as by aside(), or `<path>.<process>.part` as by earlier versions. What another machine writes
+    into a shared folder stays: whether its process still runs cannot be seen from here.
+    """
     for path in paths:
-        stamp = re.search(r"\.(\d+)\.part$", path)
-        if stamp and not _is_running(int(stamp[1])):
+        stamp = re.search(r"\.(\d+)(?:@([^/]*))?\.part$", path)
+        if stamp and stamp[2] in (None, _host()) and not _is_running(int(stamp[1])):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
 

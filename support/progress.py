@@ -2,14 +2,45 @@
 
 import os
 import sys
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
-LOG_INTERVAL = 30.0  # seconds between two updates where nobody watches
+LOG_INTERVAL = 30.0  # seconds between two lines where nobody watches
 
 
-def progress_bar(**settings) -> tqdm:
-    """A tqdm bar on stderr with a rate and an ETA; takes tqdm's arguments. Only the first process shows it."""
-    if not sys.stderr.isatty():
-        settings["mininterval"] = LOG_INTERVAL
-    return tqdm(disable=int(os.environ.get("RANK", 0)) > 0, **settings)
+class LogLines:
+    """A text stream for a bar, which draws over itself: each state of it becomes a line of its own."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            self.stream.write(line + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+class LogBar(tqdm):
+    """A bar for a log file: new figures beside it do not draw it anew, as they do on a terminal."""
+
+    def __init__(self, *items: Any, **settings: Any):
+        settings |= {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL, "file": LogLines(sys.stderr)}
+        super().__init__(*items, **settings)
+
+    def set_postfix(self, *args: Any, refresh: bool = False, **kwargs: Any) -> None:  # noqa: ARG002
+        super().set_postfix(*args, refresh=False, **kwargs)
+
+    def set_postfix_str(self, s: str = "", refresh: bool = False) -> None:  # noqa: ARG002
+        super().set_postfix_str(s, refresh=False)
+
+
+def progress_bar(*items: Any, disable: bool = False, **settings: Any) -> tqdm:
+    """A tqdm bar on stderr with a rate and an ETA; takes tqdm's arguments. Only the first process shows it.
+
+    Where stderr is not a terminal: a line at the start, one every LOG_INTERVAL seconds, and the last.
+    """
+    kind = tqdm if sys.stderr.isatty() else LogBar
+    return kind(*items, disable=disable or int(os.environ.get("RANK", 0)) > 0, **settings)

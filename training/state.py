@@ -4,7 +4,6 @@ The file holds tensors, numbers and strings only, and is read with torch's weigh
 can run. It is replaced as a whole, so a killed run leaves the last complete one.
 """
 
-import fcntl
 import glob
 import hashlib
 import os
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from models.checkpoints import CheckpointError, load_tensors
 from support import distributed
-from support.files import remove_leftovers, replace_file
+from support.files import lock_file, remove_leftovers, replace_file
 from SyncNetDist import SyncNet
 from training.epoch import PARTS
 
@@ -145,13 +144,8 @@ def run_folder(save_path: str, network: SyncNet) -> Iterator[tuple[str, str]]:
         return
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(save_path, "lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(
-                f"{save_path}: another run is using it. Stop that one, or use another --save_path."
-            ) from None
+    taken = f"{save_path}: another run is using it. Stop that one, or use another --save_path."
+    with lock_file(os.path.join(save_path, "lock"), taken):
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         for folder in (save_path, *folders):
             remove_leftovers(glob.glob(os.path.join(glob.escape(folder), "*.part")))

@@ -1,0 +1,145 @@
+"""Files on file systems that lack a call, left-overs of other machines, bars in log files."""
+
+import errno
+import io
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from support import files, progress
+from support.files import aside, lock_file, remove_leftovers, replace_file
+from support.progress import progress_bar
+
+UNSUPPORTED = [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP]
+
+
+@pytest.fixture(autouse=True)
+def warned(monkeypatch):
+    monkeypatch.setattr(files, "_warned", set())
+
+
+def fails_for(monkeypatch, kind, number: int) -> None:
+    """fsync fails with this errno for what `kind` (stat.S_ISDIR, stat.S_ISREG) says."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if kind(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("kind", [stat.S_ISDIR, stat.S_ISREG])
+@pytest.mark.parametrize("number", UNSUPPORTED)
+def test_a_file_system_without_fsync_loses_nothing(tmp_path, monkeypatch, capsys, kind, number):
+    fails_for(monkeypatch, kind, number)
+    for text in ("one", "two"):
+        with replace_file(str(tmp_path / "list.txt")) as file:
+            file.write(text)
+        assert (tmp_path / "list.txt").read_text() == text
+    assert os.listdir(tmp_path) == ["list.txt"]
+    assert capsys.readouterr().err.count("WARNING") == 1
+
+
+def test_a_folder_that_may_not_be_read_gets_its_file(tmp_path, monkeypatch, capsys):
+    real = os.open
+
+    def refuse(path, *args):
+        if str(path) == str(tmp_path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *args)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with replace_file(str(tmp_path / "x")) as file:
+        file.write("whole")
+    assert (tmp_path / "x").read_text() == "whole" and "WARNING" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_is_an_error(tmp_path, monkeypatch, number):
+    (tmp_path / "x").write_text("old")
+    fails_for(monkeypatch, stat.S_ISREG, number)
+    with pytest.raises(OSError, match=os.strerror(number)), replace_file(str(tmp_path / "x")) as file:
+        file.write("new")
+    assert (tmp_path / "x").read_text() == "old" and os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("number", [*UNSUPPORTED, errno.ENOLCK])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        with lock_file(str(tmp_path / "lock"), "taken"):
+            pass
+    assert capsys.readouterr().err.count("has no locks") == 1
+
+
+def test_a_lock_that_another_holds(tmp_path):
+    with (
+        lock_file(str(tmp_path / "lock"), ""),
+        pytest.raises(OSError, match="in use"),
+        lock_file(str(tmp_path / "lock"), "in use"),
+    ):
+        pass
+    with lock_file(str(tmp_path / "lock"), "in use"):
+        pass
+
+
+def test_left_overs_of_this_machine_alone_are_removed(tmp_path, monkeypatch):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: gone.pid)
+        here = aside(str(tmp_path / "a.model"))
+        patch.setattr("socket.gethostname", lambda: "another-node.cluster")
+        elsewhere = aside(str(tmp_path / "a.model"))
+    live = aside(str(tmp_path / "a.model"))
+    earlier = str(tmp_path / f"b.wav.{gone.pid}.part")
+    for path in (here, elsewhere, live, earlier, str(tmp_path / "mine.part")):
+        open(path, "w").close()
+    remove_leftovers(str(path) for path in tmp_path.iterdir())
+    assert sorted(map(str, tmp_path.iterdir())) == sorted([elsewhere, live, str(tmp_path / "mine.part")])
+
+
+def test_a_bar_in_a_log_writes_a_line_now_and_then(monkeypatch):
+    log, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(progress.tqdm, "monitor_interval", 0)
+    with progress_bar(total=1000, desc="making", unit="clip") as bar:
+        bar._time = lambda: now[0]
+        bar.start_t = bar.last_print_t = 0.0
+        for clip in range(1000):
+            now[0] += 0.1  # 100 seconds
+            bar.set_postfix(failed=clip)
+            bar.update()
+    lines = log.getvalue().splitlines()
+    assert [line.split("|")[0] for line in lines] == [
+        "making:   0%",
+        "making:  30%",
+        "making:  60%",
+        "making:  90%",
+        "making: 100%",
+    ]
+    assert "\r" not in log.getvalue()
+
+
+def test_a_bar_that_is_not_left_ends_without_a_line(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    assert list(progress_bar(range(3), leave=False)) == [0, 1, 2]
+    assert len(log.getvalue().splitlines()) == 1
+
+
+def test_only_the_first_process_shows_a_bar(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setenv("RANK", "1")
+    assert list(progress_bar(range(3))) == [0, 1, 2] and log.getvalue() == ""
