@@ -27,28 +27,46 @@ class SyncNetModel(TwoStreams):
     """The two streams (see TwoStreams) with an audio trunk over MFCCs, (B, 1, 13, 4T)."""
 
     def __init__(self, nOut: int = 1024, stride: int = 1):
-        trunk = nn.Sequential(
-            *conv2d(1, 64, (3, 3), padding=(1, 1)),
-            nn.MaxPool2d((1, 1)),  # changes nothing but the numbers of the layers after it
-            *conv2d(64, 192, (3, 3), padding=(1, 1)),
-            nn.MaxPool2d((3, 3), (1, 2)),
-            *conv2d(192, 384, (3, 3), padding=(1, 1)),
-            *conv2d(384, 256, (3, 3), padding=(1, 1)),
-            *conv2d(256, 256, (3, 3), padding=(1, 1)),
-            nn.MaxPool2d((3, 3), (2, 2)),
-            *conv2d(256, TRUNK_CHANNELS, (5, 4), (1, stride)),
-        )
-        super().__init__(trunk, nOut, stride)
+        super().__init__(mfcc_trunk(stride), nOut, stride)
+        self.mfcc = MFCC()
+
+    def features(self, audio: Tensor) -> Tensor:
+        """MFCC input of the audio trunk: (B, 1, 13, 4T) float32; see MFCC.
+
+        audio: (B, T*640 + 240) float, on the int16 scale (not divided by 32768).
+        """
+        return self.mfcc(audio)
+
+
+def mfcc_trunk(stride: int) -> nn.Sequential:
+    """From MFCCs (B, 1, 13, 4T) to (B, 512, 1, T'). It pads in time."""
+    return nn.Sequential(
+        *conv2d(1, 64, (3, 3), padding=(1, 1)),
+        nn.MaxPool2d((1, 1)),  # changes nothing but the numbers of the layers after it
+        *conv2d(64, 192, (3, 3), padding=(1, 1)),
+        nn.MaxPool2d((3, 3), (1, 2)),
+        *conv2d(192, 384, (3, 3), padding=(1, 1)),
+        *conv2d(384, 256, (3, 3), padding=(1, 1)),
+        *conv2d(256, 256, (3, 3), padding=(1, 1)),
+        nn.MaxPool2d((3, 3), (2, 2)),
+        *conv2d(256, TRUNK_CHANNELS, (5, 4), (1, stride)),
+    )
+
+
+class MFCC(nn.Module):
+    """The coefficients of sound on the int16 scale, without gradient, in float64 whatever the autocast."""
+
+    def __init__(self) -> None:
+        super().__init__()
         # Constants, not weights: they are not part of a checkpoint.
         self.register_buffer("filters", mel_filters(), persistent=False)
         self.register_buffer("cosines", lifted_cosines(), persistent=False)
 
     @torch.no_grad()
-    def features(self, audio: Tensor) -> Tensor:
-        """MFCC input of the audio trunk: (B, 1, 13, 4T) float32, computed in float64 whatever the autocast.
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, samples), at least WINDOW_LENGTH of them, to (B, 1, 13, frames) float32, a frame every HOP_LENGTH.
 
-        audio: (B, T*640 + 240) float, on the int16 scale (not divided by 32768). Coefficient 0 is the log of
-        the frame's energy.
+        Coefficient 0 is the log of the frame's energy.
         """
         with torch.autocast(audio.device.type, enabled=False):
             audio = audio.double()

@@ -29,6 +29,33 @@ def head(nOut: int) -> nn.Sequential:
     )
 
 
+def lip_trunk(stride: int) -> nn.Sequential:
+    """From pixels (B, 3, T, 224, 224) to (B, 512, T', 1, 1). It does not pad in time: any 5 frames by themselves
+    give what they give among others."""
+    trunk = nn.Sequential(
+        *conv3d(3, 96, (5, 7, 7), (stride, 2, 2)),
+        nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+        *conv3d(96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1)),
+        nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
+        *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
+        *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
+        nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+        *conv3d(256, TRUNK_CHANNELS, (1, 6, 6)),
+    )
+    # Frames arrive as (B, T, H, W, 3), which is this layout already: nothing is rearranged.
+    return trunk.to(memory_format=torch.channels_last_3d)
+
+
+def look(trunk: nn.Sequential, video: Tensor, crop: str) -> Tensor:
+    """What a lip trunk makes of a video (B, 3, T, 224, 224) or of the crop of it: (B, 512, T')."""
+    kind = video.device.type
+    # Whole numbers up to 256 are exact in bfloat16: no detour through float32 under autocast.
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    pixels = crop_mouth(video, dtype) if crop == "mouth" else video.to(dtype)
+    return trunk(pixels).squeeze(4).squeeze(3)
+
+
 class TwoStreams(nn.Module):
     """Face and voice streams: a trunk each, and on each trunk a content and an identity head.
 
@@ -47,19 +74,7 @@ class TwoStreams(nn.Module):
         self.netfclip = head(nOut)  # video content
         self.netfcspk = head(nOut)  # audio identity
         self.netfcface = head(nOut)  # video identity
-        self.netcnnlip = nn.Sequential(
-            *conv3d(3, 96, (5, 7, 7), (stride, 2, 2)),
-            nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *conv3d(96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1)),
-            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
-            *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
-            *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
-            *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
-            nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *conv3d(256, TRUNK_CHANNELS, (1, 6, 6)),
-        )
-        # Frames arrive as (B, T, H, W, 3), which is this layout already: nothing is rearranged.
-        self.netcnnlip.to(memory_format=torch.channels_last_3d)
+        self.netcnnlip = lip_trunk(stride)
         self.netcnnaud.to(memory_format=torch.channels_last)
 
     def features(self, audio: Tensor) -> Tensor:
@@ -84,9 +99,5 @@ class TwoStreams(nn.Module):
         Fastest as a permuted view of (B, T, 224, 224, 3). Returns (content, identity), (B, nOut, T').
         content, identity: False leaves that head out and gives None for it.
         """
-        kind = video.device.type
-        # Whole numbers up to 256 are exact in bfloat16: no detour through float32 under autocast.
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        pixels = crop_mouth(video, dtype) if self.crop == "mouth" else video.to(dtype)
-        trunk = self.netcnnlip(pixels).squeeze(4).squeeze(3)
+        trunk = look(self.netcnnlip, video, self.crop)
         return self.netfclip(trunk) if content else None, self.netfcface(trunk) if identity else None

@@ -1,0 +1,93 @@
+"""The published lip-sync network, syncnet_v2.model: content heads alone, on the trunks of the MFCC network.
+
+Chung and Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016. Its weights are at
+http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model; they give the figures LSE-D and LSE-C
+(inference/lipSync.py).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from models.SyncNetModelMFCC import MFCC, mfcc_trunk
+from models.twoStreams import TRUNK_CHANNELS, lip_trunk, look
+from support.errors import UserError
+
+PUBLISHED_OUT = 1024  # size of the published network's embeddings
+MFCC_PER_FRAME = 4
+WINDOW = 20  # MFCC frames of a sound window: those of the 5 video frames of a lip window
+HEADS = ("netfcaud", "netfclip")
+
+
+class SyncNetModel(nn.Module):
+    """Content embeddings of picture and sound, and no identity: names and arithmetic of the published network.
+
+    nOut: size of the embeddings. stride: frames between two of them. crop: what the lip stream sees of a frame,
+    "face" or "mouth"; the published weights were trained on faces.
+    Each window of sound goes through its trunk by itself, as the published figures are made: the trunk pads in
+    time, and a window among others would give other numbers.
+    """
+
+    def __init__(self, nOut: int = PUBLISHED_OUT, stride: int = 1):
+        super().__init__()
+        self.crop = "face"
+        self.stride = stride
+        self.netcnnaud = mfcc_trunk(stride=1).to(memory_format=torch.channels_last)
+        self.netfcaud = dense_head(nOut)
+        self.netcnnlip = lip_trunk(stride)
+        self.netfclip = dense_head(nOut)
+        self.mfcc = MFCC()
+
+    def embed_windows(self, windows: Tensor) -> Tensor:
+        """Content of sound windows: MFCCs (N, 1, 13, 20) float32 to (N, nOut)."""
+        return self.netfcaud(self.netcnnaud(windows).flatten(1))
+
+    def forward_aud(
+        self, audio: Tensor, content: bool = True, identity: bool = True
+    ) -> tuple[Tensor | None, None]:
+        """Sound stream. audio: (B, T*640 + 240), int16 scale. Returns (content, None), content (B, nOut, T').
+
+        content: False leaves it out. Raises UserError when an identity is asked for.
+        """
+        refuse_identity(identity)
+        if not content:
+            return None, None
+        windows = self.mfcc(audio).unfold(3, WINDOW, MFCC_PER_FRAME * self.stride)  # (B, 1, 13, T', 20)
+        found = self.embed_windows(windows.permute(0, 3, 1, 2, 4).flatten(0, 1))
+        return found.unflatten(0, (len(audio), -1)).transpose(1, 2), None
+
+    def forward_vid(
+        self, video: Tensor, content: bool = True, identity: bool = True
+    ) -> tuple[Tensor | None, None]:
+        """Lip stream. video: (B, 3, T, 224, 224) uint8 or float, BGR, 0..255. Returns (content, None).
+
+        content: (B, nOut, T'); False leaves it out. Raises UserError when an identity is asked for.
+        """
+        refuse_identity(identity)
+        if not content:
+            return None, None
+        moments = look(self.netcnnlip, video, self.crop).transpose(1, 2)  # (B, T', 512)
+        found = self.netfclip(moments.flatten(0, 1))
+        return found.unflatten(0, moments.shape[:2]).transpose(1, 2), None
+
+
+def dense_head(nOut: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(TRUNK_CHANNELS, TRUNK_CHANNELS),
+        nn.BatchNorm1d(TRUNK_CHANNELS),
+        nn.ReLU(),
+        nn.Linear(TRUNK_CHANNELS, nOut),
+    )
+
+
+def refuse_identity(wanted: bool) -> None:
+    if wanted:
+        raise UserError(
+            "models.SyncNetV2 has no identity heads: it tells when, not who. Use it for lip sync "
+            "(inferSyncNet.py lse, offset, show; training with --alphaI 0), another checkpoint for identities"
+        )
+
+
+def is_published(state: dict[str, Tensor]) -> bool:
+    """Is this the state dict of this network, whatever its names begin with? Told by its heads, which are dense."""
+    heads = {name: state.get(name) for name in state if name.endswith(tuple(f"{h}.0.weight" for h in HEADS))}
+    return len(heads) == len(HEADS) and all(weight.dim() == 2 for weight in heads.values())
