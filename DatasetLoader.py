@@ -4,11 +4,13 @@ Frames stay uint8 from the decoder to the device. What a batch holds depends on 
 and the batch's number alone: neither on the number of threads nor on their timing.
 """
 
+import math
 import os
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -90,8 +92,9 @@ class DatasetLoader:
     iteration is the same.
 
     dataset_file_name: list made by makeFileList.py. nPerEpoch: clips an epoch. nBatchSize: clips a
-    batch. maxFrames: T, video frames a clip. nDataLoaderThread: decoding threads. maxQueueSize:
-    batches decoded ahead of the one in use, which bounds memory. pin_memory: page-locked batches, for
+    batch. maxFrames: T, video frames a clip. nDataLoaderThread: decoding threads. maxQueueSize: batches decoded
+    ahead of the one in use; more where so few clips would leave threads idle. Memory holds these and the
+    one in use, T * 147 kB a clip: 215 MiB a batch of 30 clips of 50 frames. pin_memory: page-locked batches, for
     copies to a GPU that overlap with computing. allow_resize: scale frames that are not 224x224.
 
     A clip that cannot be read, or takes more than decode_timeout seconds, is replaced by another draw
@@ -116,7 +119,7 @@ class DatasetLoader:
         nDataLoaderThread: int,
         evalmode: bool = False,
         seed: int = 0,
-        maxQueueSize: int = 2,
+        maxQueueSize: int = 1,
         pin_memory: bool = False,
         allow_resize: bool = False,
         max_bad: float = 0.0,
@@ -142,7 +145,7 @@ class DatasetLoader:
         self.nThreads = nDataLoaderThread
         self.evalmode = evalmode
         self.seed = seed
-        self.maxQueueSize = maxQueueSize
+        self.maxQueueSize = max(maxQueueSize, math.ceil(nDataLoaderThread / self.share_size))
         self.pin_memory = pin_memory
         self.allow_resize = allow_resize
 
@@ -212,11 +215,17 @@ class DatasetLoader:
         self.handed_out.clear()
         first_batch, self.first_batch = self.first_batch, 0
         ahead = self._ahead = deque()
-        pool = DecodingPool(self, self.epoch)
+        pool = DecodingPool(
+            self.nThreads,
+            self.decode_timeout,
+            partial(self._draw, self.draws(self.epoch), self.epoch),
+            partial(self._read, self.epoch),
+            partial(self._reject, []),
+        )
         try:
             sent = first_batch
             for number in range(first_batch, len(self)):
-                while sent < min(number + self.maxQueueSize, len(self)):
+                while sent <= min(number + self.maxQueueSize, len(self) - 1):
                     ahead.append(self._room(sent))
                     pool.send(ahead[-1])
                     sent += 1
@@ -227,6 +236,33 @@ class DatasetLoader:
         finally:
             pool.close()
             ahead.clear()
+
+    def _draw(self, order: list[Clip], epoch: int, position: int, attempt: int) -> Clip:
+        return order[position] if attempt == 0 else self.draw_again(epoch, position, attempt)
+
+    def _read(self, epoch: int, clip: Clip, position: int, video: np.ndarray, audio: np.ndarray) -> None:
+        if clip in self.bad:
+            raise MediaError(self.bad[clip])
+        self.read_clip(clip, self.draw_start(clip, epoch, position), video, audio)
+
+    def _reject(self, replaced: list[str], clip: Clip, reason: str) -> None:
+        """Note a bad clip. Raises MediaError when an epoch has more of them than max_bad allows.
+
+        replaced: the reasons of this epoch so far, one for each draw that was replaced.
+        """
+        self.reject(clip, reason)
+        replaced.append(reason)
+        clips = self.nFiles // self.share[1]
+        allowed = self.max_bad * self.nFiles / self.share[1]
+        if len(replaced) <= allowed:
+            return
+        if allowed == 0:
+            raise MediaError(reason)
+        where = f"; all are in {self.bad_log}" if self.bad_log else ""
+        raise MediaError(
+            f"{len(replaced)} clips of this epoch of {clips} cannot be read, more than --max_bad "
+            f"{self.max_bad:g} allows{where}. The last of them:\n  " + "\n  ".join(replaced[-3:])
+        )
 
     def reject(self, clip: Clip, reason: str) -> None:
         """Remember a clip that cannot be read, and note it in bad_log, where nobody has done so yet."""
@@ -246,7 +282,8 @@ class DatasetLoader:
             shape = (self.share_size, self.maxFrames, FRAME_SIZE, FRAME_SIZE, 3)
             video = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory).numpy()
         samples = self.maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL
-        return Batch(number, video, torch.empty((self.share_size, samples), pin_memory=self.pin_memory))
+        audio = torch.empty((self.share_size, samples), pin_memory=self.pin_memory)
+        return Batch(number, number * self.batch_size + self.share[0] * self.share_size, video, audio)
 
     def _hand_out(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The batch as tensors. Its video memory is used again only when the last view of it is gone."""

@@ -5,23 +5,28 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from media.clips import Clip, MediaError
 
-if TYPE_CHECKING:
-    from DatasetLoader import DatasetLoader
+DrawClip = Callable[[int, int], Clip]
+ReadClip = Callable[[Clip, int, np.ndarray, np.ndarray], None]
+RejectClip = Callable[[Clip, str], None]
 
 
 class Batch:
-    """Room for one batch and the clips that are being decoded into it."""
+    """Room for one batch and the clips that are being decoded into it.
 
-    def __init__(self, number: int, video: np.ndarray, audio: Tensor):
+    number: of the batch in its epoch. first: position in the epoch of the clip in slot 0.
+    """
+
+    def __init__(self, number: int, first: int, video: np.ndarray, audio: Tensor):
         self.number = number
+        self.first = first
         self.video = video
         self.audio = audio
         self.clips: list[Clip | None] = [None] * len(video)  # set when decoded
@@ -46,21 +51,26 @@ class Task:
 class DecodingPool:
     """The threads that decode one epoch. OpenCV decodes without the interpreter lock.
 
-    The threads are not joined when they hang in a decoder: such a clip is given up after decode_timeout,
+    threads: how many. timeout: seconds for which a clip may be decoded. draw(position, attempt): the clip of a
+    position of the epoch, attempt counting those before it that could not be read. read(clip, position, video,
+    audio): decodes it into these arrays, its slot of a batch. reject(clip, reason): told of each clip that could
+    not be read; what it raises stops the epoch.
+
+    The threads are not joined when they hang in a decoder: such a clip is given up after the timeout,
     its memory is left to its thread, and another thread takes its place.
     """
 
-    def __init__(self, loader: DatasetLoader, epoch: int):
-        self.loader = loader
-        self.epoch = epoch
-        self.clips = loader.draws(epoch)
-        self.replaced: list[str] = []  # reasons, one for each draw of this epoch that was replaced
+    def __init__(self, threads: int, timeout: float, draw: DrawClip, read: ReadClip, reject: RejectClip):
+        self.timeout = timeout
+        self.draw = draw
+        self.read = read
+        self.reject = reject
         self.tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self.changed = threading.Condition()  # guards everything below, and the batches
         self.running: dict[threading.Thread, Task] = {}
         self.error: BaseException | None = None
         self.threads: list[threading.Thread] = []
-        for _ in range(loader.nThreads):
+        for _ in range(threads):
             self.start_thread()
 
     def start_thread(self) -> None:
@@ -78,7 +88,7 @@ class DecodingPool:
                 deadline = min((task.deadline for task in self.running.values()), default=float("inf"))
                 left = deadline - time.monotonic()
                 if left == float("inf"):
-                    self.changed.wait(self.loader.decode_timeout)
+                    self.changed.wait(self.timeout)
                 elif left > 0:
                     self.changed.wait(left)
                 else:
@@ -95,27 +105,17 @@ class DecodingPool:
                 self.threads.remove(thread)
                 # The lost thread may write into this memory at any time.
                 task.batch.video, task.batch.audio = task.batch.video.copy(), task.batch.audio.clone()
-                reason = f"{task.clip.video}: took longer than {self.loader.decode_timeout:g} s to decode"
+                reason = f"{task.clip.video}: took longer than {self.timeout:g} s to decode"
                 self.replace(task.clip, reason)
                 self.tasks.put(Task(task.batch, task.slot, task.attempt + 1))
                 self.start_thread()
 
     def replace(self, clip: Clip, reason: str) -> None:
-        """Count a clip that has to be replaced; past max_bad, stop the epoch. Called with the lock held."""
-        self.loader.reject(clip, reason)
-        self.replaced.append(reason)
-        allowed = self.loader.max_bad * self.loader.nFiles / self.loader.share[1]
-        if len(self.replaced) <= allowed:
-            return
-        if allowed == 0:
-            self.error = MediaError(reason)
-        else:
-            where = f"; all are in {self.loader.bad_log}" if self.loader.bad_log else ""
-            self.error = MediaError(
-                f"{len(self.replaced)} clips of this epoch of {self.loader.nFiles // self.loader.share[1]} "
-                f"cannot be read, more than --max_bad {self.loader.max_bad:g} allows{where}. The last of them:\n  "
-                + "\n  ".join(self.replaced[-3:])
-            )
+        """Tell of a clip that has to be replaced, which may stop the epoch. Called with the lock held."""
+        try:
+            self.reject(clip, reason)
+        except Exception as error:
+            self.error = self.error or error
 
     def decode(self) -> None:
         while (task := self.tasks.get()) is not None and not self.error:
@@ -131,30 +131,25 @@ class DecodingPool:
 
     def fill(self, task: Task) -> bool:
         """Decode a task's clip, or the first of its replacements that can be read. False: given up meanwhile."""
-        loader, batch, slot = self.loader, task.batch, task.slot
-        position = batch.number * loader.batch_size + loader.share[0] * loader.share_size + slot
+        batch, slot = task.batch, task.slot
+        position = batch.first + slot
         while not self.error:
-            if task.attempt == 0:
-                clip = self.clips[position]
-            else:
-                clip = loader.draw_again(self.epoch, position, task.attempt)
+            clip = self.draw(position, task.attempt)
             with self.changed:
-                task.clip, task.deadline = clip, time.monotonic() + loader.decode_timeout
+                task.clip, task.deadline = clip, time.monotonic() + self.timeout
                 self.running[threading.current_thread()] = task
                 video, audio = batch.video, batch.audio
-            reason = loader.bad.get(clip)
-            if reason is None:
-                try:
-                    start = loader.draw_start(clip, self.epoch, position)
-                    loader.read_clip(clip, start, video[slot], audio[slot].numpy())
-                except MediaError as error:
-                    reason = str(error)
-                except MemoryError:
-                    raise
-                except Exception as error:
-                    reason = f"{clip.video}: {type(error).__name__}: {error}"
+            reason = None
+            try:
+                self.read(clip, position, video[slot], audio[slot].numpy())
+            except MediaError as error:
+                reason = str(error)
+            except MemoryError:
+                raise
+            except Exception as error:
+                reason = f"{clip.video}: {type(error).__name__}: {error}"
             with self.changed:
-                if task.abandoned:
+                if task.abandoned or self.error:
                     return False
                 del self.running[threading.current_thread()]
                 if reason is None:
@@ -171,10 +166,11 @@ class DecodingPool:
         return True
 
     def close(self) -> None:
-        """End the threads; each finishes the clip it is at, for decode_timeout at most."""
+        """End the threads; each finishes the clip it is at. Waits for all together no longer than the timeout."""
         with self.changed:
             self.error = self.error or GeneratorExit()
         for _ in self.threads:
             self.tasks.put(None)
+        deadline = time.monotonic() + self.timeout
         for thread in self.threads:
-            thread.join(self.loader.decode_timeout)
+            thread.join(max(0.0, deadline - time.monotonic()))

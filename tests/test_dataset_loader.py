@@ -3,6 +3,7 @@
 import shutil
 import struct
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.io import wavfile
 
 from DatasetLoader import DatasetLoader, get_frames, loadWAV
 from media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
+from media.decoding import DecodingPool
 from media.wav import read_wav
 
 FRAMES = 40
@@ -255,6 +257,74 @@ def test_leaving_an_epoch_early_ends_the_threads(clip_list):
     assert threading.active_count() == before + 3
     batches.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("batch", "threads", "asked", "ahead"),
+    [(2, 1, 1, 1), (2, 2, 2, 2), (1, 2, 3, 3), (1, 3, 1, 3), (2, 3, 1, 2)],
+)
+def test_so_many_batches_are_decoded_ahead(clip_list, monkeypatch, batch, threads, asked, ahead):
+    """As many as promised beside the one in use, and more where the threads would have less than a clip each."""
+    sent = []
+    real = DecodingPool.send
+    monkeypatch.setattr(DecodingPool, "send", lambda pool, batch: (sent.append(batch), real(pool, batch)))
+    reader = loader(clip_list, threads=threads, nBatchSize=batch, maxQueueSize=asked)
+    assert reader.maxQueueSize == ahead
+    batches = iter(reader)
+    for in_use in range(len(reader)):
+        next(batches)
+        assert len(sent) == min(in_use + 1 + ahead, len(reader))
+        deadline = time.monotonic() + 60
+        while reader.qsize() < len(sent) - in_use - 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert reader.qsize() == len(sent) - in_use - 1
+    assert next(batches, None) is None
+
+
+def test_every_thread_has_a_clip_although_batches_are_small(clip_list, monkeypatch):
+    """Reading goes on only when all five threads read at once."""
+    together, real, started = threading.Barrier(5, timeout=60), DatasetLoader.read_clip, []
+
+    def read_clip(self, *args):
+        started.append(1)
+        if len(started) <= 5:
+            together.wait()
+        real(self, *args)
+
+    monkeypatch.setattr(DatasetLoader, "read_clip", read_clip)
+    assert len(list(loader(clip_list, threads=5, nBatchSize=2))) == 3
+
+
+def test_closing_waits_for_all_threads_together(monkeypatch):
+    clock = [1000.0]
+
+    class Hanging:
+        def join(self, timeout: float) -> None:
+            clock[0] += timeout
+
+    pool = DecodingPool(0, 60.0, None, None, None)
+    pool.threads = [Hanging() for _ in range(8)]
+    monkeypatch.setattr("media.decoding.time.monotonic", lambda: clock[0])
+    pool.close()
+    assert clock[0] == 1060
+
+
+def test_the_seconds_for_which_batches_were_waited_for(clip_list, monkeypatch):
+    """A clock that only goes on inside the waiting: three batches, 2 s each."""
+    clock = [0.0]
+    real = DecodingPool.wait_for
+
+    def wait_for(pool, batch):
+        real(pool, batch)
+        clock[0] += 2
+
+    monkeypatch.setattr(DecodingPool, "wait_for", wait_for)
+    monkeypatch.setattr("DatasetLoader.time.perf_counter", lambda: clock[0])
+    reader = loader(clip_list)
+    for _ in range(2):
+        for _ in reader:
+            clock[0] += 5  # computing does not count
+        assert reader.data_wait == 6
 
 
 def test_frames_of_another_size(tmp_path):
