@@ -263,6 +263,7 @@ class SyncNet(nn.Module):
                     (total / distributed.processes()).backward()
                     distributed.sum_gradients(self)
                     self.__optimizer__.step()
+                    distributed.average_running_statistics(self)
                 pending.append(row)
                 if len(pending) == self.steps_per_look:
                     look_up()

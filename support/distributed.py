@@ -9,10 +9,17 @@ no process group, and every function here gives back what it was given.
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from support.errors import UserError
+
+Value = TypeVar("Value")
 
 LOOK_SECONDS = 0.5  # between two looks at whether another process has failed
 _failed_here = threading.Event()
@@ -97,15 +104,53 @@ def wait_for_all() -> None:
 
 
 def check_batch(batch: int) -> None:
-    """Raise ValueError, naming the nearest sizes that fit, for a batch that cannot be shared out evenly."""
+    """Raise UserError, naming the nearest sizes that fit, for a batch that cannot be shared out evenly."""
     count = processes()
     if batch % count:
         below, above = batch // count * count, (batch // count + 1) * count
         fitting = f"{below} or {above}" if below else f"{above}"
-        raise ValueError(
+        raise UserError(
             f"--nBatchSize {batch} is the batch of all {count} processes together and is not divided by "
             f"{count}; the nearest sizes that fit: {fitting}"
         )
+
+
+def of_first(decide: Callable[[], Value]) -> Value:
+    """What `decide` gives in the first process, for all; the others do not call it.
+
+    The value is handed on by pickle. An error in the first process ends them all.
+    """
+    if not dist.is_initialized():
+        return decide()
+    value = [decide() if is_main() else None]
+    dist.broadcast_object_list(value, src=0)
+    return value[0]
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Give the tensors of every process the values that those of the first have. Shapes must agree."""
+    if not dist.is_initialized():
+        return
+    with torch.no_grad():
+        for tensor in tensors:
+            values = tensor.detach().contiguous()
+            dist.broadcast(values, src=0)
+            tensor.copy_(values)
+
+
+def check_same(facts: dict[str, str]) -> None:
+    """Raise UserError when a fact, such as a hash of the weights, is not the same in all processes."""
+    if not dist.is_initialized():
+        return
+    found: list[dict[str, str]] = [{}] * processes()
+    dist.all_gather_object(found, facts)
+    for number, theirs in enumerate(found):
+        for name, value in found[0].items():
+            if theirs.get(name) != value:
+                raise UserError(
+                    f"process {number} does not have the same {name} as process 0: they would compute "
+                    "different things. Do all machines see the same files and run the same program?"
+                )
 
 
 class _Gather(torch.autograd.Function):
@@ -144,6 +189,27 @@ def sum_gradients(module: nn.Module) -> None:
     parts = flat.split([gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view(gradient.shape))
+
+
+def average_running_statistics(module: nn.Module) -> None:
+    """Make the running statistics of the batch norms in training the mean over all processes.
+
+    SyncBatchNorm, of GPUs, has those of the whole batch already.
+    """
+    if not dist.is_initialized():
+        return
+    statistics = [
+        tensor
+        for norm in module.modules()
+        if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm) and norm.training
+        for tensor in (norm.running_mean, norm.running_var)
+        if tensor is not None
+    ]
+    if statistics:
+        flat = torch.cat(statistics) / processes()
+        dist.all_reduce(flat)
+        for tensor, part in zip(statistics, flat.split([x.numel() for x in statistics]), strict=True):
+            tensor.copy_(part)
 
 
 def any_of(flag: bool, device: torch.device) -> bool:
