@@ -1,6 +1,7 @@
 """The sound of a media file, decoded in step with its pictures."""
 
 import os
+from collections.abc import Iterable
 
 import av
 import numpy as np
@@ -59,7 +60,7 @@ def decode_audio(path: str) -> np.ndarray:
 def decode_container(container: av.container.InputContainer, path: str) -> np.ndarray:
     """decode_audio of a file that is open already."""
     origin, samples = timeline(container)
-    pieces = _pieces(container, path)
+    pieces = decode_pieces(container.decode(audio=0), path)
     end = max((round((start - origin) * SAMPLE_RATE) + len(piece) for start, piece in pieces), default=0)
     if samples is None:
         samples = max(0, end)
@@ -79,12 +80,15 @@ def decode_container(container: av.container.InputContainer, path: str) -> np.nd
     return wav
 
 
-def _pieces(container: av.container.InputContainer, path: str) -> list[tuple[float, np.ndarray]]:
-    """Decode to runs of sound without a gap: [(start in seconds, 16 kHz mono int16), ...]."""
+def decode_pieces(frames: Iterable[av.AudioFrame], path: str) -> list[tuple[float, np.ndarray]]:
+    """Runs of sound without a gap: [(start in seconds on the file's clock, (samples,) 16 kHz mono int16), ...].
+
+    frames: as they come out of the decoder. Raises MediaError, with `path`, when that fails.
+    """
     runs: list[_Run] = []
     due, kind = 0.0, None
     try:
-        for frame in container.decode(audio=0):
+        for frame in frames:
             time_stamp = due if frame.pts is None else frame.time
             frame_kind = (frame.sample_rate, frame.layout.name, frame.format.name)
             if frame_kind != kind or abs(time_stamp - due) > MAX_DRIFT:

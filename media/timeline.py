@@ -1,0 +1,260 @@
+"""The pictures of any video file on a clock of 25 a second, by their time stamps.
+
+Slot k of the clock is a moment in the middle of the time from k / 25 to (k + 1) / 25 s after the first picture; it
+shows the picture of the source that is up at that moment. So nothing is ever counted in frames of the source, whose
+rate may be any or none, and a picture is at most half a slot early or late.
+"""
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+
+import av
+import numpy as np
+
+from media.clips import FPS, MediaError
+
+# Kinds of files, by content. Playlists and lists of files, which could name other files, are not among them.
+CONTAINERS = (
+    "mov,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,mxf,ogg,nut,rm,dv,gxf,wtv,"
+    "h264,hevc,ivf,obu,m4v,mpegvideo,mp3,wav,w64,flac,aac,aiff,ac3,amr,au,caf"
+)
+MIDDLE = 0.49  # of a slot; just before its middle, where at 50 pictures a second two of them meet
+MAX_HOLD = 0.5  # seconds that a picture stays up; where the next comes later, there is no picture between
+SEEK_MARGINS = (
+    0.0,
+    2.0,
+    12.0,
+)  # seconds before the wanted time: some files lead to a later picture than asked for
+SEARCH_SIZE = "50000000"  # bytes and microseconds that FFmpeg may read to find all streams of an MPEG file
+ATTACHED_PICTURE = av.stream.Disposition.attached_pic
+
+
+def open_media(path: str) -> av.container.InputContainer:
+    """Open any media file by its content. Raises MediaError; close the result."""
+    try:
+        options = {
+            "protocol_whitelist": "file",
+            "format_whitelist": CONTAINERS,
+            "analyzeduration": SEARCH_SIZE,
+        }
+        # The absolute path cannot be mistaken for one of FFmpeg's protocols, such as "concat:".
+        return av.open(os.path.abspath(path), options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, OSError) as error:
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            raise MediaError(f"{path}: empty (0 bytes)") from None
+        reason = error.strerror or type(error).__name__
+        raise MediaError(f"{path}: not a video, or broken at its beginning ({reason})") from None
+
+
+class VideoReader:
+    """The first video stream of a file. Use it in a with statement; reading begins where it was last left.
+
+    first_time: seconds on the file's own clock at which the first picture appears (slot 0 begins then).
+    Raises MediaError where there are no pictures.
+    """
+
+    def __init__(self, path: str, first_time: float | None = None) -> None:
+        self.path = path
+        self._open()
+        aspect = self.stream.sample_aspect_ratio
+        self.pixel_aspect = float(aspect) if aspect else 1.0  # width by height
+        if first_time is None:
+            first = next(self._frames(), None)
+            if first is None:
+                self.container.close()
+                raise MediaError(f"{path}: no picture in it can be decoded")
+            first_time = first[0]
+            self._rewind()
+        self.first_time = first_time
+
+    def _open(self) -> None:
+        self.container = open_media(self.path)
+        streams = [s for s in self.container.streams.video if not s.disposition & ATTACHED_PICTURE]
+        if not streams:
+            self.container.close()
+            raise MediaError(f"{self.path}: no pictures in it")
+        self.stream = streams[0]
+        self.stream.thread_count = 1  # files, and parts of files, are read side by side instead
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.container.close()
+
+    def declared_slots(self) -> int | None:
+        """The length that the file declares, in slots; None where it does not."""
+        end = None
+        if self.stream.duration:
+            end = ((self.stream.start_time or 0) + self.stream.duration) * float(self.stream.time_base)
+        elif self.container.duration:
+            end = ((self.container.start_time or 0) + self.container.duration) / av.time_base
+        return None if end is None else max(1, round((end - self.first_time) * FPS))
+
+    def can_seek(self, slots: list[int]) -> bool:
+        """Does jumping to each of these slots lead to a picture that is not after it?"""
+        return all(self._seek(self._time(slot)) is not None for slot in slots)
+
+    def slots(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (slot, frame) for the slots first ... last - 1 that have a picture, in order.
+
+        A frame that is shown for several slots comes as often, as the same object. last: None for all.
+        """
+        frames = self._from_slot(first)
+        due, shown, shown_time, hold = first, None, 0.0, 1 / FPS
+        for time, frame in frames:
+            if shown is not None:
+                hold = time - shown_time
+                end = time if hold <= MAX_HOLD else shown_time + 1 / FPS
+                while self._time(due) < end:
+                    if last is not None and due >= last:
+                        return
+                    yield due, shown
+                    due += 1
+            shown, shown_time = frame, time
+            while self._time(due) < time:  # no picture there
+                due += 1
+        if shown is not None:
+            end = shown_time + min(hold, MAX_HOLD)  # the last picture stays as long as the one before
+            while self._time(due) < end and (last is None or due < last):
+                yield due, shown
+                due += 1
+
+    def bgr(self, frame: av.VideoFrame, scale: float = 1.0) -> np.ndarray:
+        """A frame as it is displayed, upright and with square pixels: (height, width, 3) uint8 in BGR order.
+
+        scale: of the displayed size.
+        """
+        wide, high = max(1.0, self.pixel_aspect), max(1.0, 1 / self.pixel_aspect)
+        size = max(1, round(frame.width * wide * scale)), max(1, round(frame.height * high * scale))
+        if size == (frame.width, frame.height):
+            picture = frame.to_ndarray(format="bgr24")
+        else:
+            picture = frame.reformat(*size, format="bgr24", interpolation="AREA").to_ndarray()
+        return turn_upright(picture, display_matrix(frame))
+
+    def _time(self, slot: int) -> float:
+        return self.first_time + (slot + MIDDLE) / FPS
+
+    def _rewind(self) -> None:
+        self.container.close()
+        self._open()
+
+    def _from_slot(self, slot: int) -> Iterator[tuple[float, av.VideoFrame]]:
+        if slot > 0:
+            frames = self._seek(self._time(slot))
+            if frames is not None:
+                return frames
+        self._rewind()
+        return self._frames()
+
+    def _seek(self, time: float) -> Iterator[tuple[float, av.VideoFrame]] | None:
+        """Frames from at or before `time` seconds on, or None where the file does not lead there."""
+        for margin in SEEK_MARGINS:
+            try:
+                self.container.seek(int((time - margin) / self.stream.time_base), stream=self.stream)
+            except av.error.FFmpegError:
+                return None
+            frames = self._frames()
+            first = next(frames, None)
+            if first is not None and first[0] <= time:
+                return _chain(first, frames)
+        return None
+
+    def _frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Decoded frames with their times in seconds, which only increase. Damaged packets are left out."""
+        before, step = None, 1 / float(self.stream.average_rate or FPS)
+        deinterlacer = _Deinterlacer(self.stream)
+        for frame in deinterlacer.run(decoded(self.container, self.stream)):
+            if frame.pts is None:
+                time = 0.0 if before is None else before + step
+            else:
+                time = float(frame.pts * frame.time_base)
+            if before is None or time > before:
+                before = time
+                yield time, frame
+
+
+def _chain(first: tuple[float, av.VideoFrame], rest: Iterator[tuple[float, av.VideoFrame]]):
+    yield first
+    yield from rest
+
+
+def decoded(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator[av.frame.Frame]:
+    """The frames of a stream, as far as the file is whole; packets that cannot be decoded are left out."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):  # the end, or the file is broken from here on
+            return
+        try:
+            yield from (frame for frame in packet.decode() if not frame.is_corrupt)
+        except av.error.FFmpegError:
+            continue
+
+
+class _Deinterlacer:
+    """Passes frames on; from the first interlaced one on, through FFmpeg's yadif, one frame out for each in."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self.stream = stream
+        self.graph: av.filter.Graph | None = None
+
+    def run(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for frame in frames:
+            kind = (frame.width, frame.height, frame.format.name)
+            if self.graph is not None and kind != self.kind:
+                yield from self._rest()
+            if self.graph is None and frame.interlaced_frame:
+                self._build(kind)
+            if self.graph is None:
+                yield frame
+            else:
+                self.graph.push(frame)
+                yield from self._ready()
+        yield from self._rest()
+
+    def _build(self, kind: tuple[int, int, str]) -> None:
+        self.kind = kind
+        graph = av.filter.Graph()
+        graph.link_nodes(
+            graph.add_buffer(template=self.stream, width=kind[0], height=kind[1], format=kind[2]),
+            graph.add("yadif", "mode=send_frame:deint=interlaced"),
+            graph.add("buffersink"),
+        ).configure()
+        self.graph = graph
+
+    def _ready(self) -> Iterator[av.VideoFrame]:
+        while True:
+            try:
+                yield self.graph.pull()
+            except (BlockingIOError, av.error.EOFError):
+                return
+
+    def _rest(self) -> Iterator[av.VideoFrame]:
+        if self.graph is not None:
+            self.graph.push(None)
+            yield from self._ready()
+            self.graph = None
+
+
+def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """(a, b, c, d), each -1, 0 or 1: a pixel (x, y) of the frame is displayed at (a x + c y, b x + d y)."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    numbers = np.frombuffer(bytes(data), np.int32).astype(np.float64).reshape(3, 3)[:2, :2]
+    a, b, c, d = (numbers / max(1.0, np.abs(numbers).max())).round().astype(int).ravel().tolist()
+    return (a, b, c, d) if abs(a * d - b * c) == 1 else (1, 0, 0, 1)
+
+
+def turn_upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """Turn and mirror a picture (height, width, 3) by display_matrix(); the result is C-contiguous."""
+    a, b, c, d = matrix
+    if a == 0:  # x and y change places
+        picture, a, d = picture.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(picture[:: 1 if d > 0 else -1, :: 1 if a > 0 else -1])

@@ -1,0 +1,94 @@
+"""The sound of a part of any media file, on the clock of media/timeline.py."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import av
+import numpy as np
+
+from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
+from media.sound import decode_pieces
+from media.timeline import decoded, open_media
+
+LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
+ROUNDING = 80  # samples; what a resampler may leave out at the end of the sound
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of slots first, first + 1 ...: samples, (slots * 640,) int16 at 16 kHz, mono.
+
+    begin, end: the slots from `begin` to before `end` are those that the source has sound for, from the first
+    to the last of its samples; a gap between these is silence.
+    """
+
+    first: int
+    samples: np.ndarray
+    begin: int
+    end: int
+
+    def part(self, first: int, last: int) -> np.ndarray:
+        """The samples of slots first ... last - 1."""
+        return self.samples[
+            (first - self.first) * SAMPLES_PER_FRAME : (last - self.first) * SAMPLES_PER_FRAME
+        ]
+
+
+def has_sound(path: str) -> bool:
+    """Is there a sound track in the file? Raises MediaError where it does not open."""
+    with open_media(path) as container:
+        return bool(container.streams.audio)
+
+
+def read_sound(path: str, first_time: float, first: int, last: int) -> Sound:
+    """The sound of slots first ... last - 1 of the file's first sound track.
+
+    first_time: as of the VideoReader. Raises MediaError where there is no sound track.
+    """
+    begin = first_time + first / FPS
+    wanted = (last - first) * SAMPLES_PER_FRAME
+    with open_media(path) as container:
+        if not container.streams.audio:
+            raise MediaError(f"{path}: no sound in it")
+        stream = container.streams.audio[0]
+        frames = _frames(container, stream, begin if first > 0 else None)
+        end = begin + (last - first) / FPS
+        frames = itertools.takewhile(lambda frame: frame.pts is None or frame.time < end, frames)
+        pieces = decode_pieces(frames, path)
+        if stream.duration:  # what a decoder gives beyond this is padding
+            stop = ((stream.start_time or 0) + stream.duration) * float(stream.time_base)
+            wanted_end = round((stop - begin) * SAMPLE_RATE)
+        else:
+            wanted_end = wanted
+    samples = np.zeros(wanted, np.int16)
+    covered_from, covered_to = wanted, 0
+    for start, piece in pieces:
+        place = round((start - begin) * SAMPLE_RATE)
+        piece = piece[max(0, -place) : max(0, min(wanted, wanted_end) - place)]
+        place = max(0, place)
+        if len(piece):
+            samples[place : place + len(piece)] = piece
+            covered_from, covered_to = min(covered_from, place), max(covered_to, place + len(piece))
+    first_covered = first + -(-(covered_from - ROUNDING) // SAMPLES_PER_FRAME)
+    last_covered = first + (covered_to + ROUNDING) // SAMPLES_PER_FRAME
+    return Sound(first, samples, max(first, first_covered), min(last, max(first, last_covered)))
+
+
+def _frames(
+    container: av.container.InputContainer, stream: av.AudioStream, begin: float | None
+) -> Iterator[av.AudioFrame]:
+    """Decoded frames, from before `begin` seconds on where the file leads there, else from the beginning."""
+    if begin is None:
+        return decoded(container, stream)
+    start = (begin - LEAD) / stream.time_base
+    try:
+        container.seek(int(start), stream=stream)
+        frames = decoded(container, stream)
+        first = next(frames, None)
+        if first is not None and first.pts is not None and first.time <= begin:
+            return itertools.chain([first], frames)
+    except av.error.FFmpegError:
+        pass
+    container.seek(0)
+    return decoded(container, stream)

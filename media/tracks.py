@@ -1,0 +1,208 @@
+"""Faces found now and then, joined to tracks; and the rule by which a track is cropped.
+
+The rule is that of the pipeline that VoxCeleb2's kind of tracks is made with: boxes that overlap belong to one
+track, and the crop is 2.8 times half the face's larger side, the face's centre at half its width and at 1 / 2.8 of
+its height.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from scipy.ndimage import median_filter, uniform_filter1d
+
+from media.clips import FRAME_SIZE
+from media.faces import Face
+
+MIN_OVERLAP = 0.5  # intersection over union of a face with the one before in its track
+MAX_GAP = 25  # slots of a track without a face
+SURE = 0.9  # confidence that a track begins with; to go on, any confidence does
+SMOOTHING = 13  # slots
+ABOVE, BELOW, BESIDE = 1.0, 1.8, 1.4  # how far the crop reaches from the centre, in half sizes of the face
+PADDING = 110  # grey, where the crop leaves the picture
+
+
+@dataclass
+class Track:
+    """A face from slot `first` on. boxes: (slots, 4) left, top, right, bottom in pixels of the source.
+
+    found: how many of them were found; those between are interpolated. confidence: mean of those found.
+    """
+
+    first: int
+    boxes: np.ndarray
+    found: int
+    confidence: float
+    shot: int
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def size(self) -> float:
+        """Mean of the face's larger side, in pixels."""
+        return float(np.maximum(*(self.boxes[:, 2:] - self.boxes[:, :2]).T).mean())
+
+    def part(self, first: int, last: int) -> "Track":
+        """The slots first ... last - 1 that the track has (of found ones, about as many as before)."""
+        first, last = max(first, self.first), min(last, self.first + len(self))
+        boxes = self.boxes[first - self.first : max(first, last) - self.first]
+        found = round(self.found * len(boxes) / max(1, len(self)))
+        return Track(first, boxes, found, self.confidence, self.shot)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom)."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    if sides.min() <= 0:
+        return 0.0
+    shared = sides.prod()
+    return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared))
+
+
+@dataclass
+class OpenTrack:
+    """A track that may go on."""
+
+    faces: dict[int, Face] = field(default_factory=dict)  # by slot
+
+    @property
+    def last(self) -> int:
+        return max(self.faces)
+
+    @property
+    def box(self) -> np.ndarray:
+        return self.faces[self.last].box
+
+
+class TrackBuilder:
+    """Joins faces to tracks, slot after slot, within one shot after the other.
+
+    find: the faces at a slot; asked for the slot of look() and for those since the look before, to find
+    out to the slot where a face comes and goes.
+    """
+
+    def __init__(self, find: Callable[[int], list[Face]]) -> None:
+        self._find = find
+        self.open: list[OpenTrack] = []
+        self.finished: list[Track] = []
+        self.shot = 0
+        self._looked: int | None = None  # the slot of the last look in this shot
+        self._begin = 0  # the shot's first slot
+
+    def begin_shot(self, slot: int) -> None:
+        """A shot begins at this slot."""
+        self.shot += 1
+        self._begin, self._looked = slot, None
+
+    def end_shot(self, slot: int) -> None:
+        """The shot's last slot is this one."""
+        self.look(slot)
+        for track in list(self.open):
+            self._finish(track)
+
+    def cut(self, tracks: list[OpenTrack], slot: int) -> None:
+        """These tracks end, and others may begin in their places, at this slot."""
+        self.look(slot - 1)
+        for track in tracks:
+            if track in self.open:
+                self._finish(track)
+        self.look(slot)
+
+    def look(self, slot: int) -> None:
+        """Find the faces at this slot, go on with the tracks that they belong to, begin tracks with others."""
+        if self._looked is not None and slot <= self._looked:
+            return
+        since = self._begin if self._looked is None else self._looked + 1
+        self._join(slot, self.open)
+        for track in self.open:
+            if slot not in track.faces and track.last == self._looked:  # lost since the last look: when?
+                for between in range(since, slot + 1):
+                    self._join(between, [track])
+                    if between not in track.faces:
+                        break
+        for face in self._free(slot):
+            if face.confidence >= SURE:
+                self.open.append(self._begun_at(slot, since, face))
+        self._looked = slot
+        for track in [t for t in self.open if slot - t.last > MAX_GAP]:
+            self._finish(track)
+
+    def _begun_at(self, slot: int, since: int, face: Face) -> OpenTrack:
+        """A track of this face, from where it came on."""
+        track = OpenTrack({slot: face})
+        for before in range(slot - 1, since - 1, -1):
+            same = [(overlap(f.box, face.box), f) for f in self._free(before)]
+            best, earlier = max(same, key=lambda pair: pair[0], default=(0.0, face))
+            if best <= MIN_OVERLAP:
+                break
+            track.faces[before] = face = earlier
+        return track
+
+    def _free(self, slot: int) -> list[Face]:
+        """Faces at a slot that belong to no track. Identity counts: find() gives the same ones again."""
+        taken = {id(t.faces[slot]) for t in self.open if slot in t.faces}
+        return [face for face in self._find(slot) if id(face) not in taken]
+
+    def _join(self, slot: int, tracks: list[OpenTrack]) -> None:
+        """Give the faces at a slot to those tracks that they overlap best."""
+        pairs = [
+            (overlap(track.box, face.box), track, face)
+            for face in self._free(slot)
+            for track in tracks
+            if track.last < slot
+        ]
+        taken: set[int] = set()
+        for shared, track, face in sorted(pairs, key=lambda pair: -pair[0]):
+            if shared > MIN_OVERLAP and slot not in track.faces and id(face) not in taken:
+                track.faces[slot] = face
+                taken.add(id(face))
+
+    def _finish(self, track: OpenTrack) -> None:
+        self.open.remove(track)
+        slots = np.array(sorted(track.faces))
+        every = np.arange(slots[0], slots[-1] + 1)
+        found = np.array([track.faces[slot].box for slot in slots])
+        boxes = np.stack([np.interp(every, slots, side) for side in found.T], 1)
+        confidence = float(np.mean([face.confidence for face in track.faces.values()]))
+        self.finished.append(Track(int(slots[0]), boxes, len(slots), confidence, self.shot))
+
+
+def smooth(boxes: np.ndarray) -> np.ndarray:
+    """(slots, 4) boxes -> (slots, 3): x and y of the centre and half the larger side, steadied over SMOOTHING slots.
+
+    A median filter, as the rule has it, and a mean over as many: boxes are found only now and then, and the
+    steps between them would remain.
+    """
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) / 2
+    steady = median_filter(np.hstack([centres, half]), (SMOOTHING, 1), mode="nearest")
+    return uniform_filter1d(steady, SMOOTHING, axis=0, mode="nearest")
+
+
+def crop(picture: np.ndarray, x: float, y: float, half: float) -> np.ndarray:
+    """The face with this centre and half size, in pixels, by the rule: (224, 224, 3) uint8.
+
+    picture: (height, width, 3) uint8. What lies outside is grey.
+    """
+    left, top, side = x - BESIDE * half, y - ABOVE * half, (ABOVE + BELOW) * half
+    x0, y0 = max(0, int(left) - 1), max(0, int(top) - 1)
+    part = picture[y0 : max(0, int(top + side) + 2), x0 : max(0, int(left + side) + 2)]
+    if part.size == 0:
+        return np.full((FRAME_SIZE, FRAME_SIZE, 3), PADDING, np.uint8)
+    # Linear interpolation alone would skip pixels of a larger crop.
+    shrink = min(1.0, FRAME_SIZE / side)
+    width, height = (max(1, round(length * shrink)) for length in part.shape[1::-1])
+    if shrink < 1:
+        part_x, part_y = width / part.shape[1], height / part.shape[0]
+        part = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+    else:
+        part_x = part_y = 1.0
+    # From the middle of a pixel of the crop to that of a pixel of the part.
+    step = np.array([side * part_x, side * part_y]) / FRAME_SIZE
+    start = np.array([(left - x0) * part_x, (top - y0) * part_y]) + step / 2 - 0.5
+    matrix = np.array([[step[0], 0, start[0]], [0, step[1], start[1]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    grey = (PADDING, PADDING, PADDING)
+    return cv2.warpAffine(part, matrix, (FRAME_SIZE, FRAME_SIZE), flags=flags, borderValue=grey)

@@ -1,0 +1,129 @@
+"""The clock of makeFaceTracks.py: picture and sound of a track are apart by what they are in the source."""
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from videoMaker import click_time, flash_time, make_video
+
+from media.faceTracks import Part, write_tracks
+from media.timeline import VideoReader
+from media.tracks import Track
+from media.trackSound import read_sound
+from media.wav import open_wav
+
+HALF_FRAME = 0.020
+TONE_ONSET = 0.001  # seconds until the click is loud
+
+
+def whole_picture_track(source: Path, folder: Path, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(frames, 224, 224, 3) and (samples,) of a track that stands in the middle of the picture from `first` on."""
+    folder.mkdir()
+    with VideoReader(str(source)) as reader:
+        end = max(slot for slot, _ in reader.slots()) + 1
+        sound = read_sound(str(source), reader.first_time, 0, end)
+        boxes = np.tile([100.0, 60.0, 200.0, 160.0], (end, 1))
+        track = Track(0, boxes, end, 1.0, 1).part(max(first, sound.begin), sound.end)
+        write_tracks(reader, Part(str(source), reader.first_time, 0, None), [track], sound, str(folder), "x")
+    video = cv2.VideoCapture(str(folder / "00001.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == 25
+    pictures = []
+    while True:
+        ok, picture = video.read()
+        if not ok:
+            break
+        pictures.append(picture)
+    samples = np.array(open_wav(str(folder / "00001.wav")))
+    assert len(pictures) == len(track) == video.get(cv2.CAP_PROP_FRAME_COUNT)
+    assert len(samples) == len(track) * 640
+    assert len((folder / "00001.txt").read_text().splitlines()) == 7 + len(track)
+    return np.array(pictures), samples
+
+
+def uneven(count: int) -> np.ndarray:
+    """Times of pictures as a phone makes them: 20 to 60 ms apart."""
+    return np.concatenate([[0], np.cumsum(np.random.default_rng(1).uniform(0.02, 0.06, count - 1))])
+
+
+@pytest.mark.parametrize(
+    ("times", "settings"),
+    [
+        (np.arange(50) / 25, {}),
+        (np.arange(60) / 30, {}),
+        (np.arange(60) * 1001 / 30000, {}),
+        (np.arange(100) / 50, {"flash": 0.98}),
+        (np.arange(100) / 50, {"flash": 1.0}),
+        (np.arange(48) * 1001 / 24000, {}),
+        (np.arange(30) / 15, {}),
+        (uneven(50), {}),
+        (np.arange(50) / 25, {"sound_from": 0.3}),
+        (np.arange(50) / 25, {"sound_from": -0.2, "container_options": {"avoid_negative_ts": "disabled"}}),
+        (np.arange(50) / 25, {"sound_from": -0.2, "start": 0.2}),
+        (np.arange(60) / 30, {"start": 5.3, "format": "matroska"}),
+        (np.arange(60) / 30, {"start": 5.3, "format": "matroska", "sound_from": 0.3}),
+        (np.arange(50) / 25, {"start": 2.0, "format": "mpegts"}),
+        (np.arange(60) * 1001 / 30000, {"start": 1.0, "format": "mpegts", "codec": "mpeg2video"}),
+        # The encoder begins before time 0; the file says with an edit list that this is not shown.
+        (np.arange(-10, 50) / 25, {"sound_from": -0.4, "container_options": {"avoid_negative_ts": "disabled"}}),
+    ],
+)  # fmt: skip
+def test_picture_and_sound_stay_together(tmp_path, times, settings):
+    source = tmp_path / "a video"
+    make_video(str(source), times, **settings)
+    pictures, samples = whole_picture_track(source, tmp_path / "out")
+    flash, click = flash_time(pictures), click_time(samples)
+    assert 0.4 < click < 1.3
+    assert abs(flash - click) <= HALF_FRAME + TONE_ONSET
+    # All of the picture that has sound is there.
+    late = max(0.0, settings.get("sound_from", 0.0))
+    assert abs(len(pictures) - 25 * (times[-1] + np.median(np.diff(times)) - max(0, times[0]) - late)) <= 2
+
+
+def test_pictures_that_pause(tmp_path):
+    """A picture that is up for more than half a second is no video of a face: there is no slot for it."""
+    times = np.concatenate([np.arange(20) / 25, 3 + np.arange(20) / 25])
+    make_video(str(tmp_path / "a.mkv"), times, format="matroska", flash=3.2)
+    with VideoReader(str(tmp_path / "a.mkv")) as reader:
+        slots = [slot for slot, _ in reader.slots()]
+        assert slots == [*range(20), *range(75, 95)]
+        assert [slot for slot, _ in reader.slots(78, 80)] == [78, 79]
+    pictures, samples = whole_picture_track(tmp_path / "a.mkv", tmp_path / "out", first=75)
+    assert abs(flash_time(pictures) - click_time(samples)) <= HALF_FRAME + TONE_ONSET
+
+
+def test_a_part_is_what_it_is_in_the_whole(tmp_path):
+    """Reading from the middle on gives the same pictures and the same sound."""
+    path = str(tmp_path / "a.mp4")
+
+    def number(picture, k):
+        picture[:, : 4 * k] = 200
+
+    make_video(path, np.arange(75) / 30, flash=2.0, draw=number, options={"g": "20"})
+    with VideoReader(path) as reader:
+        assert reader.can_seek([30, 45])
+        whole = {slot: reader.bgr(frame) for slot, frame in reader.slots()}
+        part = {slot: reader.bgr(frame) for slot, frame in reader.slots(45, 60)}
+        assert list(part) == list(range(45, 60))
+        assert all(np.array_equal(part[slot], whole[slot]) for slot in part)
+        everything = read_sound(path, reader.first_time, 0, 62)
+        some = read_sound(path, reader.first_time, 45, 62)
+    assert (some.begin, some.end) == (45, everything.end)
+    assert click_time(some.samples) == pytest.approx(click_time(everything.samples) - 45 / 25, abs=0.0002)
+
+
+def test_damaged_packets_leave_a_gap_and_do_not_shift_what_follows(tmp_path):
+    whole, damaged = tmp_path / "a.mkv", tmp_path / "b.mkv"
+    make_video(str(whole), np.arange(50) / 25, format="matroska", options={"g": "10", "bf": "0"})
+    with av.open(str(whole)) as source, av.open(str(damaged), "w", format="matroska") as target:
+        streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == "video" and 0.2 < float(packet.pts * packet.time_base) < 0.5:
+                continue
+            packet.stream = streams[packet.stream.index]
+            target.mux(packet)
+    pictures, samples = whole_picture_track(damaged, tmp_path / "out")
+    assert abs(flash_time(pictures) - click_time(samples)) <= HALF_FRAME + TONE_ONSET
