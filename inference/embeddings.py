@@ -1,7 +1,7 @@
 """Sound and video files to embeddings: who speaks (identity), and what is said at every frame (content)."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -155,7 +155,6 @@ def verify(network: SyncNet, a: str, b: str, num_eval: int = 10, batch: int = CR
     return float(first @ second)
 
 
-@torch.inference_mode()
 def face_content(network: SyncNet, path: str, allow_resize: bool = False) -> Tensor:
     """Content embedding of the picture at every frame, unit length: (frames - 4, nOut) on the CPU.
 
@@ -164,37 +163,51 @@ def face_content(network: SyncNet, path: str, allow_resize: bool = False) -> Ten
     frames = count_frames(path)
     if frames < FIELD:
         raise MediaError(f"{path}: {frames} frames, at least {FIELD} are needed")
+    return torch.cat([unit(part).cpu() for part in face_windows(network, path, frames, BLOCK, allow_resize)])
+
+
+def face_windows(
+    network: SyncNet, path: str, frames: int, batch: int, allow_resize: bool = False
+) -> Iterator[Tensor]:
+    """Content outputs of the picture at every frame, `batch` at a time: (<= batch, nOut) float32 on the device.
+
+    Output v sees the frames v ... v + 4 of the first `frames`. Raises MediaError, and ValueError for a network of
+    another temporal stride than 1.
+    """
     network.eval()
-    rows = []
-    for first in range(0, frames - FIELD + 1, BLOCK):
-        block = np.empty((min(BLOCK + FIELD - 1, frames - first), FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+    for first in range(0, frames - FIELD + 1, batch):
+        block = np.empty((min(batch + FIELD - 1, frames - first), FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
         read_frames(path, first, block, allow_resize)
-        with network.autocast():
-            video = torch.from_numpy(block)[None].permute(0, 4, 1, 2, 3).to(network.device)
-            rows.append(unit(network.__S__.forward_vid(video)[0])[0].T.cpu())
-    content = torch.cat(rows)
-    if len(content) != frames - FIELD + 1:
-        raise ValueError(
-            "content at every frame needs a network of temporal_stride 1; any checkpoint fits it"
-        )
-    return content
+        video = torch.from_numpy(block)[None].permute(0, 4, 1, 2, 3)
+        with torch.inference_mode(), network.autocast():
+            content = network.__S__.forward_vid(video.to(network.device))[0][0].T.float()
+        if len(content) != len(block) - FIELD + 1:
+            raise ValueError(
+                "content at every frame needs a network of temporal_stride 1; any checkpoint fits it"
+            )
+        yield content
 
 
-@torch.inference_mode()
 def voice_content(network: SyncNet, samples: np.ndarray) -> Tensor:
     """Content embedding of the sound at every video frame, unit length: (frames - 4, nOut) on the CPU.
 
-    samples: (n,) int16 at 16 kHz, of at least 5 frames; frames = (n - 240) // 640. Row a hears the frames
-    a ... a + 4, and a little around them. network: of temporal stride 1. The front end normalises over a
-    block of at most BLOCK frames.
+    samples: (n,) int16 at 16 kHz, of at least 5 frames; frames = (n - 240) // 640. network: of temporal stride 1.
+    See voice_windows.
+    """
+    return torch.cat([unit(part).cpu() for part in voice_windows(network, samples)])
+
+
+def voice_windows(network: SyncNet, samples: np.ndarray) -> Iterator[Tensor]:
+    """Content outputs of the sound at every video frame, in blocks: (<= BLOCK, nOut) float32 on the device.
+
+    samples: (n,) int16 at 16 kHz. Output a hears the frames a ... a + 4, and a little around them. The front end
+    normalises over a block.
     """
     frames = (len(samples) - WINDOW_TAIL) // SAMPLES_PER_FRAME
     network.eval()
-    rows = []
     for first in range(0, frames - FIELD + 1, BLOCK):
         last = min(first + BLOCK + FIELD - 1, frames)
         block = samples[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME + WINDOW_TAIL]
-        with network.autocast():
-            audio = torch.from_numpy(block.astype(np.float32))[None].to(network.device)
-            rows.append(unit(network.__S__.forward_aud(audio)[0])[0].T.cpu())
-    return torch.cat(rows)
+        audio = torch.from_numpy(block.astype(np.float32))[None]
+        with torch.inference_mode(), network.autocast():
+            yield network.__S__.forward_aud(audio.to(network.device))[0][0].T.float()

@@ -42,7 +42,7 @@ class SyncNetModel(nn.Module):
         return self.netfcaud(self.netcnnaud(windows).flatten(1))
 
     def forward_aud(
-        self, audio: Tensor, content: bool = True, identity: bool = True
+        self, audio: Tensor, content: bool = True, identity: bool = False
     ) -> tuple[Tensor | None, None]:
         """Sound stream. audio: (B, T*640 + 240), int16 scale. Returns (content, None), content (B, nOut, T').
 
@@ -56,7 +56,7 @@ class SyncNetModel(nn.Module):
         return found.unflatten(0, (len(audio), -1)).transpose(1, 2), None
 
     def forward_vid(
-        self, video: Tensor, content: bool = True, identity: bool = True
+        self, video: Tensor, content: bool = True, identity: bool = False
     ) -> tuple[Tensor | None, None]:
         """Lip stream. video: (B, 3, T, 224, 224) uint8 or float, BGR, 0..255. Returns (content, None).
 
