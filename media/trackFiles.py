@@ -6,7 +6,7 @@ from types import TracebackType
 import av
 import numpy as np
 
-from media.clips import FPS, FRAME_SIZE
+from media.clips import FPS, FRAME_SIZE, MediaError, text_lines
 from media.tracks import Track
 
 # Near lossless for the network's eye; one key frame every 250 as VoxCeleb2 has. One thread: the same file every time.
@@ -64,3 +64,31 @@ def track_text(identity: str, reference: str, track: Track, width: int, height: 
     for number, (left, top, right, bottom) in enumerate(scaled, track.first + 1):
         lines.append(f"{number:06d} \t{left:.3f} \t{top:.3f} \t{right - left:.3f} \t{bottom - top:.3f} ")
     return "\n".join(lines) + "\n"
+
+
+def read_track_boxes(path: str) -> tuple[int, np.ndarray]:
+    """The first slot and the boxes of a track's txt: (frames, 4) left, top, width, height in fractions.
+
+    Raises MediaError, naming file and line.
+    """
+    first, boxes = 0, []
+    for where, line in text_lines(path, "Make the tracks with makeFaceTracks.py."):
+        fields = line.split()
+        if not boxes and not fields[0].isdigit():
+            continue
+        try:
+            number, box = int(fields[0]), [float(field) for field in fields[1:]]
+        except ValueError:
+            number, box = 0, []
+        if len(box) != 4 or not np.isfinite(box).all() or number < 1:
+            raise MediaError(
+                f"{where}: found {line!r:.80}, expected a frame's number and four numbers for its box"
+            )
+        if not boxes:
+            first = number - 1
+        if number - 1 != first + len(boxes):
+            raise MediaError(f"{where}: frame {number} follows frame {first + len(boxes)}; they have no gaps")
+        boxes.append(box)
+    if not boxes:
+        raise MediaError(f"{path}: no frame's box in it; make the tracks with makeFaceTracks.py")
+    return first, np.array(boxes)
