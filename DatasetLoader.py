@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import rooms  # noqa: F401
 from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, read_list
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import rooms  # noqa: F401
 from models.checkpoints import (
     CheckpointError,
     Misfits,
@@ -22,9 +23,8 @@ from models.checkpoints import (
     save_checkpoint,
     trained_with,
 )
-from models.faceCrop import CROPS
+from models.choices import CROPS, DISTANCES, PRECISIONS
 from models.losses import (
-    DISTANCES,
     LossScale,
     content_confusion,
     content_loss,
@@ -32,6 +32,7 @@ from models.losses import (
     identity_loss,
 )
 from support import distributed
+from support.errors import UserError
 from support.progress import progress_bar
 from training.epoch import PARTS, EpochResult, batches_ahead, shown
 from verification.voices import Trials, embed_wavs, read_trials, score_trials
@@ -42,7 +43,10 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-5
 STEPS_PER_LOOK = 10  # on a GPU the losses are fetched, and the bar moves, once in so many steps
-PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+class LossNotFinite(UserError, FloatingPointError):
+    """Training has come to a loss that is not a number."""
 
 
 class SyncNet(nn.Module):
@@ -79,15 +83,15 @@ class SyncNet(nn.Module):
             ("distance", distance, DISTANCES),
         ):
             if value not in known:
-                raise ValueError(f"{name} {value!r}, expected one of {', '.join(known)}")
+                raise UserError(f"{name} {value!r}, expected one of {', '.join(known)}")
         if maxFrames < 5 or temporal_stride < 1 or nOut < 1:
-            raise ValueError(
+            raise UserError(
                 f"maxFrames {maxFrames}, temporal_stride {temporal_stride}, nOut {nOut}: expected at least "
                 "5 frames (the network sees 5 at a time), stride and nOut at least 1"
             )
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {device}: this PyTorch finds no CUDA GPU; use cpu")
+            raise UserError(f"device {device}: this PyTorch finds no CUDA GPU; use cpu")
         self.steps_per_look = STEPS_PER_LOOK if self.device.type == "cuda" else 1
         self.precision = precision
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
@@ -96,7 +100,7 @@ class SyncNet(nn.Module):
         self.nOut = nOut
         self.__S__ = load_model(model)(nOut=nOut, stride=temporal_stride).to(self.device)
         if crop != "face" and not hasattr(self.__S__, "crop"):
-            raise ValueError(f"model {model!r} sees whole faces only; crop {crop!r} needs one with a `crop`")
+            raise UserError(f"model {model!r} sees whole faces only; crop {crop!r} needs one with a `crop`")
         self.__S__.crop = crop
         self.distance = distance
         # What a checkpoint remembers of the network beside its weights.
@@ -272,7 +276,7 @@ class SyncNet(nn.Module):
                 del video, audio  # before the next batch is asked for, which may use their memory
             look_up()
         if not rows:
-            raise ValueError(f"the loader gave no batch: {loader.nFiles} clips, batch {loader.batch_size}")
+            raise UserError(f"the loader gave no batch: {loader.nFiles} clips, batch {loader.batch_size}")
         loss, content, identity, content_top1, identity_top1, confusion = np.mean(rows, 0).tolist()
         seconds = time.perf_counter() - started
         clips = (len(rows) - done_before) * loader.batch_size
@@ -295,7 +299,7 @@ class SyncNet(nn.Module):
             return
         rate = self.__optimizer__.param_groups[0]["lr"]
         clips = loader.clips_of(step - 1) if hasattr(loader, "clips_of") else []
-        raise FloatingPointError(
+        raise LossNotFinite(
             f"step {step}: the loss is {row[0]} (content {row[1]}, identity {row[2]}) at learning rate {rate:g}. "
             "Use a lower --lr, or look at the clips of the batch"
             + "".join(f"\n  {clip.video} {clip.audio}" for clip in clips)
@@ -411,7 +415,7 @@ def compile_embeddings(function: Callable) -> Callable:
             return compiled(*args, **kwargs)
         except torch._dynamo.exc.BackendCompilerFailed as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(
+            raise UserError(
                 f"--compile: {reason}. Compiling needs a C++ compiler (on Debian and Ubuntu: apt install g++); "
                 "the network runs without --compile too"
             ) from error
@@ -428,6 +432,6 @@ def load_model(name: str) -> type[nn.Module]:
             raise  # the model is there; something that it imports is not
         folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "models")
         known = sorted(f"models.{file[:-3]}" for file in os.listdir(folder) if file.startswith("SyncNet"))
-        raise ValueError(
+        raise UserError(
             f"model {name!r} has no SyncNetModel ({error}); there is {', '.join(known)}"
         ) from None

@@ -15,13 +15,41 @@ import time
 from collections import Counter
 from functools import partial
 
+import rooms  # noqa: F401
+from support.commands import Parser, answer_flags, at_least, command
+from support.errors import UserError
+from support.processes import available_cores, map_in_processes
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(
+        description="Convert the sound of all .m4a and .mp4 files in a folder to 16 kHz mono wavs that line "
+        "up with the video. Finished files are kept, so the same command goes on after an interruption.",
+        example=["python convertAudio.py --src VOX2_PATH/dev/aac --dst VOX2_PATH/dev/wav"],
+    )
+    parser.add_argument("--src", required=True, help="folder with the .m4a or .mp4 files, at any depth")
+    parser.add_argument("--dst", required=True, help="folder for the wavs, which get the same relative paths")
+    parser.add_argument(
+        "--nWorkers",
+        type=at_least(int, 1),
+        default=available_cores(),
+        help="files converted at the same time, a process each; default: one a core (%(default)s)",
+    )
+    args = parser.parse_args(argv)
+    if not os.path.isdir(args.src):
+        parser.error(f"--src {args.src}: no such folder")
+    return args
+
+
+if __name__ == "__main__":
+    answer_flags(parse_args)
+
 from tqdm import tqdm
 
 from media.clips import MediaError, find_files
 from media.sound import decode_container, open_sound, timeline
 from media.wav import open_wav, write_wav
 from support.files import remove_leftovers, replace_file
-from support.processes import available_cores, map_in_processes
 
 SOURCES = (".m4a", ".mp4")
 CHUNK = 8  # files handed to a worker at a time: one takes only about 2 ms
@@ -68,35 +96,16 @@ def plan(src: str) -> tuple[list[tuple[str, str]], list[str]]:
     return jobs, problems
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (some file failed, or none had sound), 130 (Ctrl-C)."""
-    parser = argparse.ArgumentParser(
-        description="Convert the sound of all .m4a and .mp4 files in a folder to 16 kHz mono wavs that line "
-        "up with the video. Finished files are kept, so the same command goes on after an interruption."
-    )
-    parser.add_argument("--src", required=True, help="folder with the .m4a or .mp4 files, at any depth")
-    parser.add_argument("--dst", required=True, help="folder for the wavs, which get the same relative paths")
-    parser.add_argument(
-        "--nWorkers",
-        type=int,
-        default=available_cores(),
-        help="files converted at the same time, a process each; default: one a core (%(default)s)",
-    )
-    args = parser.parse_args(arguments)
-    if args.nWorkers < 1:
-        parser.error(f"--nWorkers {args.nWorkers}: needs at least 1")
-    if not os.path.isdir(args.src):
-        parser.error(f"--src {args.src}: no such folder")
-
+    args = parse_args(argv)
     begin = time.monotonic()
-    try:
-        jobs, problems = plan(args.src)
-        if os.path.isdir(args.dst):
-            remove_leftovers(os.path.join(args.dst, path) for path in find_files(args.dst, (".part",)))
-    except OSError as error:
-        sys.exit(f"{error.filename}: cannot be read ({error.strerror})")
+    jobs, problems = plan(args.src)
+    if os.path.isdir(args.dst):
+        remove_leftovers(os.path.join(args.dst, path) for path in find_files(args.dst, (".part",)))
     if not jobs:
-        sys.exit(f"{args.src}: no .m4a or .mp4 files in this folder or the folders in it")
+        raise UserError(f"{args.src}: no .m4a or .mp4 files in this folder or the folders in it")
     counts = Counter({FAILED: len(problems)})
     without_sound = []
     try:
@@ -116,8 +125,6 @@ def main(arguments: list[str] | None = None) -> int:
             f"\nStopped at {sum(counts.values())} of {len(jobs)} files. The same command goes on from here."
         )
         return 130
-    except RuntimeError as error:
-        sys.exit(f"convertAudio.py: {error}")
 
     print(f"{len(jobs)} files in {args.src}, {time.monotonic() - begin:.0f} s")
     for outcome in (CONVERTED, PRESENT, SILENT, FAILED):

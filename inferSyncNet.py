@@ -13,22 +13,28 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import rooms  # noqa: F401
+from inference.flags import parse_args
+from support.commands import answer_flags, command, in_words
+from support.errors import UserError
+
+if __name__ == "__main__":
+    answer_flags(parse_args)
 
 import numpy as np
 from tqdm import tqdm
 
-from inference.embeddings import CROPS_AT_ONCE, count_frames, embed, verify
+from inference.embeddings import count_frames, embed, verify
 from inference.match import match
 from inference.offset import Offset, offset, plot_offsets
 from media.clips import Clip, MediaError, find_files, format_list_line, parse_list_line, text_lines
 from models.checkpoints import CheckpointError, read_checkpoint, trained_with
-from models.faceCrop import CROPS
 from support.files import replace_file
 from support.progress import progress_bar
-from SyncNetDist import PRECISIONS, SyncNet
-from training.flags import at_least
+from SyncNetDist import SyncNet
 from verification.report import file_hash
 
 SOUNDS = (".wav", ".m4a", ".flac", ".mp3", ".ogg")
@@ -107,7 +113,7 @@ class Problems:
 
     def __call__(self, error: Exception) -> None:
         self.count += 1
-        tqdm.write(f"inferSyncNet.py: {error}", file=sys.stderr)  # beside a bar, not into it
+        tqdm.write(f"inferSyncNet.py: {in_words(error)}", file=sys.stderr)  # beside a bar, not into it
 
 
 def embed_command(args: argparse.Namespace, problems: Problems) -> None:
@@ -137,22 +143,22 @@ def embed_command(args: argparse.Namespace, problems: Problems) -> None:
 
 
 def read_threshold(given: str, args: argparse.Namespace, network: SyncNet) -> float:
-    """A number, or the threshold at the EER in an eval.json of this checkpoint. Raises ValueError."""
+    """A number, or the threshold at the EER in an eval.json of this checkpoint. Raises UserError."""
     try:
         return float(given)
     except ValueError:
         pass
     if not os.path.isfile(given):
-        raise ValueError(f"--threshold {given}: neither a number nor an eval.json")
+        raise UserError(f"--threshold {given}: neither a number nor an eval.json")
     try:
         with open(given, encoding="utf-8") as file:
             report = json.load(file)
         made = ((report["checkpoint"] or {}).get("sha256"), report["maxFrames"], report["num_eval"])
         threshold = report["figures"]["raw"]["eer_threshold"]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"--threshold {given}: not an eval.json of labelled trials") from None
+        raise UserError(f"--threshold {given}: not an eval.json of labelled trials") from None
     if made != (file_hash(args.initial_model), network.maxFrames, args.num_eval):
-        raise ValueError(
+        raise UserError(
             f"--threshold {given}: made with another checkpoint, --maxFrames or --num_eval "
             f"({(report['checkpoint'] or {}).get('path')}, {made[1]}, {made[2]}); its threshold does not fit"
         )
@@ -246,139 +252,24 @@ def match_command(args: argparse.Namespace, problems: Problems) -> None:
         print(f"{one.ways:4d}  {100 / one.ways:6.2f}  {cells[0]:<22}  {cells[1]}")
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    settings = common.add_argument_group("checkpoint and machine")
-    settings.add_argument("--initial_model", required=True, help="checkpoint to use")
-    unless = "; by default as the checkpoint says, else as in training"
-    settings.add_argument("--model", help="module in models/ that holds the network" + unless)
-    settings.add_argument("--nOut", type=at_least(int, 1), help="size of the embeddings" + unless)
-    settings.add_argument(
-        "--maxFrames", type=at_least(int, 5), help="video frames (40 ms) of a crop" + unless
-    )
-    settings.add_argument(
-        "--temporal_stride", type=at_least(int, 1), help="frames between embeddings" + unless
-    )
-    settings.add_argument("--crop", choices=CROPS, help="what the lip stream sees of a face track" + unless)
-    settings.add_argument("--device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
-    settings.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="bf16 is faster, less exact"
-    )
-
-    crops = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    crops.add_argument(
-        "--num_eval",
-        type=at_least(int, 1),
-        default=10,
-        help="evenly spread crops a file (%(default)s, as --eval)",
-    )
-    crops.add_argument(
-        "--nBatchSize",
-        type=at_least(int, 1),
-        default=CROPS_AT_ONCE,
-        help="crops computed at once (%(default)s); changes memory and speed, not results",
-    )
-    video = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    video.add_argument(
-        "--allow_resize",
-        action="store_true",
-        help="scale videos that are not 224x224 instead of refusing them",
-    )
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    def add(
-        name: str, run: Callable, help: str, *parents: argparse.ArgumentParser
-    ) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name, parents=[common, *parents], help=help, description=help, allow_abbrev=False
-        )
-        command.set_defaults(run=run)
-        return command
-
-    command = add(
-        "embed", embed_command, "Voice or face embeddings of files, one unit vector each.", crops, video
-    )
-    command.add_argument(
-        "inputs",
-        nargs="+",
-        help="sound files (16 kHz mono wav as it is; other wav, m4a, mp4, flac, mp3, ogg decoded), face tracks with "
-        "--face, folders of them, or lists: a path a line, or made by makeFileList.py",
-    )
-    command.add_argument("--face", action="store_true", help="embed the faces of 224x224 mp4 face tracks")
-    command.add_argument(
-        "--output",
-        required=True,
-        help="x.npz: arrays files and vectors (files, nOut); any other name: a folder, with one .npy a file",
-    )
-    command.add_argument(
-        "--per_crop", action="store_true", help="keep the num_eval vectors of each file instead of their mean"
-    )
-
-    command = add(
-        "verify", verify_command, "Do two recordings have the same speaker? Scored as --eval.", crops
-    )
-    command.add_argument("a", help="sound file")
-    command.add_argument("b", help="sound file")
-    command.add_argument(
-        "--threshold",
-        help="decide: same speaker from this score on; or the eval.json of a run, for its EER's",
-    )
-
-    command = add("offset", offset_command, "By how many frames are picture and sound apart?", video)
-    command.add_argument(
-        "inputs", nargs="+", help="224x224 mp4 face tracks, folders of them, or lists of clips"
-    )
-    command.add_argument(
-        "--wav",
-        help="sound of the clip, or the folder of wavs for a folder; by default the video's sound track",
-    )
-    command.add_argument(
-        "--max_offset", type=at_least(int, 1), default=15, help="frames looked at either way (%(default)s)"
-    )
-    command.add_argument("--plot", metavar="PNG", help="draw the similarity at every shift")
-    command.add_argument("--csv", metavar="CSV", help="write a table")
-    command.add_argument(
-        "--write_list", metavar="TXT", help="write a list of the clips with the offsets found"
-    )
-    command.add_argument(
-        "--min_confidence",
-        type=float,
-        default=0.0,
-        help="--write_list leaves out clips below it (%(default)s)",
-    )
-
-    command = add("match", match_command, "How well do faces find their voices among others?", crops, video)
-    command.add_argument(
-        "list", help="list of clips made by makeFileList.py; <id>/<ref>/<utt>.mp4 tells who is who"
-    )
-    command.add_argument(
-        "--ways",
-        type=at_least(int, 2),
-        nargs="+",
-        default=[2, 10],
-        help="choices: 2 is one wrong, one right (2 10)",
-    )
-    return parser.parse_args(argv)
+COMMANDS = {
+    "embed": embed_command,
+    "verify": verify_command,
+    "offset": offset_command,
+    "match": match_command,
+}
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """The command. Exit status: 0; 1 when something could not be used or written; 130 after Ctrl-C."""
     args = parse_args(argv)
     problems = Problems()
     try:
-        args.run(args, problems)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
+        COMMANDS[args.command](args, problems)
     except CheckpointError as error:
         first, *more = str(error).splitlines()
-        problems(CheckpointError(first + (f" {more[0].strip()}" if more else "")))
-    except (ValueError, OSError) as error:
-        problems(error)
+        raise CheckpointError(first + (f" {more[0].strip()}" if more else "")) from None
     return 1 if problems.count else 0
 
 

@@ -31,6 +31,51 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+import rooms  # noqa: F401
+from support.commands import Parser, answer_flags, command, in_words
+from support.errors import UserError
+from support.processes import available_cores
+
+SECONDS = (1, 60)  # shortest and longest clip; a second leaves a training crop of 18 frames
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read and check the flags; an error is one message, and exit status 2."""
+    parser = Parser(
+        description=__doc__,
+        example=[
+            "python makeDemoData.py --out data/demo",
+            "python makeDemoData.py --out data/big --speakers 500",
+        ],
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the corpus, made if need be")
+    add("--speakers", type=int, default=60, help="training identities; more of them "
+        "generalise better than more clips of few")  # fmt: skip
+    add("--val_speakers", type=int, default=24, help="validation identities")
+    add("--clips", type=int, default=1, help="clips of each of these identities")
+    add("--test_speakers", type=int, default=12, help="held-out voices of the trials")
+    add("--utterances", type=int, default=8, help="utterances of each held-out voice")
+    add("--seconds", type=float, default=2.6, help="length of every clip and utterance; must be well above "
+        "the maxFrames / 25 s of a training crop")  # fmt: skip
+    add("--seed", type=int, default=0, help="same seed and sizes, same corpus")
+    add("--nWorkers", type=int, default=available_cores(), help="processes that work at once; the "
+        "corpus does not depend on it")  # fmt: skip
+    args = parser.parse_args(argv)
+    limits = {"speakers": 1, "val_speakers": 1, "clips": 1, "test_speakers": 2, "utterances": 2}
+    for flag, least in (limits | {"nWorkers": 1, "seed": 0}).items():
+        if getattr(args, flag) < least:
+            parser.error(f"--{flag} {getattr(args, flag)}: must be at least {least}")
+    if max(args.speakers, args.val_speakers, args.test_speakers) > 10000:
+        parser.error("at most 10000 speakers of each kind can be named (id00000 to id09999)")
+    if not SECONDS[0] <= args.seconds <= SECONDS[1]:
+        parser.error(f"--seconds {args.seconds}: must be between {SECONDS[0]} and {SECONDS[1]}")
+    return args
+
+
+if __name__ == "__main__":
+    answer_flags(parse_args)
+
 import av
 import cv2
 import numpy as np
@@ -51,7 +96,6 @@ KEY_FRAME_INTERVAL = 250  # frames, as in VoxCeleb2
 # Of successive clips: by how many frames the picture comes later than the sound.
 OFFSETS = (0, 3, 0, 0, -2, 0, 0, -3, 0, 1)
 MAX_OFFSET = max(map(abs, OFFSETS))
-SECONDS = (1, 60)  # shortest and longest clip; a second leaves a training crop of 18 frames
 
 SPEECH_RMS = 3000.0  # of int16 samples, as close speech
 NOISE_FLOOR = (4.0, 40.0)  # of the room, white: from the quietest recording to the noisiest
@@ -359,7 +403,7 @@ def plan_corpus(args: argparse.Namespace) -> tuple[list[tuple[Callable, Utteranc
 
 
 def check_folder(out: Path, tasks: list[tuple[Callable, Utterance]]) -> int:
-    """How many of the clips and recordings are there already. Exits when others are there too."""
+    """How many of the clips and recordings are there already. Raises UserError when others are there too."""
     expected = {os.path.relpath(f"{make.args[0]}/{what.name}", out) for make, what in tasks}
     found = {}
     for pattern in ("dev/mp4/*/*/*.mp4", "test/mp4/*/*/*.mp4", "voxceleb1/*/*/*.wav"):
@@ -367,7 +411,7 @@ def check_folder(out: Path, tasks: list[tuple[Callable, Utterance]]) -> int:
             found[str(path.relative_to(out).with_suffix("")).replace("/mp4/", "/")] = path
     strange = [path for name, path in found.items() if name not in expected]
     if strange:
-        sys.exit(
+        raise UserError(
             f"--out {out}: holds {len(strange)} clips that do not belong to a corpus of these sizes "
             f"({strange[0]} is the first). Delete the folder, or name another one."
         )
@@ -385,7 +429,7 @@ def use_one_thread() -> None:
 
 
 def make_corpus(args: argparse.Namespace) -> None:
-    """Make the corpus that `args` (see parse_arguments) describes. The work is divided over processes."""
+    """Make the corpus that `args` (see parse_args) describes. The work is divided over processes."""
     tasks, trials = plan_corpus(args)
     present = check_folder(args.out, tasks)
     if present:
@@ -402,49 +446,21 @@ def make_corpus(args: argparse.Namespace) -> None:
         file.write("\n".join(trials) + "\n")
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read and check the flags; an error is one message, and exit status 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the corpus, made if need be")
-    add("--speakers", type=int, default=60, help="training identities (default: %(default)s); more of them "
-        "generalise better than more clips of few")  # fmt: skip
-    add("--val_speakers", type=int, default=24, help="validation identities (default: %(default)s)")
-    add("--clips", type=int, default=1, help="clips of each of these identities (default: %(default)s)")
-    add("--test_speakers", type=int, default=12, help="held-out voices of the trials (default: %(default)s)")
-    add("--utterances", type=int, default=8, help="utterances of each held-out voice (default: %(default)s)")
-    add("--seconds", type=float, default=2.6, help="length of every clip and utterance; must be well above "
-        "the maxFrames / 25 s of a training crop (default: %(default)s)")  # fmt: skip
-    add("--seed", type=int, default=0, help="same seed and sizes, same corpus (default: %(default)s)")
-    add("--nWorkers", type=int, default=os.cpu_count() or 1, help="processes that work at once; the corpus "
-        "does not depend on it (default: %(default)s, the processors of this machine)")  # fmt: skip
-    args = parser.parse_args(arguments)
-    limits = {"speakers": 1, "val_speakers": 1, "clips": 1, "test_speakers": 2, "utterances": 2}
-    for flag, least in (limits | {"nWorkers": 1, "seed": 0}).items():
-        if getattr(args, flag) < least:
-            parser.error(f"--{flag} {getattr(args, flag)}: must be at least {least}")
-    if max(args.speakers, args.val_speakers, args.test_speakers) > 10000:
-        parser.error("at most 10000 speakers of each kind can be named (id00000 to id09999)")
-    if not SECONDS[0] <= args.seconds <= SECONDS[1]:
-        parser.error(f"--seconds {args.seconds}: must be between {SECONDS[0]} and {SECONDS[1]}")
-    return args
-
-
-def main() -> None:
-    args = parse_arguments()
+@command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     try:
         make_corpus(args)
     except OSError as error:
-        sys.exit(f"--out {args.out}: cannot write the corpus there: {error}")
+        raise UserError(f"--out {args.out}: cannot write the corpus there: {in_words(error)}") from None
     frames = round(args.seconds * FPS)
     print(
         f"{args.out}: dev/ {args.speakers} and test/ {args.val_speakers} identities with {args.clips} clip(s) "
         f"of {frames} frames each (for --maxFrames up to {frames - MAX_OFFSET - 4}); voxceleb1/ and "
         f"test_list.txt: {args.test_speakers} other voices with {args.utterances} utterances each"
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

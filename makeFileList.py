@@ -20,6 +20,68 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 
+import rooms  # noqa: F401
+from support.commands import Parser, answer_flags, at_least, command
+from support.processes import available_cores, map_in_processes
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(
+        description="Check every clip of a folder and list those that can be trained on. Clips that cannot "
+        "are named, with the reason, in <output>.skipped.txt.",
+        epilog="A list line is 'mp4path wavpath offset frames', with spaces between, or with tabs where a "
+        "path contains white space.",
+        example=[
+            "python makeFileList.py --output data/dev.txt --mp4_dir VOX2_PATH/dev/mp4 "
+            "--txt_dir VOX2_PATH/dev/txt --wav_dir VOX2_PATH/dev/wav"
+        ],
+    )
+    parser.add_argument("--output", required=True, help="the list to write, such as data/dev.txt")
+    parser.add_argument("--mp4_dir", required=True, help="folder of the face tracks, <any depth>/<clip>.mp4")
+    parser.add_argument("--wav_dir", required=True, help="folder of the wavs, with the same relative paths")
+    parser.add_argument("--txt_dir", help="folder of VoxCeleb2's txt files, with the same relative paths")
+    parser.add_argument(
+        "--no_txt", action="store_true", help="for your own clips, which have no txt: take offset 0 for all"
+    )
+    parser.add_argument(
+        "--check",
+        choices=("decode", "packets"),
+        default="decode",
+        help="decode: decode every frame, so that damaged pictures are noticed; packets: count the frames "
+        "in the container, many times faster, the same list for intact files",
+    )
+    parser.add_argument(
+        "--allow_resize",
+        action="store_true",
+        help="also list videos that are not 224x224; training needs the same flag to scale them",
+    )
+    parser.add_argument(
+        "--nWorkers",
+        type=at_least(int, 1),
+        default=available_cores(),
+        help="clips checked at the same time, a process each; default: one a core (%(default)s)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep what an interrupted run has checked; clips whose files changed since are checked again",
+    )
+    args = parser.parse_args(argv)
+    if not args.txt_dir and not args.no_txt:
+        parser.error("--txt_dir is needed; for clips that have no txt, give --no_txt instead")
+    for flag in ("mp4_dir", "wav_dir") if args.no_txt else ("mp4_dir", "wav_dir", "txt_dir"):
+        folder = getattr(args, flag)
+        if not os.path.isdir(folder):
+            remedy = " Make the wavs with convertAudio.py." if flag == "wav_dir" else ""
+            remedy = " For clips without txt, give --no_txt." if flag == "txt_dir" else remedy
+            parser.error(f"--{flag} {folder}: no such folder.{remedy}")
+        setattr(args, flag, folder.rstrip("/") or "/")
+    return args
+
+
+if __name__ == "__main__":
+    answer_flags(parse_args)
+
 import cv2
 from tqdm import tqdm
 
@@ -35,7 +97,6 @@ from media.clips import (
 from media.video import open_video
 from media.wav import WavFormatError, open_wav
 from support.files import remove_leftovers, replace_file
-from support.processes import available_cores, map_in_processes
 
 JOURNAL_VERSION = 1
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
@@ -279,61 +340,10 @@ def report(settings: Settings, clips: list[str], skipped: Counter, again: int, s
             )
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Check every clip of a folder and list those that can be trained on. Clips that cannot "
-        "are named, with the reason, in <output>.skipped.txt.",
-        epilog="A list line is 'mp4path wavpath offset frames', with spaces between, or with tabs where a "
-        "path contains white space.",
-    )
-    parser.add_argument("--output", required=True, help="the list to write, such as data/dev.txt")
-    parser.add_argument("--mp4_dir", required=True, help="folder of the face tracks, <any depth>/<clip>.mp4")
-    parser.add_argument("--wav_dir", required=True, help="folder of the wavs, with the same relative paths")
-    parser.add_argument("--txt_dir", help="folder of VoxCeleb2's txt files, with the same relative paths")
-    parser.add_argument(
-        "--no_txt", action="store_true", help="for your own clips, which have no txt: take offset 0 for all"
-    )
-    parser.add_argument(
-        "--check",
-        choices=("decode", "packets"),
-        default="decode",
-        help="decode: decode every frame, so that damaged pictures are noticed; packets: count the frames "
-        "in the container, many times faster, the same list for intact files (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--allow_resize",
-        action="store_true",
-        help="also list videos that are not 224x224; training needs the same flag to scale them",
-    )
-    parser.add_argument(
-        "--nWorkers",
-        type=int,
-        default=available_cores(),
-        help="clips checked at the same time, a process each; default: one a core (%(default)s)",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="keep what an interrupted run has checked; clips whose files changed since are checked again",
-    )
-    args = parser.parse_args(arguments)
-    if args.nWorkers < 1:
-        parser.error(f"--nWorkers {args.nWorkers}: needs at least 1")
-    if not args.txt_dir and not args.no_txt:
-        parser.error("--txt_dir is needed; for clips that have no txt, give --no_txt instead")
-    for flag in ("mp4_dir", "wav_dir") if args.no_txt else ("mp4_dir", "wav_dir", "txt_dir"):
-        folder = getattr(args, flag)
-        if not os.path.isdir(folder):
-            remedy = " Make the wavs with convertAudio.py." if flag == "wav_dir" else ""
-            remedy = " For clips without txt, give --no_txt." if flag == "txt_dir" else remedy
-            parser.error(f"--{flag} {folder}: no such folder.{remedy}")
-        setattr(args, flag, folder.rstrip("/") or "/")
-    return args
-
-
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (nothing to list), 130 (Ctrl-C)."""
-    args = parse_arguments(arguments)
+    args = parse_args(argv)
     txt_dir = None if args.no_txt else args.txt_dir
     settings = Settings(args.mp4_dir, txt_dir, args.wav_dir, args.check, args.allow_resize)
     begin = time.monotonic()
@@ -386,9 +396,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("\nStopped before any clip was checked.")
-    except (OSError, RuntimeError) as error:
-        sys.exit(f"makeFileList.py: {error}")
+    sys.exit(main())

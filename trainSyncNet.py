@@ -15,13 +15,19 @@ import sys
 import time
 from collections.abc import Callable
 
+import rooms  # noqa: F401
+from support.commands import answer_flags, command
+from training.flags import parse_args
+
+if __name__ == "__main__":
+    answer_flags(parse_args)
+
 import torch
 
 from DatasetLoader import DatasetLoader
 from models.checkpoints import CheckpointError, UnreadableCheckpoint, epoch_checkpoints
 from support import distributed
 from SyncNetDist import SyncNet
-from training.flags import parse_args
 from training.log import TrainingLog, peak_memory
 from training.state import (
     Interrupted,
@@ -286,6 +292,7 @@ def run(args: argparse.Namespace) -> None:
         train(network, args, folders, stop)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
@@ -299,13 +306,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped; nothing was under way that had to be saved.")
         return 128 + signal.SIGINT
-    except Exception as error:
+    except Exception:
         if not distributed.first_to_fail():
             return 1
-        if not isinstance(error, (FloatingPointError, ValueError, OSError)):
-            raise
-        print(f"trainSyncNet.py: {error}", file=sys.stderr, flush=True)
-        return 1
+        raise
     return 0
 
 

@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
-from sklearn.metrics import roc_curve
 
+import rooms  # noqa: F401
+from support.commands import Parser, at_least, command
+from support.errors import UserError
 from support.files import replace_file
 from support.progress import progress_bar
 
@@ -28,22 +29,22 @@ DET_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95,
 
 
 def check_trials(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Scores as float64 (trials,) and labels as int64 (trials,), or ValueError saying what is wrong."""
+    """Scores as float64 (trials,) and labels as int64 (trials,), or UserError saying what is wrong."""
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if scores.ndim != 1 or scores.shape != labels.shape:
-        raise ValueError(f"scores {scores.shape} and labels {labels.shape}: expected one of each a trial")
+        raise UserError(f"scores {scores.shape} and labels {labels.shape}: expected one of each a trial")
     if not len(scores):
-        raise ValueError("no trials")
+        raise UserError("no trials")
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
-        raise ValueError(f"{len(bad)} of {len(scores)} scores are not finite, the first at index {bad[0]}")
+        raise UserError(f"{len(bad)} of {len(scores)} scores are not finite, the first at index {bad[0]}")
     bad = np.flatnonzero(~np.isin(labels, (0, 1)))
     if len(bad):
-        raise ValueError(f"label {labels[bad[0]]!r} at index {bad[0]}, expected 0 or 1 (1 = same speaker)")
+        raise UserError(f"label {labels[bad[0]]!r} at index {bad[0]}, expected 0 or 1 (1 = same speaker)")
     labels = labels.astype(np.int64)
     if labels.min() == labels.max():
         kind = "target trials (label 1)" if labels[0] else "non-target trials (label 0)"
-        raise ValueError(f"all {len(labels)} trials are {kind}; error rates need both kinds")
+        raise UserError(f"all {len(labels)} trials are {kind}; error rates need both kinds")
     return scores, labels
 
 
@@ -62,8 +63,10 @@ def tuneThresholdfromScore(
     Returns (tuned, eer, fpr, fnr). tuned: [threshold, FA, FR] of the point nearest to each target_fr, then
     of the point nearest to each target_fa; the threshold may be inf. eer: max(FA, FR) at the point where
     |FR - FA| is smallest. fpr, fnr: (points,), FA and FR.
-    Raises ValueError for scores that are not finite, labels other than 0 / 1, or one kind of trial only.
+    Raises UserError for scores that are not finite, labels other than 0 / 1, or one kind of trial only.
     """
+    from sklearn.metrics import roc_curve  # slow to import
+
     scores, labels = check_trials(scores, labels)
     fpr, tpr, thresholds = roc_curve(labels, scores, pos_label=1)
     # Percent first, then differences: ties between neighbours are decided by the last bit.
@@ -79,8 +82,10 @@ def error_rates(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.nd
     """(fpr, fnr, thresholds), each (points,): FA and FR as fractions at every distinct score, descending.
 
     The first point is threshold inf (all rejected), the last the lowest score (all accepted).
-    Raises ValueError as tuneThresholdfromScore does.
+    Raises UserError as tuneThresholdfromScore does.
     """
+    from sklearn.metrics import roc_curve  # slow to import
+
     scores, labels = check_trials(scores, labels)
     fpr, tpr, thresholds = roc_curve(labels, scores, pos_label=1, drop_intermediate=False)
     return fpr, 1 - tpr, thresholds
@@ -103,7 +108,7 @@ def eer_interpolated(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float
     Unlike the baseline's EER, which is the worse rate at the nearest corner of the curve, this one does not
     depend on how coarse the curve is there; with many trials the two agree. The threshold is
     interpolated likewise; next to threshold inf it is the finite neighbour.
-    Raises ValueError as tuneThresholdfromScore does.
+    Raises UserError as tuneThresholdfromScore does.
     """
     fpr, fnr, thresholds = error_rates(scores, labels)
     after, part = _crossing(fpr, fnr)
@@ -127,10 +132,10 @@ def min_dcf(
     recognition evaluation plans (2016, section 3) and VoxSRC: 1 is a system no better than always taking
     the cheaper of the two decisions. p_target: the prior P of a target trial, in (0, 1).
     The threshold is the highest that reaches the minimum; inf where rejecting everything is best.
-    Raises ValueError for a prior or costs out of range, and as tuneThresholdfromScore does.
+    Raises UserError for a prior or costs out of range, and as tuneThresholdfromScore does.
     """
     if not 0 < p_target < 1 or not (0 < c_miss < np.inf and 0 < c_fa < np.inf):
-        raise ValueError(f"p_target {p_target}, costs {c_miss}, {c_fa}: expected 0 < p_target < 1, costs > 0")
+        raise UserError(f"p_target {p_target}, costs {c_miss}, {c_fa}: expected 0 < p_target < 1, costs > 0")
     fpr, fnr, thresholds = error_rates(scores, labels)
     cost = _dcf(fpr, fnr, p_target, c_miss, c_fa)
     best = np.argmax(cost <= cost.min() + 1e-12)  # equal costs differ by rounding
@@ -152,10 +157,10 @@ def bootstrap_interval(
     utterance, the true interval is wider.
     The result depends on the seed, not on the order of the trials.
     Returns {"eer_interpolated": (low, high), "min_dcf_0.05": (low, high), ...}, a min_dcf for each p_targets.
-    Raises ValueError for resamples below 1 and as tuneThresholdfromScore does.
+    Raises UserError for resamples below 1 and as tuneThresholdfromScore does.
     """
     if resamples < 1:
-        raise ValueError(f"{resamples} resamples, expected at least 1")
+        raise UserError(f"{resamples} resamples, expected at least 1")
     scores, labels = check_trials(scores, labels)
     # A trial is reduced to its rank among the distinct scores, 0 the highest.
     distinct, rank = np.unique(-scores, return_inverse=True)
@@ -197,19 +202,20 @@ def plot_det(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str) -> No
 
     curves: (scores, labels) of each system by name. The EER (interpolated) and the minDCF points are
     marked. A rate of 0 or 1, infinitely far on these axes, is drawn half a trial inside.
-    Raises ValueError as tuneThresholdfromScore does, with the system's name, and OSError.
+    Raises UserError as tuneThresholdfromScore does, with the system's name, and OSError.
     """
     from matplotlib.figure import Figure  # slow to import, and only needed here
     from matplotlib.lines import Line2D
+    from scipy.special import ndtri
 
     if not curves:
-        raise ValueError("no systems to plot")
+        raise UserError("no systems to plot")
     systems = []
     for name, (scores, labels) in curves.items():
         try:
             scores, labels = check_trials(scores, labels)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
         fpr, fnr, thresholds = error_rates(scores, labels)
         eer = eer_interpolated(scores, labels)[0]
         label, marks = f"{name}: EER {eer:.2f} %", [(eer / 100, eer / 100)]
@@ -256,7 +262,7 @@ def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Scores and labels of a file of `score label` or `score label fileA fileB` lines, split at white space.
 
     Returns (scores float64, labels int64), both (trials,). Empty lines are skipped.
-    Raises ValueError naming the file and the line, and OSError.
+    Raises UserError naming the file and the line, and OSError.
     """
     scores, labels = [], []
     # Only the file names of a line may be other than ASCII, and they are not used here.
@@ -267,21 +273,21 @@ def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:
                 continue
             where = f"{path}, line {number}"
             if len(fields) not in (2, 4):
-                raise ValueError(f"{where}: {len(fields)} fields, expected 'score label [fileA fileB]'")
+                raise UserError(f"{where}: {len(fields)} fields, expected 'score label [fileA fileB]'")
             try:
                 score = float(fields[0])
             except ValueError:
-                raise ValueError(f"{where}: score {fields[0][:40]!r} is not a number") from None
+                raise UserError(f"{where}: score {fields[0][:40]!r} is not a number") from None
             if not np.isfinite(score):
-                raise ValueError(f"{where}: score {fields[0]!r} is not a finite number")
+                raise UserError(f"{where}: score {fields[0]!r} is not a finite number")
             if fields[1] not in ("0", "1"):
-                raise ValueError(f"{where}: label {fields[1][:40]!r}, expected 0 or 1 (1 = same speaker)")
+                raise UserError(f"{where}: label {fields[1][:40]!r}, expected 0 or 1 (1 = same speaker)")
             scores.append(score)
             labels.append(int(fields[1]))
     try:
         return check_trials(scores, labels)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def describe(
@@ -304,46 +310,48 @@ def describe(
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(
         usage="%(prog)s scores.txt [options]",
         description="EER, minDCF and thresholds of a file of scores.",
         epilog="Exit status: 0; 1 if a file cannot be read or written; 2 for a wrong option.",
+        example=["python tuneThreshold.py data/exp01/result/eval_scores.txt --bootstrap 1000 --plot det.png"],
     )
     add = parser.add_argument
     add("scores", help="one trial a line: 'score label' or 'score label fileA fileB'")
     add("--compare", nargs="+", default=[], metavar="FILE", help="further systems, beside the first")
     add("--plot", metavar="PNG", help="write a DET plot of all systems to this file")
     intervals = "add 95 %% intervals from N resamples of the trials (1000 is enough)"
-    add("--bootstrap", type=int, default=0, metavar="N", help=intervals)
-    add("--seed", type=int, default=0, help="of the bootstrap (default 0)")
-    wanted = "give the threshold nearest to these false acceptance rates (default 1 0.1)"
+    add("--bootstrap", type=at_least(int, 0), default=0, metavar="N", help=intervals)
+    add("--seed", type=at_least(int, 0), default=0, help="of the bootstrap")
+    wanted = "give the threshold nearest to these false acceptance rates"
     add("--target_fa", type=float, nargs="+", default=[1, 0.1], metavar="PERCENT", help=wanted)
-    args = parser.parse_args()
-    if args.bootstrap < 0 or args.seed < 0:
-        parser.error("--bootstrap and --seed must not be negative")
+    args = parser.parse_args(argv)
     if not all(0 <= rate <= 100 for rate in args.target_fa):
         parser.error("--target_fa is in percent, 0 to 100")
+    return args
 
-    try:
-        systems = {path: read_scores(path) for path in dict.fromkeys([args.scores, *args.compare])}
-        settings = args.target_fa, args.bootstrap, args.seed
-        columns = [describe(*trials, *settings) for trials in systems.values()]
-        # The table first: it may have taken long, and the picture may find no place.
-        table = [("", *systems)]
-        table += [(rows[0][0], *(value for _, value in rows)) for rows in zip(*columns, strict=True)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for name, *values in table:
-            cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
-            print("  ".join([f"{name:<{widths[0]}}", *cells]))
-        if args.plot:
-            short = [os.path.basename(path) for path in systems]
-            names = short if len(set(short)) == len(short) else systems
-            plot_det(dict(zip(names, systems.values(), strict=True)), args.plot)
-            print(f"DET plot: {args.plot}")
-    except (OSError, ValueError) as error:
-        sys.exit(f"tuneThreshold.py: {error}")
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    systems = {path: read_scores(path) for path in dict.fromkeys([args.scores, *args.compare])}
+    settings = args.target_fa, args.bootstrap, args.seed
+    columns = [describe(*trials, *settings) for trials in systems.values()]
+    # The table first: it may have taken long, and the picture may find no place.
+    table = [("", *systems)]
+    table += [(rows[0][0], *(value for _, value in rows)) for rows in zip(*columns, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for name, *values in table:
+        cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
+        print("  ".join([f"{name:<{widths[0]}}", *cells]))
+    if args.plot:
+        short = [os.path.basename(path) for path in systems]
+        names = short if len(set(short)) == len(short) else systems
+        plot_det(dict(zip(names, systems.values(), strict=True)), args.plot)
+        print(f"DET plot: {args.plot}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from DatasetLoader import WINDOW_TAIL, crop_starts, spread_crops
+from inference.defaults import CROPS_AT_ONCE, NUM_EVAL
 from media.clips import FPS, FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
 from media.sound import decode_audio
 from media.video import open_video, read_frames
 from media.wav import WavFormatError, open_wav
 from models.losses import unit
+from support.errors import UserError
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
 from verification.voices import read_ahead
@@ -21,7 +23,6 @@ from verification.voices import read_ahead
 FIELD = 5  # video frames that one embedding sees
 BLOCK = 250  # frames whose content is computed at once; bounds memory, and is not a choice of the caller
 FPS_TOLERANCE = 0.01
-CROPS_AT_ONCE = 10
 Skip = Callable[[MediaError], None]  # told of a file that cannot be used; without one, the error is raised
 
 
@@ -108,7 +109,7 @@ def embed(
     network: SyncNet,
     files: Sequence[str],
     face: bool = False,
-    num_eval: int = 10,
+    num_eval: int = NUM_EVAL,
     per_crop: bool = False,
     batch: int = CROPS_AT_ONCE,
     allow_resize: bool = False,
@@ -146,7 +147,7 @@ def embed(
     return used, made if per_crop else unit(made.mean(1))
 
 
-def verify(network: SyncNet, a: str, b: str, num_eval: int = 10, batch: int = CROPS_AT_ONCE) -> float:
+def verify(network: SyncNet, a: str, b: str, num_eval: int = NUM_EVAL, batch: int = CROPS_AT_ONCE) -> float:
     """The score that --eval gives a pair: the mean of the num_eval x num_eval cosines of their crops.
 
     a, b: sound files. Raises MediaError.
@@ -171,7 +172,7 @@ def face_windows(
 ) -> Iterator[Tensor]:
     """Content outputs of the picture at every frame, `batch` at a time: (<= batch, nOut) float32 on the device.
 
-    Output v sees the frames v ... v + 4 of the first `frames`. Raises MediaError, and ValueError for a network of
+    Output v sees the frames v ... v + 4 of the first `frames`. Raises MediaError, and UserError for a network of
     another temporal stride than 1.
     """
     network.eval()
@@ -182,7 +183,7 @@ def face_windows(
         with torch.inference_mode(), network.autocast():
             content = network.__S__.forward_vid(video.to(network.device))[0][0].T.float()
         if len(content) != len(block) - FIELD + 1:
-            raise ValueError(
+            raise UserError(
                 "content at every frame needs a network of temporal_stride 1; any checkpoint fits it"
             )
         yield content

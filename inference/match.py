@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
-from inference.embeddings import CROPS_AT_ONCE, Skip, embed
+from inference.defaults import CROPS_AT_ONCE, NUM_EVAL, WAYS
+from inference.embeddings import Skip, embed
 from media.clips import Clip, MediaError
+from support.errors import UserError
 from SyncNetDist import SyncNet
 
 RESAMPLES = 1000
@@ -28,8 +30,8 @@ class Matching:
 def match(
     network: SyncNet,
     clips: Sequence[Clip],
-    ways: Sequence[int] = (2, 10),
-    num_eval: int = 10,
+    ways: Sequence[int] = WAYS,
+    num_eval: int = NUM_EVAL,
     batch: int = CROPS_AT_ONCE,
     allow_resize: bool = False,
     skip: Skip | None = None,
@@ -71,7 +73,7 @@ def matching_accuracy(similarity: np.ndarray, speakers: Sequence[str], ways: int
     other = index[:, None] != index
     columns = other.sum(1)
     if not 2 <= ways <= columns.min() + 1:
-        raise ValueError(
+        raise UserError(
             f"{ways}-way matching: there are clips of other speakers for {columns.min() + 1} at most"
         )
     better = (other & (similarity >= np.diagonal(similarity)[:, None])).sum(1)

@@ -8,8 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from DatasetLoader import WINDOW_TAIL
+from inference.defaults import MAX_OFFSET
 from inference.embeddings import FIELD, face_content, read_sound, voice_content
 from media.clips import FPS, SAMPLES_PER_FRAME, MediaError
+from support.errors import UserError
 from support.files import replace_file
 from SyncNetDist import SyncNet
 
@@ -43,7 +45,7 @@ class Offset:
         )
 
 
-def find_offset(video: Tensor, audio: Tensor, max_offset: int = 15) -> Offset:
+def find_offset(video: Tensor, audio: Tensor, max_offset: int = MAX_OFFSET) -> Offset:
     """The offset at which the mean similarity of the two streams is highest.
 
     video, audio: unit content embeddings at every frame, (moments, nOut) each. Embedding v of the picture
@@ -54,7 +56,7 @@ def find_offset(video: Tensor, audio: Tensor, max_offset: int = 15) -> Offset:
     longest = max_offset + LOADER_LEAD + MIN_MOMENTS
     if min(len(video), len(audio)) < longest:
         have, need = min(len(video), len(audio)) + FIELD - 1, longest + FIELD - 1
-        raise ValueError(
+        raise UserError(
             f"{have} frames of picture and sound, --max_offset {max_offset} needs {need}; use a smaller one"
         )
     shifts = np.arange(-max_offset, max_offset + 1)
@@ -64,7 +66,11 @@ def find_offset(video: Tensor, audio: Tensor, max_offset: int = 15) -> Offset:
 
 
 def offset(
-    network: SyncNet, video: str, wav: str | None = None, max_offset: int = 15, allow_resize: bool = False
+    network: SyncNet,
+    video: str,
+    wav: str | None = None,
+    max_offset: int = MAX_OFFSET,
+    allow_resize: bool = False,
 ) -> Offset:
     """Measure the offset of a clip. network: of temporal stride 1, whatever stride it was trained with.
 

@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CROPS = ("face", "mouth")
-
 # The mouth's box, in fractions of the frame: a square of half its side. In VoxCeleb2's tracks the centre of the
 # lips lies between 0.30 and 0.62 of the width (in profile near the left or right end of that) and between 0.48
 # and 0.63 of the height; the box has them inside with the nose's tip above and the jaw below, which moves with

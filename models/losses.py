@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DISTANCES = ("cosine", "euclidean")
 NEAREST = 1e-4  # distances below this count as this, so that 1 / distance is finite
 
 

@@ -4,12 +4,25 @@ import contextlib
 import itertools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, current_process, get_context, parent_process
+from multiprocessing.synchronize import Event
 from typing import Any
+
+from support.errors import UserError
+
+GUARD = (
+    "Worker processes run the script that starts them once more, so what it does must stand under "
+    '`if __name__ == "__main__":`. Or use nWorkers 1 (--nWorkers 1), which starts none'
+)
+
+
+class WorkerError(UserError):
+    """Worker processes that could not start, or died."""
 
 
 def available_cores() -> int:
@@ -25,15 +38,20 @@ def map_in_processes(
     function: importable by name (or a functools.partial of such). chunk: items handed over at a time,
     for work so short that the hand-over would count. With one worker everything is done in this process.
     Leaving early (Ctrl-C) waits for the items in hand. The workers end when this process is killed.
-    Raises what `function` raises, and RuntimeError when a worker dies.
+    Raises what `function` raises, and WorkerError when the workers cannot start or one dies.
     """
     if workers == 1:
         yield from map(function, items)
         return
+    if is_rerun_of_script():
+        raise SystemExit(1)  # the process that started this one says why
+    check_script()
     source = iter(items)
     running: dict[Future, list] = {}
     # Spawned, not forked: a fork copies the locks of threads that do not exist in the copy.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
+    context = get_context("spawn")
+    started = context.Event()
+    with ProcessPoolExecutor(workers, context, _start_worker, (started,)) as pool:
         try:
             while True:
                 # Three hand-overs a worker keep all of them busy without queueing a million items.
@@ -46,8 +64,10 @@ def map_in_processes(
                     yield from done.result()
                     del running[done]
         except BrokenProcessPool:
+            if not started.is_set():
+                raise WorkerError(f"no worker process could start. {GUARD}.") from None
             suspects = [str(item) for batch in running.values() for item in batch]
-            raise RuntimeError(
+            raise WorkerError(
                 "a worker process died (killed, out of memory, or a file that crashes the decoder). "
                 f"It was at one of: {', '.join(suspects[:20])}. Run again, with a smaller --nWorkers."
             ) from None
@@ -78,8 +98,24 @@ def _ctrl_c_held_back() -> Iterator[None]:
         handler(signal.SIGINT, None)
 
 
-def _end_with_parent() -> None:
+def is_rerun_of_script() -> bool:
+    """Is this a worker that is still importing the script of the process that started it?"""
+    return bool(getattr(current_process(), "_inheriting", False))
+
+
+def check_script() -> None:
+    """Raise WorkerError where the running script is none that worker processes could import."""
+    script = sys.modules["__main__"]
+    path = getattr(script, "__file__", None)
+    if path is not None and getattr(script, "__spec__", None) is None and not os.path.isfile(path):
+        raise WorkerError(
+            f"the script comes from {path}, and must be a file to start worker processes. {GUARD}."
+        )
+
+
+def _start_worker(started: Event) -> None:
     """In a worker: end at once when the main process is gone, even by SIGKILL."""
+    started.set()
 
     def watch() -> None:
         connection.wait([parent_process().sentinel])

@@ -14,6 +14,7 @@ import pytest
 import makeDemoData
 from media.clips import FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from media.wav import open_wav
+from support.errors import UserError
 
 FRAMES = 60
 SIZES = ["--speakers", "5", "--val_speakers", "2", "--test_speakers", "2", "--utterances", "3"]
@@ -21,7 +22,7 @@ SIZES += ["--seconds", str(FRAMES / 25), "--seed", "3"]
 
 
 def make(out: Path, *flags: str) -> Path:
-    makeDemoData.make_corpus(makeDemoData.parse_arguments(["--out", str(out), *SIZES, *flags]))
+    makeDemoData.make_corpus(makeDemoData.parse_args(["--out", str(out), *SIZES, *flags]))
     return out
 
 
@@ -216,7 +217,7 @@ def test_clips_of_other_sizes_are_not_mixed_in(tmp_path):
     stranger = tmp_path / "dev/mp4/id00099/video000000/00001.mp4"
     stranger.parent.mkdir(parents=True)
     stranger.write_bytes(b"")
-    with pytest.raises(SystemExit, match="id00099.*Delete the folder"):
+    with pytest.raises(UserError, match="id00099.*Delete the folder"):
         make(tmp_path, "--nWorkers", "1")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [stranger]
 
@@ -236,7 +237,7 @@ def test_clips_of_other_sizes_are_not_mixed_in(tmp_path):
 )
 def test_flags_out_of_range(tmp_path, capsys, flags, message):
     with pytest.raises(SystemExit):
-        makeDemoData.parse_arguments(["--out", str(tmp_path), *flags])
+        makeDemoData.parse_args(["--out", str(tmp_path), *flags])
     assert message in capsys.readouterr().err
 
 

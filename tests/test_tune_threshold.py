@@ -311,7 +311,7 @@ def test_command(tmp_path):
     assert [file.name for file in picture.parent.iterdir()] == ["det.png"]
 
 
-def test_command_says_what_is_wrong(tmp_path, monkeypatch):
+def test_command_says_what_is_wrong(tmp_path, capsys):
     good = write_scores(tmp_path / "good.txt", *normal_trials(1, 50, 1.0))
     bad = tmp_path / "bad.txt"
     bad.write_text("0.1 0\nmuch 1\n")
@@ -319,17 +319,15 @@ def test_command_says_what_is_wrong(tmp_path, monkeypatch):
     assert done.returncode == 1
     assert done.stderr == f"tuneThreshold.py: {bad}, line 2: score 'much' is not a number\n"
     for arguments in (["--compare", str(tmp_path / "none.txt")], ["--plot", str(tmp_path)]):
-        monkeypatch.setattr(sys, "argv", ["tuneThreshold.py", good, *arguments])
-        with pytest.raises(SystemExit, match=arguments[1]) as ended:
-            tuneThreshold.main()
-        assert len(ended.value.code.splitlines()) == 1
+        assert tuneThreshold.main([good, *arguments]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert arguments[1] in line
 
 
 @pytest.mark.parametrize("option", [["--target_fa", "101"], ["--bootstrap", "-1"], ["--seed", "-1"]])
-def test_command_wrong_options(monkeypatch, capsys, option):
-    monkeypatch.setattr(sys, "argv", ["tuneThreshold.py", "scores.txt", *option])
+def test_command_wrong_options(capsys, option):
     with pytest.raises(SystemExit) as ended:
-        tuneThreshold.main()
+        tuneThreshold.main(["scores.txt", *option])
     assert ended.value.code == 2
     assert option[0] in capsys.readouterr().err
 

@@ -2,18 +2,22 @@
 
 import argparse
 
-from models.faceCrop import CROPS
-from models.losses import DISTANCES
-from SyncNetDist import PRECISIONS
+from models.choices import CROPS, DISTANCES, PRECISIONS
+from support.commands import Parser, at_least
+
+EXAMPLE = (
+    "python trainSyncNet.py --temporal_stride 2 --maxFrames 50 --train_list data/dev.txt --verify_list data/test.txt "
+    "--save_path data/exp01",
+    "python trainSyncNet.py --temporal_stride 2 --maxFrames 50 --eval --initial_model data/voxsrc2020_baseline.model",
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Train SyncNet on talking-face clips, or evaluate it on speaker verification trials.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,  # a misspelt flag is an error, not another flag
+        example=EXAMPLE,
     )
-    positive, fraction = at_least(int, 1), at_least(float, 0)
+    positive, not_negative = at_least(int, 1), at_least(float, 0)
 
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -82,28 +86,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     training.add_argument("--max_epoch", type=positive, default=500, help="last epoch")
     training.add_argument(
         "--lr",
-        type=fraction,
+        type=not_negative,
         default=0.0001,
         help="learning rate of SGD in the first epoch; 0.0001 is what the published model was trained with",
     )
     training.add_argument(
-        "--lr_decay", type=fraction, default=0.95, help="the learning rate is multiplied by this every epoch"
+        "--lr_decay",
+        type=not_negative,
+        default=0.95,
+        help="the learning rate is multiplied by this every epoch",
     )
     training.add_argument(
         "--alphaC",
-        type=fraction,
+        type=not_negative,
         default=1.0,
         help="weight of the content (sync) loss in training; 0 trains identity only, and computes no content",
     )
     training.add_argument(
         "--alphaI",
-        type=fraction,
+        type=not_negative,
         default=1.0,
         help="weight of the identity loss in training; 0 trains lip sync only, and computes no identity",
     )
     training.add_argument(
         "--alphaD",
-        type=fraction,
+        type=not_negative,
         default=0.0,
         help="weight of the paper's disentanglement loss, which the 2020 baseline left out: content embeddings "
         "must not tell who speaks, identity embeddings not when",
@@ -138,7 +145,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     training.add_argument(
         "--max_bad",
-        type=fraction,
+        type=not_negative,
         default=0.01,
         help="stop when more than this fraction of an epoch's clips cannot be read; up to it, they are noted "
         "in result/bad_clips.txt and replaced by other clips",
@@ -240,16 +247,3 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if not (args.alphaC or args.alphaI):
         parser.error("--alphaC and --alphaI are both 0: nothing is left to train")
     return args
-
-
-def at_least(kind: type, least: float) -> type:
-    """An argparse type: a finite number not below `least`."""
-
-    def number(text: str) -> float:
-        value = kind(text)
-        if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least}")
-        return value
-
-    number.__name__ = kind.__name__
-    return number

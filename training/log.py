@@ -15,6 +15,7 @@ import sys
 import torch
 from matplotlib.figure import Figure
 
+from support.errors import UserError
 from support.files import replace_file
 from training.epoch import PARTS, EpochResult, shown
 
@@ -40,7 +41,7 @@ class TrainingLog:
 
     settings: written to scores.txt, a `name value` line each, at every start. first_epoch: the epoch that
     this start begins with; what an earlier start wrote of it and of later ones is dropped. tensorboard: write
-    scalars, named as the columns of metrics.csv, to the folder tensorboard; ValueError where that package is
+    scalars, named as the columns of metrics.csv, to the folder tensorboard; UserError where that package is
     not installed.
     """
 
@@ -50,9 +51,7 @@ class TrainingLog:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise ValueError(
-                    f"--tensorboard: {error}; install it with: pip install tensorboard"
-                ) from None
+                raise UserError(f"--tensorboard: {error}; install it with: pip install tensorboard") from None
             self.writer = SummaryWriter(os.path.join(folder, "tensorboard"), purge_step=first_epoch)
         self.best = os.path.join(folder, "best.json")
         self.scores = os.path.join(folder, "scores.txt")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from media.clips import MediaError, text_lines
 from support import distributed
+from support.errors import UserError
 from support.files import replace_file
 from SyncNetDist import SyncNet
 from tuneThreshold import P_TARGETS, eer_interpolated, min_dcf, plot_det, tuneThresholdfromScore
@@ -163,7 +164,7 @@ def cohort_statistics(vectors: Tensor, cohort: Tensor, top_n: int) -> tuple[Tens
     top = torch.cat([(part @ cohort.T).topk(min(top_n, len(cohort))).values for part in vectors.split(rows)])
     mean, deviation = top.double().mean(1), top.double().std(1, correction=0)
     if deviation.min() < 1e-9:
-        raise ValueError("an utterance has the same score with all of its nearest cohort: is it one file?")
+        raise UserError("an utterance has the same score with all of its nearest cohort: is it one file?")
     return mean, deviation
 
 
@@ -247,7 +248,7 @@ def evaluate_list(
     tested = torch.stack([vectors[file] for file in trials.files])
     scores = {"raw": score_trials(tested, trials)}
     if not np.isfinite(scores["raw"]).all():
-        raise ValueError(f"{checkpoint}: gives scores that are not finite; its training has failed")
+        raise UserError(f"{checkpoint}: gives scores that are not finite; its training has failed")
     if cohort:
         others = torch.stack([vectors[name] for name in cohort])
         scores["asnorm"] = as_norm(scores["raw"], trials, tested, others, top_n)

@@ -1,0 +1,6 @@
+"""What the functions and the commands of inference do unless told otherwise. No torch: flags read it at once."""
+
+NUM_EVAL = 10  # evenly spread crops of a file, as in evaluation
+CROPS_AT_ONCE = 10
+MAX_OFFSET = 15  # frames, either way
+WAYS = (2, 10)

@@ -1,0 +1,168 @@
+"""The flags of inferSyncNet.py: those that its commands share, and those of each command."""
+
+import argparse
+from collections.abc import Sequence
+
+from inference.defaults import CROPS_AT_ONCE, MAX_OFFSET, NUM_EVAL, WAYS
+from models.choices import CROPS, PRECISIONS
+from support.commands import Parser, at_least
+
+DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, face-voice matching.
+
+Each command has its own --help."""
+COMMAND = "python inferSyncNet.py"
+MODEL = "--initial_model data/exp01/model/model000000500.model"
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line of inferSyncNet.py; `command` names the command."""
+    parser = Parser(
+        description=DESCRIPTION,
+        example=[
+            f"{COMMAND} embed  {MODEL} a.wav folder/ --output voices.npz",
+            f"{COMMAND} verify {MODEL} a.wav b.wav",
+            f"{COMMAND} offset {MODEL} clip.mp4 --plot offset.png",
+            f"{COMMAND} match  {MODEL} data/test.txt",
+        ],
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    common, crops, video = checkpoint_flags(), crop_flags(), video_flags()
+
+    def add(
+        name: str, help: str, example: Sequence[str], *parents: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, parents=[common, *parents], help=help, description=help, example=example
+        )
+
+    command = add(
+        "embed",
+        "Voice or face embeddings of files, one unit vector each.",
+        [
+            f"{COMMAND} embed {MODEL} folder/ --output voices.npz",
+            f"{COMMAND} embed {MODEL} tracks/ --face --output faces",
+        ],
+        crops,
+        video,
+    )
+    command.add_argument(
+        "inputs",
+        nargs="+",
+        help="sound files (16 kHz mono wav as it is; other wav, m4a, mp4, flac, mp3, ogg decoded), face tracks with "
+        "--face, folders of them, or lists: a path a line, or made by makeFileList.py",
+    )
+    command.add_argument("--face", action="store_true", help="embed the faces of 224x224 mp4 face tracks")
+    command.add_argument(
+        "--output",
+        required=True,
+        help="x.npz: arrays files and vectors (files, nOut); any other name: a folder, with one .npy a file",
+    )
+    command.add_argument(
+        "--per_crop", action="store_true", help="keep the num_eval vectors of each file instead of their mean"
+    )
+
+    command = add(
+        "verify",
+        "Do two recordings have the same speaker? Scored as --eval: the mean over all pairs of the two files' crops, "
+        "which differ, so that a file scores below 1 with itself.",
+        [
+            f"{COMMAND} verify {MODEL} a.wav b.wav",
+            f"{COMMAND} verify {MODEL} a.wav b.wav --threshold data/exp01/result/eval.json",
+        ],
+        crops,
+    )
+    command.add_argument("a", help="sound file")
+    command.add_argument("b", help="sound file")
+    command.add_argument(
+        "--threshold",
+        help="decide: same speaker from this score on; or the eval.json of a run, for its EER's",
+    )
+
+    command = add(
+        "offset",
+        "By how many frames are picture and sound apart?",
+        [
+            f"{COMMAND} offset {MODEL} clip.mp4 --plot offset.png",
+            f"{COMMAND} offset {MODEL} data/test.txt --csv offsets.csv --write_list data/checked.txt",
+        ],
+        video,
+    )
+    command.add_argument(
+        "inputs", nargs="+", help="224x224 mp4 face tracks, folders of them, or lists of clips"
+    )
+    command.add_argument(
+        "--wav",
+        help="sound of the clip, or the folder of wavs for a folder; by default the video's sound track",
+    )
+    command.add_argument(
+        "--max_offset", type=at_least(int, 1), default=MAX_OFFSET, help="frames looked at either way"
+    )
+    command.add_argument("--plot", metavar="PNG", help="draw the similarity at every shift")
+    command.add_argument("--csv", metavar="CSV", help="write a table")
+    command.add_argument(
+        "--write_list", metavar="TXT", help="write a list of the clips with the offsets found"
+    )
+    command.add_argument(
+        "--min_confidence", type=float, default=0.0, help="--write_list leaves out clips below it"
+    )
+
+    command = add(
+        "match",
+        "How well do faces find their voices among others?",
+        [f"{COMMAND} match {MODEL} --ways 2 10 data/test.txt"],
+        crops,
+        video,
+    )
+    command.add_argument(
+        "list", help="list of clips made by makeFileList.py; <id>/<ref>/<utt>.mp4 tells who is who"
+    )
+    command.add_argument(
+        "--ways",
+        type=at_least(int, 2),
+        nargs="+",
+        default=list(WAYS),
+        help="choices: 2 is one wrong, one right",
+    )
+    return parser.parse_args(argv)
+
+
+def checkpoint_flags() -> argparse.ArgumentParser:
+    """What all commands are given: the checkpoint, and the machine."""
+    common = argparse.ArgumentParser(add_help=False)
+    add = common.add_argument_group("checkpoint and machine").add_argument
+    add("--initial_model", required=True, help="checkpoint to use")
+    unless = "; by default as the checkpoint says, else as in training"
+    add("--model", help="module in models/ that holds the network" + unless)
+    add("--nOut", type=at_least(int, 1), help="size of the embeddings" + unless)
+    add("--maxFrames", type=at_least(int, 5), help="video frames (40 ms) of a crop" + unless)
+    add("--temporal_stride", type=at_least(int, 1), help="frames between embeddings" + unless)
+    add("--crop", choices=CROPS, help="what the lip stream sees of a face track" + unless)
+    add("--device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
+    add("--precision", choices=PRECISIONS, default="fp32", help="bf16 is faster, less exact")
+    return common
+
+
+def crop_flags() -> argparse.ArgumentParser:
+    """What the commands are given that compute identity embeddings of crops."""
+    crops = argparse.ArgumentParser(add_help=False)
+    crops.add_argument(
+        "--num_eval", type=at_least(int, 1), default=NUM_EVAL, help="evenly spread crops a file, as --eval"
+    )
+    crops.add_argument(
+        "--nBatchSize",
+        type=at_least(int, 1),
+        default=CROPS_AT_ONCE,
+        help="crops computed at once; changes memory and speed, not results",
+    )
+    return crops
+
+
+def video_flags() -> argparse.ArgumentParser:
+    """What the commands are given that read pictures."""
+    video = argparse.ArgumentParser(add_help=False)
+    video.add_argument(
+        "--allow_resize",
+        action="store_true",
+        help="scale videos that are not 224x224 instead of refusing them",
+    )
+    return video

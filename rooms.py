@@ -1,0 +1,42 @@
+"""Lets this project's packages be found beside a caller's packages of the same names.
+
+Imported first by every file that other programs import. `models`, `media` and the like are common names: a
+caller's package of such a name keeps its own modules, and ours are found in it as well.
+"""
+
+import importlib
+import os
+import sys
+
+PROJECT = os.path.dirname(os.path.abspath(__file__))
+ROOMS = ("support", "media", "models", "training", "verification", "inference")
+
+
+def share(room: str) -> None:
+    """Let `room` hold our modules and those of a caller's package of that name, where there is one.
+
+    Raises ImportError when both have a module of the same name.
+    """
+    own = os.path.join(PROJECT, room)
+    package = importlib.import_module(room)
+    folders = list(getattr(package, "__path__", []))
+    if own in map(os.path.abspath, folders):
+        # A folder without __init__.py loses to ours wherever it stands in sys.path; its owner expects to find it.
+        places = [os.path.abspath(place) for place in sys.path]
+        before = places[: places.index(PROJECT)] if PROJECT in places else []
+        folders += [os.path.join(place, room) for place in before if os.path.isdir(os.path.join(place, room))]
+    else:
+        for module in sorted(os.listdir(own)):
+            for folder in folders:
+                other = os.path.join(folder, module)
+                if module.endswith(".py") and module != "__init__.py" and os.path.exists(other):
+                    raise ImportError(
+                        f"{other} is in the way of {os.path.join(own, module)}: both are {room}.{module[:-3]}. "
+                        f"Rename yours, or let sys.path.insert(0, {PROJECT!r}) come before the first import."
+                    )
+        folders.append(own)
+    package.__path__ = folders
+
+
+for _room in ROOMS:
+    share(_room)

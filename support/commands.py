@@ -1,0 +1,226 @@
+"""What all commands have in common: flags and their help, errors in one line, the exit status.
+
+A command looks like this:
+
+    if __name__ == "__main__":
+        answer_flags(parse_args)  # --help and wrong flags, ahead of slow imports
+    import torch
+
+    @command
+    def main(argv: list[str] | None = None) -> int:
+        args = parse_args(argv)
+        ...
+
+    if __name__ == "__main__":
+        sys.exit(main())
+"""
+
+import argparse
+import errno
+import functools
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NoReturn
+
+from support.errors import UserError
+from support.names import did_you_mean
+from support.processes import is_rerun_of_script
+
+SYSTEMS = "This program runs on Linux and macOS. On Windows, run it in WSL: https://aka.ms/wsl"
+# What the machine runs out of, or does not deliver, whatever the program does.
+MACHINE_TROUBLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EROFS,
+}
+FAILED, WRONG_FLAGS = 1, 2
+STOPPED, NOBODY_READS = 128 + signal.SIGINT, 128 + 13  # as a shell reports SIGINT and SIGPIPE
+
+Main = Callable[[list[str] | None], int]
+
+
+def command(main: Main) -> Main:
+    """Make `main` a command: it returns an exit status and leaves no traceback for what is not its fault.
+
+    UserError, and OSError where it names a file or the machine is out of something, become one line on stderr,
+    `name.py: message`, and status 1. Ctrl-C gives a sentence and 130; a reader of the output who leaves
+    (`| head`) ends it with 141. Anything else is a fault of the program, and keeps its traceback. Text that the
+    terminal cannot show is printed with backslashes.
+    """
+    name = os.path.basename(main.__code__.co_filename)
+
+    @functools.wraps(main)
+    def run(argv: list[str] | None = None) -> int:
+        prepare()
+        if is_rerun_of_script():
+            raise SystemExit(FAILED)  # map_in_processes, where the script called this, says why
+        try:
+            status = main(argv)
+            sys.stdout.flush()  # a pipe that nobody reads shows here, and not when all is over
+        except KeyboardInterrupt:
+            print("\nStopped.", file=sys.stderr)
+            return STOPPED
+        except BrokenPipeError:
+            for stream in (sys.stdout, sys.stderr):
+                _point_to_nowhere(stream)
+            return NOBODY_READS
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError) and not _says_what_to_do(error):
+                raise
+            print(f"{name}: {in_words(error)}", file=sys.stderr, flush=True)
+            return FAILED
+        return status
+
+    return run
+
+
+def prepare() -> None:
+    """Stop where the program cannot run; let text be printed that the terminal cannot show."""
+    if sys.platform == "win32" or not hasattr(signal, "pthread_sigmask"):
+        raise SystemExit(SYSTEMS)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def answer_flags(parse_args: Callable[[], object]) -> None:
+    """Answer --help and wrong flags at once, ahead of imports that take seconds; main() parses them again."""
+    prepare()
+    sys.excepthook = _say_stopped  # for Ctrl-C during the imports
+    parse_args()
+
+
+def in_words(error: BaseException) -> str:
+    """An error's message; of an OSError, the file and the reason without the number."""
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror}"
+    return str(error)
+
+
+def _says_what_to_do(error: OSError) -> bool:
+    return error.filename is not None or error.errno in MACHINE_TROUBLE
+
+
+def _say_stopped(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("\nStopped.", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _point_to_nowhere(stream: object) -> None:
+    """Let what is left in a stream's buffer go where it cannot fail."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError, AttributeError):  # a stream that is no file
+        pass
+
+
+# ---------------------------------------------------------------- flags
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Help texts with the default at the end, where there is one and the text does not name it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        default = action.default
+        if not action.option_strings or "%(default)" in text or "default" in text:
+            return text
+        if (
+            default is None
+            or default is argparse.SUPPRESS
+            or isinstance(default, bool)
+            or default in ("", [])
+        ):
+            return text
+        if isinstance(default, (list, tuple)):
+            return f"{text} (default: {' '.join(map(str, default))})"
+        return f"{text} (default: %(default)s)"
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that takes flags in full only, and says which one a misspelt flag may have meant.
+
+    example: command lines, one each, for the end of the help.
+    """
+
+    def __init__(self, *args: object, example: Sequence[str] = (), **settings: object) -> None:
+        settings.setdefault("formatter_class", Help)
+        settings.setdefault("allow_abbrev", False)
+        if example:
+            lines = "\n".join(f"  {line}" for line in example)
+            epilog = settings.get("epilog")
+            settings["epilog"] = (f"{epilog}\n\n" if epilog else "") + f"example:\n{lines}"
+        super().__init__(*args, **settings)
+
+    def parse_known_args(self, args=None, namespace=None):  # noqa: ANN001, ANN201 (as argparse has it)
+        given = list(sys.argv[1:] if args is None else args)
+        self._refuse_unknown(given)
+        return super().parse_known_args(self._numbers_last(given), namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_FLAGS, f"usage: {self.prog} --help shows all flags\n{self.prog}: error: {message}\n")
+
+    def _refuse_unknown(self, given: list[str]) -> None:
+        """Ahead of argparse, which would complain first of a required flag that was only misspelt."""
+        commands = [
+            name for action in self._actions if isinstance(action.choices, dict) for name in action.choices
+        ]
+        known = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+        for argument in given:
+            if argument == "--" or argument in commands:  # what follows are no flags, or those of a command
+                return
+            flag = argument.split("=")[0]
+            if not re.match(r"-{1,2}[A-Za-z]", flag) or " " in flag or flag in self._option_string_actions:
+                continue
+            meant = did_you_mean(flag.lstrip("-"), known)
+            self.error(f"unrecognized flag {flag}" + (f"; did you mean --{meant}?" if meant else ""))
+
+    def _numbers_last(self, given: list[str]) -> list[str]:
+        """`--ways 2 10 list.txt` as `list.txt --ways 2 10`: a flag of several numbers takes numbers only."""
+        moved: list[str] = []
+        for action in self._actions:
+            if action.nargs != "+" or not action.option_strings or action.type is None:
+                continue
+            for flag in (name for name in action.option_strings if name in given):
+                first = given.index(flag)
+                last = first + 1
+                while last < len(given) and _is_number(given[last]):
+                    last += 1
+                if last > first + 1 and "--" not in given:
+                    moved += given[first:last]
+                    given = given[:first] + given[last:]
+        return given + moved
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def at_least(kind: type, least: float) -> Callable[[str], float]:
+    """An argparse type: a finite number not below `least`."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least}")
+        return value
+
+    number.__name__ = kind.__name__
+    return number

@@ -1,0 +1,185 @@
+"""What all commands have in common: help, misspelt flags, errors in one line, terminals, systems."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import commands
+from support.commands import Parser, command
+from support.errors import UserError
+from support.names import did_you_mean
+
+REPOSITORY = Path(__file__).parent.parent
+COMMANDS = ["trainSyncNet", "makeFileList", "convertAudio", "makeDemoData", "inferSyncNet", "tuneThreshold"]
+SLOW = ("torch", "cv2", "scipy", "sklearn", "matplotlib", "av")
+HELPS = [[name] for name in COMMANDS] + [["inferSyncNet", c] for c in ("embed", "verify", "offset", "match")]
+
+
+def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """A command in a process in which the slow packages cannot be imported."""
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({SLOW})); sys.argv = sys.argv[1:]"
+    code += "; sys.path.insert(0, '.'); runpy.run_path(sys.argv[0], run_name='__main__')"
+    line = [sys.executable, "-c", code, f"{arguments[0]}.py", *arguments[1:]]
+    return subprocess.run(line, cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
+def test_help_comes_without_slow_imports_and_ends_with_an_example(arguments):
+    done = start(*arguments, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"python {arguments[0]}.py" in done.stdout.split("example:\n")[1]
+    assert "(default: )" not in done.stdout and "(default: None)" not in done.stdout
+
+
+def test_a_wrong_flag_is_told_without_slow_imports():
+    done = start("trainSyncNet", "--max_frames", "50")
+    assert done.returncode == 2 and "did you mean --maxFrames?" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("trainSyncNet --batch_size=8", "nBatchSize"),
+        ("trainSyncNet --NBATCHSIZE 8", "nBatchSize"),
+        ("trainSyncNet --epochs 3", "max_epoch"),
+        ("trainSyncNet --workers 3", "nDataLoaderThread"),
+        ("trainSyncNet --initial-model x", "initial_model"),
+        ("trainSyncNet --learning_rate 1", "lr"),
+        ("trainSyncNet -maxFrames 3", "maxFrames"),
+        ("trainSyncNet --tain_list x", "train_list"),
+        ("makeFileList --outptu x --mp4_dir y", "output"),
+        ("makeFileList --num_workers 2", "nWorkers"),
+        ("convertAudio --source x", None),
+        ("makeDemoData --speaker 5", "speakers"),
+        ("inferSyncNet verify a b --max_frames 3", "maxFrames"),
+        ("inferSyncNet embed a --out x.npz", "output"),
+        ("tuneThreshold x --bootstraps 3", "bootstrap"),
+    ],
+)
+def test_did_you_mean(arguments, meant, capsys):
+    name, *flags = arguments.split()
+    with pytest.raises(SystemExit) as end:
+        __import__(name).parse_args(flags)
+    said = capsys.readouterr().err
+    wrong = next(flag for flag in flags if flag.startswith("-")).split("=")[0]
+    assert end.value.code == 2 and f"unrecognized flag {wrong}" in said
+    if meant:
+        assert said.rpartition("did you mean ")[2] == f"--{meant}?\n"
+    else:
+        assert "did you mean" not in said
+
+
+def test_names_that_are_alike():
+    assert did_you_mean("max_frames", ["maxFrames", "maxQueueSize"]) == "maxFrames"
+    assert did_you_mean("batch_size", ["lr"]) is None and did_you_mean("nonsense", ["maxFrames"]) is None
+
+
+def test_values_are_not_taken_for_flags():
+    parser = Parser()
+    parser.add_argument("--shift", type=float)
+    parser.add_argument("--ways", type=int, nargs="+", default=[2])
+    parser.add_argument("file")
+    assert parser.parse_args(["--shift", "-3", "a b"]).shift == -3
+    assert parser.parse_args(["--", "--odd name"]).file == "--odd name"
+    for line in ("--ways 2 10 x", "x --ways 2 10", "--ways 2 10 x --shift 1"):
+        found = parser.parse_args(line.split())
+        assert (found.file, found.ways) == ("x", [2, 10])
+
+
+def test_defaults_in_the_help():
+    parser = Parser(prog="x", example=["x --a 1"])
+    for number, default in enumerate((None, "", False, 3, [2, 10])):
+        parser.add_argument(f"--flag{number}", default=default, help="what it does")
+    lines = [line.strip() for line in parser.format_help().splitlines() if "what it does" in line]
+    assert [line.partition("what it does")[2] for line in lines] == [
+        "",
+        "",
+        "",
+        " (default: 3)",
+        " (default: 2 10)",
+    ]
+
+
+# ---------------------------------------------------------------- errors
+
+
+def ending(error: BaseException | None, capsys) -> tuple[int, str]:
+    @command
+    def main(argv: list[str] | None = None) -> int:  # noqa: ARG001
+        if error:
+            raise error
+        print("Jürgen 視頻 \udcff")
+        return 0
+
+    status = main()
+    said = capsys.readouterr()
+    return status, said.err
+
+
+def test_errors_that_a_user_can_act_on_are_one_line(tmp_path, capsys):
+    name = os.path.basename(__file__)
+    assert ending(UserError("x.wav: wrong"), capsys) == (1, f"{name}: x.wav: wrong\n")
+    with pytest.raises(FileNotFoundError) as missing:
+        os.stat(tmp_path / "none")
+    assert ending(missing.value, capsys) == (1, f"{name}: {tmp_path}/none: No such file or directory\n")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert ending(full, capsys) == (1, f"{name}: No space left on device\n")
+    assert ending(KeyboardInterrupt(), capsys) == (130, "\nStopped.\n")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("inner"), OSError("inner"), RuntimeError("inner"), KeyError("x")]
+)
+def test_faults_of_the_program_keep_their_traceback(error, capsys):
+    with pytest.raises(type(error)):
+        ending(error, capsys)
+
+
+def test_ctrl_c_during_the_imports(capsys):
+    hook = sys.excepthook
+    try:
+        commands.answer_flags(lambda: None)
+        sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    finally:
+        sys.excepthook = hook
+    assert capsys.readouterr().err == "\nStopped.\n"
+
+
+def test_a_reader_who_leaves_gets_no_traceback():
+    code = "import sys; from support.commands import command\n@command\ndef main(argv=None):\n    "
+    code += "print('x' * 10_000_000); return 0\nsys.exit(main())"
+    line = f'{sys.executable} -c "$CODE" | head -c 1; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=REPOSITORY, env=os.environ | {"CODE": code}, capture_output=True, text=True
+    )
+    assert done.stdout == "x141\n" and done.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_any_text_on_any_terminal(encoding):
+    code = "import sys; from support.commands import command\n@command\ndef main(argv=None):\n    "
+    code += "print('Jürgen 視頻 \\udcff'); print('視', file=sys.stderr); return 0\nsys.exit(main())"
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(
+        line, cwd=REPOSITORY, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.decode(encoding)
+    assert said.startswith("J") and "\\udcff" in said
+    assert ("視頻" if encoding == "utf-8" else "\\u8996\\u983b") in said
+
+
+def test_windows_is_told_where_the_program_runs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match="Linux and macOS. On Windows, run it in WSL"):
+        ending(None, capsys)
+    monkeypatch.undo()
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    with pytest.raises(SystemExit, match="Linux and macOS"):
+        commands.answer_flags(lambda: None)
