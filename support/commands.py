@@ -16,7 +16,6 @@ A command looks like this:
 """
 
 import argparse
-import errno
 import functools
 import os
 import re
@@ -31,16 +30,6 @@ from support.names import did_you_mean
 from support.processes import is_rerun_of_script
 
 SYSTEMS = "This program runs on Linux and macOS. On Windows, run it in WSL: https://aka.ms/wsl"
-# What the machine runs out of, or does not deliver, whatever the program does.
-MACHINE_TROUBLE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.EROFS,
-}
 FAILED, WRONG_FLAGS = 1, 2
 STOPPED, NOBODY_READS = 128 + signal.SIGINT, 128 + 13  # as a shell reports SIGINT and SIGPIPE
 
@@ -50,8 +39,7 @@ Main = Callable[[list[str] | None], int]
 def command(main: Main) -> Main:
     """Make `main` a command: it returns an exit status and leaves no traceback for what is not its fault.
 
-    UserError, and OSError where it names a file or the machine is out of something, become one line on stderr,
-    `name.py: message`, and status 1. Ctrl-C gives a sentence and 130; a reader of the output who leaves
+    UserError and OSError, what the system refuses, become one line on stderr, `name.py: message`, and status 1. Ctrl-C gives a sentence and 130; a reader of the output who leaves
     (`| head`) ends it with 141. Anything else is a fault of the program, and keeps its traceback. Text that the
     terminal cannot show is printed with backslashes.
     """
@@ -73,8 +61,6 @@ def command(main: Main) -> Main:
                 _point_to_nowhere(stream)
             return NOBODY_READS
         except (UserError, OSError) as error:
-            if isinstance(error, OSError) and not _says_what_to_do(error):
-                raise
             print(f"{name}: {in_words(error)}", file=sys.stderr, flush=True)
             return FAILED
         return status
@@ -104,10 +90,6 @@ def in_words(error: BaseException) -> str:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{where}{error.strerror}"
     return str(error)
-
-
-def _says_what_to_do(error: OSError) -> bool:
-    return error.filename is not None or error.errno in MACHINE_TROUBLE
 
 
 def _say_stopped(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -219,7 +201,7 @@ def at_least(kind: type, least: float) -> Callable[[str], float]:
     def number(text: str) -> float:
         value = kind(text)
         if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least}")
+            raise argparse.ArgumentTypeError(f"found {text}, needs at least {least}")
         return value
 
     number.__name__ = kind.__name__

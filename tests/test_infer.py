@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,8 @@ def run(capsys, *args) -> tuple[int, str, list[str]]:
     """The command in this process: exit status, output, and the lines of its errors."""
     status = inferSyncNet.main([str(arg) for arg in args])
     said = capsys.readouterr()
-    lines = [line.rpartition("\r")[2] for line in said.err.split("\n")]  # what follows a bar that was cleared
-    return status, said.out, [line for line in lines if line.strip()]
+    bars = re.compile(r"\w+: +\d+%\|")
+    return status, said.out, [line for line in said.err.splitlines() if line.strip() and not bars.match(line)]
 
 
 def files_in(folder: Path) -> list[str]:
