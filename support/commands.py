@@ -39,9 +39,9 @@ Main = Callable[[list[str] | None], int]
 def command(main: Main) -> Main:
     """Make `main` a command: it returns an exit status and leaves no traceback for what is not its fault.
 
-    UserError and OSError, what the system refuses, become one line on stderr, `name.py: message`, and status 1. Ctrl-C gives a sentence and 130; a reader of the output who leaves
-    (`| head`) ends it with 141. Anything else is a fault of the program, and keeps its traceback. Text that the
-    terminal cannot show is printed with backslashes.
+    UserError, and OSError (what the system refuses), become one line on stderr, `name.py: message`, and status 1.
+    Ctrl-C gives a sentence and 130; a reader of the output who leaves (`| head`) ends it with 141. Anything else is
+    a fault of the program, and keeps its traceback. Text that the terminal cannot show is printed with backslashes.
     """
     name = os.path.basename(main.__code__.co_filename)
 

@@ -21,7 +21,6 @@ from support.errors import UserError
 
 Value = TypeVar("Value")
 
-from support.errors import UserError
 
 LOOK_SECONDS = 0.5  # between two looks at whether another process has failed
 _failed_here = threading.Event()
