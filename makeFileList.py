@@ -8,14 +8,13 @@ be used is left out, counted, and named with the reason in <output>.skipped.txt.
 """
 
 import argparse
-import contextlib
 import glob
 import json
 import os
 import re
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,7 +36,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         ],
     )
     parser.add_argument("--output", required=True, help="the list to write, such as data/dev.txt")
-    parser.add_argument("--mp4_dir", required=True, help="folder of the face tracks, <any depth>/<clip>.mp4")
+    parser.add_argument(
+        "--mp4_dir",
+        required=True,
+        help="folder of the face tracks, <any depth>/<clip>.mp4, or .avi, .mkv, .mov, .webm ...",
+    )
     parser.add_argument("--wav_dir", required=True, help="folder of the wavs, with the same relative paths")
     parser.add_argument("--txt_dir", help="folder of VoxCeleb2's txt files, with the same relative paths")
     parser.add_argument(
@@ -47,8 +50,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--check",
         choices=("decode", "packets"),
         default="decode",
-        help="decode: decode every frame, so that damaged pictures are noticed; packets: count the frames "
-        "in the container, many times faster, the same list for intact files",
+        help="decode: decode every frame, so that damaged pictures are noticed, and pictures that are interlaced "
+        "after a first one that is not; packets: look at the frames' packets only, many times faster, the same "
+        "list for intact files",
     )
     parser.add_argument(
         "--allow_resize",
@@ -83,44 +87,54 @@ if __name__ == "__main__":
     answer_flags(parse_args)
 
 import cv2
-from tqdm import tqdm
 
 from media.clips import (
-    FPS,
-    FRAME_SIZE,
     SAMPLES_PER_FRAME,
     Clip,
     MediaError,
     find_files,
     format_list_line,
 )
-from media.video import open_video
+from media.videoFacts import (
+    EMPTY,
+    FRAMES_MISSING,
+    NOT_OPENED,
+    OTHER_VIDEO_FILES,
+    REWRITTEN,
+    VIDEO_FILES,
+    VideoError,
+    probe,
+)
+from media.videoFacts import REMEDIES as VIDEO_REMEDIES
 from media.wav import WavFormatError, open_wav
 from support.files import remove_leftovers, replace_file
+from support.progress import progress_bar
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
 PADDED = 2  # frames; an excess up to here is what AAC decoders add
-FPS_TOLERANCE = 0.01  # a video further off drifts by a frame within 100 s
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
 VOXCELEB2_PATH = re.compile(r"id\d{5}/[\w-]{11}/\d{5}\.mp4")
 
 # Why a clip is left out -> what to do about it.
-REMEDIES = {
+REMEDIES = VIDEO_REMEDIES | {
     "txt missing": "unpack the txt archive into --txt_dir; for clips that have none: --no_txt",
     "txt without an offset": "line 3 must read 'Offset : <number>'; unpack the txt archive again",
     "wav missing": "make the wavs with convertAudio.py; check --wav_dir",
     "wav broken": "delete it and run convertAudio.py again",
     "wav of another format": "training needs 16 kHz mono int16: run convertAudio.py",
-    "mp4 empty": "download or unpack it again",
-    "mp4 cannot be opened": "cut off or damaged: download or unpack it again",
-    "mp4 without video": "the file has no video stream",
-    "not 25 frames a second": "convert it: ffmpeg -i in.mp4 -r 25 out.mp4, then convertAudio.py again",
-    "not 224x224": "crop the face to 224x224, or scale any size with --allow_resize",
-    "frames missing": "fewer or more frames than the file declares: download or unpack it again",
+    "sound up to 2 frames too long": f"where convertAudio.py made the wav, {REWRITTEN}; else run convertAudio.py",
+    "sound and video lengths different": f"run convertAudio.py; if they still differ, {REWRITTEN}",
+    "two videos, one wav": "videos whose names differ in their ending only: rename one, and run convertAudio.py",
+    "name cannot stand in a list": "rename it: no tabs or line ends, and UTF-8 only",
+}
+# The same, where all clips that are left out for a reason are VoxCeleb2's, whose archives have them whole.
+VOXCELEB2_REMEDIES = {
+    EMPTY: "download or unpack it again",
+    NOT_OPENED: "cut off or damaged: download or unpack it again",
+    FRAMES_MISSING: "fewer frames than the file declares: download or unpack it again",
     "sound up to 2 frames too long": "padding of an AAC decoder: make the wavs with convertAudio.py",
     "sound and video lengths different": "wav of another clip, or a broken one: run convertAudio.py",
-    "name cannot stand in a list": "rename it: no tabs or line ends, and UTF-8 only",
 }
 
 
@@ -143,10 +157,17 @@ class SkipClip(Exception):
 
 
 def clip_paths(settings: Settings, relative: str) -> tuple[str, str, str | None]:
-    """(mp4, wav, txt) of a clip, whose mp4 has this path relative to mp4_dir."""
+    """(video, wav, txt) of a clip, whose video has this path relative to mp4_dir."""
     stem = os.path.splitext(relative)[0]
-    txt = os.path.join(settings.txt_dir, stem + ".txt") if settings.txt_dir else None
-    return os.path.join(settings.mp4_dir, relative), os.path.join(settings.wav_dir, stem + ".wav"), txt
+    txt = beside(settings.txt_dir, stem, ".txt") if settings.txt_dir else None
+    return os.path.join(settings.mp4_dir, relative), beside(settings.wav_dir, stem, ".wav"), txt
+
+
+def beside(folder: str, stem: str, ending: str) -> str:
+    """The file of that name in `folder`, with its ending in capitals where only that is there."""
+    path = os.path.join(folder, stem + ending)
+    capitals = os.path.join(folder, stem + ending.upper())
+    return capitals if not os.path.exists(path) and os.path.exists(capitals) else path
 
 
 def read_offset(path: str) -> int:
@@ -188,51 +209,30 @@ def check_lengths(samples: int, frames: int, path: str) -> None:
         raise SkipClip(reason, detail)
 
 
-def explain_unopened(path: str, error: MediaError) -> SkipClip:
-    """Why OpenCV did not open a video, as a SkipClip to raise."""
-    import av  # here, because a broken video is rare and an import in every worker is not
-
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        return SkipClip("mp4 empty", f"{path}: 0 bytes")
-    with contextlib.suppress(av.error.FFmpegError, OSError):
-        options = {"protocol_whitelist": "file"}
-        with av.open(os.path.abspath(path), format="mp4", options=options) as container:
-            if not container.streams.video:
-                return SkipClip("mp4 without video", f"{path}: no video stream in it")
-    return SkipClip("mp4 cannot be opened", str(error))
-
-
 def check_clip(settings: Settings, relative: str) -> tuple[int, int]:
     """(offset, frames) of a clip that can be used. Raises SkipClip."""
-    mp4, wav, txt = clip_paths(settings, relative)
+    video, wav, txt = clip_paths(settings, relative)
     try:
-        format_list_line(Clip(mp4, wav, 0, 1)).encode("utf-8")
+        format_list_line(Clip(video, wav, 0, 1)).encode("utf-8")
     except (MediaError, UnicodeEncodeError) as error:
-        raise SkipClip("name cannot stand in a list", f"{mp4!r}: {error}") from None
+        raise SkipClip("name cannot stand in a list", f"{video!r}: {error}") from None
     offset = read_offset(txt) if txt else 0
     samples = wav_samples(wav)
     try:
-        video = open_video(mp4, decode=settings.check == "decode")
+        facts = probe(video, decode=settings.check == "decode")
+        facts.check(settings.allow_resize)
+    except VideoError as error:
+        raise SkipClip(error.reason, error.detail) from None
     except MediaError as error:
-        raise explain_unopened(mp4, error) from None
-    try:
-        fps = video.get(cv2.CAP_PROP_FPS)
-        if abs(fps - FPS) > FPS_TOLERANCE:
-            raise SkipClip("not 25 frames a second", f"{mp4}: {fps:g} frames a second")
-        size = tuple(int(video.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        if size != (FRAME_SIZE, FRAME_SIZE) and not settings.allow_resize:
-            raise SkipClip("not 224x224", f"{mp4}: {size[0]}x{size[1]} pixels")
-        declared = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        # Ahead of the decoding, which takes nearly all of the time; the order does not change the list.
-        check_lengths(samples, declared, wav)
-        frames = 0
-        while video.grab():  # decodes a frame (or reads a packet), and makes no image of it
-            frames += 1
-    finally:
-        video.release()
-    if frames != declared or frames == 0:
-        raise SkipClip("frames missing", f"{mp4}: {frames} frames found, {declared} declared")
-    return offset, frames
+        raise SkipClip(NOT_OPENED, str(error)) from None
+    check_lengths(samples, facts.frames, wav)
+    return offset, facts.frames
+
+
+def sharing_a_wav(videos: list[str]) -> set[str]:
+    """Of paths relative to mp4_dir, those that differ in their ending only."""
+    stems = Counter(os.path.splitext(video)[0] for video in videos)
+    return {video for video in videos if stems[os.path.splitext(video)[0]] > 1}
 
 
 def signature(settings: Settings, relative: str) -> str:
@@ -261,7 +261,7 @@ def check_job(settings: Settings, job: tuple[str, list | None]) -> tuple[str, li
     except SkipClip as skip:
         result = skip.args
     except (OSError, cv2.error) as error:
-        result = "mp4 cannot be opened", f"{clip_paths(settings, relative)[0]}: {error}"
+        result = NOT_OPENED, f"{clip_paths(settings, relative)[0]}: {error}"
     return relative, [mark, *result], True
 
 
@@ -318,16 +318,25 @@ def write_lines(path: str, lines: Iterable[str]) -> None:
             file.write(line.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
 
 
-def report(settings: Settings, clips: list[str], skipped: Counter, again: int, seconds: float) -> None:
-    """Print what became of the clips, and what to do about those that were left out."""
-    total, left_out = len(clips), sum(skipped.values())
+def remedy(reason: str, clips: list[str]) -> str:
+    """What to do about the clips that are left out for a reason."""
+    if reason in VOXCELEB2_REMEDIES and all(VOXCELEB2_PATH.fullmatch(clip) for clip in clips):
+        return VOXCELEB2_REMEDIES[reason]
+    return REMEDIES[reason]
+
+
+def report(
+    settings: Settings, clips: list[str], skipped: dict[str, list[str]], again: int, seconds: float
+) -> None:
+    """Print what became of the clips, and what to do about those that were left out, by reason."""
+    total, left_out = len(clips), sum(map(len, skipped.values()))
     print(f"Clips found    {total:>9}   in {settings.mp4_dir}, {seconds:.0f} s")
     if again:
         print(f"  kept         {again:>9}   from the interrupted run")
     print(f"  listed       {total - left_out:>9}   {100 * (total - left_out) / total:.1f} %")
     print(f"  skipped      {left_out:>9}")
-    for reason, count in skipped.most_common():
-        print(f"{count:>12} {reason}: {REMEDIES[reason]}")
+    for reason, left in sorted(skipped.items(), key=lambda item: -len(item[1])):
+        print(f"{len(left):>12} {reason}: {remedy(reason, left)}")
     if all(VOXCELEB2_PATH.fullmatch(clip) for clip in clips):
         speakers = len({clip[:7] for clip in clips})
         parts = os.path.abspath(settings.mp4_dir).split(os.sep)
@@ -349,9 +358,19 @@ def main(argv: list[str] | None = None) -> int:
     begin = time.monotonic()
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     remove_leftovers(glob.glob(glob.escape(args.output) + ".*.part"))
-    clips = find_files(settings.mp4_dir, (".mp4",))
+    clips = find_files(settings.mp4_dir, VIDEO_FILES)
+    others = find_files(settings.mp4_dir, OTHER_VIDEO_FILES)
+    if others:
+        kinds = ", ".join(sorted({os.path.splitext(path)[1] for path in others}))
+        print(
+            f"Not looked at: {len(others)} files of other kinds ({kinds}), such as {others[0]}; {REWRITTEN}"
+        )
     if not clips:
-        print(f"{settings.mp4_dir}: no .mp4 files in this folder or the folders in it", file=sys.stderr)
+        print(
+            f"{settings.mp4_dir}: no .mp4 files in this folder or the folders in it, nor other videos "
+            f"({' '.join(VIDEO_FILES[1:])})",
+            file=sys.stderr,
+        )
         return 1
 
     journal = args.output + ".journal"
@@ -359,16 +378,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Starting over; --resume would keep what the interrupted run has in {journal}")
     known = read_journal(journal, settings) if args.resume else {}
     entries: dict[str, list] = {}
-    again, skipped = 0, Counter()
+    again, unusable = 0, 0
+    shared = sharing_a_wav(clips)
     try:
-        bar = tqdm(total=len(clips), unit="clip", smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
+        bar = progress_bar(total=len(clips), unit="clip", smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
         with bar:
             for clip, entry, new in check_all(clips, known, settings, journal, args.nWorkers):
+                if clip in shared:
+                    entry = [entry[0], "two videos, one wav", os.path.join(settings.mp4_dir, clip)]
                 entries[clip] = entry
                 again += not new
                 if entry[1] in REMEDIES:
-                    skipped[entry[1]] += 1
-                    bar.set_postfix(skipped=sum(skipped.values()), refresh=False)
+                    unusable += 1
+                    bar.set_postfix(skipped=unusable, refresh=False)
                 bar.update()
     except KeyboardInterrupt:
         print(f"\nStopped at {len(entries)} of {len(clips)} clips. Go on with the same command and --resume.")
@@ -378,6 +400,9 @@ def main(argv: list[str] | None = None) -> int:
     write_lines(
         args.output + ".skipped.txt", (f"{entries[clip][1]}: {entries[clip][2]}" for clip in left_out)
     )
+    skipped = defaultdict(list)
+    for clip in left_out:
+        skipped[entries[clip][1]].append(clip)
     report(settings, clips, skipped, again, time.monotonic() - begin)
     if left_out:
         print(f"The skipped clips, each with its reason: {args.output}.skipped.txt")

@@ -3,16 +3,16 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from DatasetLoader import WINDOW_TAIL, crop_starts, spread_crops
 from inference.defaults import CROPS_AT_ONCE, NUM_EVAL
-from media.clips import FPS, FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
+from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
 from media.sound import decode_audio
-from media.video import open_video, read_frames
+from media.video import FrameReader
+from media.videoFacts import probe
 from media.wav import WavFormatError, open_wav
 from models.losses import unit
 from support.errors import UserError
@@ -22,7 +22,6 @@ from verification.voices import read_ahead
 
 FIELD = 5  # video frames that one embedding sees
 BLOCK = 250  # frames whose content is computed at once; bounds memory, and is not a choice of the caller
-FPS_TOLERANCE = 0.01
 Skip = Callable[[MediaError], None]  # told of a file that cannot be used; without one, the error is raised
 
 
@@ -44,21 +43,10 @@ def read_sound(path: str) -> np.ndarray:
 
 
 def count_frames(path: str) -> int:
-    """Frames of a video at 25 frames a second, counted without decoding. Raises MediaError."""
-    video = open_video(path, decode=False)
-    try:
-        rate = video.get(cv2.CAP_PROP_FPS)
-        if abs(rate - FPS) > FPS * FPS_TOLERANCE:
-            raise MediaError(
-                f"{path}: {rate:g} frames a second, the network knows {FPS}. "
-                f"Convert it: ffmpeg -i in.mp4 -r {FPS} out.mp4"
-            )
-        frames = 0
-        while video.grab():
-            frames += 1
-        return frames
-    finally:
-        video.release()
+    """Frames that a video shows, which is whole and of 25 frames a second; of any size. Raises MediaError."""
+    facts = probe(path)
+    facts.check(allow_resize=True)
+    return facts.frames
 
 
 def voice_crops(path: str, maxFrames: int, num_eval: int) -> Tensor:
@@ -77,15 +65,11 @@ def face_crops(path: str, maxFrames: int, num_eval: int, allow_resize: bool = Fa
             f"{path}: {frames} frames, a crop needs {maxFrames} (use a smaller --maxFrames, or leave it out)"
         )
     crops = np.empty((num_eval, maxFrames, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-    starts = crop_starts(frames, maxFrames, num_eval)
-    if frames <= num_eval * maxFrames:
-        clip = np.empty((frames, *crops.shape[2:]), np.uint8)
-        read_frames(path, 0, clip, allow_resize)
-        for crop, start in zip(crops, starts, strict=True):
-            crop[:] = clip[start : start + maxFrames]
-    else:
-        for crop, start in zip(crops, starts, strict=True):
-            read_frames(path, start, crop, allow_resize)
+    with FrameReader(path, allow_resize) as reader:
+        for number, start in enumerate(crop_starts(frames, maxFrames, num_eval)):
+            known = max(0, reader.position - start)  # frames at the end of the crop before this one
+            crops[number, :known] = crops[number - 1, maxFrames - known :]
+            reader.read(start + known, crops[number, known:])
     return torch.from_numpy(crops).permute(0, 4, 1, 2, 3)
 
 
@@ -176,17 +160,21 @@ def face_windows(
     another temporal stride than 1.
     """
     network.eval()
-    for first in range(0, frames - FIELD + 1, batch):
-        block = np.empty((min(batch + FIELD - 1, frames - first), FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-        read_frames(path, first, block, allow_resize)
-        video = torch.from_numpy(block)[None].permute(0, 4, 1, 2, 3)
-        with torch.inference_mode(), network.autocast():
-            content = network.__S__.forward_vid(video.to(network.device))[0][0].T.float()
-        if len(content) != len(block) - FIELD + 1:
-            raise UserError(
-                "content at every frame needs a network of temporal_stride 1; any checkpoint fits it"
-            )
-        yield content
+    memory = np.empty((batch + FIELD - 1, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+    with FrameReader(path, allow_resize) as reader:
+        for first in range(0, frames - FIELD + 1, batch):
+            known = reader.position - first  # frames at the end of the block before this one
+            memory[:known] = memory[batch : batch + known].copy()
+            block = memory[: frames - first]
+            reader.read(first + known, block[known:])
+            video = torch.from_numpy(block)[None].permute(0, 4, 1, 2, 3)
+            with torch.inference_mode(), network.autocast():
+                content = network.__S__.forward_vid(video.to(network.device))[0][0].T.float()
+            if len(content) != len(block) - FIELD + 1:
+                raise UserError(
+                    "content at every frame needs a network of temporal_stride 1; any checkpoint fits it"
+                )
+            yield content
 
 
 def voice_content(network: SyncNet, samples: np.ndarray) -> Tensor:

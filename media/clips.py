@@ -15,6 +15,13 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 FRAME_SIZE = 224  # pixels a side, of VoxCeleb2's face tracks
 
 
+# Made by macOS, by NAS systems and by Windows; what has the name of a clip in there is none.
+SYSTEM_FOLDERS = {
+    *("__MACOSX", ".AppleDouble", ".Trashes", ".Spotlight-V100"),
+    *("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
+}
+
+
 class MediaError(UserError):
     """A list line, video or wav that cannot be used; the message names the file and the remedy."""
 
@@ -91,8 +98,8 @@ def read_list(path: str) -> list[Clip]:
 def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:
     """Paths, relative to `folder`, of all files with one of `extensions` (lower case), sorted as strings.
 
-    Symbolic links are followed; one that leads back to a folder around it is left out. Raises OSError
-    for a folder that cannot be read.
+    What systems put beside files (macOS's ._name, a NAS's @eaDir) is left out. Symbolic links are followed;
+    one that leads back to a folder around it is left out. Raises OSError for a folder that cannot be read.
     """
 
     def stop(error: OSError) -> None:
@@ -103,6 +110,7 @@ def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:
     real_paths = {top: (os.path.realpath(top),)}  # a folder -> real paths from the top down to itself
     for path, folders, files in os.walk(top, followlinks=True, onerror=stop):
         around = real_paths.pop(path)
+        folders[:] = [name for name in folders if name not in SYSTEM_FOLDERS]
         for name in list(folders):
             full = os.path.join(path, name)
             real = os.path.realpath(full) if os.path.islink(full) else os.path.join(around[-1], name)
@@ -111,5 +119,7 @@ def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:
             else:
                 real_paths[full] = (*around, real)
         prefix = "" if path == top else os.path.relpath(path, top) + os.sep
-        found += [prefix + name for name in files if name.lower().endswith(extensions)]
+        found += [
+            prefix + name for name in files if name.lower().endswith(extensions) and not name.startswith("._")
+        ]
     return sorted(found)

@@ -1,38 +1,83 @@
-"""Video frames of a clip.
+"""The pictures of a clip, read in order with OpenCV straight into the memory of their batch.
 
-Everything that opens a video goes through here, so that its error messages stand in one place.
+OpenCV says that all is well when it is not: a picture that it cannot convert (an interlaced one, since 4.13)
+is left as whatever the memory held, and one that cannot be decoded is passed over, so that all later ones
+come a frame early. Both leave traces that cost nothing to look for; where there is one, the file is decoded
+again with PyAV, which tells the truth, and the clip is refused unless it is the same.
 """
 
 import os
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+# Containers of films, by FFmpeg's names. A file's content decides which of them it is, not its name; lists of
+# files and playlists, which lead to other files, are none of them.
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 
 # FFmpeg reads local files only (a crafted file may name addresses), and what is wrong with a file is
 # said by MediaError, with its name, instead of by the decoder on stderr. Read when cv2 is imported.
-os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
+os.environ.setdefault(
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS", f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"
+)
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from media.clips import FRAME_SIZE, MediaError  # noqa: E402
+from media.clips import FPS, FRAME_SIZE, MediaError  # noqa: E402
+
+if TYPE_CHECKING:
+    from media.videoFacts import TruePictures
+
+FRAME = 1 / FPS  # seconds
+ROUNDING, MAX_ROUNDING = 0.005, 0.01  # seconds by which a time stamp may be off
+DRIFT = 0.0004  # of the time that has passed: a frame within 100 s, as 25.01 frames a second
+CUT = 70.0  # mean difference of a picture to the next one; a talking face has 0 to 5
+ROWS = slice(8, None, 56)  # of a picture, to compare two quickly
 
 
-def open_video(path: str, decode: bool = True) -> cv2.VideoCapture:
-    """Open a video with a single decoding thread (clips are decoded side by side instead).
+def open_video(path: str) -> cv2.VideoCapture:
+    """Open a video with a single decoding thread (clips are decoded side by side instead), turned upright.
 
-    decode: False makes grab() step from packet to packet, which counts the frames without decoding.
     Raises MediaError. Release the result.
     """
     if not os.path.isfile(path):
         raise MediaError(f"{path}: no such video")
     # The absolute path cannot be mistaken for one of FFmpeg's protocols, such as "concat:".
-    settings = [cv2.CAP_PROP_N_THREADS, 1] + ([] if decode else [cv2.CAP_PROP_FORMAT, -1])
-    video = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, settings)
+    video = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not video.isOpened():
         size = Path(path).stat().st_size
         raise MediaError(f"{path}: cannot be opened as a video ({size} bytes); broken, or no video in it")
+    video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # the default of most versions of OpenCV, not of all
     return video
+
+
+def allowed_lateness(time: np.ndarray | float, step: float = 0.0) -> np.ndarray | float:
+    """Seconds by which a frame may be off its place, `time`, in a video of 25 frames a second.
+
+    step: seconds between two time stamps that the container can tell apart. Less than half a frame: beyond
+    that, another picture would be nearer.
+    """
+    return np.minimum(max(ROUNDING, min(step, MAX_ROUNDING)) + DRIFT * np.abs(time), FRAME / 2)
+
+
+def doubtful(before: np.ndarray | None, pictures: np.ndarray) -> bool:
+    """Does (T, height, width, 3) uint8 look as if pictures of it had not been converted?
+
+    Such a picture is what the memory held before: the picture before it or, for a file's first one, anything.
+    before: the picture before the first one, None at the beginning of a file.
+    """
+    if before is None:
+        rows = pictures[:2, ROWS].astype(np.int16)
+        if len(rows) < 2 or np.abs(rows[0] - rows[1]).mean() > CUT:
+            return True
+    elif (before[ROWS] == pictures[0, ROWS]).all() and (before == pictures[0]).all():
+        return True
+    rows = pictures[:, ROWS]
+    same = (rows[1:] == rows[:-1]).all((1, 2, 3)).nonzero()[0]
+    return any((pictures[k] == pictures[k + 1]).all() for k in same)
 
 
 def read_frames(path: str, first: int, out: np.ndarray, allow_resize: bool = False) -> None:
@@ -40,28 +85,87 @@ def read_frames(path: str, first: int, out: np.ndarray, allow_resize: bool = Fal
 
     out: (T, FRAME_SIZE, FRAME_SIZE, 3) uint8, C-contiguous, filled in OpenCV's BGR order.
     allow_resize: scale frames of another size instead of refusing them.
-    Raises MediaError when the video does not open, ends early or has frames of another size.
+    Raises MediaError when the video does not open, ends early, has frames of another size, or pictures that
+    are not those of the file at 25 frames a second.
     """
-    video = open_video(path)
-    try:
+    with FrameReader(path, allow_resize) as reader:
+        reader.read(first, out)
+
+
+class FrameReader:
+    """Reads a video once, from its beginning to its end. Raises MediaError, as read_frames."""
+
+    def __init__(self, path: str, allow_resize: bool = False) -> None:
+        self.path = path
+        self.allow_resize = allow_resize
+        self.position = 0  # number of the frame that comes next
+        self._video = open_video(path)
+        self._last: np.ndarray | None = None  # the picture before the next one
+        self._truth: TruePictures | None = None
+
+    def __enter__(self) -> "FrameReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._video.release()
+        if self._truth:
+            self._truth.close()
+
+    def read(self, first: int, out: np.ndarray) -> None:
+        """Decode frames `first` ... first + len(out) - 1 into `out`; `first` is at least `position`."""
+        if first < self.position:
+            raise ValueError(f"frame {first} was asked for after frame {self.position - 1}")
         # Grabbing decodes in order, so it is exact whatever the key frames; it only skips the
         # conversion to BGR. VoxCeleb2 has a key frame every 250 frames: seeking would not be faster.
-        for number in range(first):
-            if not video.grab():
-                raise MediaError(f"{path}: ends after {number} frames, frame {first} was asked for")
-        for number, slot in enumerate(out, first):
-            ok, frame = video.read(slot)
-            if not ok:
+        while self.position < first - 1:
+            if not self._video.grab():
+                raise self._ended(f"frame {first} was asked for")
+            self.position += 1
+        expected = f"{first + len(out)} were expected; make the list again with makeFileList.py"
+        if self.position < first:
+            self._last = np.empty((FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+            self._read(self._last, expected)
+        for slot in out:
+            self._read(slot, expected)
+        if not len(out):
+            return
+        if self._off_time() or doubtful(self._last, out):
+            from media.videoFacts import TruePictures  # PyAV takes a while to import, and is rarely needed
+
+            turned = self._video.get(cv2.CAP_PROP_ORIENTATION_META) != 0
+            self._truth = self._truth or TruePictures(self.path, turned)
+            self._truth.compare(first, out)
+        self._last = out[-1].copy()
+
+    def _read(self, slot: np.ndarray, expected: str) -> None:
+        """Decode the next frame into `slot`."""
+        ok, frame = self._video.read(slot)
+        if not ok:
+            raise self._ended(expected)
+        if frame.shape != slot.shape:
+            if not self.allow_resize:
                 raise MediaError(
-                    f"{path}: ends after {number} frames, {first + len(out)} were expected; "
-                    "make the list again with makeFileList.py"
+                    f"{self.path}: frames are {frame.shape[1]}x{frame.shape[0]}, "
+                    f"expected a {FRAME_SIZE}x{FRAME_SIZE} face track (--allow_resize scales them)"
                 )
-            if frame.shape != slot.shape:
-                if not allow_resize:
-                    raise MediaError(
-                        f"{path}: frames are {frame.shape[1]}x{frame.shape[0]}, "
-                        f"expected a {FRAME_SIZE}x{FRAME_SIZE} face track (--allow_resize scales them)"
-                    )
-                cv2.resize(frame, (FRAME_SIZE, FRAME_SIZE), dst=slot, interpolation=cv2.INTER_AREA)
-    finally:
-        video.release()
+            cv2.resize(frame, (FRAME_SIZE, FRAME_SIZE), dst=slot, interpolation=cv2.INTER_AREA)
+        elif frame is not slot:
+            slot[:] = frame
+        self.position += 1
+
+    def _off_time(self) -> bool:
+        """Was the last picture shown at another time than its number says?"""
+        time = self._video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        return abs(time - (self.position - 1) / FPS) > allowed_lateness(time)
+
+    def _ended(self, expected: str) -> MediaError:
+        """Why no picture came, as an error to raise."""
+        from media.videoFacts import probe
+
+        try:
+            probe(self.path).check(allow_resize=True)
+        except MediaError as error:
+            return error
+        return MediaError(f"{self.path}: ends after {self.position} frames, {expected}")

@@ -1,0 +1,346 @@
+"""What is true of a video file, whatever its name and its header say: the one judge of face tracks.
+
+probe() looks at the packets, or decodes every picture, with PyAV; VideoFacts.check() says why a file cannot
+be used, in the same words and with the same remedy for list making, training and inference.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import av
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from media.clips import FPS, FRAME_SIZE, MediaError
+from media.video import CONTAINERS, FRAME, allowed_lateness, open_video
+
+VIDEO_FILES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".flv", ".wmv", ".asf", ".ogv", ".3gp"),
+)
+OTHER_VIDEO_FILES = (".vob", ".mxf", ".divx", ".rm", ".rmvb", ".f4v", ".dv", ".gif", ".h264", ".264", ".y4m")
+
+CUT_OFF = 0.1  # seconds missing at the end, where the header has the length of the longest track only
+OTHER_PICTURE = 24  # mean difference of pixels; two decoders of one picture differ by less than 2
+
+REWRITE = (
+    "ffmpeg -i in.mp4 -vf yadif=deint=interlaced,fps=25 -c:v libx264 -crf 18 -af apad -ar 48000 "
+    "-shortest out.mp4"
+)
+REWRITTEN = f"rewrite it: {REWRITE}, then run convertAudio.py again"
+
+EMPTY = "mp4 empty"
+NOT_OPENED = "mp4 cannot be opened"
+NO_VIDEO = "mp4 without video"
+NO_DECODER = "cannot be decoded here"
+INTERLACED = "interlaced"
+CHANGES = "pictures of different kinds"
+OTHER_RATE = "not 25 frames a second"
+VARIABLE_RATE = "variable frame rate"
+OTHER_SIZE = "not 224x224"
+FRAMES_MISSING = "frames missing"
+# Why a video cannot be used -> what to do about it.
+REMEDIES = {
+    EMPTY: "copy or make it again",
+    NOT_OPENED: "cut off, damaged, or no video file: copy or make it again",
+    NO_VIDEO: "the file has no video stream: make it again, or take it out",
+    NO_DECODER: f"this OpenCV has no decoder for it; {REWRITTEN}",
+    INTERLACED: f"a picture is two half pictures; {REWRITTEN}",
+    CHANGES: f"OpenCV expects one size and format; {REWRITTEN}",
+    OTHER_RATE: REWRITTEN,
+    VARIABLE_RATE: f"sound and picture drift apart; {REWRITTEN}",
+    OTHER_SIZE: "crop the face to 224x224, or scale any size with --allow_resize",
+    FRAMES_MISSING: "cut off or damaged: copy or make it again",
+}
+
+
+class VideoError(MediaError):
+    """A video that cannot be used. `reason`: a key of REMEDIES; `detail`: the file, and what was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{detail}. {REMEDIES[reason][0].upper()}{REMEDIES[reason][1:]}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What probe() found. `times`: (frames,) seconds at which each picture is shown, from the first one on.
+
+    codec: FFmpeg's name. size: (width, height) as stored. start: time of the first picture on the file's clock.
+    missing: what of the file is not there, or "". step: seconds between two time stamps that the container
+    can tell apart.
+    """
+
+    path: str
+    codec: str
+    decodable: bool  # by the OpenCV that training reads with
+    interlaced: bool
+    changes: bool  # of size or pixel format, on the way
+    size: tuple[int, int]
+    start: float
+    times: np.ndarray
+    missing: str
+    step: float
+
+    @property
+    def frames(self) -> int:
+        """Pictures that are shown: what is read, whatever number the header has."""
+        return len(self.times)
+
+    def check(self, allow_resize: bool = False) -> None:
+        """Raise VideoError unless this is a face track to train on: whole, 25 frames a second, 224x224."""
+        if not self.decodable:
+            raise VideoError(NO_DECODER, f"{self.path}: cannot decode {self.codec.upper()}")
+        if self.missing:
+            raise VideoError(FRAMES_MISSING, f"{self.path}: {self.missing}")
+        if self.interlaced:
+            raise VideoError(INTERLACED, f"{self.path}: its pictures are interlaced")
+        if self.changes:
+            raise VideoError(CHANGES, f"{self.path}: its pictures change their size or pixel format")
+        self._check_times()
+        if self.size != (FRAME_SIZE, FRAME_SIZE) and not allow_resize:
+            raise VideoError(OTHER_SIZE, f"{self.path}: {self.size[0]}x{self.size[1]} pixels")
+
+    def _check_times(self) -> None:
+        """Raise VideoError unless frame i is shown at i / 25 s, as exactly as the container can say it."""
+        late = self.times - np.arange(self.frames) * FRAME
+        off = np.abs(late) > allowed_lateness(self.times, self.step)
+        if not off.any():
+            return
+        steps = np.diff(self.times)
+        if np.ptp(steps) < FRAME / 4:
+            rate = (self.frames - 1) / self.times[-1]
+            raise VideoError(OTHER_RATE, f"{self.path}: {rate:.5g} frames a second, the network knows {FPS}")
+        first = int(off.argmax())
+        raise VideoError(
+            VARIABLE_RATE,
+            f"{self.path}: frame {first} is shown at {self.times[first]:.3f} s, not at {first * FRAME:.2f} s",
+        )
+
+
+def open_container(path: str) -> InputContainer:
+    """Open a film by its content. Raises VideoError where it cannot be opened or has no video; close it."""
+    if not os.path.isfile(path):
+        raise MediaError(f"{path}: no such video")
+    size = os.path.getsize(path)
+    if size == 0:
+        raise VideoError(EMPTY, f"{path}: 0 bytes")
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    try:
+        container = av.open(os.path.abspath(path), options=options, metadata_errors="replace")
+    except (FFmpegError, OSError) as error:
+        reason = error.strerror or type(error).__name__
+        raise VideoError(
+            NOT_OPENED, f"{path}: cannot be opened as a video ({reason}; {size} bytes)"
+        ) from None
+    if not container.streams.video:
+        container.close()
+        raise VideoError(NO_VIDEO, f"{path}: no video stream in it")
+    return container
+
+
+def probe(path: str, decode: bool = False) -> VideoFacts:
+    """The facts of a video file, from its packets and its first picture, or from decoding every picture.
+
+    Without `decode`, about 15 times faster, damaged pictures are not noticed, nor those that are interlaced
+    after a first one that is not; for intact files the facts are the same. Raises VideoError for a file that
+    cannot be opened at all.
+    """
+    with open_container(path) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        if context is None:  # PyAV has more decoders than OpenCV
+            raise VideoError(NO_DECODER, f"{path}: cannot decode its pictures")
+        context.thread_count = 1  # clips are looked at side by side instead
+        codec = context.codec.canonical_name
+        kind = (codec, context.pix_fmt)
+        order = getattr(context, "field_order", 0)  # 0: not known, 1: progressive, others: interlaced
+        look = Look(decode, needs_picture=decode or order == 0 or kind not in _shown_by_opencv)
+        look.at(container, stream)
+        decodable = True  # where nothing can be decoded, the file is to blame
+        if look.picture and (decode or kind not in _shown_by_opencv):
+            decodable = opencv_shows(path, look.picture)
+            if decodable:
+                _shown_by_opencv.add(kind)
+        start, times = look.times(stream)
+        return VideoFacts(
+            path=path,
+            codec=codec,
+            decodable=decodable,
+            interlaced=order > 1 or look.interlaced,
+            changes=look.changes,
+            size=(context.width, context.height),
+            start=start,
+            times=times,
+            missing=look.missing(container, stream),
+            step=float(stream.time_base),
+        )
+
+
+_shown_by_opencv: set[tuple[str, str]] = set()  # (codec, pixel format) that were right in another file
+
+
+def opencv_shows(path: str, picture: VideoFrame) -> bool:
+    """Does OpenCV decode the first picture of a video, and to what PyAV decoded it to?"""
+    video = open_video(path)
+    try:
+        found, pixels = video.read()
+        turned = video.get(cv2.CAP_PROP_ORIENTATION_META) != 0
+    finally:
+        video.release()
+    if not found or turned or picture.interlaced_frame:
+        return found
+    return same_picture(pixels, picture)
+
+
+def same_picture(pixels: np.ndarray, picture: VideoFrame) -> bool:
+    """Is (height, width, 3) uint8 BGR, possibly scaled, what PyAV decoded?"""
+    height, width = pixels.shape[:2]
+    truth = picture.to_ndarray(format="bgr24", width=width, height=height)
+    return float(np.abs(pixels[::4].astype(np.int16) - truth[::4]).mean()) < OTHER_PICTURE
+
+
+def shape_of(picture: VideoFrame) -> tuple[int, int, str]:
+    return picture.width, picture.height, picture.format.name
+
+
+class Look:
+    """One pass over a video: the packets, and the pictures that were decoded on the way."""
+
+    def __init__(self, decode: bool, needs_picture: bool) -> None:
+        self.decode = decode
+        self.needs_picture = needs_picture
+        self.picture: VideoFrame | None = None  # the first one
+        self.interlaced = False
+        self.changes = False  # of size or pixel format
+        self._packets = 0
+        self._shown: list[int | None] = []  # time stamps of the packets that an edit list does not hide
+        self._decoded: list[int | None] = []  # time stamps of pictures
+        self._end = 0.0  # seconds
+        self._broken = ""
+
+    def at(self, container: InputContainer, stream: VideoStream) -> None:
+        """Look at every packet. Where only the file as a whole has a length, the sound counts for it too."""
+        streams = [stream] if stream.duration else [stream, *container.streams.audio]
+        try:
+            for packet in container.demux(streams):
+                stamp = packet.dts if packet.pts is None else packet.pts
+                if packet.size and stamp is not None and not packet.is_discard:
+                    self._end = max(self._end, float((stamp + (packet.duration or 0)) * packet.time_base))
+                if packet.stream is not stream:
+                    continue
+                if packet.size:
+                    self._packets += 1
+                    if packet.is_corrupt:
+                        self._broken = f"frame {len(self._shown)} is cut off"
+                    if not packet.is_discard:
+                        self._shown.append(stamp)
+                if self.decode or (self.needs_picture and self.picture is None):
+                    self._decode(packet)
+        except FFmpegError as error:
+            self._broken = f"broken after {len(self._shown)} frames ({error.strerror})"
+
+    def _decode(self, packet: Packet) -> None:
+        with contextlib.suppress(FFmpegError):  # a picture too few is noticed afterwards
+            for picture in packet.decode():
+                self.picture = self.picture or picture
+                self.interlaced = self.interlaced or picture.interlaced_frame
+                self._decoded.append(picture.pts)
+                if shape_of(picture) != shape_of(self.picture):
+                    self.changes = True
+                if picture.is_corrupt:
+                    self._broken = f"frame {len(self._decoded) - 1} is damaged"
+
+    def times(self, stream: VideoStream) -> tuple[float, np.ndarray]:
+        """When the first picture is shown, and all of them after it: seconds, (frames,) float64 seconds."""
+        stamps = self._decoded if self.decode and None not in self._decoded else self._shown
+        if None in stamps:  # a container without time stamps
+            return 0.0, np.arange(len(stamps)) / float(stream.average_rate or FPS)
+        if not stamps:
+            return 0.0, np.empty(0)
+        times = np.sort(np.array(stamps, np.float64)) * float(stream.time_base)
+        return float(times[0]), times - times[0]
+
+    def missing(self, container: InputContainer, stream: VideoStream) -> str:
+        """What of the file is not there, or ""."""
+        found = len(self._shown)
+        if self._broken or not found:
+            return self._broken or "no frames in it"
+        if self.decode and len(self._decoded) != found:
+            return f"{len(self._decoded)} frames can be decoded, {found} are in it"
+        if stream.frames and self._packets >= stream.frames:
+            return ""
+        kind = container.format.name
+        if kind.startswith("mov"):  # says when a track ends, edit lists considered
+            if stream.duration:
+                end = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+                if end - self._end > FRAME / 2:
+                    return f"{found} frames found, it ends {end - self._end:.2f} s before its declared end"
+        elif kind == "avi":  # counts frames, and one or two that stand for "as before"
+            if stream.average_rate == FPS and stream.frames - self._packets > 2:
+                return f"{self._packets} frames found, {stream.frames} declared"
+        elif not stream.duration and container.duration:
+            end = container.duration / 1e6
+            if end - self._end > CUT_OFF:
+                return f"{found} frames found, it ends {end - self._end:.2f} s before its declared end"
+        return ""
+
+
+class TruePictures:
+    """PyAV's pictures of a video, once through: what OpenCV's are held against.
+
+    turned: OpenCV turns the pictures upright, PyAV does not.
+    Raises VideoError when the file as a whole is not fit for training, whatever the size of its pictures.
+    """
+
+    def __init__(self, path: str, turned: bool) -> None:
+        self.turned = turned
+        self.facts = probe(path)
+        self.facts.check(allow_resize=True)
+        self._container = open_container(path)
+        self._stream = self._container.streams.video[0]
+        self._stream.codec_context.thread_count = 1
+        self._pictures = self._decode()
+        self._position = 0
+
+    def close(self) -> None:
+        self._container.close()
+
+    def compare(self, first: int, pixels: np.ndarray) -> None:
+        """Raise VideoError unless `pixels`, (T, height, width, 3) uint8 BGR, are the frames from `first` on."""
+        path = self.facts.path
+        while self._position < first:
+            self._next()
+        for number, found in enumerate(pixels, first):
+            picture = self._next()
+            if picture.interlaced_frame:
+                raise VideoError(INTERLACED, f"{path}: frame {number} is interlaced")
+            if picture.pts is not None:
+                time = float(picture.pts * self._stream.time_base) - self.facts.start
+                if abs(time - number * FRAME) > allowed_lateness(time, self.facts.step):
+                    detail = f"{path}: frame {number} or one before it cannot be decoded"
+                    raise VideoError(FRAMES_MISSING, detail)
+            if not self.turned and not same_picture(found, picture):
+                raise VideoError(NO_DECODER, f"{path}: OpenCV does not show frame {number} as it is")
+
+    def _next(self) -> VideoFrame:
+        picture = next(self._pictures, None)
+        if picture is None:
+            raise VideoError(
+                FRAMES_MISSING, f"{self.facts.path}: only {self._position} frames can be decoded"
+            )
+        self._position += 1
+        return picture
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        for packet in self._container.demux(self._stream):
+            with contextlib.suppress(FFmpegError):
+                yield from packet.decode()
