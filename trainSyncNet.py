@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import rooms  # noqa: F401
 from support.commands import answer_flags, command
-from training.flags import parse_args
+from training.flags import defaults, parse_args
 
 if __name__ == "__main__":
     answer_flags(parse_args)
@@ -34,6 +34,7 @@ from training.state import (
     Position,
     binding_settings,
     changed_settings,
+    follow_the_first,
     load_state,
     restore,
     run_folder,
@@ -99,41 +100,46 @@ def weights_to_evaluate(network: SyncNet, args: argparse.Namespace, model_folder
 
 
 def start_position(
-    network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], settings: dict[str, str]
+    network: SyncNet, args: argparse.Namespace, model_folder: str, settings: dict[str, str]
 ) -> Position:
-    """Load what the run goes on from: its exact state, else its newest checkpoint, else --initial_model."""
-    model_folder, result_folder = folders
+    """Load what the run goes on from: its exact state, else its newest checkpoint, else --initial_model.
+
+    Raises CheckpointError for a state with other settings, OSError where something cannot be read now.
+    """
     state_file = os.path.join(args.save_path, STATE_FILE)
-    newest = max(epoch_checkpoints(model_folder), default=0)
-    if (newest or os.path.exists(state_file)) and args.initial_model:
+    checkpoints = epoch_checkpoints(model_folder)
+
+    def agree(before: dict[str, str]) -> None:
+        changed = changed_settings(before, settings, defaults())
+        listed = "\n  ".join(changed)
+        if changed and not args.force_resume:
+            raise CheckpointError(
+                f"{state_file}: the run was started with other settings; use those, another --save_path, "
+                f"or --force_resume to go on all the same:\n  {listed}"
+            )
+        if changed:
+            print(f"--force_resume: going on with other settings:\n  {listed}")
+
+    state, damaged = None, None
+    try:
+        state = load_state(state_file, network, agree)
+    except UnreadableCheckpoint as error:
+        damaged = error
+        print(f"WARNING: {error}. Going on from the newest checkpoint instead, without the momentum.")
+    if args.initial_model and (state or damaged or checkpoints):
         print(
             f"--initial_model {args.initial_model} is not used: {args.save_path} holds a run, which goes on"
         )
-
-    if os.path.exists(state_file):
-        try:
-            state = load_state(state_file, network)
-        except CheckpointError as error:
-            print(f"WARNING: {error}. Going on from the newest checkpoint instead, without the momentum.")
-        else:
-            if changed := changed_settings(state["settings"], settings):
-                listed = "\n  ".join(changed)
-                if not args.force_resume:
-                    raise CheckpointError(
-                        f"{state_file}: the run was started with other settings; use those, another --save_path, "
-                        f"or --force_resume to go on all the same:\n  {listed}"
-                    )
-                print(f"--force_resume: going on with other settings:\n  {listed}")
-            if newest <= state["epoch"]:
-                position = restore(state, network)
-                print(f"Going on in epoch {position.epoch} after step {len(position.rows)} from {state_file}")
-                return position
-            print(f"{state_file} is of epoch {state['epoch']}, older than the checkpoint of epoch {newest}")
+    newest = max(checkpoints, default=0)
+    if state and newest <= state["epoch"]:
+        position = restore(state, network)
+        print(f"Going on in epoch {position.epoch} after step {len(position.rows)} from {state_file}")
+        return position
+    if state:
+        print(f"{state_file} is of epoch {state['epoch']}, older than the checkpoint of epoch {newest}")
 
     if epoch := load_newest(network, model_folder, strict=False):
-        print(
-            f"Going on after epoch {epoch} from {epoch_checkpoints(model_folder)[epoch]}, without the momentum"
-        )
+        print(f"Going on after epoch {epoch} from {checkpoints[epoch]}, without the momentum")
         return Position(epoch + 1, [], random.getstate())
     if args.initial_model:
         warn(args.initial_model, network.loadParameters(args.initial_model).lines())
@@ -179,12 +185,12 @@ def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], 
     train_loader, verify_loader = make_loaders(args, network, result_folder)
     lists = {"train_list": args.train_list, "verify_list": args.verify_list}
     settings = binding_settings(vars(args), lists)
-    position = start_position(network, args, folders, settings)
+    position = distributed.of_first(lambda: start_position(network, args, model_folder, settings))
+    follow_the_first(network, settings)
     random.setstate(position.random_state)
     rate = args.lr
     for _ in range(1, position.epoch):
         rate = max(network.updateLearningRate(args.lr_decay))
-    distributed.wait_for_all()  # until all have read what is there
     test = TrialTest(network, args.test_list, args.test_path, args.num_eval) if args.test_interval else None
     log = None
     if distributed.is_main():
@@ -195,8 +201,8 @@ def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], 
         if distributed.is_main():
             save_state(state_file, network, position, settings)
 
-    def stop_asked(step: int) -> bool:
-        """Has a signal come, here or in another process? All have to stop at the same step."""
+    def stop_asked(step: int = 0) -> bool:
+        """Has a signal come, here or in another process? All have to stop at the same step, and ask there."""
         return step % network.steps_per_look == 0 and distributed.any_of(bool(stop), network.device)
 
     def stop_at(position: Position) -> None:
@@ -227,6 +233,8 @@ def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], 
             after_step=after_step,
         )
         trained = Position(epoch, learnt.rows, random.getstate())
+        if stop_asked():
+            stop_at(trained)
 
         def after_check(step: int, _: Callable[[], list], trained: Position = trained) -> None:
             if stop_asked(step):
@@ -241,6 +249,8 @@ def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], 
             alpD=float(args.alphaD > 0),
             after_step=after_check,
         )
+        if stop_asked():
+            stop_at(trained)
         for name, result in (("train", learnt), ("validation", checked)):
             print(f"  {name:10s} {result}")
         epoch_rate, rate = rate, max(network.updateLearningRate(args.lr_decay))
@@ -248,14 +258,16 @@ def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], 
         if test and epoch % args.test_interval == 0:
             save(trained)  # a test may take long
             more |= test.run()
-        if not distributed.is_main():
-            continue
-        network.saveParameters(os.path.join(model_folder, f"model{epoch:09d}.model"))
-        print(log.add(epoch, epoch_rate, learnt, checked, more), flush=True)
-        save(Position(epoch + 1, [], random.getstate()))
-        for number in list(epoch_checkpoints(model_folder))[: -args.keep] if args.keep else []:
-            if number != log.best_epoch:
-                os.remove(epoch_checkpoints(model_folder)[number])
+        after = Position(epoch + 1, [], random.getstate())
+        if distributed.is_main():
+            network.saveParameters(os.path.join(model_folder, f"model{epoch:09d}.model"))
+            print(log.add(epoch, epoch_rate, learnt, checked, more), flush=True)
+            save(after)
+            for number in list(epoch_checkpoints(model_folder))[: -args.keep] if args.keep else []:
+                if number != log.best_epoch:
+                    os.remove(epoch_checkpoints(model_folder)[number])
+        if epoch < args.max_epoch and stop_asked():
+            stop_at(after)
 
 
 def scales(network: SyncNet) -> dict[str, float]:
@@ -284,7 +296,9 @@ def run(args: argparse.Namespace) -> None:
     count = f", {distributed.processes()} processes" if distributed.processes() > 1 else ""
     print(f"running on {network.device}{count}, torch {torch.__version__}", flush=True)
     if args.eval:
-        checkpoint = weights_to_evaluate(network, args, os.path.join(args.save_path, "model"))
+        model_folder = os.path.join(args.save_path, "model")
+        checkpoint = distributed.of_first(lambda: weights_to_evaluate(network, args, model_folder))
+        follow_the_first(network, {})
         evaluate(network, args, checkpoint)
         return
     distributed.check_batch(args.nBatchSize)

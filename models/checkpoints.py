@@ -4,7 +4,6 @@ What the weights do not tell, such as the crop of the face that they were traine
 `_metadata`, which torch writes with every state dict and programs that copy tensors by name do not see.
 """
 
-import glob
 import os
 import pickle
 import re
@@ -62,6 +61,8 @@ def load_tensors(path: str) -> object:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which are read all the same
             return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):  # the file may be whole
+        raise
     except Exception as error:  # a damaged file fails in as many ways as it can be damaged
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
@@ -123,9 +124,13 @@ def save_checkpoint(network: nn.Module, path: str, settings: dict[str, object]) 
 
 
 def epoch_checkpoints(folder: str) -> dict[int, str]:
-    """The model%09d.model files of a folder by epoch, oldest first."""
+    """The model%09d.model files of a folder by epoch, oldest first. Raises OSError unless it is just not there."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     found = {}
-    for path in glob.glob(os.path.join(glob.escape(folder), "model0*.model")):
-        if match := re.fullmatch(r"model(\d{9,})\.model", os.path.basename(path)):
-            found[int(match[1])] = path
+    for name in names:
+        if match := re.fullmatch(r"model(\d{9,})\.model", name):
+            found[int(match[1])] = os.path.join(folder, name)
     return dict(sorted(found.items()))

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from support import distributed
+from support.errors import UserError
 from SyncNetDist import SyncNet
+from training.state import follow_the_first
 
 BATCH, STEPS, T = 6, 3, 9
 
@@ -44,10 +46,27 @@ def make_network() -> SyncNet:
     return network
 
 
+def check_that_differences_are_named() -> None:
+    """Of several processes the last one differs; each of them says which, and in what."""
+    last = distributed.processes() - 1
+    try:
+        distributed.check_same({"lists": "same", "weights": str(distributed.rank() == last)})
+    except UserError as error:
+        assert f"process {last} does not have the same weights as process 0" in str(error)
+    else:
+        assert last == 0
+    assert distributed.of_first(distributed.rank) == 0
+
+
 def main(output: str, trials: str, wavs: str) -> None:
     distributed.setup("cpu")
     random.seed(0)
     network = make_network()
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor += distributed.rank()  # until they are those of the first
+    follow_the_first(network, {"lists": "the same"})
+    check_that_differences_are_named()
     gradients = []
     step = network.__optimizer__.step
 

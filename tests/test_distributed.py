@@ -106,6 +106,37 @@ def test_killed_with_two_processes_goes_on_with_one(clip_list, tmp_path):
     assert len(scores[0]) == 3 and len(scores[1]) == 3
 
 
+def test_the_first_process_decides_and_all_are_alike(clip_list, trials, tmp_path):
+    """Stopped with two and gone on with two, of which one cannot read the run's files: the same to the bit.
+
+    With batch norms, whose running statistics are each process's own until they are averaged.
+    """
+    script, last = TESTS.parent / "trainSyncNet.py", "model/model000000003.model"
+    more = ["--model", "blindModel", "--test_interval", 3, "--test_list", trials[0], "--test_path", trials[1]]
+    status, out, err = finish(start(2, script, *flags(clip_list, tmp_path / "whole"), *more))
+    assert status == 0, err
+    tested = re.search(r"test +EER ([\d.]+)", out)
+
+    command = [*flags(clip_list, tmp_path / "run"), *more]
+    two = start(2, script, *command)
+    state = tmp_path / "run/training_state.pt"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    two.send_signal(signal.SIGTERM)
+    finish(two)
+    status, out, err = finish(start(2, script, *command, UNREADABLE=str(tmp_path / "run/")))
+    assert status == 0 and re.search(r"Going on in epoch [123] after step \d+ from", out), err
+    a, b = (torch.load(tmp_path / run / last, weights_only=True) for run in ("whole", "run"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert a["__S__.norm.num_batches_tracked"] == 2 * 3 * 5  # both streams, three epochs of five batches
+
+    command += ["--eval", "--initial_model", tmp_path / "whole" / last]
+    status, out, err = finish(start(2, script, *command, UNREADABLE=str(tmp_path / "whole/")))
+    assert status == 0, err
+    assert float(out.split()[-1]) == pytest.approx(float(tested[1]), abs=0.01)
+
+
 def test_evaluation_during_training_with_two_processes(clip_list, trials, tmp_path):
     found = []
     for processes in (0, 2):

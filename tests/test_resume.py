@@ -1,5 +1,6 @@
 """A run that is killed, stopped or starved of disk goes on to exactly the same weights."""
 
+import builtins
 import errno
 import json
 import os
@@ -136,6 +137,110 @@ def test_free_settings_may_change(clip_list, short_run, tmp_path, capsys):
     free = ("--nDataLoaderThread", 1, "--train_list", copy, "--max_epoch", 2, "--keep", 1)
     assert run(capsys, *flags(clip_list, short_run, *free))[0] == 0
     assert list(epoch_checkpoints(str(short_run / "model"))) == [2]
+
+
+def test_settings_of_an_older_state_were_the_defaults(clip_list, short_run, capsys):
+    """A state from before a flag existed goes on without it, and not with another value of it."""
+    path = short_run / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    for name in ("alphaD", "distance"):
+        del state["settings"][name]
+    torch.save(state, path)
+    changed = ("--alphaD", 0.5, "--max_epoch", 2)
+    status, _, err = run(capsys, *flags(clip_list, short_run, *changed))
+    assert status == 1 and "alphaD: 0.0 then, 0.5 now" in err and "distance" not in err
+    status, out, _ = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
+    assert status == 0 and "Going on in epoch 2 after step 0" in out
+
+
+def test_a_loss_that_is_switched_on_later_starts_without_momentum(clip_list, tmp_path, capsys):
+    path = tmp_path / "run"
+    assert run(capsys, *flags(clip_list, path, "--alphaI", 0, "--max_epoch", 1))[0] == 0
+    state = torch.load(path / "training_state.pt", weights_only=True)
+    momenta = state["momentum"]
+    assert momenta and not any("heads.1" in name or "wI" in name for name in momenta)
+    network = SyncNet(model="tinyModel", nOut=8, device="cpu")
+    trainingState.restore(trainingState.load_state(str(path / "training_state.pt"), network), network)
+    for name, parameter in network.named_parameters():
+        momentum = network.__optimizer__.state[parameter]["momentum_buffer"]
+        assert torch.equal(momentum, momenta.get(name, torch.zeros_like(parameter))), name
+    status, out, err = run(capsys, *flags(clip_list, path, "--alphaI", 1, "--force_resume", "--max_epoch", 2))
+    assert status == 0 and "alphaI: 0.0 then, 1.0 now" in out, err
+    assert "Going on in epoch 2 after step 0" in out and len(result_lines(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("training_state.pt", errno.EIO),
+        ("training_state.pt", errno.ENOMEM),
+        ("model", errno.EACCES),
+        ("model/model000000001.model", errno.ESTALE),
+    ],
+)
+def test_what_cannot_be_read_now_is_not_damaged(clip_list, short_run, capsys, monkeypatch, number, name):
+    """The run stops with the message, and what it would have gone on from stays as it is."""
+    path = short_run / name
+    if name.endswith(".model"):
+        (short_run / "training_state.pt").unlink()
+    before = {file: file.read_bytes() for file in short_run.rglob("*") if file.is_file()}
+
+    def failing(real):
+        def call(where, *args, **kwargs):
+            if str(where) == str(path):
+                raise OSError(number, os.strerror(number), str(where))
+            return real(where, *args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", failing(os.listdir))
+        patch.setattr(builtins, "open", failing(open))
+        status, out, err = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
+    assert status == 1 and os.strerror(number) in err and str(path) in err and "epoch 2," not in out
+    assert "damaged" not in out + err and "Traceback" not in err
+    assert {file: file.read_bytes() for file in short_run.rglob("*") if file.is_file()} == before
+    status, out, _ = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
+    assert status == 0 and "Going on" in out
+
+
+def test_a_state_of_another_network_is_not_gone_on_from(clip_list, short_run, capsys):
+    other = flags(clip_list, short_run, "--nOut", 16, "--max_epoch", 2)
+    status, _, err = run(capsys, *other)
+    assert status == 1 and "nOut: 8 then, 16 now" in err
+    before = (short_run / "training_state.pt").read_bytes()
+    status, _, err = run(capsys, *other, "--force_resume")
+    assert status == 1 and "does not fit" in err and "another --save_path" in err
+    assert (short_run / "training_state.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(("pass_", "said"), [("train", "after step 6"), ("validation", "after step 6")])
+def test_a_signal_is_obeyed_although_nothing_is_looked_up(
+    clip_list, whole_run, tmp_path, capsys, monkeypatch, pass_, said
+):
+    """As on a GPU, where an epoch may have fewer steps than are queued between two looks."""
+    whole, _ = whole_run
+    torch.set_num_threads(1)
+    real_init, real_forward, sent = SyncNet.__init__, SyncNet.forward, []
+
+    def init(self, *args, **kwargs):
+        real_init(self, *args, **kwargs)
+        self.steps_per_look = 1000
+
+    def forward(self, *args):
+        if not sent and self.training == (pass_ == "train"):
+            sent.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real_forward(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SyncNet, "__init__", init)
+        patch.setattr(SyncNet, "forward", forward)
+        status, out, _ = run(capsys, *flags(clip_list, tmp_path / "run", "--save_steps", 0))
+    assert status == 128 + signal.SIGTERM and "the state is saved" in out and "IT 1" not in out
+    status, out, _ = run(capsys, *flags(clip_list, tmp_path / "run"))
+    assert status == 0 and f"Going on in epoch 1 {said}" in out
+    assert same(final_weights(tmp_path / "run"), final_weights(whole))
 
 
 def test_damaged_files_fall_back(clip_list, short_run, capsys):

@@ -247,3 +247,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if not (args.alphaC or args.alphaI):
         parser.error("--alphaC and --alphaI are both 0: nothing is left to train")
     return args
+
+
+def defaults() -> dict[str, object]:
+    """The value of each flag that is not given."""
+    return vars(parse_args([]))

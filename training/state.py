@@ -9,14 +9,14 @@ import hashlib
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from models.checkpoints import CheckpointError, load_tensors
+from models.checkpoints import CheckpointError, UnreadableCheckpoint, load_tensors
 from support import distributed
 from support.files import lock_file, remove_leftovers, replace_file
 from SyncNetDist import SyncNet
@@ -71,30 +71,47 @@ def save_state(path: str, network: SyncNet, position: Position, settings: dict[s
         torch.save(state, file)
 
 
-def load_state(path: str, network: SyncNet) -> dict:
-    """Read and check a state for this network. Raises CheckpointError for anything but a whole, fitting one."""
+def load_state(
+    path: str, network: SyncNet, agree: Callable[[dict[str, str]], None] | None = None
+) -> dict | None:
+    """Read and check a run's state for this network; None where there is no file.
+
+    agree: called with the settings that the state was saved under, before its tensors are compared.
+    Raises UnreadableCheckpoint for a file that is damaged or no state, CheckpointError for a state of another
+    network or version, OSError for one that cannot be read now.
+    """
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return None
     state = load_tensors(path)
     kinds = {
         "version": int, "epoch": int, "rows": Tensor, "random": Tensor, "gauss": (float, type(None)),
         "settings": dict, "network": dict, "momentum": dict,
     }  # fmt: skip
+    version = state.get("version") if isinstance(state, dict) else None
+    if isinstance(version, int) and version != VERSION:
+        raise CheckpointError(
+            f"{path}: has version {version}, this program writes {VERSION}; go on with the program that wrote it, "
+            "or use another --save_path"
+        )
     if not isinstance(state, dict) or state.keys() != kinds.keys():
-        raise CheckpointError(f"{path}: not a training state of this program")
+        raise UnreadableCheckpoint(f"{path}: not a training state of this program")
     for name, kind in kinds.items():
         if not isinstance(state[name], kind):
-            raise CheckpointError(f"{path}: {name} is a {type(state[name]).__name__}")
-    if state["version"] != VERSION:
-        raise CheckpointError(f"{path}: has version {state['version']}, this program writes {VERSION}")
+            raise UnreadableCheckpoint(f"{path}: {name} is a {type(state[name]).__name__}")
     rows, words = state["rows"], state["random"]
     if rows.dtype != torch.float64 or rows.dim() != 2 or rows.shape[1] != len(PARTS) or state["epoch"] < 1:
-        raise CheckpointError(f"{path}: its position in the run makes no sense")
+        raise UnreadableCheckpoint(f"{path}: its position in the run makes no sense")
     # Of a step's figures, only the total loss is there whatever the weights of its parts.
     figures_fit = rows[:, 0].isfinite().all() and not rows.isinf().any()
     if words.dtype != torch.int64 or words.shape != (626,) or not figures_fit:
-        raise CheckpointError(f"{path}: its random state or its figures make no sense")
+        raise UnreadableCheckpoint(f"{path}: its random state or its figures make no sense")
+    if agree:
+        agree(state["settings"])
     parameters = dict(network.named_parameters())
     if not state["momentum"].keys() <= parameters.keys():
-        raise CheckpointError(f"{path}: has momenta of another network")
+        raise CheckpointError(f"{path}: has momenta of another network; use another --save_path")
     for part, own in (("network", network.state_dict()), ("momentum", parameters)):
         names = own if part == "network" else state[part]
         for name in names:
@@ -105,25 +122,57 @@ def load_state(path: str, network: SyncNet) -> dict:
                 or tensor.dtype != own[name].dtype
             ):
                 raise CheckpointError(
-                    f"{path}: {part} {name} does not fit (was it trained with another --model or --nOut?)"
+                    f"{path}: {part} {name} does not fit (was it trained with another --model or --nOut?); "
+                    "use another --save_path, with a checkpoint of this run as --initial_model to keep what fits"
                 )
     return state
 
 
 def restore(state: dict, network: SyncNet) -> Position:
-    """Put a checked state into the network and its optimiser. Returns where the run is."""
+    """Put a checked state into the network and its optimiser. Returns where the run is.
+
+    What was not trained so far, because its loss had weight 0, has no momentum: zeros.
+    """
     network.load_state_dict(state["network"])
     for name, parameter in network.named_parameters():
+        momentum = torch.zeros_like(parameter, requires_grad=False)
         if name in state["momentum"]:
-            momentum = torch.empty_like(parameter)
             momentum.copy_(state["momentum"][name])
-            network.__optimizer__.state[parameter]["momentum_buffer"] = momentum
+        network.__optimizer__.state[parameter]["momentum_buffer"] = momentum
     version, *words = state["random"].tolist()
     return Position(state["epoch"], state["rows"].tolist(), (version, tuple(words), state["gauss"]))
 
 
-def changed_settings(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """A line for each setting that differs."""
+def follow_the_first(network: SyncNet, settings: dict[str, str]) -> None:
+    """Give all processes the first one's weights, running statistics and momenta.
+
+    Raises UserError, naming the process, when one of them then has other weights, or other settings or lists
+    of another content (see binding_settings).
+    """
+    states = [network.__optimizer__.state[parameter] for parameter in network.parameters()]
+    with_momentum = distributed.of_first(lambda: ["momentum_buffer" in state for state in states])
+    for state, parameter, there in zip(states, network.parameters(), with_momentum, strict=True):
+        if there:
+            state.setdefault("momentum_buffer", torch.zeros_like(parameter, requires_grad=False))
+        else:
+            state.pop("momentum_buffer", None)
+    momenta = [state["momentum_buffer"] for state in states if "momentum_buffer" in state]
+    tensors = [*network.state_dict().values(), *momenta]
+    distributed.copy_from_first(tensors)
+    distributed.check_same({"weights": fingerprint(tensors)} | settings)
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """A hash of the values of tensors."""
+    values = hashlib.sha256()
+    for tensor in tensors:
+        values.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return values.hexdigest()
+
+
+def changed_settings(old: dict[str, str], new: dict[str, str], defaults: dict[str, object]) -> list[str]:
+    """A line for each setting that differs; what an older state does not have was the default."""
+    old = {name: str(defaults[name]) for name in new if name in defaults} | old
     return [
         f"{name}: {old.get(name, 'not set')} then, {new.get(name, 'not set')} now"
         for name in dict.fromkeys([*old, *new])
