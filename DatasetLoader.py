@@ -4,6 +4,7 @@ Frames stay uint8 from the decoder to the device. What a batch holds depends on 
 and the batch's number alone: neither on the number of threads nor on their timing.
 """
 
+import inspect
 import math
 import os
 import time
@@ -21,6 +22,7 @@ from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, read_li
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames
 from media.wav import open_wav, read_wav
+from support.names import refuse_unknown
 
 HOP_LENGTH = 160  # samples between audio feature frames
 WINDOW_TAIL = 240  # samples that complete the last 400-sample window: T frames need T*640 + 240
@@ -105,6 +107,9 @@ class DatasetLoader:
     share: (number, count) of the part of every batch to read, in a run of several processes: batches then
     hold nBatchSize / count clips, and those of all parts make the batch of a single process.
 
+    The other flags of the 2020 program are accepted and not used, so that `DatasetLoader(train_list,
+    nPerEpoch=..., **vars(args))` works; an argument of another name raises TypeError.
+
     Raises MediaError for a broken list, or one with fewer usable clips than a batch; while iterating,
     when too many clips cannot be read, naming them. The memory of a batch that the caller no longer holds
     when asking for the next is used again at once. After an epoch, data_wait is the number of seconds
@@ -127,7 +132,9 @@ class DatasetLoader:
         bad_log: str | None = None,
         decode_timeout: float = 60.0,
         share: tuple[int, int] = (0, 1),
+        **flags_of_2020: object,
     ):
+        refuse_unknown("DatasetLoader", flags_of_2020, inspect.signature(DatasetLoader.__init__).parameters)
         for name, value in (
             ("nPerEpoch", nPerEpoch),
             ("nBatchSize", nBatchSize),

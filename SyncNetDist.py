@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import importlib
+import inspect
 import math
 import os
 import random
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -33,6 +35,7 @@ from models.losses import (
 )
 from support import distributed
 from support.errors import UserError
+from support.names import refuse_unknown
 from support.progress import progress_bar
 from training.epoch import PARTS, EpochResult, batches_ahead, shown
 from verification.voices import Trials, embed_wavs, read_trials, score_trials
@@ -60,7 +63,9 @@ class SyncNet(nn.Module):
     compiled: run the training step's network through torch.compile (needs a C++ compiler; slow first step).
     crop: what the lip stream sees, "face" or "mouth" (models/faceCrop.py). distance: of the losses, "cosine" or
     "euclidean" (models/losses.py); verification scores are cosines either way.
-    Raises ValueError for a model that is not there or settings that do not fit.
+    The other flags of the 2020 program are accepted and not used, so that `SyncNet(**vars(args))` works; `lr` is one
+    of them, as it was there. Raises UserError for a model that is not there or settings that do not fit, TypeError
+    for an argument of another name.
     """
 
     def __init__(
@@ -75,7 +80,15 @@ class SyncNet(nn.Module):
         compiled: bool = False,
         crop: str = "face",
         distance: str = "cosine",
+        **flags_of_2020: object,
     ):
+        refuse_unknown("SyncNet", flags_of_2020, inspect.signature(SyncNet.__init__).parameters)
+        if flags_of_2020.get("lr", learning_rate) != learning_rate:
+            warnings.warn(
+                f"SyncNet: lr {flags_of_2020['lr']} is not used, as in the 2020 program; learning_rate is what "
+                f"counts, and is {learning_rate}",
+                stacklevel=2,
+            )
         super().__init__()
         for name, value, known in (
             ("precision", precision, PRECISIONS),
@@ -89,7 +102,10 @@ class SyncNet(nn.Module):
                 f"maxFrames {maxFrames}, temporal_stride {temporal_stride}, nOut {nOut}: expected at least "
                 "5 frames (the network sees 5 at a time), stride and nOut at least 1"
             )
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except RuntimeError:
+            raise UserError(f"device {device!r}: expected cpu, cuda, or cuda:1 and the like") from None
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise UserError(f"device {device}: this PyTorch finds no CUDA GPU; use cpu")
         self.steps_per_look = STEPS_PER_LOOK if self.device.type == "cuda" else 1

@@ -1,8 +1,14 @@
-"""What a misspelt name may have meant."""
+"""Names of flags and arguments: those of the 2020 program, and what a misspelt one may have meant."""
 
 import difflib
 from collections.abc import Iterable
 
+# Scripts hand all of them, as `**vars(args)`, to whatever takes some of them.
+FLAGS_OF_2020 = (
+    *("maxFrames", "nBatchSize", "nTrainPerEpoch", "nTestPerEpoch", "nDataLoaderThread", "max_epoch"),
+    *("temporal_stride", "model", "nOut", "lr", "lr_decay", "alphaC", "alphaI", "initial_model", "save_path"),
+    *("train_list", "verify_list", "test_list", "test_path", "eval"),
+)
 # How other programs call what is here -> the names that it may have here.
 ELSEWHERE = {
     "batch": ("nBatchSize",),
@@ -57,6 +63,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
             return plain[_plain(candidate)]
     similar = difflib.get_close_matches(wanted, plain, 1, LIKENESS)
     return plain[similar[0]] if similar else None
+
+
+def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise TypeError for an argument that is neither known nor a flag of the 2020 program."""
+    known = [name for name in known if name not in ("self", "flags_of_2020")]
+    for name in given:
+        if name not in FLAGS_OF_2020:
+            meant = did_you_mean(name, known)
+            hint = f"; did you mean {meant}?" if meant else f"; it takes {', '.join(known)}"
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
 
 
 def _plain(name: str) -> str:

@@ -13,7 +13,6 @@ import resource
 import sys
 
 import torch
-from matplotlib.figure import Figure
 
 from support.errors import UserError
 from support.files import replace_file
@@ -129,6 +128,8 @@ class TrainingLog:
             json.dump(found, file, indent=2)
 
     def _draw(self) -> None:
+        from matplotlib.figure import Figure  # slow to import, and only needed here
+
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         panels = figure.subplots(1, 3)
         epochs = [int(row["epoch"]) for row in self.rows]

@@ -1,0 +1,179 @@
+"""The classes and functions in other people's scripts: their names, their packages, their main."""
+
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import pytest
+from clipMaker import make_clip, make_wav
+
+from DatasetLoader import DatasetLoader
+from media.clips import Clip, format_list_line
+from support.names import FLAGS_OF_2020
+from SyncNetDist import SyncNet
+
+REPOSITORY = Path(__file__).parent.parent
+T = 16
+
+
+def run(folder: Path, script: str, stdin: bool = False) -> subprocess.CompletedProcess:
+    """A script in a folder of its own, with this project at the end of its path."""
+    text = f"import sys; sys.path.append({str(REPOSITORY)!r})\n" + textwrap.dedent(script)
+    (folder / "script.py").write_text(text)
+    line = [sys.executable, "-" if stdin else "script.py"]
+    return subprocess.run(line, cwd=folder, input=text if stdin else None, capture_output=True, text=True)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory) -> dict[str, object]:
+    """The namespace of the 2020 program, every flag of it."""
+    folder = tmp_path_factory.mktemp("clips")
+    lines = []
+    for k in range(2):
+        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 24)
+        make_clip(clip.video, 24)
+        make_wav(clip.audio, 24 * 640)
+        lines.append(format_list_line(clip) + "\n")
+    (folder / "list.txt").write_text("".join(lines))
+    flags: dict[str, object] = dict.fromkeys(FLAGS_OF_2020, "")
+    flags |= {
+        "maxFrames": T,
+        "nBatchSize": 2,
+        "nTrainPerEpoch": 2,
+        "nTestPerEpoch": 2,
+        "nDataLoaderThread": 1,
+    }
+    flags |= {
+        "model": "tinyModel",
+        "nOut": 8,
+        "temporal_stride": 2,
+        "max_epoch": 1,
+        "lr": 0.001,
+        "lr_decay": 0.95,
+    }
+    return flags | {"train_list": str(folder / "list.txt"), "alphaC": 1.0, "alphaI": 1.0, "eval": False}
+
+
+def test_the_calls_of_2020(flags):
+    with pytest.warns(UserWarning, match=r"lr 0.001 is not used.*learning_rate.*0.0001"):
+        network = SyncNet(**flags)
+    assert network.updateLearningRate(1) == [0.0001]  # as in the 2020 program
+    assert (network.maxFrames, network.nOut) == (T, 8)
+    loader = DatasetLoader(flags["train_list"], nPerEpoch=flags["nTrainPerEpoch"], **flags)
+    assert (loader.batch_size, loader.nFiles, loader.maxFrames, loader.evalmode) == (2, 2, T, False)
+    checked = DatasetLoader(flags["train_list"], nPerEpoch=2, evalmode=True, **flags)
+    loss, accuracy = network.train_network(loader, evalmode=False, alpI=1.0, alpC=1.0)
+    assert loss > 0 and 0 <= accuracy <= 100
+    assert network.train_network(loader=checked, evalmode=True)[0] > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        given = SyncNet(**flags | {"learning_rate": 0.001})
+    assert given.updateLearningRate(1) == [0.001]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("max_frames", "did you mean maxFrames"), ("seeds", "it takes"), ("nout", "did you mean nOut")],
+)
+def test_other_names_are_errors(name, hint):
+    with pytest.raises(TypeError, match=rf"SyncNet\(\) got an unexpected keyword argument '{name}'; {hint}"):
+        SyncNet(**{name: 1})
+
+
+def test_other_names_are_errors_of_the_loader(flags):
+    with pytest.raises(
+        TypeError, match=r"DatasetLoader\(\) got .* 'max_queue_size'; did you mean maxQueueSize"
+    ):
+        DatasetLoader(flags["train_list"], 2, 2, T, 1, max_queue_size=3)
+
+
+# ---------------------------------------------------------------- packages of the same names
+
+
+USE = """
+    import {first}
+    import tuneThreshold, models.choices, support.names
+    print(tuneThreshold.eer_interpolated([1, 0], [1, 0])[0], models.choices.CROPS[0])
+    import {room}.mine
+    print({room}.mine.HERE)
+"""
+
+
+@pytest.mark.parametrize("room", ["models", "support", "media"])
+@pytest.mark.parametrize(("first", "regular"), [("sys", True), ("{room}.mine", True), ("sys", False)])
+def test_a_package_of_the_callers_has_the_same_name(tmp_path, room, first, regular):
+    (tmp_path / room).mkdir()
+    (tmp_path / room / "mine.py").write_text("HERE = 'my own'")
+    if regular:
+        (tmp_path / room / "__init__.py").write_text("")
+    done = run(tmp_path, USE.format(room=room, first=first.format(room=room)))
+    assert done.stdout == "0.0 face\nmy own\n", done.stderr
+
+
+def test_a_module_of_the_callers_has_the_same_name(tmp_path):
+    (tmp_path / "models.py").write_text("HERE = 'my own'")
+    done = run(tmp_path, "import tuneThreshold, models.choices\nprint(models.HERE, models.choices.CROPS[0])")
+    assert done.stdout == "my own face\n", done.stderr
+
+
+def test_a_module_in_the_way_is_named(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/__init__.py").write_text("")
+    (tmp_path / "models/losses.py").write_text("")
+    for module in ("SyncNetDist", "DatasetLoader", "tuneThreshold", "inferSyncNet"):
+        done = run(tmp_path, f"import {module}")
+        told = done.stderr.splitlines()[-1]
+        assert told.startswith(
+            f"ImportError: {tmp_path}/models/losses.py is in the way of {REPOSITORY}/models/losses"
+        )
+
+
+# ---------------------------------------------------------------- worker processes
+
+
+UNGUARDED = """
+    from functools import partial
+    from support.errors import UserError
+    from support.processes import map_in_processes
+    print("begin")
+    try:
+        print(sorted(map_in_processes(abs, [-1, 2], {workers})))
+    except UserError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_a_script_without_the_main_guard_is_told_so(tmp_path, stdin):
+    done = run(tmp_path, UNGUARDED.format(workers=2), stdin)
+    assert "must be a file" in done.stdout if stdin else "no worker process could start" in done.stdout
+    assert 'under `if __name__ == "__main__":`' in done.stdout and "nWorkers 1" in done.stdout
+    assert done.stderr == ""
+    assert run(tmp_path, UNGUARDED.format(workers=1), stdin).stdout == "begin\n[1, 2]\n"
+
+
+def test_a_guarded_script_works(tmp_path):
+    script = """
+    from support.processes import map_in_processes
+    if __name__ == "__main__":
+        print(sorted(map_in_processes(abs, [-1, 2], 2)))
+    """
+    assert run(tmp_path, script).stdout == "[1, 2]\n"
+
+
+# ---------------------------------------------------------------- what is imported
+
+
+def test_training_starts_without_matplotlib_and_av(tmp_path):
+    script = """
+    sys.modules.update(matplotlib=None, av=None)
+    import trainSyncNet, makeFileList
+    print("there")
+    """
+    done = run(tmp_path, script)
+    assert done.stdout == "there\n", done.stderr
