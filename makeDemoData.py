@@ -24,17 +24,15 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import rooms  # noqa: F401
 from support.commands import Parser, answer_flags, command, in_words
 from support.errors import UserError
-from support.processes import available_cores
+from support.processes import available_cores, map_in_processes
 
 SECONDS = (1, 60)  # shortest and longest clip; a second leaves a training crop of 18 frames
 
@@ -419,13 +417,9 @@ def check_folder(out: Path, tasks: list[tuple[Callable, Utterance]]) -> int:
 
 
 def run_task(task: tuple[Callable, Utterance]) -> None:
+    cv2.setNumThreads(1)  # work is divided over processes; OpenCV's own threads would only get in their way
     make, utterance = task
     make(utterance)
-
-
-def use_one_thread() -> None:
-    """Work is divided over processes; OpenCV's own threads would only get in their way."""
-    cv2.setNumThreads(1)
 
 
 def make_corpus(args: argparse.Namespace) -> None:
@@ -435,13 +429,8 @@ def make_corpus(args: argparse.Namespace) -> None:
     if present:
         print(f"{args.out}: {present} of {len(tasks)} clips and recordings are there and are made again")
     bar = partial(progress_bar, total=len(tasks), desc="making clips", unit="clip")
-    if args.nWorkers == 1:
-        for _ in bar(map(run_task, tasks)):
-            pass
-    else:
-        with ProcessPoolExecutor(args.nWorkers, get_context("spawn"), use_one_thread) as pool:
-            for _ in bar(pool.map(run_task, tasks, chunksize=2)):
-                pass
+    for _ in bar(map_in_processes(run_task, tasks, args.nWorkers, chunk=2)):
+        pass
     with replace_file(f"{args.out}/test_list.txt") as file:
         file.write("\n".join(trials) + "\n")
 
