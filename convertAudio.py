@@ -1,19 +1,19 @@
-"""Turn the sound of .m4a and .mp4 files into the 16 kHz mono wavs that training reads.
+"""Turn the sound of sound and video files into the 16 kHz mono wavs that training reads.
 
     python convertAudio.py --src VOX2_PATH/dev/aac --dst VOX2_PATH/dev/wav
 
 AAC decoders pad the tail, so a plain ffmpeg call gives wavs that are up to 1.6 video frames too long,
 and the list maker then refuses a quarter of VoxCeleb2. Here a wav is as long as the sound track says
 it is, and its first sample belongs to the first picture. Interrupted in any way, the same command goes on.
+A source that is newer than its wav is converted again.
 """
 
 import argparse
-import contextlib
 import os
 import sys
 import time
 from collections import Counter
-from functools import partial
+from functools import cache, partial
 
 import rooms  # noqa: F401
 from support.commands import Parser, answer_flags, at_least, command
@@ -23,11 +23,11 @@ from support.processes import available_cores, map_in_processes
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
-        description="Convert the sound of all .m4a and .mp4 files in a folder to 16 kHz mono wavs that line "
+        description="Convert the sound of all sound and video files in a folder to 16 kHz mono wavs that line "
         "up with the video. Finished files are kept, so the same command goes on after an interruption.",
         example=["python convertAudio.py --src VOX2_PATH/dev/aac --dst VOX2_PATH/dev/wav"],
     )
-    parser.add_argument("--src", required=True, help="folder with the .m4a or .mp4 files, at any depth")
+    parser.add_argument("--src", required=True, help="folder with the sound or video files, at any depth")
     parser.add_argument("--dst", required=True, help="folder for the wavs, which get the same relative paths")
     parser.add_argument(
         "--nWorkers",
@@ -44,36 +44,39 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     answer_flags(parse_args)
 
-from tqdm import tqdm
+import numpy as np
 
 from media.clips import MediaError, find_files
-from media.sound import decode_container, open_sound, timeline
-from media.wav import open_wav, write_wav
+from media.sound import NoSoundError, clip_opening, decode_clip
+from media.wav import WavFormatError, open_wav, write_wav
 from support.files import remove_leftovers, replace_file
+from support.progress import progress_bar
 
-SOURCES = (".m4a", ".mp4")
+# By name, what may hold sound; what it does hold is seen from its content.
+SOURCES = (".m4a", ".mp4", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".mp3")
+SOURCES += (".oga", ".ogg", ".opus", ".sph", ".w64", ".wav", ".wma", ".wv", ".3gp", ".avi", ".flv")
+SOURCES += (".m2ts", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv")
 CHUNK = 8  # files handed to a worker at a time: one takes only about 2 ms
+MAX_ROUNDING = 8  # int16 steps between two decoders at most; more is another sound
 CONVERTED, PRESENT, SILENT, FAILED = "converted", "already there", "without a sound track", "failed"
 
 
 def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str, str]:
     """Convert src/source to dst/target unless that is done: (what came of it, the reason if it failed).
 
-    folders: (src, dst); files: (source, target), relative to them. An existing wav counts as done when it
-    has the format and the exact length that this source gives, so wavs made by other means are replaced.
+    folders: (src, dst); files: (source, target), relative to them.
     """
     source, target = (os.path.join(folder, file) for folder, file in zip(folders, files, strict=True))
     try:
-        with open_sound(source) as container:
-            if not container.streams.audio:
-                return SILENT, f"{source}: no sound track"
-            samples = timeline(container)[1]
-            if os.path.exists(target):
-                with contextlib.suppress(MediaError):
-                    if len(open_wav(target)) == samples or samples is None:
-                        return PRESENT, ""
-            sound = decode_container(container, source)
-        write_wav(target, sound)
+        if os.path.exists(target):
+            if os.path.realpath(folders[0]) == os.path.realpath(folders[1]):
+                check_replaceable(target)
+            if os.path.samefile(source, target) or is_converted(source, target):
+                return PRESENT, ""
+        write_wav(target, decode_clip(source))
+        date_after(target, source)
+    except NoSoundError as error:
+        return SILENT, str(error)
     except MediaError as error:
         return FAILED, str(error)
     except OSError as error:
@@ -83,10 +86,53 @@ def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str,
     return CONVERTED, ""
 
 
-def plan(src: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """The (source, wav) pairs of a folder, relative paths, sorted; and what is wrong with the others."""
+def check_replaceable(wav: str) -> None:
+    """Raise WavFormatError for a wav beside the sources that this command has not made: it may be the only one."""
+    try:
+        open_wav(wav)
+    except WavFormatError as error:
+        raise WavFormatError(
+            f"{wav}: {error.found}; not replaced by a 16 kHz wav of the same name, since it may be an "
+            "original. Give another folder as --dst, or move it away"
+        ) from None
+    except MediaError:
+        pass  # broken, so nothing is lost
+
+
+def is_converted(source: str, target: str) -> bool:
+    """Is `target` the wav that this source gives as it is now? Raises MediaError for a broken source.
+
+    It has to be as new as the source, of the right format and of exactly the right length, and to begin
+    alike, so that wavs of other files and those made by other means are replaced.
+    """
+    if os.stat(target).st_mtime_ns < os.stat(source).st_mtime_ns:
+        return False
+    try:
+        wav = open_wav(target)
+    except MediaError:
+        return False
+    samples, opening = clip_opening(source)
+    if len(wav) < len(opening) or (samples is not None and len(wav) != samples):
+        return False
+    difference = np.subtract(wav[: len(opening)], opening, dtype=np.int32)
+    return not len(difference) or np.abs(difference).max() <= MAX_ROUNDING
+
+
+def date_after(target: str, source: str) -> None:
+    """A source from the future (another machine's clock) must not count as newer than its new wav."""
+    changed = os.stat(source).st_mtime_ns
+    if os.stat(target).st_mtime_ns < changed:
+        os.utime(target, ns=(changed, changed))
+
+
+def plan(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], list[str]]:
+    """The (source, wav) pairs of a folder, relative paths, sorted; and what is wrong with the others.
+
+    dst: the folder of the wavs, so that wavs in it do not count as sources.
+    """
     jobs, problems, taken = [], [], {}
-    for source in find_files(src, SOURCES):  # sorted: .m4a comes before .mp4
+    sources = find_files(src, SOURCES)
+    for source in without_results(sources, src, dst) if dst else sources:
         target = os.path.splitext(source)[0] + ".wav"
         if target in taken:
             problems.append(f"{os.path.join(src, source)}: would become the same wav as {taken[target]}")
@@ -96,21 +142,57 @@ def plan(src: str) -> tuple[list[tuple[str, str]], list[str]]:
     return jobs, problems
 
 
+def without_results(sources: list[str], src: str, dst: str) -> list[str]:
+    """Leave out the wavs that an earlier run has made: all in dst, where it lies inside src.
+
+    Where both are one folder, those that lie beside another source of the same name.
+    """
+    top, made = os.path.realpath(src), os.path.realpath(dst)
+    if top == made:
+        others = {os.path.splitext(source)[0] for source in sources if not is_wav(source)}
+        return [s for s in sources if not (is_wav(s) and os.path.splitext(s)[0] in others)]
+    if top.startswith(os.path.join(made, "")):
+        return sources
+
+    @cache
+    def is_made(folder: str) -> bool:
+        return os.path.join(os.path.realpath(os.path.join(src, folder)), "").startswith(
+            os.path.join(made, "")
+        )
+
+    return [source for source in sources if not (is_wav(source) and is_made(os.path.dirname(source)))]
+
+
+def is_wav(name: str) -> bool:
+    return name.lower().endswith(".wav")
+
+
+def nothing_found(src: str) -> str:
+    """What to say of a folder without any source: what was looked for, and what is there."""
+    others = Counter(os.path.splitext(name)[1].lower() or name for name in find_files(src, ("",)))
+    there = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5)) or "no files at all"
+    kinds = " ".join(kind for kind in SOURCES if kind not in (".m4a", ".mp4"))
+    return (
+        f"{src}: no .m4a or .mp4 files in this folder or the folders in it, nor any of {kinds}; "
+        f"found there: {there}"
+    )
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (some file failed, or none had sound), 130 (Ctrl-C)."""
     args = parse_args(argv)
     begin = time.monotonic()
-    jobs, problems = plan(args.src)
+    jobs, problems = plan(args.src, args.dst)
     if os.path.isdir(args.dst):
         remove_leftovers(os.path.join(args.dst, path) for path in find_files(args.dst, (".part",)))
     if not jobs:
-        raise UserError(f"{args.src}: no .m4a or .mp4 files in this folder or the folders in it")
+        raise UserError(nothing_found(args.src))
     counts = Counter({FAILED: len(problems)})
     without_sound = []
     try:
         work = partial(convert_file, (args.src, args.dst))
-        bar = tqdm(total=len(jobs), unit="file", smoothing=0.05, dynamic_ncols=True)
+        bar = progress_bar(total=len(jobs), unit="file", smoothing=0.05, dynamic_ncols=True)
         with bar:
             for outcome, reason in map_in_processes(work, jobs, args.nWorkers, CHUNK):
                 counts[outcome] += 1

@@ -13,7 +13,7 @@ from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
 from media.sound import decode_audio
 from media.video import FrameReader
 from media.videoFacts import probe
-from media.wav import WavFormatError, open_wav
+from media.wav import check_heard
 from models.losses import unit
 from support.errors import UserError
 from support.progress import progress_bar
@@ -26,19 +26,14 @@ Skip = Callable[[MediaError], None]  # told of a file that cannot be used; witho
 
 
 def read_sound(path: str) -> np.ndarray:
-    """The sound of a file as 16 kHz mono: (samples,) int16.
+    """The sound of any sound or video file as 16 kHz mono: (samples,) int16.
 
-    A wav of that format is read as it is; wavs of other formats and m4a, mp4, flac, mp3 and ogg files are
-    decoded in memory. Raises MediaError, also for a file in which nothing is heard.
+    Raises MediaError, also for a file in which nothing is heard.
     """
     if not os.path.isfile(path):
         raise MediaError(f"{path}: no such file")
-    try:
-        samples = open_wav(path) if path.lower().endswith(".wav") else decode_audio(path)
-    except WavFormatError:
-        samples = decode_audio(path)
-    if not len(samples) or samples.min() == samples.max():
-        raise MediaError(f"{path}: silent, all {len(samples)} samples are the same; there is no voice in it")
+    samples = decode_audio(path)
+    check_heard(path, samples)
     return samples
 
 

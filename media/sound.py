@@ -1,75 +1,215 @@
-"""The sound of a media file, decoded in step with its pictures."""
+"""The sound of any sound or video file, decoded in step with its pictures."""
 
+from __future__ import annotations
+
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 
-from media.clips import SAMPLE_RATE, MediaError
+from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
+from media.content import EMPTY, MP4, TEXT, UNKNOWN, WAV, content, get_again
+from media.wav import WavFormatError, open_wav
 
-# Kinds that decode_audio reads beside mp4 and m4a, by file name; any other name is taken for an mp4.
-FORMATS = {".wav": "wav", ".flac": "flac", ".mp3": "mp3", ".ogg": "ogg"}
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+Pieces = list[tuple[float, np.ndarray]]  # (start in seconds, 16 kHz mono int16)
+# FFmpeg's demuxers that may be used: each reads the one file that it is given.
+DEMUXERS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "asf", "flv"),
+    *(
+        "wav",
+        "w64",
+        "aiff",
+        "au",
+        "caf",
+        "nistsphere",
+        "flac",
+        "ogg",
+        "mp3",
+        "aac",
+        "ac3",
+        "eac3",
+        "amr",
+        "wv",
+    ),
+)
+DECLARING = (
+    "mp4",
+    "mov",
+    "wav",
+    "w64",
+    "aiff",
+    "au",
+    "caf",
+    "flac",
+    "ogg",
+)  # whose tracks say how long they are
 MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a gap in the sound
 MAX_PADDING = 0.1  # seconds; a track that ends earlier than declared by more than this is broken
+MAX_FILL = 0.25  # seconds; sound that ends earlier than the pictures by more than this is not made longer
+OPENING = SAMPLE_RATE // 2  # samples
 
 
-def open_sound(path: str) -> av.container.InputContainer:
-    """Open a media file with a sound track. Raises MediaError; close the result."""
+class NoSoundError(MediaError):
+    """A file without a sound track."""
+
+
+def open_sound(path: str) -> InputContainer:
+    """Open a sound or video file by its content, whatever its name. Raises MediaError; close the result.
+
+    Local files of the kinds in DEMUXERS only: a crafted file may be a playlist of other files or addresses.
+    """
+    import av  # here and below: whoever reads wavs alone does without it
+
+    fault = f"{path}: cannot be opened: "
     try:
-        # Local files of this kind only: a crafted file may be a playlist of other files or addresses.
-        kind = FORMATS.get(os.path.splitext(path)[1].lower(), "mp4")
-        return av.open(os.path.abspath(path), format=kind, options={"protocol_whitelist": "file"})
-    except (av.error.FFmpegError, OSError) as error:
-        size = os.path.getsize(path) if os.path.exists(path) else 0
+        kind = content(path)
+        if kind == EMPTY:
+            raise MediaError(f"{fault}empty, 0 bytes; {get_again(path)}")
+        if kind == TEXT:
+            raise MediaError(f"{fault}a text file, neither sound nor video")
+        options = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
+        # Asking every demuxer takes a while, so that VoxCeleb2's kind goes straight to its own.
+        container = av.open(
+            os.path.abspath(path),
+            format="mp4" if kind == MP4 else None,
+            options=options,
+            metadata_errors="replace",
+        )
+    except av.error.FFmpegError as error:
         reason = error.strerror or type(error).__name__
-        raise MediaError(f"{path}: cannot be opened ({reason}; {size} bytes); download it again") from None
+        if kind == UNKNOWN:
+            raise MediaError(f"{fault}neither sound nor video of a kind that is known ({reason})") from None
+        raise MediaError(f"{fault}{kind}, cut off or damaged ({reason}); {get_again(path)}") from None
+    except OSError as error:
+        raise MediaError(f"{fault}{error.strerror}") from None
+    return container
 
 
-def timeline(container: av.container.InputContainer) -> tuple[float, int | None]:
+def timeline(container: InputContainer) -> tuple[float, int | None]:
     """Where the wav lies on the file's clock: (time of its first sample in seconds, samples).
 
     The wav begins with the first picture, or at time 0 where there is no video, and ends where the sound
-    track says it ends. samples is None where the track does not say.
+    track says it ends. samples is None where the track does not say, or only guesses.
     """
     sound = container.streams.audio[0]
-    pictures = container.streams.video
+    pictures = _pictures(container)
     if container.format.name == "mp3":
-        # It starts late by the encoder's delay, which the decoder leaves out; its length is often a guess.
+        # It starts late by the encoder's delay, which the decoder leaves out.
         return (sound.start_time or 0) * float(sound.time_base), None
-    origin = (pictures[0].start_time or 0) * float(pictures[0].time_base) if pictures else 0.0
-    if sound.duration is None:
+    origin = (pictures.start_time or 0) * float(pictures.time_base) if pictures else 0.0
+    if sound.duration is None or container.format.name.split(",")[0] not in DECLARING:
         return origin, None
     end = ((sound.start_time or 0) + sound.duration) * float(sound.time_base)
     return origin, max(0, round((end - origin) * SAMPLE_RATE))
 
 
 def decode_audio(path: str) -> np.ndarray:
-    """The first sound track of a media file, in step with its pictures: (samples,) int16, 16 kHz mono.
+    """The first sound track of any sound or video file, in step with its pictures: (samples,) int16, 16 kHz mono.
 
     Sample i is heard i / 16000 s after the first picture appears. The encoder's priming, edit lists, a
     late or early start and gaps are accounted for by the frames' time stamps; the tail is cut, or filled
-    with silence for at most MAX_PADDING, to the declared duration. Raises MediaError.
+    with silence for at most MAX_PADDING, to the declared duration. A wav of that format is mapped, not
+    decoded. Raises NoSoundError, MediaError.
     """
+    if samples := _plain_wav(path):
+        return samples[0]
     with open_sound(path) as container:
-        if not container.streams.audio:
-            raise MediaError(f"{path}: no sound track")
-        return decode_container(container, path)
+        return _decode(container, path)[0]
 
 
-def decode_container(container: av.container.InputContainer, path: str) -> np.ndarray:
-    """decode_audio of a file that is open already."""
-    origin, samples = timeline(container)
-    pieces = decode_pieces(container.decode(audio=0), path)
-    end = max((round((start - origin) * SAMPLE_RATE) + len(piece) for start, piece in pieces), default=0)
+def decode_clip(path: str) -> np.ndarray:
+    """decode_audio, made to end with the pictures where it would be taken for another clip's sound.
+
+    Sound that ends more than a video frame later than the pictures is cut; sound that ends up to MAX_FILL
+    earlier is filled with silence. Sound that ends earlier still is left as it is.
+    """
+    if samples := _plain_wav(path):
+        return samples[0]
+    with open_sound(path) as container:
+        sound, span = _decode(container, path)
+    length = _clip_length(len(sound), span)
+    return sound[:length] if length <= len(sound) else np.pad(sound, (0, length - len(sound)))
+
+
+def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
+    """What can be said of decode_clip(path) without decoding it all: (samples, its first OPENING at most).
+
+    samples is None where only decoding tells. Raises as decode_clip.
+    """
+    if samples := _plain_wav(path):
+        return len(samples[0]), samples[0][:OPENING]
+    with open_sound(path) as container:
+        origin, samples = _timeline(container, path)
+        tracks = _Tracks(container)
+        # A little more, because a resampler sees ahead.
+        pieces = decode_pieces(tracks.frames(until=origin + OPENING / SAMPLE_RATE + MAX_PADDING), path)
+        span = tracks.span()
+    end = _end(pieces, origin)
+    opening = _lay_out(pieces, origin, min(OPENING, end if samples is None else samples))
+    return None if samples is None else _clip_length(samples, span), opening
+
+
+def _plain_wav(path: str) -> tuple[np.ndarray] | None:
+    """The samples of a 16 kHz mono int16 wav, mapped, in a tuple; None for any other file."""
+    try:
+        if content(path) == WAV:
+            return (open_wav(path),)
+    except WavFormatError:
+        pass
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be opened: {error.strerror}") from None
+    return None
+
+
+def _pictures(container: InputContainer) -> VideoStream | None:
+    """The stream that a player shows; not the cover of an album, which is one picture beside the sound."""
+    from av.stream import Disposition
+
+    shown = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
+    return next(shown, None)
+
+
+def _timeline(container: InputContainer, path: str) -> tuple[float, int | None]:
+    """timeline() of a file that may have no sound."""
+    if not container.streams.audio:
+        raise NoSoundError(f"{path}: no sound track")
+    return timeline(container)
+
+
+def _decode(container: InputContainer, path: str) -> tuple[np.ndarray, int | None]:
+    """The sound as the track declares it, and the length of the pictures; both in samples."""
+    origin, samples = _timeline(container, path)
+    tracks = _Tracks(container)
+    pieces = decode_pieces(tracks.frames(), path)
+    end = _end(pieces, origin)
     if samples is None:
-        samples = max(0, end)
-    if samples == 0 or end < samples - MAX_PADDING * SAMPLE_RATE:
+        samples = end
+    if end <= 0 or samples == 0:
+        raise MediaError(f"{path}: its sound track holds no sound, or is over before the first picture")
+    if end < samples - MAX_PADDING * SAMPLE_RATE:
         raise MediaError(
-            f"{path}: sound ends after {max(0, end) / SAMPLE_RATE:.2f} s of the {samples / SAMPLE_RATE:.2f} s "
-            "it declares; download it again"
+            f"{path}: sound ends after {end / SAMPLE_RATE:.2f} s of the {samples / SAMPLE_RATE:.2f} s "
+            f"it declares; {get_again(path)}"
         )
-    if len(pieces) == 1 and pieces[0][0] == origin and end >= samples:
+    return _lay_out(pieces, origin, samples), tracks.span()
+
+
+def _end(pieces: Pieces, origin: float) -> int:
+    """The sample after the last that was decoded."""
+    return max((round((start - origin) * SAMPLE_RATE) + len(piece) for start, piece in pieces), default=0)
+
+
+def _lay_out(pieces: Pieces, origin: float, samples: int) -> np.ndarray:
+    """Pieces of sound at their places, silence between them: (samples,) int16."""
+    if len(pieces) == 1 and pieces[0][0] == origin and len(pieces[0][1]) >= samples:
         return pieces[0][1][:samples]  # nearly always
     wav = np.zeros(samples, np.int16)
     for start, piece in pieces:
@@ -80,11 +220,23 @@ def decode_container(container: av.container.InputContainer, path: str) -> np.nd
     return wav
 
 
-def decode_pieces(frames: Iterable[av.AudioFrame], path: str) -> list[tuple[float, np.ndarray]]:
+def _clip_length(samples: int, span: int | None) -> int:
+    """The length that decode_clip gives sound of this length, with pictures of this length, in samples."""
+    if span is not None and (
+        samples > span + SAMPLES_PER_FRAME
+        or span - MAX_FILL * SAMPLE_RATE <= samples < span - SAMPLES_PER_FRAME
+    ):
+        return span
+    return samples
+
+
+def decode_pieces(frames: Iterable[av.AudioFrame], path: str) -> Pieces:
     """Runs of sound without a gap: [(start in seconds on the file's clock, (samples,) 16 kHz mono int16), ...].
 
     frames: as they come out of the decoder. Raises MediaError, with `path`, when that fails.
     """
+    import av
+
     runs: list[_Run] = []
     due, kind = 0.0, None
     try:
@@ -97,8 +249,48 @@ def decode_pieces(frames: Iterable[av.AudioFrame], path: str) -> list[tuple[floa
             runs[-1].add(frame)
             due += frame.samples / frame.sample_rate
     except av.error.FFmpegError as error:
-        raise MediaError(f"{path}: broken {due:.2f} s into the sound ({error.strerror})") from None
+        reason = f"broken {due:.2f} s into the sound ({error.strerror}); {get_again(path)}"
+        raise MediaError(f"{path}: {reason}") from None
     return [(run.start, run.samples()) for run in runs]
+
+
+class _Tracks:
+    """The sound and the pictures of a file, read in one pass."""
+
+    def __init__(self, container: InputContainer):
+        self.container = container
+        self.pictures = _pictures(container)
+        self.shown: list[float] = []  # when each picture appears, and when it is gone, in seconds
+
+    def frames(self, until: float = math.inf) -> Iterator[av.AudioFrame]:
+        """The frames of the sound that begin before `until` seconds, while the pictures pass by."""
+        sound = self.container.streams.audio[0]
+        over = False
+        for packet in self.container.demux([sound, self.pictures] if self.pictures else [sound]):
+            if packet.stream is self.pictures:
+                self.shown += _shown(packet)
+            elif not over:
+                for frame in packet.decode():
+                    over = over or (frame.pts is not None and frame.time >= until)
+                    if not over:
+                        yield frame
+            elif not self.pictures:
+                break
+
+    def span(self) -> int | None:
+        """How long the pictures are, in samples, once all has been read. None: no pictures, or a single one."""
+        return round((max(self.shown) - min(self.shown)) * SAMPLE_RATE) if len(self.shown) > 2 else None
+
+
+def _shown(packet: Packet) -> list[float]:
+    """When a packet's picture appears and when it is gone, in seconds; nothing for one that is not shown."""
+    stamp = packet.dts if packet.pts is None else packet.pts
+    if stamp is None or packet.is_discard:
+        return []
+    begin = float(stamp * packet.time_base)
+    rate = packet.stream.average_rate
+    lasts = float(packet.duration * packet.time_base) if packet.duration else float(1 / rate) if rate else 0.0
+    return [begin, begin + lasts]
 
 
 class _Run:
@@ -109,6 +301,8 @@ class _Run:
     """
 
     def __init__(self, start: float, plain: bool) -> None:
+        import av
+
         self.start = start
         self.parts: list[bytes] = []  # float32 or, out of the resampler, int16
         self.resampler = None if plain else av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)

@@ -3,66 +3,207 @@
 import contextlib
 import errno
 import os
+import re
+import shlex
 import struct
-import warnings
-import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
-from scipy.io import wavfile
 
 from media.clips import SAMPLE_RATE, MediaError
+from media.content import EMPTY, HEAD, TEXT, UNKNOWN, content_of, get_again
 from support.files import aside
+
+INT16 = "int16"
+EXPECTED = f"expected {SAMPLE_RATE} Hz, 1 channel, {INT16}"
+WAV_HEAD = re.compile(rb"(RIFF|RIFX|RF64|BW64)....WAVE", re.DOTALL)
+PIPE_SIZE = 0x7FFFF000  # bytes; what programs that cannot know the length declare is 0, or this and more
+EXTENSIBLE = 0xFFFE  # the coding stands further on
+PCM, FLOAT = 1, 3
+OTHER_CODINGS = {2: "MS ADPCM", 6: "A-law", 7: "mu-law", 17: "IMA ADPCM", 85: "MP3"}
 
 
 class WavFormatError(MediaError):
-    """A sound wav file, but not 16 kHz mono int16."""
+    """Sound that can be converted, but not a 16 kHz mono int16 wav. found: what it is instead."""
+
+    def __init__(self, message: str, found: str = ""):
+        super().__init__(message)
+        self.found = found
+
+
+class SilentError(MediaError):
+    """Digital silence: there is no voice in it."""
+
+
+@dataclass(frozen=True)
+class WavLayout:
+    """The head of a wav. coding: of the samples. start, size: of the samples, in bytes."""
+
+    rate: int
+    channels: int
+    coding: str
+    start: int
+    size: int
+
+    @property
+    def plain(self) -> bool:
+        """Are the samples what training reads?"""
+        return (self.rate, self.channels, self.coding) == (SAMPLE_RATE, 1, INT16)
+
+
+def wav_layout(file: BinaryIO, path: str) -> WavLayout:
+    """Read the head of a wav of any coding: RIFF, RIFX, RF64, and those that were written into a pipe.
+
+    The head of a pipe does not know the length; then the samples go on to the end of the file. Raises
+    WavFormatError for another kind of sound, MediaError for what is no sound, or broken.
+    """
+    whole = os.fstat(file.fileno()).st_size
+    top = file.read(12)
+    if not WAV_HEAD.match(top):
+        raise _no_wav(file, path)
+    order = ">" if top.startswith(b"RIFX") else "<"
+    form, long_size = None, 0
+    start = 12
+    while True:
+        file.seek(start)
+        chunk = file.read(8)
+        if len(chunk) < 8:
+            raise MediaError(f"{path}: broken wav: its {whole} bytes have no chunk 'data'; {get_again(path)}")
+        name, size = chunk[:4], struct.unpack(f"{order}I", chunk[4:])[0]
+        start += 8
+        if name == b"fmt ":
+            form = _read_form(file.read(min(size, 40)), order, path)
+        elif name == b"ds64":
+            long_size = struct.unpack("<Q", file.read(16)[8:].ljust(8, b"\0"))[0]
+        elif name == b"data":
+            break
+        start += size + size % 2
+    if form is None:
+        raise MediaError(f"{path}: broken wav: no chunk 'fmt ' before its samples; {get_again(path)}")
+    if top.startswith((b"RF64", b"BW64")) and size == 0xFFFFFFFF:
+        size = min(long_size, 2**63 - 1)
+        piped = size in (0, 2**63 - 1)
+    else:
+        piped = size == 0 or size >= PIPE_SIZE
+    rest = whole - start
+    if size > rest and not piped:
+        raise MediaError(
+            f"{path}: cut off: {rest} of the {size} bytes of sound that its head declares; {get_again(path)}"
+        )
+    return WavLayout(*form, start, rest if piped and (size > rest or size == 0) else size)
+
+
+def _read_form(form: bytes, order: str, path: str) -> tuple[int, int, str]:
+    """(rate, channels, coding) of a chunk 'fmt '."""
+    if len(form) < 16:
+        raise MediaError(f"{path}: broken wav: its chunk 'fmt ' has {len(form)} bytes; {get_again(path)}")
+    tag, channels, rate, _, _, bits = struct.unpack(f"{order}HHIIHH", form[:16])
+    if tag == EXTENSIBLE and len(form) >= 26:
+        (tag,) = struct.unpack(f"{order}H", form[24:26])
+    if tag == PCM:
+        coding = "uint8" if bits == 8 else f"int{bits}"
+    elif tag == FLOAT:
+        coding = f"float{bits}"
+    else:
+        coding = OTHER_CODINGS.get(tag, f"coding {tag:#06x}")
+    return rate, channels, ("big-endian " if order == ">" else "") + coding
+
+
+def _no_wav(file: BinaryIO, path: str) -> MediaError:
+    """Why a file that does not begin as a wav cannot be read, as an exception to raise."""
+    file.seek(0)
+    kind = content_of(file.read(HEAD))
+    if kind == EMPTY:
+        return MediaError(f"{path}: empty, 0 bytes; {get_again(path)}")
+    if kind == TEXT:
+        return MediaError(f"{path}: a text file, no wav")
+    if kind == UNKNOWN:
+        return MediaError(f"{path}: not a wav file, nor another kind of sound that is known")
+    return _wrong_format(path, f"{kind} inside, whatever its name")
+
+
+def _wrong_format(path: str, found: str) -> WavFormatError:
+    line = conversion_line(os.path.dirname(path) or ".")
+    return WavFormatError(
+        f"{path}: {found}; {EXPECTED}. Convert it: {line} (or a folder further up, with all that is in it), "
+        "and give the new folder instead",
+        found,
+    )
+
+
+def conversion_line(folder: str) -> str:
+    """The command that converts all sound of a folder, into a new folder beside it."""
+    made = converted_folder(folder)
+    return f"python convertAudio.py --src {shlex.quote(folder)} --dst {shlex.quote(made)}"
+
+
+def converted_folder(folder: str) -> str:
+    """The folder that conversion_line makes."""
+    plain = os.path.normpath(folder)
+    return "wav_16k" if plain.strip("./") == "" else plain + "_16k"
 
 
 def open_wav(path: str) -> np.ndarray:
     """The samples of a 16 kHz mono int16 wav, mapped, not read: (samples,) int16.
 
-    Raises MediaError for a file that is missing, broken or of another format.
+    Raises MediaError for a file that is missing or broken, and WavFormatError for one that has to be
+    converted.
     """
-    if not os.path.isfile(path):
-        raise MediaError(f"{path}: no such wav file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks other than audio are fine
-            rate, samples = wavfile.read(path, mmap=True)
-    except Exception as error:  # scipy raises many kinds on a damaged header
-        raise MediaError(f"{path}: not a readable wav file ({error})") from None
-    if rate != SAMPLE_RATE or samples.ndim != 1 or samples.dtype != np.int16:
-        channels = samples.shape[1] if samples.ndim == 2 else 1
-        raise WavFormatError(
-            f"{path}: {rate} Hz, {channels} channel(s), {samples.dtype}; "
-            f"expected {SAMPLE_RATE} Hz, 1 channel, int16. Convert it with convertAudio.py."
-        )
-    return samples
+    with _open(path) as file:
+        layout = _plain_layout(file, path)
+        samples = layout.size // 2
+        return np.memmap(file, "<i2", "r", layout.start, (samples,)) if samples else np.empty(0, np.int16)
 
 
 def read_wav(path: str, first: int, out: np.ndarray) -> None:
     """Read the samples of a 16 kHz mono int16 wav from number `first` (0-based) on into `out`: (samples,).
 
-    Raises MediaError when the wav is missing, broken, of another format or ends early.
+    With a seek: a file that is mapped and let go stops all threads for a moment. Raises MediaError when the
+    wav is missing, broken, of another format or ends early.
     """
+    with _open(path) as file:
+        layout = _plain_layout(file, path)
+        samples = layout.size // 2
+        if first < 0 or first + len(out) > samples:
+            raise MediaError(
+                f"{path}: has {samples} samples, {first} to {first + len(out)} were asked for; "
+                "if a list names it, make the list again with makeFileList.py"
+            )
+        file.seek(layout.start + 2 * first)
+        out[:] = np.frombuffer(file.read(2 * len(out)), "<i2")
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[BinaryIO]:
+    """A file to read; errors of the file system become MediaErrors."""
+    if not os.path.isfile(path):
+        raise MediaError(f"{path}: no such wav file")
     try:
-        # A plain wav is read with a seek: a file that is mapped and let go stops all threads for a moment.
-        with wave.open(path) as wav:
-            if (wav.getframerate(), wav.getnchannels(), wav.getsampwidth()) == (SAMPLE_RATE, 1, 2):
-                wav.setpos(first)
-                samples = wav.readframes(len(out))
-                if len(samples) == 2 * len(out):
-                    out[:] = np.frombuffer(samples, np.int16)
-                    return
-    except (wave.Error, EOFError, OSError):
-        pass
-    samples = open_wav(path)  # which reads the rarer kinds and says what is wrong
-    if first < 0 or first + len(out) > len(samples):
-        raise MediaError(
-            f"{path}: has {len(samples)} samples, {first} to {first + len(out)} were asked for; "
-            "if a list names it, make the list again with makeFileList.py"
-        )
-    out[:] = samples[first : first + len(out)]
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _plain_layout(file: BinaryIO, path: str) -> WavLayout:
+    layout = wav_layout(file, path)
+    if not layout.plain:
+        raise _wrong_format(path, f"{layout.rate} Hz, {layout.channels} channel(s), {layout.coding}")
+    return layout
+
+
+def check_heard(path: str, samples: np.ndarray) -> None:
+    """Raise SilentError for sound without any change in it: zeros, or another constant.
+
+    samples: (n,) of any number type. Nothing but the first samples is read of a file that is heard at once.
+    """
+    if len(samples) and (
+        (samples[:SAMPLE_RATE] != samples[0]).any() or (samples[SAMPLE_RATE:] != samples[0]).any()
+    ):
+        return
+    raise SilentError(f"{path}: silent, all {len(samples)} samples are the same; there is no voice in it")
 
 
 def write_wav(path: str, sound: np.ndarray) -> None:
