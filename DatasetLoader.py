@@ -22,6 +22,7 @@ from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, read_li
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames
 from media.wav import open_wav, read_wav
+from support.errors import UserError
 from support.names import refuse_unknown
 
 HOP_LENGTH = 160  # samples between audio feature frames
@@ -143,9 +144,9 @@ class DatasetLoader:
             ("maxQueueSize", maxQueueSize),
         ):
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
+                raise UserError(f"{name} must be at least 1, found {value}")
         if nBatchSize % share[1]:
-            raise ValueError(f"a batch of {nBatchSize} cannot be shared by {share[1]} evenly")
+            raise UserError(f"a batch of {nBatchSize} cannot be shared by {share[1]} evenly")
         self.batch_size = nBatchSize
         self.share_size = nBatchSize // share[1]
         self.share = share

@@ -1,16 +1,14 @@
 """SyncNet: the two-stream network with its losses and optimiser; an epoch; verification scores."""
 
 import contextlib
-import functools
 import importlib
 import inspect
 import math
 import os
 import random
 import re
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -33,11 +31,12 @@ from models.losses import (
     identity_confusion,
     identity_loss,
 )
+from models.twoStreams import moments
 from support import distributed
 from support.errors import UserError
 from support.names import refuse_unknown
-from support.progress import progress_bar
-from training.epoch import PARTS, EpochResult, batches_ahead, shown
+from training.device import DeviceBatches, compile_embeddings
+from training.epoch import PARTS, EpochResult, Figures
 from verification.voices import Trials, embed_wavs, read_trials, score_trials
 
 # Huge pages for PyTorch's large tensors on the CPU, which are mapped anew in every step; read at the first tensor.
@@ -46,10 +45,6 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-5
 STEPS_PER_LOOK = 10  # on a GPU the losses are fetched, and the bar moves, once in so many steps
-
-
-class LossNotFinite(UserError, FloatingPointError):
-    """Training has come to a loss that is not a number."""
 
 
 class SyncNet(nn.Module):
@@ -174,7 +169,7 @@ class SyncNet(nn.Module):
         losses.content_confusion) goes over the kinds of embedding whose own loss is.
         """
         if not (alpC or alpI):
-            raise ValueError("both the content and the identity loss have weight 0: nothing to compute")
+            raise UserError("both the content and the identity loss have weight 0: nothing to compute")
         content_task = (self.__L__.wC, self.__L__.bC, self.distance)
         identity_task = (self.__L__.wI, self.__L__.bI, self.distance)
         moment = random.randint(0, (video_identity if alpI else video_content).shape[2] - 1)
@@ -202,8 +197,8 @@ class SyncNet(nn.Module):
                 confusions.append(identity_confusion(*faces_voices, *identity_task))
             if alpI:
                 confusions.append(content_confusion(video_identity, audio_identity, *content_task))
-            figures["confusion_loss"] = sum(confusions)
-            terms.append(alpD * figures["confusion_loss"])
+            figures["disentanglement_loss"] = sum(confusions)
+            terms.append(alpD * figures["disentanglement_loss"])
         figures["loss"] = total = sum(terms[1:], terms[0])
         nothing = torch.full_like(total, math.nan)
         return total, torch.stack([figures.get(part, nothing) for part in PARTS]).detach()
@@ -239,116 +234,32 @@ class SyncNet(nn.Module):
         identity and disentanglement loss; what has weight 0 is not computed (see losses).
         rows: figures (PARTS) of the epoch's steps that are done already; the loader goes on after them.
         after_step: called with the number of steps done and a function that gives their rows.
-        Raises FloatingPointError when a loss is not finite, ValueError when there is no batch.
+        Raises LossNotFinite, naming the batch, and UserError when there is no batch.
         """
         self.train(not evalmode)
-        rows = [list(row) for row in rows]
-        pending: list[Tensor] = []
-        clips = loader.nFiles // loader.batch_size * loader.batch_size
-        waited = [0.0]
-        done_before = len(rows)
-        started = time.perf_counter()
-        bar = progress_bar(
-            total=clips,
-            initial=done_before * loader.batch_size,
-            unit="clip",
-            desc="validate" if evalmode else "train",
-            leave=False,
-        )
-
-        def look_up() -> list[list[float]]:
-            if pending:
-                # Content figures are of this process's clips, identity figures of all: the mean suits both.
-                fetched = (distributed.total(torch.stack(pending)) / distributed.processes()).tolist()
-                for step, row in enumerate(fetched, len(rows) + 1):
-                    self.check_finite(step, row, loader)
-                rows.extend(fetched)
-                bar.update(len(pending) * loader.batch_size)
-                pending.clear()
-                mean = np.mean(rows, 0)
-                bar.set_postfix_str(
-                    f"loss {mean[0]:.3f} content {shown(mean[1], '.3f')} identity {shown(mean[2], '.3f')} "
-                    f"sync top-1 {shown(100 * mean[3], '.1f', '%')} "
-                    f"identity top-1 {shown(100 * mean[4], '.1f', '%')} "
-                    f"data wait {100 * waited[0] / (time.perf_counter() - started):.0f}%{batches_ahead(loader)}",
-                    refresh=False,
-                )
-            return rows
-
-        with bar, torch.set_grad_enabled(not evalmode):
-            for video, audio in self.on_device(loader, waited):
+        batches = DeviceBatches(loader, self.device)
+        rate = self.__optimizer__.param_groups[0]["lr"]
+        figures = Figures(batches, rows, "validate" if evalmode else "train", self.steps_per_look, rate)
+        frames = self.maxFrames
+        with figures.bar, torch.set_grad_enabled(not evalmode):
+            for video, audio in batches:
+                frames = video.shape[2]
                 total, row = self(video, audio, alpC, alpI, alpD)
                 if not evalmode:
-                    self.__optimizer__.zero_grad(set_to_none=True)
-                    (total / distributed.processes()).backward()
-                    distributed.sum_gradients(self)
-                    self.__optimizer__.step()
-                    distributed.average_running_statistics(self)
-                pending.append(row)
-                if len(pending) == self.steps_per_look:
-                    look_up()
+                    self.update(total)
+                figures.add(row)
                 if after_step:
-                    after_step(len(rows) + len(pending), look_up)
+                    after_step(figures.steps, figures.fetch)
                 del video, audio  # before the next batch is asked for, which may use their memory
-            look_up()
-        if not rows:
-            raise UserError(f"the loader gave no batch: {loader.nFiles} clips, batch {loader.batch_size}")
-        loss, content, identity, content_top1, identity_top1, confusion = np.mean(rows, 0).tolist()
-        seconds = time.perf_counter() - started
-        clips = (len(rows) - done_before) * loader.batch_size
-        return EpochResult(
-            loss,
-            content,
-            identity,
-            100 * content_top1,
-            100 * identity_top1,
-            clips,
-            seconds,
-            waited[0],
-            rows,
-            confusion,
-        )
+            return figures.result(moments(frames, self.settings["temporal_stride"]))
 
-    def check_finite(self, step: int, row: list[float], loader: Iterable) -> None:
-        """Raise FloatingPointError, naming the batch, when the loss of a step is not finite."""
-        if math.isfinite(row[0]):
-            return
-        rate = self.__optimizer__.param_groups[0]["lr"]
-        clips = loader.clips_of(step - 1) if hasattr(loader, "clips_of") else []
-        raise LossNotFinite(
-            f"step {step}: the loss is {row[0]} (content {row[1]}, identity {row[2]}) at learning rate {rate:g}. "
-            "Use a lower --lr, or look at the clips of the batch"
-            + "".join(f"\n  {clip.video} {clip.audio}" for clip in clips)
-        )
-
-    def on_device(self, loader: Iterable, waited: list[float]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The loader's batches on the device; waited[0] grows by the seconds each was waited for.
-
-        On a GPU the copy runs on a stream of its own. Steps are only queued by the time the next batch
-        is asked for, so it overlaps with the computing of the step before.
-        """
-        stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        batches = iter(loader)
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches, None)
-            waited[0] += time.perf_counter() - asked
-            if batch is None:
-                return
-            if stream is None:
-                yield tuple(x.to(self.device) for x in batch)
-            else:
-                with torch.cuda.stream(stream):
-                    copies = tuple(x.to(self.device, non_blocking=True) for x in batch)
-                    copied = stream.record_event()
-                compute = torch.cuda.current_stream(self.device)
-                compute.wait_event(copied)
-                for x in copies:
-                    x.record_stream(compute)
-                yield copies
-                copied.synchronize()
-                del copies
-            del batch  # before the next is asked for: the loader uses its memory again
+    def update(self, total: Tensor) -> None:
+        """One step of SGD on a batch's total loss; of several processes, on the mean over the whole batch."""
+        self.__optimizer__.zero_grad(set_to_none=True)
+        (total / distributed.processes()).backward()
+        distributed.sum_gradients(self)
+        self.__optimizer__.step()
+        distributed.average_running_statistics(self)
 
     def embed(self, files: list[str], num_eval: int = 10, print_interval: int = 100) -> Tensor:
         """One voice identity vector a wav: the mean of the unit vectors of num_eval evenly spread crops.
@@ -419,24 +330,6 @@ class SyncNet(nn.Module):
         for line in misfits.lines():
             print(f"{path}: {line}")
         return misfits
-
-
-def compile_embeddings(function: Callable) -> Callable:
-    """torch.compile, which compiles at the first call. There, ValueError when that cannot be done here."""
-    compiled = torch.compile(function)
-
-    @functools.wraps(function)
-    def call(*args: Tensor, **kwargs: bool) -> tuple[Tensor | None, ...]:
-        try:
-            return compiled(*args, **kwargs)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"--compile: {reason}. Compiling needs a C++ compiler (on Debian and Ubuntu: apt install g++); "
-                "the network runs without --compile too"
-            ) from error
-
-    return call
 
 
 def load_model(name: str) -> type[nn.Module]:

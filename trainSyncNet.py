@@ -183,6 +183,11 @@ def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], 
     """Epochs of training and validation; after each, a checkpoint, the log and the state to go on from."""
     model_folder, result_folder = folders
     train_loader, verify_loader = make_loaders(args, network, result_folder)
+    if left_out := verify_loader.nFiles % args.nBatchSize:
+        print(
+            f"{args.verify_list}: validation is on {verify_loader.nFiles - left_out} clips; the other {left_out} "
+            f"do not fill a batch of {args.nBatchSize} (--nBatchSize)"
+        )
     lists = {"train_list": args.train_list, "verify_list": args.verify_list}
     settings = binding_settings(vars(args), lists)
     position = distributed.of_first(lambda: start_position(network, args, model_folder, settings))
@@ -261,7 +266,8 @@ def train(network: SyncNet, args: argparse.Namespace, folders: tuple[str, str], 
         after = Position(epoch + 1, [], random.getstate())
         if distributed.is_main():
             network.saveParameters(os.path.join(model_folder, f"model{epoch:09d}.model"))
-            print(log.add(epoch, epoch_rate, learnt, checked, more), flush=True)
+            line = log.add(epoch, epoch_rate, learnt, checked, more)
+            print(f"{line} (TACC, VACC: identity top-1 in percent)", flush=True)
             save(after)
             for number in list(epoch_checkpoints(model_folder))[: -args.keep] if args.keep else []:
                 if number != log.best_epoch:
@@ -291,8 +297,9 @@ def run(args: argparse.Namespace) -> None:
         crop=args.crop,
         distance=args.distance,
     )
-    for name, value in vars(args).items():
-        print(f"{name} {value}")
+    for name, usual in defaults().items():
+        if vars(args)[name] != usual:
+            print(f"{name} {vars(args)[name]}")
     count = f", {distributed.processes()} processes" if distributed.processes() > 1 else ""
     print(f"running on {network.device}{count}, torch {torch.__version__}", flush=True)
     if args.eval:

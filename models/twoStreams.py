@@ -10,6 +10,12 @@ from torch import Tensor, nn
 from models.faceCrop import crop_mouth
 
 TRUNK_CHANNELS = 512
+LIP_FRAMES = 5  # video frames that an embedding sees
+
+
+def moments(frames: int, stride: int) -> int:
+    """T', the embeddings that T video frames give."""
+    return (frames - LIP_FRAMES) // stride + 1
 
 
 def conv2d(cin: int, cout: int, kernel: tuple, stride: tuple = (1, 1), padding: tuple = (0, 0)) -> list:
@@ -61,7 +67,7 @@ class TwoStreams(nn.Module):
 
     netcnnaud: audio trunk, from features (B, 1, bands, 4T) to (B, 512, 1, T'). nOut: size of the four
     embeddings. stride: temporal stride; T video frames (40 ms each) and their T*640 + 240 audio samples give
-    T' = (T - 5) // stride + 1 embeddings, one every `stride` frames. crop: what the lip stream sees of a
+    T' = (T - LIP_FRAMES) // stride + 1 embeddings, one every `stride` frames. crop: what the lip stream sees of a
     frame, "face" (all of it) or "mouth" (see models/faceCrop.py); may be set later.
     The order of the layers inside each Sequential fixes the names in a checkpoint.
     """

@@ -173,7 +173,7 @@ def test_the_parts_add_up(distance, monkeypatch):
     for alpC, alpI, kinds in ((2, 3, ("content", "identity")), (2, 0, ("content",)), (0, 3, ("identity",))):
         figures = dict(zip(PARTS, network(*batch(), alpC, alpI, 0.5)[1].tolist(), strict=True))
         confusion = sum(confusions[kind] for kind in kinds)
-        assert figures["confusion_loss"] == pytest.approx(confusion, rel=1e-5)
+        assert figures["disentanglement_loss"] == pytest.approx(confusion, rel=1e-5)
         parts = (alpC and alpC * figures["content_loss"]) + (alpI and alpI * figures["identity_loss"])
         assert figures["loss"] == pytest.approx(parts + 0.5 * confusion, rel=1e-5)
     with pytest.raises(ValueError, match="weight 0"):
@@ -185,10 +185,10 @@ def test_what_was_not_computed_is_a_dash():
     result = network.run_epoch(Batches(), alpI=0)
     assert "identity -" in str(result) and "identity top-1 -" in str(result) and "nan" not in str(result)
     assert math.isnan(result.identity_top1) and math.isfinite(result.content_top1)
-    assert "confusion" not in str(result)
+    assert "disentanglement" not in str(result)
     disentangled = network.run_epoch(Batches(), evalmode=True, alpD=1.0)
-    assert disentangled.confusion_loss > math.log(3) + math.log(T - 4)  # three clips, T - 4 moments
-    assert f"confusion {disentangled.confusion_loss:.4f}" in str(disentangled)
+    assert disentangled.disentanglement_loss > math.log(3) + math.log(T - 4)  # three clips, T - 4 moments
+    assert f"disentanglement {disentangled.disentanglement_loss:.4f}" in str(disentangled)
 
 
 # --- the command

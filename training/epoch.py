@@ -1,16 +1,31 @@
-"""The figures of an epoch, and how they read."""
+"""The figures of an epoch: step by step beside a bar, and at its end."""
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from support import distributed
+from support.errors import UserError
+from support.progress import progress_bar
+from training.device import DeviceBatches
+
 # Figures of a step; nan where a loss is not computed because its weight is 0.
-PARTS = ("loss", "content_loss", "identity_loss", "content_top1", "identity_top1", "confusion_loss")
+PARTS = ("loss", "content_loss", "identity_loss", "content_top1", "identity_top1", "disentanglement_loss")
+ACCURACIES = ("content_top1", "identity_top1")
 
 
-@dataclass(frozen=True)
+class LossNotFinite(UserError, FloatingPointError):
+    """Training has blown up; the message names the batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """Means over the steps of an epoch; top-1 accuracies in percent.
+    """Means over the steps of an epoch; top-1 accuracies, and what guessing would reach, in percent.
 
     clips, seconds and data_wait (seconds for which batches were waited for) are of this start's part of
     an epoch that was interrupted. What was not computed is nan.
@@ -21,26 +36,144 @@ class EpochResult:
     identity_loss: float
     content_top1: float
     identity_top1: float
+    disentanglement_loss: float = math.nan
+    content_chance: float = math.nan
+    identity_chance: float = math.nan
     clips: int
     seconds: float
     data_wait: float
     rows: list[list[float]] = field(repr=False, default_factory=list)  # PARTS of each step, accuracies 0..1
-    confusion_loss: float = math.nan
+
+    @property
+    def clips_per_second(self) -> float:
+        return self.clips / self.seconds
+
+    @property
+    def data_wait_percent(self) -> float:
+        return 100 * self.data_wait / self.seconds
 
     def __str__(self) -> str:
         return (
             f"loss {self.loss:.4f}  content {shown(self.content_loss, '.4f')}  "
             f"identity {shown(self.identity_loss, '.4f')}  "
-            + ("" if math.isnan(self.confusion_loss) else f"confusion {self.confusion_loss:.4f}  ")
-            + f"sync top-1 {shown(self.content_top1, '.2f', '%')}  "
-            f"identity top-1 {shown(self.identity_top1, '.2f', '%')}  "
-            f"{self.clips / self.seconds:.1f} clips/s  data wait {100 * self.data_wait / self.seconds:.0f}%"
+            + (
+                ""
+                if math.isnan(self.disentanglement_loss)
+                else f"disentanglement {self.disentanglement_loss:.4f}  "
+            )
+            + f"sync top-1 {beside_chance(self.content_top1, self.content_chance)}  "
+            f"identity top-1 {beside_chance(self.identity_top1, self.identity_chance)}  "
+            f"{self.clips_per_second:.1f} clips/s  data wait {self.data_wait_percent:.0f}%"
         )
 
 
-def batches_ahead(loader: Iterable) -> str:
-    """How many batches wait decoded, in words, for loaders that say."""
-    return f" batches ahead {loader.qsize()}/{loader.maxQueueSize}" if hasattr(loader, "qsize") else ""
+class Figures:
+    """The figures of an epoch as it goes, and the bar that shows them.
+
+    batches: where the steps' batches come from. rows: PARTS of the steps that are done already.
+    steps_per_look: figures are fetched from the device once in so many steps, because the host waits for them.
+    learning_rate: for messages.
+    """
+
+    def __init__(
+        self,
+        batches: DeviceBatches,
+        rows: Iterable[list[float]],
+        description: str,
+        steps_per_look: int,
+        learning_rate: float,
+    ):
+        self.batches = batches
+        self.loader = batches.loader
+        self.rows = [list(row) for row in rows]
+        self.done_before = len(self.rows)
+        self.steps_per_look = steps_per_look
+        self.learning_rate = learning_rate
+        self.pending: list[Tensor] = []  # on the device
+        self.started = time.perf_counter()
+        self.bar = progress_bar(
+            total=self.loader.nFiles // self.loader.batch_size * self.loader.batch_size,
+            initial=self.done_before * self.loader.batch_size,
+            unit="clip",
+            desc=description,
+            leave=False,
+        )
+
+    def add(self, row: Tensor) -> None:
+        """Add a step's figures, (len(PARTS),) on the device."""
+        self.pending.append(row)
+        if len(self.pending) == self.steps_per_look:
+            self.fetch()
+
+    @property
+    def steps(self) -> int:
+        return len(self.rows) + len(self.pending)
+
+    def fetch(self) -> list[list[float]]:
+        """The rows of all steps so far. Raises LossNotFinite. All processes must ask at the same step."""
+        if self.pending:
+            # Content figures are of this process's clips, identity figures of all: the mean suits both.
+            fetched = (distributed.total(torch.stack(self.pending)) / distributed.processes()).tolist()
+            self.pending.clear()
+            for row in fetched:
+                self.rows.append(row)
+                self.check_finite()
+            self.bar.update(len(fetched) * self.loader.batch_size)
+            self.bar.set_postfix_str(self.so_far(), refresh=False)
+        return self.rows
+
+    def check_finite(self) -> None:
+        """Raise LossNotFinite, naming the batch, when the loss of the newest step is not finite."""
+        loss, content, identity = self.rows[-1][:3]
+        if math.isfinite(loss):
+            return
+        step = len(self.rows)
+        clips = self.loader.clips_of(step - 1) if hasattr(self.loader, "clips_of") else []
+        raise LossNotFinite(
+            f"step {step}: the loss is {loss} (content {content}, identity {identity}) at learning rate "
+            f"{self.learning_rate:g}. Use a lower --lr, or look at the clips of the batch"
+            + "".join(f"\n  {clip.video} {clip.audio}" for clip in clips)
+        )
+
+    def so_far(self) -> str:
+        """The means so far, in words, for the bar."""
+        mean = dict(zip(PARTS, np.mean(self.rows, 0).tolist(), strict=True))
+        waited = 100 * self.batches.waited / (time.perf_counter() - self.started)
+        ahead = ""
+        if hasattr(self.loader, "qsize"):
+            ahead = f" batches ahead {self.loader.qsize()}/{self.loader.maxQueueSize}"
+        return (
+            f"loss {mean['loss']:.3f} content {shown(mean['content_loss'], '.3f')} "
+            f"identity {shown(mean['identity_loss'], '.3f')} "
+            f"sync top-1 {shown(100 * mean['content_top1'], '.1f', '%')} "
+            f"identity top-1 {shown(100 * mean['identity_top1'], '.1f', '%')} data wait {waited:.0f}%{ahead}"
+        )
+
+    def result(self, moments: int) -> EpochResult:
+        """The epoch's result. moments: T', the answers among which the content task chooses.
+
+        Raises UserError when there was no step.
+        """
+        if not self.fetch():
+            size = self.loader.batch_size
+            raise UserError(f"the loader gave no batch: {self.loader.nFiles} clips, batch {size}")
+        means = dict(zip(PARTS, np.mean(self.rows, 0).tolist(), strict=True))
+        means |= {name: 100 * means[name] for name in ACCURACIES}
+        return EpochResult(
+            **means,
+            content_chance=math.nan if math.isnan(means["content_top1"]) else 100 / moments,
+            identity_chance=math.nan if math.isnan(means["identity_top1"]) else 100 / self.loader.batch_size,
+            clips=(len(self.rows) - self.done_before) * self.loader.batch_size,
+            seconds=time.perf_counter() - self.started,
+            data_wait=self.batches.waited,
+            rows=self.rows,
+        )
+
+
+def beside_chance(accuracy: float, chance: float) -> str:
+    """A top-1 accuracy in percent and what guessing would reach."""
+    guessing = "" if math.isnan(accuracy) or math.isnan(chance) else f" (chance {chance:.2f}%)"
+    return shown(accuracy, ".2f", "%") + guessing
 
 
 def shown(value: float, form: str, unit: str = "") -> str:

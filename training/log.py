@@ -11,12 +11,16 @@ import os
 import re
 import resource
 import sys
+from typing import TYPE_CHECKING
 
 import torch
 
 from support.errors import UserError
 from support.files import replace_file
 from training.epoch import PARTS, EpochResult, shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def score_line(epoch: int, rate: float, learnt: EpochResult, checked: EpochResult) -> str:
@@ -66,7 +70,12 @@ class TrainingLog:
                         self.lines.append(line)
         if os.path.exists(self.metrics):
             with open(self.metrics, encoding="utf-8", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < first_epoch]
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < first_epoch]
+            for row in rows:  # of runs that were begun with an earlier version
+                for split in ("train", "val"):
+                    if (value := row.pop(f"{split}_confusion_loss", None)) is not None:
+                        row.setdefault(f"{split}_disentanglement_loss", value)
+            self.rows = rows
         self.lines += [f"{name} {value}" for name, value in settings.items()]
         self._write_scores()
         self._write_best()
@@ -90,8 +99,12 @@ class TrainingLog:
         for part in PARTS:
             row[f"train_{part}"] = getattr(learnt, part)
             row[f"val_{part}"] = getattr(checked, part)
-        row["clips_per_second"] = learnt.clips / learnt.seconds
-        row["data_wait_percent"] = 100 * learnt.data_wait / learnt.seconds
+        row["content_top1_chance"], row["identity_top1_chance"] = (
+            checked.content_chance,
+            checked.identity_chance,
+        )
+        row["clips_per_second"] = learnt.clips_per_second
+        row["data_wait_percent"] = learnt.data_wait_percent
         self.rows.append(
             {name: "" if math.isnan(value) else f"{value:.7g}" for name, value in (row | more).items()}
         )
@@ -103,7 +116,8 @@ class TrainingLog:
             table.writeheader()
             table.writerows(self.rows)
         self._write_best()
-        self._draw()
+        with replace_file(self.curves, "wb") as file:
+            self.drawn().savefig(file, format="png", dpi=110)
         if self.writer:
             for name, value in (row | more).items():
                 if name != "epoch" and not math.isnan(value):
@@ -127,22 +141,23 @@ class TrainingLog:
         with replace_file(self.best) as file:
             json.dump(found, file, indent=2)
 
-    def _draw(self) -> None:
+    def drawn(self) -> "Figure":
+        """The curves of all epochs so far: losses, accuracies with what guessing would reach, EER or rate."""
         from matplotlib.figure import Figure  # slow to import, and only needed here
+        from matplotlib.ticker import MaxNLocator
 
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         panels = figure.subplots(1, 3)
         epochs = [int(row["epoch"]) for row in self.rows]
-        for panel, title, parts in (
-            (panels[0], "loss", ("content_loss", "identity_loss")),
-            (panels[1], "top-1 accuracy (%)", ("content_top1", "identity_top1")),
-        ):
-            for colour, part in zip(("tab:blue", "tab:orange"), parts, strict=True):
-                for style, split in (("--", "train"), ("-", "val")):
-                    values = [float(row.get(f"{split}_{part}") or "nan") for row in self.rows]
-                    name = f"{part.split('_')[0]}, {'validation' if split == 'val' else split}"
-                    panel.plot(epochs, values, style, color=colour, label=name, marker=".", markersize=4)
+        for panel, title, figures in ((panels[0], "loss", "loss"), (panels[1], "top-1 accuracy (%)", "top1")):
+            for colour, task in (("tab:blue", "content"), ("tab:orange", "identity")):
+                for split, name, style in (("train", "training", "--x"), ("val", "validation", "-o")):
+                    values = [float(row.get(f"{split}_{task}_{figures}") or "nan") for row in self.rows]
+                    panel.plot(epochs, values, style, color=colour, label=f"{task}, {name}", markersize=4)
+                if chance := self.rows[-1].get(f"{task}_{figures}_chance"):
+                    panel.axhline(float(chance), color=colour, linestyle=":", label=f"{task}, chance")
             panel.set_title(title)
+            panel.legend(fontsize=8)
         tested = [row for row in self.rows if row.get("eer")]
         if tested:
             values = {int(row["epoch"]): float(row["eer"]) for row in tested}
@@ -155,13 +170,11 @@ class TrainingLog:
             panels[2].set_title("EER on the trial list (%)")
         else:
             rates = [float(row["learning_rate"]) for row in self.rows]
-            panels[2].plot(epochs, rates, "-", color="tab:gray", marker=".", markersize=4)
+            panels[2].plot(epochs, rates, "-o", color="tab:gray", markersize=4)
             panels[2].set_title("learning rate")
         for panel in panels:
             panel.set_xlabel("epoch")
-            panel.xaxis.get_major_locator().set_params(integer=True)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             panel.grid(alpha=0.3)
             panel.set_ylim(bottom=0)
-        panels[0].legend(fontsize=8)
-        with replace_file(self.curves, "wb") as file:
-            figure.savefig(file, format="png", dpi=110)
+        return figure
