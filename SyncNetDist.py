@@ -1,14 +1,13 @@
 """SyncNet: the two-stream network with its losses and optimiser; an epoch; verification scores."""
 
 import contextlib
-import importlib
 import inspect
 import math
 import os
 import random
-import re
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -19,11 +18,12 @@ from models.checkpoints import (
     CheckpointError,
     Misfits,
     copy_weights,
+    needed_weights,
     read_checkpoint,
     save_checkpoint,
     trained_with,
 )
-from models.choices import CROPS, DISTANCES, PRECISIONS
+from models.choices import PRECISIONS
 from models.losses import (
     LossScale,
     content_confusion,
@@ -31,6 +31,8 @@ from models.losses import (
     identity_confusion,
     identity_loss,
 )
+from models.networks import load_model
+from models.settings import Settings
 from models.twoStreams import moments
 from support import distributed
 from support.errors import UserError
@@ -85,18 +87,10 @@ class SyncNet(nn.Module):
                 stacklevel=2,
             )
         super().__init__()
-        for name, value, known in (
-            ("precision", precision, PRECISIONS),
-            ("crop", crop, CROPS),
-            ("distance", distance, DISTANCES),
-        ):
-            if value not in known:
-                raise UserError(f"{name} {value!r}, expected one of {', '.join(known)}")
-        if maxFrames < 5 or temporal_stride < 1 or nOut < 1:
-            raise UserError(
-                f"maxFrames {maxFrames}, temporal_stride {temporal_stride}, nOut {nOut}: expected at least "
-                "5 frames (the network sees 5 at a time), stride and nOut at least 1"
-            )
+        if precision not in PRECISIONS:
+            raise UserError(f"precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        # What a checkpoint remembers of the network beside its weights.
+        self.settings = Settings(model, nOut, maxFrames, temporal_stride, crop, distance)
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         except RuntimeError:
@@ -114,15 +108,6 @@ class SyncNet(nn.Module):
             raise UserError(f"model {model!r} sees whole faces only; crop {crop!r} needs one with a `crop`")
         self.__S__.crop = crop
         self.distance = distance
-        # What a checkpoint remembers of the network beside its weights.
-        self.settings = {
-            "model": model,
-            "nOut": nOut,
-            "maxFrames": maxFrames,
-            "temporal_stride": temporal_stride,
-            "crop": crop,
-            "distance": distance,
-        }
         if distributed.processes() > 1 and self.device.type == "cuda":
             self.__S__ = nn.SyncBatchNorm.convert_sync_batchnorm(self.__S__)
         self.__L__ = LossScale().to(self.device)
@@ -297,7 +282,7 @@ class SyncNet(nn.Module):
 
     def saveParameters(self, path: str) -> None:
         """Write the state dict, 126 names as in the 2020 baseline; complete or not at all."""
-        save_checkpoint(self, path, self.settings)
+        save_checkpoint(self, path, asdict(self.settings))
 
     def loadParameters(self, path: str, strict: bool = False) -> Misfits:
         """Copy a checkpoint's tensors by name, print a line for each that does not fit, and return them.
@@ -307,21 +292,13 @@ class SyncNet(nn.Module):
         crop of the face.
         """
         state = read_checkpoint(path)
-        crop = trained_with(state).get("crop", self.settings["crop"])
-        if crop != self.settings["crop"]:
+        crop, here = trained_with(state).get("crop", self.settings.crop), self.settings.crop
+        if crop != here:
             raise CheckpointError(
-                f"{path}: was trained with --crop {crop}, this is --crop {self.settings['crop']}; use --crop {crop}"
+                f"{path}: was trained with --crop {crop}, this is --crop {here}; use --crop {crop}"
             )
         misfits = copy_weights(self, state)
-        # Using the network needs its weights and running statistics; not the losses' scales, the front
-        # end's constants or the counters of batches.
-        needed = misfits.lines(
-            {
-                name
-                for name in self.state_dict()
-                if name.startswith("__S__.") and not re.search(r"\.torchfb\.|\.num_batches_tracked$", name)
-            }
-        )
+        needed = misfits.lines(needed_weights(self))
         if strict and needed:
             raise CheckpointError(
                 f"{path}: {len(needed)} weights of the network do not fit "
@@ -330,17 +307,3 @@ class SyncNet(nn.Module):
         for line in misfits.lines():
             print(f"{path}: {line}")
         return misfits
-
-
-def load_model(name: str) -> type[nn.Module]:
-    """The SyncNetModel class of a module such as models.SyncNetModelFBank. Raises ValueError."""
-    try:
-        return importlib.import_module(name).SyncNetModel
-    except (ModuleNotFoundError, AttributeError, ValueError, TypeError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name not in (name, name.split(".")[0]):
-            raise  # the model is there; something that it imports is not
-        folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "models")
-        known = sorted(f"models.{file[:-3]}" for file in os.listdir(folder) if file.startswith("SyncNet"))
-        raise UserError(
-            f"model {name!r} has no SyncNetModel ({error}); there is {', '.join(known)}"
-        ) from None

@@ -30,7 +30,7 @@ train() {
 }
 
 say "3/5 Speaker verification with the untrained network"
-train --eval | tee $demo/before.txt | tail -n 2
+train --eval --untrained | tee $demo/before.txt | tail -n 2
 say "4/5 Training ($precision)"
 train | grep --line-buffered -E '^(20|  train|  valid)'
 say "5/5 Speaker verification with what it has learnt"

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import rooms  # noqa: F401
 from inference.flags import parse_args
@@ -31,7 +31,8 @@ from inference.embeddings import count_frames, embed, verify
 from inference.match import match
 from inference.offset import Offset, offset, plot_offsets
 from media.clips import Clip, MediaError, find_files, format_list_line, parse_list_line, text_lines
-from models.checkpoints import CheckpointError, read_checkpoint, trained_with
+from models.checkpoints import CheckpointError, choose_settings
+from models.settings import default_settings
 from support.files import replace_file
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
@@ -90,14 +91,17 @@ def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
     return sources
 
 
-def load_network(args: argparse.Namespace, **settings: object) -> SyncNet:
-    """The network of --initial_model: settings from the flags, else from the checkpoint, else as in training."""
-    known = trained_with(read_checkpoint(args.initial_model))
-    for name in ("model", "nOut", "maxFrames", "temporal_stride", "crop"):
-        value = known.get(name) if getattr(args, name) is None else getattr(args, name)
-        if value is not None:
-            settings.setdefault(name, value)
-    network = SyncNet(device=args.device, precision=args.precision, **settings)
+def load_network(args: argparse.Namespace, **fixed: object) -> SyncNet:
+    """The network of --initial_model: settings from the flags, else from the checkpoint, else as in training.
+
+    fixed: settings that the command needs, whatever the network was trained with.
+    """
+    settings, told = choose_settings(
+        args.initial_model, {name: getattr(args, name, None) for name in default_settings()}
+    )
+    for line in told:
+        print(line, file=sys.stderr)
+    network = SyncNet(**{**asdict(settings), **fixed}, device=args.device, precision=args.precision)
     network.loadParameters(args.initial_model, strict=True)
     return network
 

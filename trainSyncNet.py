@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 import rooms  # noqa: F401
 from support.commands import answer_flags, command
@@ -25,8 +26,16 @@ if __name__ == "__main__":
 import torch
 
 from DatasetLoader import DatasetLoader
-from models.checkpoints import CheckpointError, UnreadableCheckpoint, epoch_checkpoints
+from models.checkpoints import (
+    CheckpointError,
+    UnreadableCheckpoint,
+    choose_settings,
+    epoch_checkpoints,
+    needed_weights,
+    read_checkpoint,
+)
 from support import distributed
+from support.errors import UserError
 from SyncNetDist import SyncNet
 from training.log import TrainingLog, peak_memory
 from training.state import (
@@ -41,7 +50,7 @@ from training.state import (
     save_state,
     stop_signals,
 )
-from verification.report import TrialTest, evaluate_list, read_cohort
+from verification.report import TrialTest, check_trials, evaluate_list, read_cohort
 
 STATE_FILE = "training_state.pt"  # in --save_path
 
@@ -86,17 +95,58 @@ def load_newest(network: SyncNet, model_folder: str, strict: bool) -> int:
     return 0
 
 
-def weights_to_evaluate(network: SyncNet, args: argparse.Namespace, model_folder: str) -> str | None:
-    """Load --initial_model, else the newest checkpoint of --save_path, else none. Returns its path."""
+def checkpoint_to_evaluate(args: argparse.Namespace) -> str | None:
+    """--initial_model, else the newest checkpoint in --save_path that can be read; None for --untrained.
+
+    Raises UserError where there is none, after the trials have been looked at: what is wrong there is told first.
+    """
+    if args.untrained:
+        return None
     if args.initial_model:
-        network.loadParameters(args.initial_model, strict=True)
-        print(f"Evaluating {args.initial_model}")
         return args.initial_model
-    if epoch := load_newest(network, model_folder, strict=True):
-        print(f"Evaluating {epoch_checkpoints(model_folder)[epoch]}")
-        return epoch_checkpoints(model_folder)[epoch]
-    print(f"No --initial_model, and no checkpoint in {model_folder}: evaluating an untrained network")
+    folder = os.path.join(args.save_path, "model")
+    path = newest_readable(folder)
+    if path is None:
+        check_trials(args.test_list, args.test_path, args.maxFrames)
+        raise UserError(
+            f"--eval: no checkpoint in {folder}, and no --initial_model. Is --save_path right? "
+            "(--untrained scores a network that has learnt nothing)"
+        )
+    return path
+
+
+def newest_readable(model_folder: str) -> str | None:
+    """The newest checkpoint of a run that is not damaged, None where there is no checkpoint at all.
+
+    Raises UnreadableCheckpoint when there are some and all of them are damaged.
+    """
+    damaged = None
+    for path in reversed(epoch_checkpoints(model_folder).values()):
+        try:
+            read_checkpoint(path)
+        except UnreadableCheckpoint as error:
+            print(f"WARNING: {error}. Trying the checkpoint before it.")
+            damaged = error
+        else:
+            return path
+    if damaged:
+        raise damaged
     return None
+
+
+def settings_to_train(args: argparse.Namespace) -> str | None:
+    """The file whose settings a run with --initial_model takes where no flag says otherwise; None without one.
+
+    Where --save_path holds a run, which wins over --initial_model, it is that run's own.
+    """
+    if not args.initial_model:
+        return None
+    state = os.path.join(args.save_path, STATE_FILE)
+    try:
+        read_checkpoint(state)
+    except CheckpointError:  # none, or damaged: start_position tells
+        return newest_readable(os.path.join(args.save_path, "model")) or args.initial_model
+    return state
 
 
 def start_position(
@@ -142,7 +192,13 @@ def start_position(
         print(f"Going on after epoch {epoch} from {checkpoints[epoch]}, without the momentum")
         return Position(epoch + 1, [], random.getstate())
     if args.initial_model:
-        warn(args.initial_model, network.loadParameters(args.initial_model).lines())
+        misfits = network.loadParameters(args.initial_model)
+        if len(misfits.lines(needed := needed_weights(network))) == len(needed):
+            raise CheckpointError(
+                f"{args.initial_model}: no weight of it fits the network; there is nothing to start from. "
+                "Is it a checkpoint of SyncNet, and --model the network that it is of?"
+            )
+        warn(args.initial_model, misfits.lines())
         print(f"Starting from {args.initial_model}")
     return Position(1, [], random.getstate())
 
@@ -285,27 +341,30 @@ def run(args: argparse.Namespace) -> None:
     """What the flags ask for."""
     random.seed(args.seed)
     torch.manual_seed(args.seed)
+    checkpoint = distributed.of_first(
+        lambda: checkpoint_to_evaluate(args) if args.eval else settings_to_train(args)
+    )
+    settings, told = distributed.of_first(lambda: choose_settings(checkpoint, args.given))
+    vars(args).update(asdict(settings))
     network = SyncNet(
-        model=args.model,
-        nOut=args.nOut,
-        maxFrames=args.maxFrames,
+        **asdict(settings),
         learning_rate=args.lr,
-        temporal_stride=args.temporal_stride,
         device=args.device,
         precision=args.precision,
         compiled=args.compile,
-        crop=args.crop,
-        distance=args.distance,
     )
     for name, usual in defaults().items():
         if vars(args)[name] != usual:
             print(f"{name} {vars(args)[name]}")
     count = f", {distributed.processes()} processes" if distributed.processes() > 1 else ""
     print(f"running on {network.device}{count}, torch {torch.__version__}", flush=True)
+    for line in told:
+        print(line)
     if args.eval:
-        model_folder = os.path.join(args.save_path, "model")
-        checkpoint = distributed.of_first(lambda: weights_to_evaluate(network, args, model_folder))
-        follow_the_first(network, {})
+        if checkpoint:
+            distributed.of_first(lambda: network.loadParameters(checkpoint, strict=True))
+            follow_the_first(network, {})
+        print(f"Evaluating {checkpoint or 'an untrained network'}")
         evaluate(network, args, checkpoint)
         return
     distributed.check_batch(args.nBatchSize)

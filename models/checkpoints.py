@@ -4,19 +4,30 @@ What the weights do not tell, such as the crop of the face that they were traine
 `_metadata`, which torch writes with every state dict and programs that copy tensors by name do not see.
 """
 
+import errno
+import io
 import os
 import pickle
 import re
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from models.networks import is_network_of_models
+from models.settings import Settings, check_setting, default_settings
 from support.errors import UserError
 from support.files import replace_file
+
+# Where programs keep the state dict in what they save, and where they keep tensors that are none.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module")
+NO_WEIGHTS = ("optimizer", "optimizer_state_dict", "optimizer_states", "momentum")
+# Names that torch.compile and DataParallel put around a network's.
+ADDED_NAMES = ("module", "_orig_mod")
 
 
 class CheckpointError(UserError):
@@ -46,61 +57,185 @@ class Misfits:
 
 
 def load_tensors(path: str) -> object:
-    """What a file saved by torch holds, on the CPU. Raises CheckpointError, UnreadableCheckpoint.
+    """What a file saved by torch holds, on the CPU.
 
-    Only tensors and plain values are read (torch's weights_only): a file that asks for anything else is
-    refused before any of it runs.
+    Only tensors and plain values are read (torch's weights_only): a file that asks for anything else is refused
+    before any of it runs. Raises CheckpointError where there is no file, UnreadableCheckpoint for what the file
+    holds, and OSError, with the file's name, where a whole file could not be read: no permission, a passing
+    fault of the disk, no memory.
     """
-    if not os.path.isfile(path):
-        raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        if zipfile.is_zipfile(path):  # torch does not look at the checksums that it writes
-            with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except IsADirectoryError:
+        raise CheckpointError(
+            f"{path}: is a folder; a checkpoint is a file, such as model000000001.model"
+        ) from None
+    except MemoryError:
+        raise out_of_memory(path) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    sound = False
+    try:
+        if sound := zipfile.is_zipfile(
+            io.BytesIO(data)
+        ):  # torch does not look at the checksums that it writes
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 if damaged := archive.testzip():
-                    raise ValueError(f"the checksum of its part {damaged} is wrong: the file is damaged")
+                    raise UnreadableCheckpoint(
+                        f"{path}: not loaded, the checksum of its part {damaged} is wrong: the file is damaged"
+                    )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which are read all the same
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):  # the file may be whole
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except UnreadableCheckpoint:
         raise
     except Exception as error:  # a damaged file fails in as many ways as it can be damaged
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            reason = "it holds objects other than tensors, which could run code when loaded"
-        raise UnreadableCheckpoint(f"{path}: not loaded, {reason}") from None
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise OSError(error.errno, error.strerror, path) from error
+        if sound and (isinstance(error, MemoryError) or "allocate memory" in str(error)):
+            raise out_of_memory(path) from None
+        raise UnreadableCheckpoint(f"{path}: not loaded, {what_is_wrong(data, error)}") from None
+
+
+def out_of_memory(path: str) -> OSError:
+    return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), path)
+
+
+def what_is_wrong(data: bytes, error: Exception) -> str:
+    """Why a file is no checkpoint, in words of ours: PyTorch's own advise to run what is in it."""
+    if not data:
+        return "the file is empty"
+    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(error))):
+        return (
+            f"it holds objects other than tensors ({found[1]}), which could run code when loaded. In the program "
+            "that made it, save the weights alone: torch.save(network.state_dict(), 'weights.model')"
+        )
+    if data.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile:
+            return "the file is damaged: its end is missing or wrong"
+        if any(name.endswith("/constants.pkl") for name in names):
+            return "it is a TorchScript program, not weights; save the state_dict() of what it was made from"
+        if not any(name.endswith("/data.pkl") for name in names):
+            return "it is a zip archive of something else, not a checkpoint"
+        return "the file is damaged"
+    if data.startswith(b"\x80"):
+        return "it is a pickle that is damaged, or was not written by torch.save"
+    return f"it is {'a text file' if is_text(data) else 'a file of another kind'}, not a checkpoint"
+
+
+def is_text(data: bytes) -> bool:
+    return not any(byte < 9 or 13 < byte < 27 for byte in data[:4096])
 
 
 def read_checkpoint(path: str) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file, on the CPU. Raises CheckpointError; see load_tensors."""
-    state = load_tensors(path)
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
-    ):
-        raise CheckpointError(f"{path}: not a state dict (names with a tensor each)")
+    """The state dict of a checkpoint file, on the CPU, with checked settings (see trained_with).
+
+    Wrapped ones are unwrapped: {"state_dict": ...}, {"model": ...} and a training_state.pt of this program.
+    Raises CheckpointError and OSError; see load_tensors.
+    """
+    loaded = load_tensors(path)
+    state = find_state_dict(loaded)
+    if state is None:
+        holds = f"a {type(loaded).__name__}"
+        if isinstance(loaded, dict):
+            holds = (
+                "the names " + ", ".join(f"{name!r:.40}" for name in list(loaded)[:5])
+                if loaded
+                else "nothing"
+            )
+        raise CheckpointError(f"{path}: not a state dict (names with a tensor each), it holds {holds}")
+    said = trained_with(state)
+    if isinstance(loaded, dict) and state is loaded.get("network"):  # a training state, whose flags are text
+        state = OrderedDict(state)
+        said = settings_of_flags(loaded.get("settings"))
+        state._metadata = {"settings": said}
+    for name, value in said.items():
+        try:
+            check_setting(name, value)
+        except UserError as error:
+            raise CheckpointError(f"{path}: says that it was trained with {error}") from None
     return state
 
 
+def find_state_dict(loaded: object, depth: int = 3) -> dict[str, Tensor] | None:
+    """The names with a tensor each in what a file holds: itself, else under a usual name, else the only one."""
+    if not isinstance(loaded, dict) or not loaded or not depth:
+        return None
+    if all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in loaded.items()):
+        return loaded
+    for name in WRAPPERS:
+        if (state := find_state_dict(loaded.get(name), depth - 1)) is not None:
+            return state
+    found = [find_state_dict(value, depth - 1) for name, value in loaded.items() if name not in NO_WEIGHTS]
+    found = [state for state in found if state is not None]
+    return found[0] if len(found) == 1 else None
+
+
 def trained_with(state: dict[str, Tensor]) -> dict[str, object]:
-    """The settings that a checkpoint's weights were trained with; empty where it does not say."""
+    """The settings (see models/settings.py) that the weights were trained with, as far as the file says."""
     metadata = getattr(state, "_metadata", None)
-    settings = metadata.get("settings") if isinstance(metadata, dict) else None
-    return settings if isinstance(settings, dict) else {}
+    said = metadata.get("settings") if isinstance(metadata, dict) else None
+    return {name: said[name] for name in default_settings() if name in said} if isinstance(said, dict) else {}
+
+
+def settings_of_flags(flags: object) -> dict[str, object]:
+    """The settings among the flags of a training state, whose values are text."""
+    if not isinstance(flags, dict):
+        return {}
+    said = {}
+    for name, default in default_settings().items():
+        if isinstance(value := flags.get(name), str):
+            said[name] = int(value) if isinstance(default, int) and re.fullmatch(r"\d{1,9}", value) else value
+    return said
+
+
+def choose_settings(path: str | None, given: Mapping[str, object]) -> tuple[Settings, list[str]]:
+    """The settings to use: what the user gave, else what the checkpoint says, else the 2020 default.
+
+    path: of the checkpoint, None without one. given: by name; None where the user gave nothing.
+    Returns them, and a line for each that was given and is not what the checkpoint says. Raises CheckpointError,
+    also for a checkpoint that names a network which models/ does not have, unless the user names one.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    said = trained_with(read_checkpoint(path)) if path else {}
+    if "model" not in given and not is_network_of_models(str(said.get("model", Settings.model))):
+        raise CheckpointError(
+            f"{path}: was trained with the network {said['model']!r:.80}, which is not one of models/, and a "
+            "checkpoint does not choose what is run. If you know that network, name it with --model"
+        )
+    told = [
+        f"--{name} {value} is given; {path} was trained with {said[name]}"
+        for name, value in given.items()
+        if name in said and said[name] != value
+    ]
+    return Settings(**{**said, **given}), told
 
 
 def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
-    """Copy tensors into the network by name, also by the name without `module.`; return what did not fit."""
+    """Copy tensors into the network by name; return what did not fit.
+
+    A name fits also without the `module.` and `_orig_mod.` that DataParallel and torch.compile put into it, and
+    below `__S__.` where the inner network was saved alone.
+    """
     own = network.state_dict()
     left = set(own)
     misfits = Misfits()
     for original, tensor in state.items():
-        name = original if original in own else original.replace("module.", "")
-        if name not in own:
+        plain = ".".join(part for part in original.split(".") if part not in ADDED_NAMES)
+        name = next((name for name in (original, plain, f"__S__.{plain}") if name in own), None)
+        if name is None:
             misfits.unknown.append(original)
             continue
         left.discard(name)
-        if own[name].is_floating_point() != tensor.is_floating_point():
+        if kind_of(own[name]) != kind_of(tensor):
             misfits.shape[name] = (
-                f"{name} is {tensor.dtype} in the checkpoint, {own[name].dtype} in the model"
+                f"{name} is {kind_of(tensor)} in the checkpoint, {kind_of(own[name])} in the model"
             )
             continue
         if own[name].shape != tensor.shape:
@@ -111,6 +246,31 @@ def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
         own[name].copy_(tensor)
     misfits.missing = [name for name in own if name in left]
     return misfits
+
+
+def needed_weights(network: nn.Module) -> set[str]:
+    """The names without which SyncNet cannot be used: weights and running statistics of the network itself.
+
+    Not the losses' scales, the front end's constants or the counters of batches.
+    """
+    return {
+        name
+        for name in network.state_dict()
+        if name.startswith("__S__.") and not re.search(r"\.torchfb\.|\.num_batches_tracked$", name)
+    }
+
+
+def kind_of(tensor: Tensor) -> str:
+    """Tensors of one kind can be copied into each other: float16 into float32, not whole numbers."""
+    if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
+        return "a tensor without plain numbers"
+    return (
+        "complex"
+        if tensor.is_complex()
+        else "floating point"
+        if tensor.is_floating_point()
+        else "whole numbers"
+    )
 
 
 def save_checkpoint(network: nn.Module, path: str, settings: dict[str, object]) -> None:

@@ -1,14 +1,32 @@
 """Checkpoints in the 2020 baseline's format: in and out unchanged, and nothing else gets in."""
 
+import argparse
+import builtins
+import errno
+import io
 import os
 import pickle
+import random
+import sys
+from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
 from oracleCase import load_case, oracle_state
 
-from models.checkpoints import CheckpointError, epoch_checkpoints, read_checkpoint
+import trainSyncNet
+from models.checkpoints import (
+    CheckpointError,
+    UnreadableCheckpoint,
+    choose_settings,
+    epoch_checkpoints,
+    read_checkpoint,
+    trained_with,
+)
+from models.settings import Settings, differences
 from SyncNetDist import SyncNet
+from training.state import Position, save_state
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +123,30 @@ def test_nothing_runs_on_load(baseline, network, tmp_path, how):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04" + b"0" * 100])
-def test_damaged_files(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"not a checkpoint", "a text file, not a checkpoint"),
+        (b"# A read me\n\nwith words\n", "a text file, not a checkpoint"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "a file of another kind, not a checkpoint"),
+        (b"PK\x03\x04" + b"0" * 100, "damaged"),
+        (pickle.dumps({"a": 1})[:-3], "damaged, or was not written by torch.save"),
+    ],
+)
+def test_what_is_no_checkpoint(tmp_path, content, words):
     (tmp_path / "x.model").write_bytes(content)
-    with pytest.raises(CheckpointError, match="x.model: not loaded"):
+    with pytest.raises(UnreadableCheckpoint, match=f"x.model: not loaded, .*{words}") as raised:
         read_checkpoint(str(tmp_path / "x.model"))
+    assert len(str(raised.value).splitlines()) == 1 and "weights_only" not in str(raised.value)
 
 
 def test_other_contents(tmp_path):
+    torch.save({"lr": 1}, tmp_path / "x.model")
+    with pytest.raises(CheckpointError, match="not a state dict .*, it holds the names 'lr'"):
+        read_checkpoint(str(tmp_path / "x.model"))
+    with pytest.raises(CheckpointError, match="is a folder"):
+        read_checkpoint(str(tmp_path))
     torch.save([1, 2], tmp_path / "x.model")
     with pytest.raises(CheckpointError, match="not a state dict"):
         read_checkpoint(str(tmp_path / "x.model"))
@@ -139,3 +173,219 @@ def test_a_failed_save_leaves_the_old_file(network, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         network.saveParameters(str(path))
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.model"]
+
+
+# ---------------------------------------------------------------- what other programs put around the weights
+
+TINY = {"model": "tinyModel", "nOut": 8, "maxFrames": 8, "temporal_stride": 2, "device": "cpu"}
+
+
+@pytest.fixture
+def tiny() -> SyncNet:
+    torch.manual_seed(0)
+    return SyncNet(**TINY)
+
+
+def renamed(state: dict, form: str) -> dict:
+    return OrderedDict((form.format(name), tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s, "epoch": 3, "optimizer": {"momentum": s}},
+        lambda s: {"model": s},
+        lambda s: {"epoch": 1, "weights of mine": s},
+        lambda s: {"model": {"state_dict": renamed(s, "module.{}")}},
+        lambda s: renamed(s, "_orig_mod.{}"),
+        lambda s: renamed(s, "module._orig_mod.{}"),
+        lambda s: {n.replace("__S__.", "__S__._orig_mod.module."): t for n, t in s.items()},
+        lambda s: {n.removeprefix("__S__."): t for n, t in s.items() if n.startswith("__S__.")},
+        lambda s: {n: t.half().double() if t.is_floating_point() else t for n, t in s.items()},
+    ],
+)
+def test_wrapped_and_renamed_weights_are_read(tiny, tmp_path, wrap):
+    state = {name: tensor.half().to(tensor.dtype) for name, tensor in tiny.state_dict().items()}
+    torch.save(wrap(state), tmp_path / "x.model")
+    torch.manual_seed(1)
+    other = SyncNet(**TINY)
+    other.loadParameters(str(tmp_path / "x.model"), strict=True)
+    assert all(torch.equal(other.state_dict()[n], state[n]) for n in state if n.startswith("__S__."))
+
+
+def test_a_training_state_is_read_with_its_settings(tiny, tmp_path):
+    flags = {"temporal_stride": "2", "nOut": "8", "model": "tinyModel", "lr": "0.1", "crop": "mouth"}
+    save_state(str(tmp_path / "s.pt"), tiny, Position(1, [], random.getstate()), flags)
+    state = read_checkpoint(str(tmp_path / "s.pt"))
+    assert same(dict(state), dict(tiny.state_dict()))
+    assert trained_with(state) == {"temporal_stride": 2, "nOut": 8, "model": "tinyModel", "crop": "mouth"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("what", ["whole", "args"])
+def test_pickled_objects_are_refused_with_a_remedy_that_works(tiny, tmp_path, what):
+    path = tmp_path / "x.model"
+    torch.save(tiny.__S__ if what == "whole" else {"state_dict": {}, "args": argparse.Namespace(lr=1)}, path)
+    with pytest.raises(UnreadableCheckpoint) as raised:
+        read_checkpoint(str(path))
+    said = str(raised.value)
+    assert ("tinyModel.SyncNetModel" if what == "whole" else "argparse.Namespace") in said
+    assert "torch.save(network.state_dict(), 'weights.model')" in said
+    assert "weights_only" not in said and len(said.splitlines()) == 1
+    torch.save(tiny.__S__.state_dict(), path)  # the remedy
+    SyncNet(**TINY).loadParameters(str(path), strict=True)
+
+
+# ---------------------------------------------------------------- a file that cannot be read is not a damaged one
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOMEM])
+@pytest.mark.parametrize("where", ["open", "read", "load"])
+def test_passing_faults_are_no_damage(tiny, tmp_path, monkeypatch, number, where):
+    path = str(tmp_path / "x.model")
+    tiny.saveParameters(path)
+    fault = OSError(number, os.strerror(number))
+
+    def fail(*_args: object, **_more: object) -> None:
+        raise fault
+
+    class Broken(io.BytesIO):
+        read = fail
+
+    real = builtins.open
+    if where == "load":
+        monkeypatch.setattr(torch, "load", fail)
+    else:
+        opened = fail if where == "open" else lambda *_: Broken()
+        monkeypatch.setattr(builtins, "open", lambda p, *a, **k: (opened if p == path else real)(p, *a, **k))
+    with pytest.raises(OSError, match="x.model") as raised:
+        read_checkpoint(path)
+    assert raised.value.errno == number
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_no_memory_is_no_damage(tiny, tmp_path, monkeypatch, error):
+    path = str(tmp_path / "x.model")
+    tiny.saveParameters(path)
+
+    def fail(*_args: object, **_more: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(OSError, match="x.model") as raised:
+        read_checkpoint(path)
+    assert raised.value.errno == errno.ENOMEM
+
+
+# ---------------------------------------------------------------- settings
+
+
+def saved_with(network: SyncNet, path: Path, **said: object) -> str:
+    state = OrderedDict(network.state_dict())
+    state._metadata = {"settings": said}
+    torch.save(state, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"maxFrames": "50"}, "maxFrames '50', expected a whole number"),
+        ({"maxFrames": 4}, "maxFrames 4, expected a whole number from 5"),
+        ({"temporal_stride": 2.0}, "temporal_stride 2.0, expected"),
+        ({"nOut": 10**12}, "nOut 1000000000000, expected"),
+        ({"nOut": True}, "nOut True, expected"),
+        ({"crop": ["mouth"]}, "crop .*, expected one of face, mouth"),
+        ({"distance": "x" * 10000}, "distance 'x+, expected one of"),
+        ({"model": None}, "model None, expected"),
+        ({"model": 7}, "model 7, expected"),
+    ],
+)
+def test_what_a_checkpoint_says_is_checked(tiny, tmp_path, said, words):
+    path = saved_with(tiny, tmp_path / "x.model", **said)
+    for read in (read_checkpoint, tiny.loadParameters):
+        with pytest.raises(CheckpointError, match=f"x.model: says .* {words}") as raised:
+            read(path)
+        assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stranger",
+        "os",
+        "models.losses",
+        "models",
+        "models.../../stranger",
+        "models..losses",
+        "models.no",
+        ".x",
+    ],
+)
+def test_a_checkpoint_does_not_choose_what_is_imported(tiny, tmp_path, monkeypatch, name):
+    (tmp_path / "stranger.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = saved_with(tiny, tmp_path / "x.model", model=name)
+    before = set(sys.modules)
+    with pytest.raises(CheckpointError, match="not one of models/.* name it with --model"):
+        choose_settings(path, {})
+    assert set(sys.modules) == before
+    assert choose_settings(path, {"model": "tinyModel"})[0].model == "tinyModel"
+
+
+def test_given_else_said_else_default(tiny, tmp_path):
+    path = saved_with(tiny, tmp_path / "x.model", temporal_stride=2, maxFrames=50, later="unknown")
+    settings, told = choose_settings(path, {"maxFrames": 20, "temporal_stride": 2, "nOut": None})
+    assert settings == Settings(maxFrames=20, temporal_stride=2)
+    assert told == [f"--maxFrames 20 is given; {path} was trained with 50"]
+    assert choose_settings(None, {"nOut": 8}) == (Settings(nOut=8), [])
+
+
+def test_a_record_without_a_setting_has_its_default():
+    assert differences({"maxFrames": 30}, {"maxFrames": 30, "crop": "face"}) == []
+    assert differences({"maxFrames": 30}, {"maxFrames": 20, "crop": "mouth"}) == [
+        "maxFrames 30, not 20",
+        "crop face, not mouth",
+    ]
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_training_needs_something_to_start_from(tmp_path, capsys):
+    clips = tmp_path / "list.txt"
+    clips.write_text("a.mp4 a.wav 0 50\nb.mp4 b.wav 0 50\n")
+    SyncNet(**TINY).saveParameters(str(tmp_path / "tiny.model"))
+    # Of another network, all that fits are the four scales of the losses.
+    flags = f"--train_list {clips} --verify_list {clips} --save_path {tmp_path}/exp --nBatchSize 2 --nOut 8"
+    flags += f" --model models.SyncNetModelFBank --device cpu --initial_model {tmp_path}/tiny.model"
+    assert trainSyncNet.main(flags.split()) == 1
+    assert "tiny.model: no weight of it fits the network" in capsys.readouterr().err
+
+
+def test_evaluation_needs_a_checkpoint(tmp_path, capsys):
+    from clipMaker import make_wav
+
+    make_wav(str(tmp_path / "a.wav"), 9000, first=0)
+    make_wav(str(tmp_path / "b.wav"), 9000, first=977)
+    (tmp_path / "trials.txt").write_text("1 a.wav a.wav\n0 a.wav b.wav\n")
+    flags = f"--eval --model tinyModel --nOut 8 --maxFrames 8 --device cpu --save_path {tmp_path}/typo"
+    flags += f" --test_list {tmp_path}/trials.txt --test_path {tmp_path}"
+    assert trainSyncNet.main(flags.split()) == 1
+    said = capsys.readouterr()
+    assert "no checkpoint in" in said.err and "typo/model" in said.err and "--untrained" in said.err
+    assert "EER" not in said.out and not (tmp_path / "typo").exists()
+    assert trainSyncNet.main([*flags.split(), "--untrained"]) == 0
+    assert "Evaluating an untrained network" in (out := capsys.readouterr().out) and "EER" in out
+
+    # What the checkpoint says is used, and what is given and differs is told.
+    SyncNet(**TINY).saveParameters(str(tmp_path / "x.model"))
+    flags = (
+        f"--eval --model tinyModel --device cpu --save_path {tmp_path}/e --initial_model {tmp_path}/x.model"
+    )
+    flags += f" --test_list {tmp_path}/trials.txt --test_path {tmp_path}"
+    assert trainSyncNet.main(flags.split()) == 0
+    out = capsys.readouterr().out
+    assert "is given" not in out and "temporal_stride 2\n" in out and "maxFrames 8\n" in out
+    assert trainSyncNet.main([*flags.split(), "--temporal_stride", "1"]) == 0
+    assert "--temporal_stride 1 is given; " in (out := capsys.readouterr().out) and "with 2\n" in out

@@ -285,7 +285,8 @@ def test_options_bind_a_run_and_its_checkpoints(clip_list, tmp_path, capsys):
         assert line in err
     model = tmp_path / "a/model/model000000001.model"
     for more in (("--max_epoch", 1), ("--eval",)):
-        status, _, err = run(capsys, clip_list, tmp_path / "b", "--initial_model", model, *more)
+        given = ("--initial_model", model, "--crop", "face")
+        status, _, err = run(capsys, clip_list, tmp_path / "b", *given, *more)
         assert status == 1 and "was trained with --crop mouth" in err.splitlines()[-1]
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 from models.choices import CROPS, DISTANCES, PRECISIONS
+from models.settings import RANGES, default_settings
 from support.commands import Parser, at_least
 
 EXAMPLE = (
@@ -12,7 +13,17 @@ EXAMPLE = (
 )
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+class Flags(argparse.Namespace):
+    """All flags with their values; `given` has those of the network's settings that the user gave, by name.
+
+    `given` is in a slot, beside the values: vars() has the flags alone.
+    """
+
+    __slots__ = ("given",)
+    given: dict[str, object]
+
+
+def parse_args(argv: list[str] | None = None) -> Flags:
     parser = Parser(
         description="Train SyncNet on talking-face clips, or evaluate it on speaker verification trials.",
         example=EXAMPLE,
@@ -32,10 +43,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     data.add_argument(
         "--maxFrames",
-        type=positive,
-        default=30,
+        type=at_least(int, RANGES["maxFrames"][0]),
+        default=argparse.SUPPRESS,
         help="video frames (40 ms each) of a training or evaluation crop; the published model used 50. "
-        "Longer crops identify better and cost memory and time in proportion",
+        "Longer crops identify better and cost memory and time in proportion" + unless("maxFrames"),
     )
     data.add_argument(
         "--nBatchSize",
@@ -60,21 +71,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     network = parser.add_argument_group("network")
     network.add_argument(
-        "--model", default="models.SyncNetModelFBank", help="module in models/ that holds the network"
+        "--model",
+        default=argparse.SUPPRESS,
+        help="module in models/ that holds the network" + unless("model"),
     )
     network.add_argument(
         "--crop",
         choices=CROPS,
-        default="face",
+        default=argparse.SUPPRESS,
         help="what the face stream sees: the whole face track, as the published model, or the mouth's part of it "
-        "scaled up, which shows the lips larger and less of who it is. A checkpoint is bound to its crop",
+        "scaled up, which shows the lips larger and less of who it is. A checkpoint is bound to its crop"
+        + unless("crop"),
     )
-    network.add_argument("--nOut", type=positive, default=1024, help="size of the embeddings")
+    network.add_argument(
+        "--nOut", type=positive, default=argparse.SUPPRESS, help="size of the embeddings" + unless("nOut")
+    )
     network.add_argument(
         "--temporal_stride",
         type=positive,
-        default=1,
-        help="frames from one embedding to the next; 2 halves the cost, as in the published model",
+        default=argparse.SUPPRESS,
+        help="frames from one embedding to the next; 2 halves the cost, as in the published model"
+        + unless("temporal_stride"),
     )
     network.add_argument(
         "--initial_model",
@@ -118,9 +135,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     training.add_argument(
         "--distance",
         choices=DISTANCES,
-        default="cosine",
+        default=argparse.SUPPRESS,
         help="of the embeddings in the losses. cosine: with a learned scale and bias, as the published model. "
-        "euclidean: 1 / distance, as the paper. Evaluation and --eval score by cosine either way",
+        "euclidean: 1 / distance, as the paper. Evaluation and --eval score by cosine either way"
+        + unless("distance"),
     )
     training.add_argument(
         "--seed", type=at_least(int, 0), default=0, help="same seed, same lists, same machine: the same run"
@@ -166,6 +184,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument(
         "--eval", action="store_true", help="evaluate on --test_list instead of training; prints the EER last"
+    )
+    evaluation.add_argument(
+        "--untrained",
+        action="store_true",
+        help="with --eval: score a network with random weights, to compare with; without it, --eval needs a "
+        "checkpoint in --save_path or --initial_model",
     )
     evaluation.add_argument(
         "--test_list",
@@ -239,11 +263,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="run the network through torch.compile: a slow first step, then faster ones on most GPUs and nothing "
         "gained on most CPUs; changes results by rounding. Needs a C++ compiler",
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_args(argv, Flags())
+    args.given = {name: getattr(args, name) for name in default_settings() if hasattr(args, name)}
+    for name, value in default_settings().items():
+        setattr(args, name, args.given.get(name, value))
     if args.nBatchSize < 2 and not args.eval:
         parser.error("--nBatchSize must be at least 2: with one clip there is no other voice to tell apart")
     if (args.score_norm == "asnorm") != bool(args.cohort):
         parser.error("--score_norm asnorm needs a --cohort, and --cohort is for --score_norm asnorm")
+    if args.untrained and (args.initial_model or not args.eval):
+        parser.error("--untrained is for --eval without --initial_model")
     if not (args.alphaC or args.alphaI):
         parser.error("--alphaC and --alphaI are both 0: nothing is left to train")
     return args
@@ -252,3 +281,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def defaults() -> dict[str, object]:
     """The value of each flag that is not given."""
     return vars(parse_args([]))
+
+
+def unless(name: str) -> str:
+    """The default of a setting that a checkpoint may know, in words."""
+    return f" (default: as the checkpoint says that is started from or evaluated, else {default_settings()[name]})"

@@ -34,6 +34,15 @@ def check_labels(trials: Trials, path: str) -> None:
         )
 
 
+def check_trials(test_list: str, test_path: str, maxFrames: int) -> Trials:
+    """The trials of a list, of which all that can be known without reading the wavs is right. Raises MediaError."""
+    trials = read_trials(test_list)
+    if trials.labels is not None:
+        check_labels(trials, test_list)
+    check_wavs([os.path.join(test_path, file) for file in trials.files], maxFrames)
+    return trials
+
+
 class TrialTest:
     """A trial list that is scored again and again during training.
 

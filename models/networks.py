@@ -1,0 +1,50 @@
+"""The networks to choose from: files of models/ that hold a SyncNetModel, and modules that the user names."""
+
+import ast
+import importlib
+import os
+import re
+
+from torch import nn
+
+from support.errors import UserError
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+
+def load_model(name: str) -> type[nn.Module]:
+    """The SyncNetModel class of a module such as models.SyncNetModelFBank. Raises UserError.
+
+    Imports what it is given: a name out of a checkpoint has to pass is_network_of_models first.
+    """
+    try:
+        return importlib.import_module(name).SyncNetModel
+    except (ModuleNotFoundError, AttributeError, ValueError, TypeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name not in (name, name.split(".")[0]):
+            raise  # the model is there; something that it imports is not
+        modules = sorted(f"models.{file[:-3]}" for file in os.listdir(FOLDER) if file.endswith(".py"))
+        known = ", ".join(module for module in modules if is_network_of_models(module))
+        raise UserError(f"model {name!r} has no SyncNetModel ({error}); there is {known}") from None
+
+
+def is_network_of_models(name: str) -> bool:
+    """Is it a module of models/ that holds a SyncNetModel, by its name and text alone? Nothing is imported."""
+    if not re.fullmatch(r"models(\.[A-Za-z_][A-Za-z0-9_]*)+", name):
+        return False
+    try:
+        with open(os.path.join(FOLDER, *name.split(".")[1:]) + ".py", encoding="utf-8") as file:
+            statements = ast.parse(file.read()).body
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return "SyncNetModel" in {name for statement in statements for name in defined_names(statement)}
+
+
+def defined_names(statement: ast.stmt) -> list[str]:
+    """The names that a statement at the top of a module defines."""
+    if isinstance(statement, ast.ClassDef):
+        return [statement.name]
+    if isinstance(statement, ast.ImportFrom):
+        return [alias.asname or alias.name for alias in statement.names]
+    if isinstance(statement, ast.Assign):
+        return [target.id for target in statement.targets if isinstance(target, ast.Name)]
+    return []

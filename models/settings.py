@@ -1,0 +1,67 @@
+"""What a network was made with, as one record: for training, evaluation, inference, kept vectors and thresholds."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from numbers import Integral
+
+from models.choices import CROPS, DISTANCES
+from support.errors import UserError
+
+# Smallest and largest sensible value. A file that asks for more is broken, and would ask for all memory.
+RANGES = {"nOut": (1, 65536), "maxFrames": (5, 100_000), "temporal_stride": (1, 1000)}
+CHOICES = {"crop": CROPS, "distance": DISTANCES}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings that decide what a network computes; the defaults are those of the 2020 baseline.
+
+    model: module with a SyncNetModel. nOut: embedding size. maxFrames: video frames (40 ms each) of a crop.
+    temporal_stride: frames between embeddings. crop: what the lip stream sees (models/faceCrop.py).
+    distance: of the losses (models/losses.py).
+    Raises UserError, naming the setting, for a value of the wrong type or out of range.
+    """
+
+    model: str = "models.SyncNetModelFBank"
+    nOut: int = 1024
+    maxFrames: int = 30
+    temporal_stride: int = 1
+    crop: str = "face"
+    distance: str = "cosine"
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            check_setting(name, value)
+            if name in RANGES:
+                object.__setattr__(
+                    self, name, int(value)
+                )  # NumPy's whole numbers are none that a file may hold
+
+
+def check_setting(name: str, value: object) -> None:
+    """Raise UserError for a setting of the wrong type or out of range."""
+    if name in RANGES:
+        least, most = RANGES[name]
+        if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value <= most:
+            raise UserError(f"{name} {value!r:.80}, expected a whole number from {least} to {most}")
+    elif name in CHOICES:
+        if not isinstance(value, str) or value not in CHOICES[name]:
+            raise UserError(f"{name} {value!r:.80}, expected one of {', '.join(CHOICES[name])}")
+    elif not isinstance(value, str) or not value:
+        raise UserError(f"{name} {value!r:.80}, expected the name of a module")
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """`name old, not new` for each setting that differs; one that a record does not have counts as its default."""
+    defaults = default_settings()
+    lines = []
+    for name in dict.fromkeys([*old, *new]):
+        before, now = (record.get(name, defaults.get(name)) for record in (old, new))
+        if before != now:
+            lines.append(f"{name} {before}, not {now}")
+    return lines
+
+
+def default_settings() -> dict[str, object]:
+    """The 2020 baseline's settings by name."""
+    return {field.name: field.default for field in fields(Settings)}
