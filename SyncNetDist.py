@@ -103,6 +103,7 @@ class SyncNet(nn.Module):
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
         self.maxFrames = maxFrames
         self.nOut = nOut
+        self.temporal_stride = temporal_stride
         self.__S__ = load_model(model)(nOut=nOut, stride=temporal_stride).to(self.device)
         if crop != "face" and not hasattr(self.__S__, "crop"):
             raise UserError(f"model {model!r} sees whole faces only; crop {crop!r} needs one with a `crop`")
@@ -236,7 +237,7 @@ class SyncNet(nn.Module):
                 if after_step:
                     after_step(figures.steps, figures.fetch)
                 del video, audio  # before the next batch is asked for, which may use their memory
-            return figures.result(moments(frames, self.settings["temporal_stride"]))
+            return figures.result(moments(frames, self.temporal_stride))
 
     def update(self, total: Tensor) -> None:
         """One step of SGD on a batch's total loss; of several processes, on the mean over the whole batch."""
