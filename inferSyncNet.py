@@ -30,7 +30,8 @@ from tqdm import tqdm
 from inference.embeddings import count_frames, embed, verify
 from inference.match import match
 from inference.offset import Offset, offset, plot_offsets
-from media.clips import Clip, MediaError, find_files, format_list_line, parse_list_line, text_lines
+from media.clips import Clip, MediaError, beside, find_files, format_list_line, parse_list_line, text_lines
+from media.video import VIDEO_FILES as VIDEOS
 from models.checkpoints import CheckpointError, choose_settings
 from models.settings import default_settings
 from support.files import replace_file
@@ -39,7 +40,6 @@ from SyncNetDist import SyncNet
 from verification.report import file_hash
 
 SOUNDS = (".wav", ".m4a", ".flac", ".mp3", ".ogg")
-VIDEOS = (".mp4",)
 
 # ---------------------------------------------------------------- inputs
 
@@ -183,7 +183,7 @@ def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str 
     if wav is None:
         return [(source, source.clip.audio if source.clip else None) for source in sources]
     if os.path.isdir(wav):
-        return [(s, os.path.join(wav, os.path.splitext(s.name)[0] + ".wav")) for s in sources]
+        return [(s, beside(wav, os.path.splitext(s.name)[0], ".wav")) for s in sources]
     if len(sources) > 1:
         raise MediaError(f"--wav {wav}: {len(sources)} clips need a folder with their wavs")
     return [(sources[0], wav)]

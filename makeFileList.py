@@ -92,16 +92,16 @@ from media.clips import (
     SAMPLES_PER_FRAME,
     Clip,
     MediaError,
+    beside,
     find_files,
     format_list_line,
 )
+from media.video import OTHER_VIDEO_FILES, VIDEO_FILES
 from media.videoFacts import (
     EMPTY,
     FRAMES_MISSING,
     NOT_OPENED,
-    OTHER_VIDEO_FILES,
     REWRITTEN,
-    VIDEO_FILES,
     VideoError,
     probe,
 )
@@ -161,13 +161,6 @@ def clip_paths(settings: Settings, relative: str) -> tuple[str, str, str | None]
     stem = os.path.splitext(relative)[0]
     txt = beside(settings.txt_dir, stem, ".txt") if settings.txt_dir else None
     return os.path.join(settings.mp4_dir, relative), beside(settings.wav_dir, stem, ".wav"), txt
-
-
-def beside(folder: str, stem: str, ending: str) -> str:
-    """The file of that name in `folder`, with its ending in capitals where only that is there."""
-    path = os.path.join(folder, stem + ending)
-    capitals = os.path.join(folder, stem + ending.upper())
-    return capitals if not os.path.exists(path) and os.path.exists(capitals) else path
 
 
 def read_offset(path: str) -> int:

@@ -123,3 +123,10 @@ def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:
             prefix + name for name in files if name.lower().endswith(extensions) and not name.startswith("._")
         ]
     return sorted(found)
+
+
+def beside(folder: str, stem: str, ending: str) -> str:
+    """The file of that name in `folder`, with its ending in capitals where only that is there."""
+    path = os.path.join(folder, stem + ending)
+    capitals = os.path.join(folder, stem + ending.upper())
+    return capitals if not os.path.exists(path) and os.path.exists(capitals) else path

@@ -7,6 +7,7 @@ again with PyAV, which tells the truth, and the clip is refused unless it is the
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,6 +15,13 @@ from typing import TYPE_CHECKING
 # Containers of films, by FFmpeg's names. A file's content decides which of them it is, not its name; lists of
 # files and playlists, which lead to other files, are none of them.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+
+# How files with face tracks are called, and other videos, which are not taken for such.
+VIDEO_FILES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".flv", ".wmv", ".asf", ".ogv", ".3gp"),
+)
+OTHER_VIDEO_FILES = (".vob", ".mxf", ".divx", ".rm", ".rmvb", ".f4v", ".dv", ".gif", ".h264", ".264", ".y4m")
 
 # FFmpeg reads local files only (a crafted file may name addresses), and what is wrong with a file is
 # said by MediaError, with its name, instead of by the decoder on stderr. Read when cv2 is imported.
@@ -34,7 +42,6 @@ if TYPE_CHECKING:
 FRAME = 1 / FPS  # seconds
 ROUNDING, MAX_ROUNDING = 0.005, 0.01  # seconds by which a time stamp may be off
 DRIFT = 0.0004  # of the time that has passed: a frame within 100 s, as 25.01 frames a second
-CUT = 70.0  # mean difference of a picture to the next one; a talking face has 0 to 5
 ROWS = slice(8, None, 56)  # of a picture, to compare two quickly
 
 
@@ -63,17 +70,12 @@ def allowed_lateness(time: np.ndarray | float, step: float = 0.0) -> np.ndarray 
     return np.minimum(max(ROUNDING, min(step, MAX_ROUNDING)) + DRIFT * np.abs(time), FRAME / 2)
 
 
-def doubtful(before: np.ndarray | None, pictures: np.ndarray) -> bool:
-    """Does (T, height, width, 3) uint8 look as if pictures of it had not been converted?
+def repeats(pictures: np.ndarray, before: np.ndarray | None) -> bool:
+    """Is one of (T, height, width, 3) uint8 the same as the one before it, to the bit?
 
-    Such a picture is what the memory held before: the picture before it or, for a file's first one, anything.
-    before: the picture before the first one, None at the beginning of a file.
+    before: the picture before the first one. What OpenCV cannot convert comes out as the picture before it.
     """
-    if before is None:
-        rows = pictures[:2, ROWS].astype(np.int16)
-        if len(rows) < 2 or np.abs(rows[0] - rows[1]).mean() > CUT:
-            return True
-    elif (before[ROWS] == pictures[0, ROWS]).all() and (before == pictures[0]).all():
+    if before is not None and (before[ROWS] == pictures[0, ROWS]).all() and (before == pictures[0]).all():
         return True
     rows = pictures[:, ROWS]
     same = (rows[1:] == rows[:-1]).all((1, 2, 3)).nonzero()[0]
@@ -101,6 +103,7 @@ class FrameReader:
         self.position = 0  # number of the frame that comes next
         self._video = open_video(path)
         self._last: np.ndarray | None = None  # the picture before the next one
+        self._off_time = False  # was a picture shown at another time than its number says?
         self._truth: TruePictures | None = None
 
     def __enter__(self) -> "FrameReader":
@@ -131,13 +134,22 @@ class FrameReader:
             self._read(slot, expected)
         if not len(out):
             return
-        if self._off_time() or doubtful(self._last, out):
-            from media.videoFacts import TruePictures  # PyAV takes a while to import, and is rarely needed
-
-            turned = self._video.get(cv2.CAP_PROP_ORIENTATION_META) != 0
-            self._truth = self._truth or TruePictures(self.path, turned)
-            self._truth.compare(first, out)
+        if self._off_time:
+            self._prove(first, out)
+        elif self._last is None:  # what the first picture of all came out as, nothing tells
+            self._prove(first, out if repeats(out, None) else out[:1])
+        elif repeats(out, self._last):
+            self._prove(first - 1, [self._last, *out])
         self._last = out[-1].copy()
+
+    def _prove(self, first: int, pictures: Sequence[np.ndarray]) -> None:
+        """Raise MediaError unless these are the frames from `first` on, shown at 25 a second."""
+        from media.videoFacts import TruePictures  # PyAV takes a while to import, and is rarely needed
+
+        if self._truth is None:
+            turned = self._video.get(cv2.CAP_PROP_ORIENTATION_META) != 0
+            self._truth = TruePictures(self.path, turned)
+        self._truth.compare(first, pictures)
 
     def _read(self, slot: np.ndarray, expected: str) -> None:
         """Decode the next frame into `slot`."""
@@ -153,12 +165,10 @@ class FrameReader:
             cv2.resize(frame, (FRAME_SIZE, FRAME_SIZE), dst=slot, interpolation=cv2.INTER_AREA)
         elif frame is not slot:
             slot[:] = frame
-        self.position += 1
-
-    def _off_time(self) -> bool:
-        """Was the last picture shown at another time than its number says?"""
         time = self._video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        return abs(time - (self.position - 1) / FPS) > allowed_lateness(time)
+        if abs(time - self.position / FPS) > ROUNDING + DRIFT * time:
+            self._off_time = True
+        self.position += 1
 
     def _ended(self, expected: str) -> MediaError:
         """Why no picture came, as an error to raise."""

@@ -6,7 +6,7 @@ be used, in the same words and with the same remedy for list making, training an
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import av
@@ -21,19 +21,11 @@ from av.video.stream import VideoStream
 from media.clips import FPS, FRAME_SIZE, MediaError
 from media.video import CONTAINERS, FRAME, allowed_lateness, open_video
 
-VIDEO_FILES = (
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
-    *(".flv", ".wmv", ".asf", ".ogv", ".3gp"),
-)
-OTHER_VIDEO_FILES = (".vob", ".mxf", ".divx", ".rm", ".rmvb", ".f4v", ".dv", ".gif", ".h264", ".264", ".y4m")
-
 CUT_OFF = 0.1  # seconds missing at the end, where the header has the length of the longest track only
-OTHER_PICTURE = 24  # mean difference of pixels; two decoders of one picture differ by less than 2
+OTHER_PICTURE = 24  # mean difference of pixels; two conversions of one picture differ by less
+STILL = 0.5  # mean difference of pixels; up to here a picture is the one before it
 
-REWRITE = (
-    "ffmpeg -i in.mp4 -vf yadif=deint=interlaced,fps=25 -c:v libx264 -crf 18 -af apad -ar 48000 "
-    "-shortest out.mp4"
-)
+REWRITE = "ffmpeg -i in.mp4 -vf yadif=deint=interlaced,fps=25 -c:v libx264 -crf 18 -af apad -shortest out.mp4"
 REWRITTEN = f"rewrite it: {REWRITE}, then run convertAudio.py again"
 
 EMPTY = "mp4 empty"
@@ -198,14 +190,17 @@ def opencv_shows(path: str, picture: VideoFrame) -> bool:
         video.release()
     if not found or turned or picture.interlaced_frame:
         return found
-    return same_picture(pixels, picture)
+    return difference(as_bgr(picture, pixels), pixels) <= OTHER_PICTURE
 
 
-def same_picture(pixels: np.ndarray, picture: VideoFrame) -> bool:
-    """Is (height, width, 3) uint8 BGR, possibly scaled, what PyAV decoded?"""
-    height, width = pixels.shape[:2]
-    truth = picture.to_ndarray(format="bgr24", width=width, height=height)
-    return float(np.abs(pixels[::4].astype(np.int16) - truth[::4]).mean()) < OTHER_PICTURE
+def as_bgr(picture: VideoFrame, like: np.ndarray) -> np.ndarray:
+    """What PyAV decoded as uint8 BGR, scaled to the size of another picture: (height, width, 3)."""
+    return picture.to_ndarray(format="bgr24", width=like.shape[1], height=like.shape[0])
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean absolute difference of two uint8 pictures, from a quarter of their rows."""
+    return float(np.abs(one[::4].astype(np.int16) - other[::4]).mean())
 
 
 def shape_of(picture: VideoFrame) -> tuple[int, int, str]:
@@ -281,7 +276,10 @@ class Look:
         kind = container.format.name
         if kind.startswith("mov"):  # says when a track ends, edit lists considered
             if stream.duration:
-                end = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+                start = (
+                    stream.start_time if stream.frames and stream.start_time else 0
+                )  # a fragmented file's differ
+                end = float((start + stream.duration) * stream.time_base)
                 if end - self._end > FRAME / 2:
                     return f"{found} frames found, it ends {end - self._end:.2f} s before its declared end"
         elif kind == "avi":  # counts frames, and one or two that stand for "as before"
@@ -310,26 +308,36 @@ class TruePictures:
         self._stream.codec_context.thread_count = 1
         self._pictures = self._decode()
         self._position = 0
+        self._truth = np.empty(0)  # the picture before that position, where it was looked at
 
     def close(self) -> None:
         self._container.close()
 
-    def compare(self, first: int, pixels: np.ndarray) -> None:
-        """Raise VideoError unless `pixels`, (T, height, width, 3) uint8 BGR, are the frames from `first` on."""
-        path = self.facts.path
-        while self._position < first:
+    def compare(self, first: int, pictures: Sequence[np.ndarray]) -> None:
+        """Raise VideoError unless `pictures`, (height, width, 3) uint8 BGR each, are the frames from `first` on."""
+        before = None
+        for number, found in enumerate(pictures, first):
+            if number >= self._position:
+                self._check(number, found, before)
+            before = found
+
+    def _check(self, number: int, found: np.ndarray, before: np.ndarray | None) -> None:
+        while self._position < number:
             self._next()
-        for number, found in enumerate(pixels, first):
-            picture = self._next()
-            if picture.interlaced_frame:
-                raise VideoError(INTERLACED, f"{path}: frame {number} is interlaced")
-            if picture.pts is not None:
-                time = float(picture.pts * self._stream.time_base) - self.facts.start
-                if abs(time - number * FRAME) > allowed_lateness(time, self.facts.step):
-                    detail = f"{path}: frame {number} or one before it cannot be decoded"
-                    raise VideoError(FRAMES_MISSING, detail)
-            if not self.turned and not same_picture(found, picture):
-                raise VideoError(NO_DECODER, f"{path}: OpenCV does not show frame {number} as it is")
+        picture, truth_before = self._next(), self._truth
+        path = self.facts.path
+        if picture.interlaced_frame:
+            raise VideoError(INTERLACED, f"{path}: frame {number} is interlaced")
+        if picture.pts is not None:
+            time = float(picture.pts * self._stream.time_base) - self.facts.start
+            if abs(time - number * FRAME) > allowed_lateness(time, self.facts.step):
+                raise VideoError(FRAMES_MISSING, f"{path}: frame {number} or one before it cannot be decoded")
+        self._truth = as_bgr(picture, found)
+        stale = (
+            before is not None and (before == found).all() and difference(self._truth, truth_before) > STILL
+        )
+        if stale or (not self.turned and difference(self._truth, found) > OTHER_PICTURE):
+            raise VideoError(NO_DECODER, f"{path}: OpenCV does not show frame {number} as it is")
 
     def _next(self) -> VideoFrame:
         picture = next(self._pictures, None)

@@ -3,6 +3,7 @@
 make_clip("a.mp4", 60)                      # H.264 224x224, 25 fps, B-frames, like VoxCeleb2's
 frame_number(picture)                       # -> 0..59, from any decoded picture (grey, BGR or RGB)
 make_clip("b.mp4", 60, sound=noise(2.4))    # the same with an AAC sound track
+make_video("c.mkv", [0, 1, 3])                  # any container and codec, with the frames at these 25ths of a second
 make_sound("b.m4a", noise(2.4))             # the sound alone, as VoxCeleb2's aac/ folder has it
 shift(decoded, noise(2.4))                  # -> samples by which `decoded` is late; 0 when in place
 make_wav("c.wav", 60 * 640)                 # 16 kHz mono int16
@@ -12,6 +13,7 @@ make_list(folder, 6, 20)                    # -> list.txt of six clips of 20 fra
 """
 
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -56,17 +58,63 @@ def make_clip(
         video.pix_fmt = "yuv420p"
         video.options = {"preset": "veryfast", "bf": "2", "g": "250", "sc_threshold": "0", "threads": "1"}
         track = _add_sound(container, sound, rate) if sound is not None else None
-        bits = np.arange(GRID * GRID).reshape(GRID, GRID)
-        planes = np.full((size * 3 // 2, size), 128, np.uint8)  # chroma stays grey
         for index in range(frames):
-            squares = np.where((first + index) >> bits & 1, 215, 40).astype(np.uint8)
-            planes[:size] = squares.repeat(size // GRID, 0).repeat(size // GRID, 1)
-            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            frame = paint(first + index, size)
             frame.pts, frame.time_base = picture_delay + index, Fraction(1, fps)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if track is not None:
             _encode(container, track, sound, rate, sound_delay)
+
+
+def make_video(
+    path: str,
+    moments: Sequence[float],
+    *,
+    codec: str = "libx264",
+    kind: str | None = None,
+    clock: int = 90000,
+    sound: np.ndarray | None = None,
+    turned: int = 0,
+    still: bool = False,
+    options: dict[str, str] | None = None,
+    muxing: dict[str, str] | None = None,
+) -> None:
+    """Write a 224x224 video of any kind; frame i shows i, from moments[i] 25ths of a second on.
+
+    kind: FFmpeg's name of the container, if the path's ending is not to decide. clock: ticks a second of the time
+    stamps. sound: int16 at 16 kHz, as AAC, or PCM in an AVI. turned: degrees by which a player has to turn the
+    pictures, against the clock. still: every picture is black. options, muxing: of the encoder, the container.
+    """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with av.open(path, "w", format=kind, options=muxing or {}) as container:
+        video = container.add_stream(codec, rate=25)
+        video.width = video.height = 224
+        video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        video.options = {"threads": "1", **(options or {})}
+        video.time_base = video.codec_context.time_base = Fraction(1, clock)
+        if turned:
+            video.set_display_rotation(turned)
+        track = None
+        if sound is not None:
+            codec = "pcm_s16le" if container.format.name == "avi" else "aac"
+            track = _add_sound(container, sound, 16000, codec)
+        for number, moment in enumerate(moments):
+            frame = paint(number, 224, still)
+            frame.pts, frame.time_base = round(moment * clock / 25), Fraction(1, clock)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if track is not None:
+            _encode(container, track, sound, 16000, 0)
+
+
+def paint(number: int, size: int, black: bool = False) -> av.VideoFrame:
+    """A picture that shows a number: see frame_number()."""
+    bits = np.arange(GRID * GRID).reshape(GRID, GRID)
+    planes = np.full((size * 3 // 2, size), 128, np.uint8)  # chroma stays grey
+    squares = np.where(number >> bits & 1, 215, 40).astype(np.uint8)
+    planes[:size] = 16 if black else squares.repeat(size // GRID, 0).repeat(size // GRID, 1)
+    return av.VideoFrame.from_ndarray(planes, format="yuv420p")
 
 
 def make_sound(

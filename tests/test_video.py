@@ -1,0 +1,514 @@
+"""Videos as they are: what a file shows is what is counted, listed and read, or it is refused and the reason told."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from clipMaker import frame_number, make_clip, make_video, make_wav, noise
+from test_make_file_list import reasons
+
+import makeFileList
+import media.video
+import media.videoFacts
+from media.clips import Clip, MediaError, find_files, read_list
+from media.video import FrameReader, open_video, read_frames
+from media.videoFacts import REMEDIES, REWRITE, VideoError, probe
+
+FRAMES = 24
+STEADY = range(FRAMES)
+CHECKS = ("decode", "packets")
+
+
+def made_list(folder: Path, check: str = "decode", *more: str) -> list[Clip]:
+    """The list of a folder with videos and wavs; empty where nothing can be used."""
+    output = folder / "list.txt"
+    output.unlink(missing_ok=True)
+    flags = [f"--output={output}", f"--mp4_dir={folder}", f"--wav_dir={folder}", "--no_txt", "--nWorkers=1"]
+    status = makeFileList.main([*flags, f"--check={check}", *more])
+    assert status == (0 if output.exists() else 1)
+    return read_list(str(output)) if output.exists() else []
+
+
+def numbers(path: str, first: int, count: int) -> list[int]:
+    """What frames first ... first + count - 1 show."""
+    pictures = np.full((count, 224, 224, 3), 99, np.uint8)
+    read_frames(path, first, pictures)
+    return [frame_number(picture) for picture in pictures]
+
+
+# name -> how it is written, and the number that its first frame shows
+SOUND_FILES = {
+    "plain.mp4": ({}, 0),
+    "capitals.MP4": ({"kind": "mp4"}, 0),
+    "matroska.mkv": ({"clock": 1000}, 0),
+    "matroska inside.mp4": ({"clock": 1000, "kind": "matroska"}, 0),
+    "webm.webm": ({"codec": "libvpx-vp9", "clock": 1000}, 0),
+    "webm inside.mp4": ({"codec": "libvpx-vp9", "clock": 1000, "kind": "webm"}, 0),
+    "stream.ts": ({}, 0),
+    "stream inside.mp4": ({"kind": "mpegts"}, 0),
+    "programme.mpg": ({"codec": "mpeg2video", "clock": 25}, 0),
+    "quick.mov": ({"clock": 600}, 0),
+    "flash.flv": ({"clock": 1000}, 0),
+    "syncnet_python.avi": ({"codec": "mpeg4", "clock": 25}, 0),
+    "jpegs.avi": ({"codec": "mjpeg", "clock": 25}, 0),
+    "fragments.mp4": ({"options": {"g": "8"}, "muxing": {"movflags": "frag_keyframe+empty_moov"}}, 0),
+    "indexed fragments.mp4": (
+        {"options": {"g": "8"}, "muxing": {"movflags": "frag_keyframe+empty_moov+dash+global_sidx"}},
+        0,
+    ),
+    "starts late.mp4": ({"moments": [moment + 5 for moment in STEADY]}, 0),
+    "trimmed.mp4": ({"moments": [moment - 6 for moment in range(FRAMES + 6)]}, 6),
+    "trimmed.mov": ({"moments": [moment - 3 for moment in range(FRAMES + 3)]}, 3),
+    "trembling.mp4": ({"moments": [moment + 0.07 * (moment % 2) for moment in STEADY]}, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """SOUND_FILES, each in a folder of its own with a wav."""
+    folder = tmp_path_factory.mktemp("whole")
+    for name, (how, _) in SOUND_FILES.items():
+        place = folder / name.replace(".", "-")
+        moments = how.get("moments", STEADY)
+        make_video(str(place / name), moments, **{key: how[key] for key in how if key != "moments"})
+        make_wav(str(place / os.path.splitext(name)[0]) + ".wav", FRAMES * 640)
+    return folder
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_every_container_is_listed_with_the_frames_it_shows(whole, check):
+    listed = {os.path.basename(clip.video): clip.frames for clip in made_list(whole, check)}
+    assert listed == dict.fromkeys(SOUND_FILES, FRAMES), (whole / "list.txt.skipped.txt").read_text()
+
+
+@pytest.mark.parametrize("name", SOUND_FILES)
+def test_what_is_read_is_what_is_shown(whole, name):
+    path, first = str(whole / name.replace(".", "-") / name), SOUND_FILES[name][1]
+    assert numbers(path, 0, FRAMES) == list(range(first, first + FRAMES))
+    assert numbers(path, 9, 8) == list(range(first + 9, first + 17))
+    with pytest.raises(MediaError, match=f"ends after {FRAMES} frames|only {FRAMES} frames"):
+        numbers(path, 9, FRAMES)
+    facts = probe(path)
+    assert (facts.frames, facts.size, facts.interlaced) == (FRAMES, (224, 224), False)
+
+
+INTERLACED = {
+    "h264.mp4": {"options": {"x264opts": "tff=1", "flags": "+ildct+ilme"}},
+    "h264.mkv": {"options": {"x264opts": "bff=1", "flags": "+ildct+ilme"}, "clock": 1000},
+    "mpeg2.ts": {"codec": "mpeg2video", "options": {"flags": "+ildct+ilme"}, "clock": 25},
+    "mpeg4.mp4": {"codec": "mpeg4", "options": {"flags": "+ildct+ilme"}, "clock": 25},
+}
+OTHER_TIMES = {
+    "24.8.mp4": ([moment * 25 / 24.8 for moment in STEADY], "not 25 frames a second"),
+    "30.mp4": ([moment * 25 / 30 for moment in STEADY], "not 25 frames a second"),
+    "25.1.mkv": ([moment * 25 / 25.1 for moment in range(60)], "not 25 frames a second"),
+    "on average 25.mp4": (
+        [*(moment * 25 / 30 for moment in range(14)), *(13 * 25 / 30 + k * 1.19 for k in range(1, 13))],
+        "variable frame rate",
+    ),
+    "slow end.mp4": ([m + max(0, m - 19) * 0.8 for m in STEADY], "variable frame rate"),
+    "one dropped.mkv": ([moment + (moment >= 10) for moment in STEADY], "variable frame rate"),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_times_of_the_frames_decide(tmp_path, check):
+    for name, (moments, _) in OTHER_TIMES.items():
+        make_video(str(tmp_path / name), moments, clock=1000 if name.endswith("mkv") else 90000)
+        make_wav(str(tmp_path / os.path.splitext(name)[0]) + ".wav", round(moments[-1] + 1) * 640)
+    assert made_list(tmp_path, check) == []
+    expected = {str(tmp_path / name): reason for name, (_, reason) in OTHER_TIMES.items()}
+    assert reasons(tmp_path / "list.txt") == expected
+    for name, (moments, reason) in OTHER_TIMES.items():
+        with pytest.raises(VideoError) as refused:  # an older list may still name it
+            numbers(str(tmp_path / name), 2, len(moments) - 2)
+        assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_interlaced_pictures_are_refused(tmp_path, check):
+    for name, how in INTERLACED.items():
+        folder = tmp_path / name
+        make_video(str(folder / name), STEADY, **how)
+        make_wav(str(folder / os.path.splitext(name)[0]) + ".wav", FRAMES * 640)
+    assert made_list(tmp_path, check) == []
+    assert set(reasons(tmp_path / "list.txt").values()) == {"interlaced"}
+    assert len(reasons(tmp_path / "list.txt")) == len(INTERLACED)
+
+
+def only_truth(path: str, first: int, count: int) -> None:
+    """Frames are read as they are, or refused as interlaced, whatever this OpenCV does with such pictures."""
+    try:
+        assert numbers(path, first, count) == list(range(first, first + count))
+    except VideoError as refused:
+        assert refused.reason == "interlaced"
+
+
+@pytest.mark.parametrize("name", INTERLACED)
+def test_no_undecoded_picture_reaches_a_batch(tmp_path, name):
+    path = str(tmp_path / name)
+    make_video(path, STEADY, **INTERLACED[name])
+    for first, count in ((0, FRAMES), (0, 1), (5, 1), (5, 8)):
+        only_truth(path, first, count)
+
+
+def joined(path: str, parts: Sequence[str]) -> None:
+    """One video of the packets of several, one after the other."""
+    with av.open(path, "w") as target:
+        stream, place = None, 0
+        for part in parts:
+            with av.open(part) as source:
+                stream = stream or target.add_stream_from_template(source.streams.video[0])
+                for packet in source.demux(video=0):
+                    if packet.size:
+                        packet.pts = packet.dts = round(place / 25 / packet.time_base)
+                        packet.stream = stream
+                        target.mux(packet)
+                        place += 1
+
+
+@pytest.mark.parametrize("interlaced_first", [False, True])
+def test_pictures_of_both_kinds(tmp_path, interlaced_first):
+    """Broadcasts have them. Frame 7 is the last of the one kind, frame 8 the first of the other."""
+    parts = []
+    for kind, options in (("whole", {}), ("halves", {"flags": "+ildct+ilme"})):
+        part = str(tmp_path / f"{kind}.ts")
+        make_video(part, range(8), codec="mpeg2video", clock=25, options={"bf": "0"} | options)
+        parts.insert(0 if interlaced_first else len(parts), part)
+    path = str(tmp_path / "clips/both.ts")
+    os.makedirs(os.path.dirname(path))
+    joined(path, parts)
+    make_wav(str(tmp_path / "clips/both.wav"), 16 * 640)
+    assert made_list(tmp_path / "clips") == []
+    assert reasons(tmp_path / "clips/list.txt") == {path: "interlaced"}
+    for first, count in ((7, 6), (6, 6), (2, 5), (9, 6), (0, 16)):
+        expected = [number % 8 for number in range(first, first + count)]
+        try:
+            assert numbers(path, first, count) == expected
+        except VideoError as refused:
+            assert refused.reason == "interlaced"
+
+
+def test_black_and_still_pictures_are_pictures(tmp_path):
+    make_video(str(tmp_path / "black.mp4"), STEADY, still=True)
+    make_wav(str(tmp_path / "black.wav"), FRAMES * 640)
+    assert [clip.frames for clip in made_list(tmp_path)] == [FRAMES]
+    pictures = np.full((FRAMES - 3, 224, 224, 3), 99, np.uint8)
+    read_frames(str(tmp_path / "black.mp4"), 3, pictures)
+    assert not pictures.any()
+
+
+class Converting:
+    """A VideoCapture of which some frames are left as they were, as OpenCV leaves what it cannot convert."""
+
+    def __init__(self, video: cv2.VideoCapture, failing: Sequence[int]) -> None:
+        self.video, self.failing, self.number = video, failing, 0
+        self.held = np.full((224, 224, 3), 130, np.uint8)
+
+    def __getattr__(self, name: str):
+        return getattr(self.video, name)
+
+    def grab(self) -> bool:
+        self.number += 1
+        return self.video.grab()
+
+    def read(self, slot: np.ndarray) -> tuple[bool, np.ndarray]:
+        failing = self.number in self.failing
+        ok, picture = self.video.read(self.held.copy() if failing else self.held)
+        self.number += 1
+        slot[:] = self.held
+        return ok, slot
+
+
+@pytest.mark.parametrize("failing", [(0,), (1,), (5, 6), (9,), (12,), range(FRAMES)])
+def test_a_picture_that_opencv_did_not_convert(tmp_path, monkeypatch, failing):
+    path = str(tmp_path / "clip.mp4")
+    make_clip(path, FRAMES)
+    probe(path)
+    monkeypatch.setattr(media.video, "open_video", lambda path: Converting(open_video(path), failing))
+    for first, count in ((0, FRAMES), (5, 8), (6, 4), (9, 4)):
+        if any(first <= number < first + count for number in failing):
+            with pytest.raises(VideoError, match="OpenCV does not show frame"):
+                numbers(path, first, count)
+        else:
+            assert numbers(path, first, count) == list(range(first, first + count))
+
+
+class Losing(Converting):
+    """A VideoCapture that passes over a frame which it cannot decode, as some do."""
+
+    def grab(self) -> bool:
+        self.number += 1
+        if self.number - 1 in self.failing:
+            self.video.grab()
+        return self.video.grab()
+
+    def read(self, slot: np.ndarray) -> tuple[bool, np.ndarray]:
+        return self.grab() and self.video.retrieve(slot)[0], slot
+
+
+@pytest.mark.parametrize("lost", [0, 2, 7])
+def test_a_lost_picture_does_not_shift_the_others(tmp_path, monkeypatch, lost):
+    path = str(tmp_path / "clip.mp4")
+    make_clip(path, FRAMES)
+    probe(path)
+    monkeypatch.setattr(media.video, "open_video", lambda path: Losing(open_video(path), [lost]))
+    with pytest.raises(VideoError, match="OpenCV does not show frame"):
+        numbers(path, 5, 8)
+
+
+def test_an_ordinary_clip_is_opened_once(tmp_path, monkeypatch):
+    path = str(tmp_path / "clip.mp4")
+    make_clip(path, FRAMES)
+    opened = []
+    monkeypatch.setattr(media.video, "open_video", lambda path: opened.append(path) or open_video(path))
+    monkeypatch.setattr(media.videoFacts, "open_container", lambda _: pytest.fail("opened twice"))
+    assert numbers(path, 6, 12) == list(range(6, 18))
+    assert opened == [path]
+
+
+@pytest.mark.parametrize("turned", [90, 180, 270])
+def test_pictures_are_upright_with_every_opencv(tmp_path, turned):
+    path = str(tmp_path / "clip.mp4")
+    make_video(path, STEADY, turned=turned)
+    make_wav(str(tmp_path / "clip.wav"), FRAMES * 640)
+    assert [clip.frames for clip in made_list(tmp_path)] == [FRAMES]
+    pictures = np.empty((6, 224, 224, 3), np.uint8)
+    read_frames(path, 9, pictures)
+    back = [frame_number(np.rot90(picture, -turned // 90)) for picture in pictures]
+    assert back == list(range(9, 15))
+    video = open_video(path)
+    assert video.get(cv2.CAP_PROP_ORIENTATION_AUTO) == 1  # OpenCV 4.11 has 0 if it is not told
+    video.release()
+
+
+def opencv_decodes(path: str) -> bool:
+    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    return video.isOpened() and video.read()[0]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_codec_without_decoder_is_told(tmp_path, check, capsys):
+    path = str(tmp_path / "clip.mp4")
+    make_video(path, STEADY, codec="libsvtav1")
+    make_wav(str(tmp_path / "clip.wav"), FRAMES * 640)
+    listed = made_list(tmp_path, check)
+    if opencv_decodes(path):
+        assert [clip.frames for clip in listed] == [FRAMES]
+        return
+    assert listed == []
+    assert "clip.mp4: cannot decode AV1" in (tmp_path / "list.txt.skipped.txt").read_text()
+    printed = capsys.readouterr().out
+    assert f"cannot be decoded here: {REMEDIES['cannot be decoded here']}" in printed
+    assert "download" not in printed
+    with pytest.raises(VideoError, match="cannot decode AV1"):
+        numbers(path, 3, 8)
+
+
+def cut(path: Path, share: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("first index.mp4", {"muxing": {"movflags": "faststart"}}),
+        ("trimmed.mp4", {"muxing": {"movflags": "faststart"}, "moments": [m - 6 for m in range(FRAMES + 6)]}),
+        ("matroska.mkv", {"clock": 1000}),
+        ("jpegs.avi", {"codec": "mjpeg", "clock": 25}),
+        (
+            "indexed fragments.mp4",
+            {"options": {"g": "4"}, "muxing": {"movflags": "frag_keyframe+empty_moov+dash+global_sidx"}},
+        ),
+    ],
+)
+def test_what_is_cut_off_is_told(tmp_path, name, how, check):
+    path = tmp_path / name
+    make_video(str(path), how.get("moments", STEADY), **{key: how[key] for key in how if key != "moments"})
+    shutil.copy(path, tmp_path / f"whole {name}")
+    cut(path, 0.8)
+    for stem in (path.stem, f"whole {path.stem}"):
+        make_wav(str(tmp_path / f"{stem}.wav"), FRAMES * 640)
+    assert [os.path.basename(clip.video) for clip in made_list(tmp_path, check)] == [f"whole {name}"]
+    assert reasons(tmp_path / "list.txt") == {str(path): "frames missing"}
+
+
+def test_a_damaged_picture_that_is_concealed(tmp_path):
+    path = tmp_path / "clip.mp4"
+    rough = np.random.default_rng(0).integers(0, 255, (3, 336, 224), np.uint8)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width = video.height = 224
+        video.options = {"threads": "1", "bf": "0"}
+        for number in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(rough[number % 3], format="yuv420p")
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    make_wav(str(tmp_path / "clip.wav"), FRAMES * 640)
+    assert len(made_list(tmp_path)) == 1
+    with av.open(str(path)) as container:
+        packet = next(packet for packet in container.demux(video=0) if packet.pts == 10 * 512)
+        middle = packet.pos + packet.size // 2
+    content = bytearray(path.read_bytes())
+    content[middle : middle + 40] = bytes(40)
+    path.write_bytes(content)
+    assert made_list(tmp_path) == []
+    assert reasons(tmp_path / "list.txt") == {str(path): "frames missing"}
+
+
+def test_a_whole_video_is_read_in_one_pass(tmp_path, monkeypatch):
+    path = str(tmp_path / "clip.mp4")
+    make_clip(path, 60)
+    decoded = []
+
+    class Counting(Converting):
+        def grab(self) -> bool:
+            decoded.append(self.number)
+            return super().grab()
+
+        def read(self, slot: np.ndarray) -> tuple[bool, np.ndarray]:
+            decoded.append(self.number)
+            return super().read(slot)
+
+    monkeypatch.setattr(media.video, "open_video", lambda path: Counting(open_video(path), ()))
+    with FrameReader(path) as reader:
+        found = []
+        for first in (3, 13, 33):
+            block = np.empty((10, 224, 224, 3), np.uint8)
+            reader.read(first, block)
+            found += [frame_number(picture) for picture in block]
+        with pytest.raises(ValueError, match="frame 40 was asked for after frame 42"):
+            reader.read(40, block)
+    assert found == [*range(3, 23), *range(33, 43)]
+    assert decoded == list(range(43))
+
+
+def test_system_files_are_no_clips(tmp_path):
+    for name in ("id1/a.mp4", "id1/._a.mp4", "id1/@eaDir/a.mp4", "__MACOSX/id1/a.mp4", "#recycle/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_files(str(tmp_path), (".mp4",)) == ["id1/a.mp4"]
+
+
+def test_names_in_capitals_and_shared_wavs(tmp_path, capsys):
+    make_clip(str(tmp_path / "a.mp4"), FRAMES)
+    shutil.move(tmp_path / "a.mp4", tmp_path / "a.MP4")
+    make_wav(str(tmp_path / "a.wav"), FRAMES * 640)
+    shutil.move(tmp_path / "a.wav", tmp_path / "a.WAV")
+    shutil.copy(tmp_path / "a.MP4", tmp_path / "b.mp4")
+    shutil.copy(tmp_path / "a.MP4", tmp_path / "b.m4v")
+    make_wav(str(tmp_path / "b.wav"), FRAMES * 640)
+    (tmp_path / "tape.vob").touch()
+    assert made_list(tmp_path) == [Clip(f"{tmp_path}/a.MP4", f"{tmp_path}/a.WAV", 0, FRAMES)]
+    assert set(reasons(tmp_path / "list.txt").values()) == {"two videos, one wav"}
+    printed = capsys.readouterr().out
+    assert "Not looked at: 1 files of other kinds (.vob), such as tape.vob" in printed
+    assert "2 two videos, one wav: " in printed
+
+
+def test_archives_are_spoken_of_for_voxceleb2_only(tmp_path, capsys):
+    for name in ("id00012/21Uxsk56VDQ/00001", "own/clip"):
+        folder = tmp_path / name.split("/")[0]
+        make_wav(str(tmp_path / name) + ".wav", FRAMES * 640)
+        (tmp_path / f"{name}.mp4").touch()
+        assert made_list(folder.parent if name.startswith("id") else folder) == []
+        assert ("download" in capsys.readouterr().out) == name.startswith("id")
+
+
+# ---------------------------------------------------------------- the remedy
+
+REMEDIED = {
+    "30.mp4": {"moments": [moment * 25 / 30 for moment in range(36)]},
+    "slow end.mp4": {"moments": [m + max(0, m - 19) * 0.8 for m in range(29)]},
+    "halves.mp4": INTERLACED["h264.mp4"],
+    "av1.mp4": {"codec": "libsvtav1"},
+    "fragments.mkv": {"clock": 1000},
+}
+
+
+def filtered(source: str, target: str, line: str) -> None:
+    """What the line of a remedy does to the pictures and to the sound, with FFmpeg's filters inside PyAV."""
+    words = shlex.split(line)
+    given = {
+        word: words[place + 1] for place, word in enumerate(words[:-1]) if word in ("-vf", "-c:v", "-af")
+    }
+    assert words[0] == "ffmpeg" and given["-af"] == "apad" and "-shortest" in words
+    with av.open(source) as file, av.open(target, "w") as out:
+        graph = av.filter.Graph()
+        chain = [graph.add_buffer(template=file.streams.video[0])]
+        for step in given["-vf"].split(","):
+            chain.append(graph.add(*step.split("=", 1)))
+        chain.append(graph.add("buffersink"))
+        graph.link_nodes(*chain).configure()
+        stream = out.add_stream(given["-c:v"], rate=25)
+        stream.width = stream.height = 224
+        stream.options = {"threads": "1"}
+
+        def pull() -> None:
+            while True:
+                try:
+                    picture = graph.pull()
+                except (av.error.BlockingIOError, av.error.EOFError):
+                    return
+                picture.pict_type = 0
+                out.mux(stream.encode(picture))
+
+        for picture in file.decode(video=0):
+            graph.push(picture)
+            pull()
+        graph.push(None)
+        pull()
+        out.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("name", REMEDIED)
+def test_the_remedys_filters_give_a_track_that_is_listed_and_in_step(tmp_path, name):
+    how = REMEDIED[name]
+    source, target = str(tmp_path / "before" / name), str(tmp_path / "after.mp4")
+    moments = how.get("moments", STEADY)
+    make_video(source, moments, **{key: how[key] for key in how if key != "moments"})
+    filtered(source, target, REWRITE)
+    facts = probe(target, decode=True)
+    facts.check()
+    assert abs(facts.frames - (moments[-1] + 1)) <= 1
+    shown = numbers(target, 0, facts.frames)
+    for number, moment in enumerate(moments):  # a picture is where it was, to half a frame
+        if number in shown:
+            assert abs(shown.index(number) - moment) <= 1, number
+    assert len(set(shown)) > FRAMES / 2
+
+
+def test_every_remedy_that_names_a_line_names_this_one():
+    lines = re.findall(
+        r"ffmpeg [^;,]*?out\.mp4", " ".join([*REMEDIES.values(), *makeFileList.REMEDIES.values()])
+    )
+    assert not lines or set(lines) <= {REWRITE}
+    assert sum(REWRITE in remedy for remedy in makeFileList.REMEDIES.values()) >= 6
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the line needs the ffmpeg command")
+def test_the_remedy_as_it_is_printed(tmp_path):
+    import convertAudio
+
+    for name, how in REMEDIED.items():
+        source, folder = str(tmp_path / "before" / name), tmp_path / "after"
+        folder.mkdir(exist_ok=True)
+        moments = how.get("moments", STEADY)
+        more = {key: how[key] for key in how if key != "moments"}
+        make_video(source, moments, sound=noise(0.5), **more)  # which ends much earlier than the pictures
+        line = REWRITE.replace("in.mp4", shlex.quote(source)).replace(
+            "out.mp4", shlex.quote(str(folder / Path(name).with_suffix(".mp4")))
+        )
+        subprocess.run(["sh", "-c", line], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    folder = tmp_path / "after"
+    assert convertAudio.main([f"--src={folder}", f"--dst={folder}", "--nWorkers=1"]) == 0
+    assert len(made_list(folder)) == len(REMEDIED), (folder / "list.txt.skipped.txt").read_text()
