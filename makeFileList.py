@@ -106,7 +106,7 @@ from media.videoFacts import (
     probe,
 )
 from media.videoFacts import REMEDIES as VIDEO_REMEDIES
-from media.wav import WavFormatError, open_wav
+from media.wav import SilentError, WavFormatError, check_heard, open_wav
 from support.files import remove_leftovers, replace_file
 from support.progress import progress_bar
 
@@ -123,8 +123,9 @@ REMEDIES = VIDEO_REMEDIES | {
     "wav missing": "make the wavs with convertAudio.py; check --wav_dir",
     "wav broken": "delete it and run convertAudio.py again",
     "wav of another format": "training needs 16 kHz mono int16: run convertAudio.py",
-    "sound up to 2 frames too long": f"where convertAudio.py made the wav, {REWRITTEN}; else run convertAudio.py",
-    "sound and video lengths different": f"run convertAudio.py; if they still differ, {REWRITTEN}",
+    "silent": "all samples are the same, which teaches nothing: convert its source again, or take the clip out",
+    "sound up to 2 frames too long": "run convertAudio.py on the videos: it ends the sound with the pictures",
+    "sound and video lengths different": f"run convertAudio.py on the videos; if they still differ, {REWRITTEN}",
     "two videos, one wav": "videos whose names differ in their ending only: rename one, and run convertAudio.py",
     "name cannot stand in a list": "rename it: no tabs or line ends, and UTF-8 only",
 }
@@ -181,15 +182,19 @@ def read_offset(path: str) -> int:
 
 
 def wav_samples(path: str) -> int:
-    """The length of a wav that training can read. Raises SkipClip."""
+    """The length of a wav that training can read, with something to hear in it. Raises SkipClip."""
     if not os.path.isfile(path):
         raise SkipClip("wav missing", f"{path}: no such file")
     try:
-        return len(open_wav(path))
+        samples = open_wav(path)
+        check_heard(path, samples)
+    except SilentError as error:
+        raise SkipClip("silent", str(error)) from None
     except WavFormatError as error:
         raise SkipClip("wav of another format", str(error)) from None
     except MediaError as error:
         raise SkipClip("wav broken", str(error)) from None
+    return len(samples)
 
 
 def check_lengths(samples: int, frames: int, path: str) -> None:

@@ -5,22 +5,28 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from clipMaker import frame_number, make_clip, make_video, make_wav, noise
+from scipy.io import wavfile
 from test_make_file_list import reasons
 
+import convertAudio
+import inference.embeddings
 import makeFileList
 import media.video
 import media.videoFacts
+from inference.embeddings import face_content, face_crops
 from media.clips import Clip, MediaError, find_files, read_list
 from media.video import FrameReader, open_video, read_frames
 from media.videoFacts import REMEDIES, REWRITE, VideoError, probe
+from SyncNetDist import SyncNet
 
 FRAMES = 24
 STEADY = range(FRAMES)
@@ -497,8 +503,6 @@ def test_every_remedy_that_names_a_line_names_this_one():
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the line needs the ffmpeg command")
 def test_the_remedy_as_it_is_printed(tmp_path):
-    import convertAudio
-
     for name, how in REMEDIED.items():
         source, folder = str(tmp_path / "before" / name), tmp_path / "after"
         folder.mkdir(exist_ok=True)
@@ -512,3 +516,56 @@ def test_the_remedy_as_it_is_printed(tmp_path):
     folder = tmp_path / "after"
     assert convertAudio.main([f"--src={folder}", f"--dst={folder}", "--nWorkers=1"]) == 0
     assert len(made_list(folder)) == len(REMEDIED), (folder / "list.txt.skipped.txt").read_text()
+
+
+def test_silent_clips_are_skipped(tmp_path, capsys):
+    make_clip(str(tmp_path / "heard.mp4"), FRAMES)
+    make_wav(str(tmp_path / "heard.wav"), FRAMES * 640)
+    for name, value in (("zeros", 0), ("constant", 300)):
+        shutil.copy(tmp_path / "heard.mp4", tmp_path / f"{name}.mp4")
+        wavfile.write(tmp_path / f"{name}.wav", 16000, np.full(FRAMES * 640, value, np.int16))
+    assert [os.path.basename(clip.video) for clip in made_list(tmp_path)] == ["heard.mp4"]
+    assert set(reasons(tmp_path / "list.txt").values()) == {"silent"}
+    assert "2 silent: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("sound", "late"), [(0.87, 0), (0.72, 0), (0.96, 1200), (1.3, 0), (0.96, -1500)])
+def test_own_videos_whose_sound_is_longer_or_shorter(tmp_path, sound, late):
+    """README's recipe, sound and all: what convertAudio.py makes of it is listed."""
+    make_clip(str(tmp_path / "clip.mp4"), FRAMES, sound=noise(sound), sound_delay=late)
+    assert convertAudio.main([f"--src={tmp_path}", f"--dst={tmp_path}", "--nWorkers=1"]) == 0
+    for check in CHECKS:
+        assert [clip.frames for clip in made_list(tmp_path, check)] == [FRAMES]
+
+
+def test_the_content_of_a_long_video_is_computed_in_one_pass(tmp_path, monkeypatch):
+    path = str(tmp_path / "clip.mp4")
+    make_clip(path, 60)
+    network = SyncNet(model="tinyModel", nOut=8, device="cpu", temporal_stride=1)
+    whole = face_content(network, path)
+    read = []
+    monkeypatch.setattr(FrameReader, "_read", counted(FrameReader._read, read))
+    monkeypatch.setattr(inference.embeddings, "BLOCK", 12)
+    assert torch.allclose(face_content(network, path), whole, atol=1e-5)
+    assert len(whole) == 56 and len(read) == 60
+
+
+def counted(method: Callable, calls: list) -> Callable:
+    def call(self, *arguments):
+        calls.append(arguments)
+        return method(self, *arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("frames", [20, 60])
+def test_crops_of_a_face_are_read_in_one_pass(tmp_path, monkeypatch, frames):
+    path = str(tmp_path / "clip.mp4")
+    make_clip(path, frames)
+    read = []
+    monkeypatch.setattr(FrameReader, "_read", counted(FrameReader._read, read))
+    crops = face_crops(path, 6, 5).permute(0, 2, 3, 4, 1).numpy()
+    starts = np.linspace(0, frames - 6, 5).astype(int)
+    for crop, start in zip(crops, starts, strict=True):
+        assert [frame_number(picture) for picture in crop] == list(range(start, start + 6))
+    assert len(read) <= frames
