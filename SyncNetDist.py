@@ -24,13 +24,7 @@ from models.checkpoints import (
     trained_with,
 )
 from models.choices import PRECISIONS
-from models.losses import (
-    LossScale,
-    content_confusion,
-    content_loss,
-    identity_confusion,
-    identity_loss,
-)
+from models.losses import LossScale, content_confusion, content_loss, identity_confusion, identity_loss
 from models.networks import load_model
 from models.settings import Settings
 from models.twoStreams import moments
@@ -113,11 +107,7 @@ class SyncNet(nn.Module):
             self.__S__ = nn.SyncBatchNorm.convert_sync_batchnorm(self.__S__)
         self.__L__ = LossScale().to(self.device)
         self.__optimizer__ = torch.optim.SGD(
-            self.parameters(),
-            lr=learning_rate,
-            momentum=MOMENTUM,
-            weight_decay=WEIGHT_DECAY,
-            fused=True,
+            self.parameters(), learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
         )
         if compiled:
             self.embeddings = compile_embeddings(self.embeddings)
@@ -167,15 +157,13 @@ class SyncNet(nn.Module):
         figures: dict[str, Tensor] = {}
         terms = []
         if alpC:
-            figures["content_loss"], figures["content_top1"] = content_loss(
-                video_content, audio_content, *content_task
-            )
-            terms.append(alpC * figures["content_loss"])
+            loss, top1 = content_loss(video_content, audio_content, *content_task)
+            figures |= {"content_loss": loss, "content_top1": top1}
+            terms.append(alpC * loss)
         if alpI:
-            figures["identity_loss"], figures["identity_top1"] = identity_loss(
-                *a_vector_each(video_identity, audio_identity), *identity_task
-            )
-            terms.append(alpI * figures["identity_loss"])
+            loss, top1 = identity_loss(*a_vector_each(video_identity, audio_identity), *identity_task)
+            figures |= {"identity_loss": loss, "identity_top1": top1}
+            terms.append(alpI * loss)
         if alpD:
             confusions = []
             if alpC:

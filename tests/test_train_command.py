@@ -83,6 +83,26 @@ def test_train_go_on_and_evaluate(corpus, tmp_path, capsys):
     assert status == 0 and f"Evaluating {given}" in out
 
 
+def test_a_run_says_what_is_not_usual(corpus, tmp_path, capsys):
+    """Settings that are not the defaults, clips that validation leaves out, which top-1 the line of scores has."""
+    flags = [*data_flags(corpus, tmp_path / "exp"), "--model", "tinyModel"]
+    status, out, _ = run(capsys, *flags, "--max_epoch", 1, "--nTestPerEpoch", 5)
+    assert status == 0
+    lines = out.splitlines()
+    assert "nOut 16" in lines and "nTestPerEpoch 5" in lines and "maxFrames 8" in lines
+    assert not [line for line in lines if line.startswith(("lr ", "alphaC ", "save_steps "))]
+    assert (
+        f"{corpus}/list.txt: validation is on 4 clips; the other 1 do not fill a batch of 2 (--nBatchSize)"
+        in lines
+    )
+    scores = (tmp_path / "exp/result/scores.txt").read_text().splitlines()
+    assert "lr 0.0001" in scores and "alphaC 1.0" in scores and "nOut 16" in scores
+    assert f"{scores[-1]} (TACC, VACC: identity top-1 in percent)" in lines
+    assert out.count("(chance 50.00%)") == 4  # two moments, two voices; training and validation
+    status, out, _ = run(capsys, *flags, "--max_epoch", 2, "--nTestPerEpoch", 4, "--force_resume")
+    assert status == 0 and "do not fill" not in out
+
+
 def test_same_seed_same_run(corpus, tmp_path, capsys):
     states = []
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):

@@ -19,9 +19,10 @@ from torch import Tensor
 from models.checkpoints import CheckpointError, UnreadableCheckpoint, load_tensors
 from support import distributed
 from support.files import lock_file, remove_leftovers, replace_file
-from SyncNetDist import SyncNet
 from training.epoch import PARTS
+from training.network import TrainableNetwork
 
+STATE_FILE = "training_state.pt"  # in --save_path
 VERSION = 1
 # Flags that may change between two starts of one run: they alter speed, place or length, not results.
 FREE_SETTINGS = {
@@ -50,7 +51,7 @@ def binding_settings(args: dict[str, object], lists: dict[str, str]) -> dict[str
     return settings
 
 
-def save_state(path: str, network: SyncNet, position: Position, settings: dict[str, str]) -> None:
+def save_state(path: str, network: TrainableNetwork, position: Position, settings: dict[str, str]) -> None:
     """Write the state, complete or not at all. Raises OSError."""
     version, words, gauss = position.random_state
     state = {
@@ -72,7 +73,7 @@ def save_state(path: str, network: SyncNet, position: Position, settings: dict[s
 
 
 def load_state(
-    path: str, network: SyncNet, agree: Callable[[dict[str, str]], None] | None = None
+    path: str, network: TrainableNetwork, agree: Callable[[dict[str, str]], None] | None = None
 ) -> dict | None:
     """Read and check a run's state for this network; None where there is no file.
 
@@ -128,7 +129,7 @@ def load_state(
     return state
 
 
-def restore(state: dict, network: SyncNet) -> Position:
+def restore(state: dict, network: TrainableNetwork) -> Position:
     """Put a checked state into the network and its optimiser. Returns where the run is.
 
     What was not trained so far, because its loss had weight 0, has no momentum: zeros.
@@ -143,7 +144,7 @@ def restore(state: dict, network: SyncNet) -> Position:
     return Position(state["epoch"], state["rows"].tolist(), (version, tuple(words), state["gauss"]))
 
 
-def follow_the_first(network: SyncNet, settings: dict[str, str]) -> None:
+def follow_the_first(network: TrainableNetwork, settings: dict[str, str]) -> None:
     """Give all processes the first one's weights, running statistics and momenta.
 
     Raises UserError, naming the process, when one of them then has other weights, or other settings or lists
@@ -181,7 +182,7 @@ def changed_settings(old: dict[str, str], new: dict[str, str], defaults: dict[st
 
 
 @contextmanager
-def run_folder(save_path: str, network: SyncNet) -> Iterator[tuple[str, str]]:
+def run_folder(save_path: str, network: TrainableNetwork) -> Iterator[tuple[str, str]]:
     """The run's (model, result) folders: made, writable, with room, and locked against a second run.
 
     The lock ends with the process, however it ends. Raises OSError with what to do.

@@ -1,0 +1,279 @@
+"""A training run: where it goes on, its epochs, and what it keeps after each."""
+
+import argparse
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+from DatasetLoader import DatasetLoader
+from models.checkpoints import (
+    CheckpointError,
+    UnreadableCheckpoint,
+    epoch_checkpoints,
+    needed_weights,
+    read_checkpoint,
+)
+from support import distributed
+from training.epoch import EpochResult
+from training.flags import defaults
+from training.log import TrainingLog, peak_memory
+from training.network import TrainableNetwork
+from training.state import (
+    STATE_FILE,
+    Interrupted,
+    Position,
+    binding_settings,
+    changed_settings,
+    follow_the_first,
+    load_state,
+    restore,
+    save_state,
+)
+
+
+class TrainingRun:
+    """Epochs of training and validation; after each, a checkpoint, the log and the state to go on from.
+
+    network: SyncNet. args: of training/flags.py. folders: (model, result), see run_folder. stop: the signals that
+    came, see stop_signals. test: called after every --test_interval epochs, gives further figures by name.
+    Making one loads what the run goes on from.
+    """
+
+    def __init__(
+        self,
+        network: TrainableNetwork,
+        args: argparse.Namespace,
+        folders: tuple[str, str],
+        stop: list[int],
+        test: Callable[[], dict[str, float]] | None = None,
+    ):
+        self.network, self.args, self.stop, self.test = network, args, stop, test
+        self.model_folder, result_folder = folders
+        self.state_file = os.path.join(args.save_path, STATE_FILE)
+        pin_memory = network.device.type == "cuda"
+        self.train_loader, self.verify_loader = make_loaders(args, result_folder, pin_memory)
+        if left_out := self.verify_loader.nFiles % args.nBatchSize:
+            print(
+                f"{args.verify_list}: validation is on {self.verify_loader.nFiles - left_out} clips; the other "
+                f"{left_out} do not fill a batch of {args.nBatchSize} (--nBatchSize)"
+            )
+        lists = {"train_list": args.train_list, "verify_list": args.verify_list}
+        self.settings = binding_settings(vars(args), lists)
+        self.position = distributed.of_first(
+            lambda: start_position(network, args, self.model_folder, self.settings)
+        )
+        follow_the_first(network, self.settings)
+        random.setstate(self.position.random_state)
+        self.rate = args.lr
+        for _ in range(1, self.position.epoch):
+            self.rate = max(network.updateLearningRate(args.lr_decay))
+        self.log = None
+        if distributed.is_main():
+            self.log = TrainingLog(result_folder, vars(args), self.position.epoch, args.tensorboard)
+
+    def train(self) -> None:
+        """Train up to --max_epoch. Raises Interrupted when a signal has come and the state is saved."""
+        first, last = self.position.epoch, self.args.max_epoch
+        if first > last:
+            print(f"Nothing to do: {self.args.save_path} has all {last} epochs (--max_epoch)")
+        for epoch in range(first, last + 1):
+            print(
+                time.strftime("%Y-%m-%d %H:%M:%S"), f"epoch {epoch}, learning rate {self.rate:g}", flush=True
+            )
+            learnt = self.learn(epoch, self.position.rows if epoch == first else [])
+            trained = Position(epoch, learnt.rows, random.getstate())
+            self.stop_if_asked(trained)
+            checked = self.check(trained)
+            self.stop_if_asked(trained)
+            for name, result in (("train", learnt), ("validation", checked)):
+                print(f"  {name:10s} {result}")
+            self.keep(trained, learnt, checked)
+
+    def learn(self, epoch: int, rows: list[list[float]]) -> EpochResult:
+        """Train for an epoch, of which `rows` are done."""
+        self.train_loader.set_epoch(epoch - 1, first_batch=len(rows))
+        return self.network.run_epoch(
+            self.train_loader,
+            alpC=self.args.alphaC,
+            alpI=self.args.alphaI,
+            alpD=self.args.alphaD,
+            rows=rows,
+            after_step=partial(self.after_training_step, epoch),
+        )
+
+    def check(self, trained: Position) -> EpochResult:
+        """Validate. Every part that is trained counts fully, as in the 2020 baseline, whatever its weight."""
+        return self.network.run_epoch(
+            self.verify_loader,
+            evalmode=True,
+            alpC=float(self.args.alphaC > 0),
+            alpI=float(self.args.alphaI > 0),
+            alpD=float(self.args.alphaD > 0),
+            after_step=partial(self.after_validation_step, trained),
+        )
+
+    def after_training_step(self, epoch: int, step: int, rows: Callable[[], list[list[float]]]) -> None:
+        stopping = self.stop_asked(step)
+        if stopping or (self.args.save_steps and step % self.args.save_steps == 0):
+            here = Position(epoch, rows(), random.getstate())
+            self.save(here)
+            if stopping:
+                raise self.interrupted()
+
+    def after_validation_step(self, trained: Position, step: int, _: Callable) -> None:
+        if self.stop_asked(step):
+            self.save(trained)
+            raise self.interrupted()
+
+    def keep(self, trained: Position, learnt: EpochResult, checked: EpochResult) -> None:
+        """What comes after an epoch: the trial list's figures, the checkpoint, the log, the state."""
+        epoch, args = trained.epoch, self.args
+        rate, self.rate = self.rate, max(self.network.updateLearningRate(args.lr_decay))
+        more = scales(self.network) | peak_memory(self.network.device)
+        if self.test and epoch % args.test_interval == 0:
+            self.save(trained)  # a test may take long
+            more |= self.test()
+        after = Position(epoch + 1, [], random.getstate())
+        if self.log:
+            self.network.saveParameters(os.path.join(self.model_folder, f"model{epoch:09d}.model"))
+            line = self.log.add(epoch, rate, learnt, checked, more)
+            print(f"{line} (TACC, VACC: identity top-1 in percent)", flush=True)
+            self.save(after)
+            checkpoints = list(epoch_checkpoints(self.model_folder).items())
+            for number, path in checkpoints[: -args.keep] if args.keep else []:
+                if number != self.log.best_epoch:
+                    os.remove(path)
+        if epoch < args.max_epoch:
+            self.stop_if_asked(after)
+
+    def save(self, position: Position) -> None:
+        if distributed.is_main():
+            save_state(self.state_file, self.network, position, self.settings)
+
+    def stop_asked(self, step: int = 0) -> bool:
+        """Has a signal come, here or in another process? All have to stop at the same step, and ask there."""
+        looking = step % self.network.steps_per_look == 0
+        return looking and distributed.any_of(bool(self.stop), self.network.device)
+
+    def stop_if_asked(self, position: Position) -> None:
+        if self.stop_asked():
+            self.save(position)
+            raise self.interrupted()
+
+    def interrupted(self) -> Interrupted:
+        return Interrupted(self.stop[0] if self.stop else signal.SIGTERM)
+
+
+def start_position(
+    network: TrainableNetwork, args: argparse.Namespace, model_folder: str, settings: dict[str, str]
+) -> Position:
+    """Load what the run goes on from: its exact state, else its newest checkpoint, else --initial_model.
+
+    Raises CheckpointError for a state with other settings, OSError where something cannot be read now.
+    """
+    state_file = os.path.join(args.save_path, STATE_FILE)
+    checkpoints = epoch_checkpoints(model_folder)
+
+    def agree(before: dict[str, str]) -> None:
+        changed = changed_settings(before, settings, defaults())
+        listed = "\n  ".join(changed)
+        if changed and not args.force_resume:
+            raise CheckpointError(
+                f"{state_file}: the run was started with other settings; use those, another --save_path, "
+                f"or --force_resume to go on all the same:\n  {listed}"
+            )
+        if changed:
+            print(f"--force_resume: going on with other settings:\n  {listed}")
+
+    state, damaged = None, None
+    try:
+        state = load_state(state_file, network, agree)
+    except UnreadableCheckpoint as error:
+        damaged = error
+        print(f"WARNING: {error}. Going on from the newest checkpoint instead, without the momentum.")
+    if args.initial_model and (state or damaged or checkpoints):
+        print(
+            f"--initial_model {args.initial_model} is not used: {args.save_path} holds a run, which goes on"
+        )
+    newest = max(checkpoints, default=0)
+    if state and newest <= state["epoch"]:
+        position = restore(state, network)
+        print(f"Going on in epoch {position.epoch} after step {len(position.rows)} from {state_file}")
+        return position
+    if state:
+        print(f"{state_file} is of epoch {state['epoch']}, older than the checkpoint of epoch {newest}")
+
+    if path := newest_readable(model_folder):
+        warn(path, network.loadParameters(path).lines())
+        epoch = next(number for number, checkpoint in checkpoints.items() if checkpoint == path)
+        print(f"Going on after epoch {epoch} from {path}, without the momentum")
+        return Position(epoch + 1, [], random.getstate())
+    if args.initial_model:
+        misfits = network.loadParameters(args.initial_model)
+        if len(misfits.lines(needed := needed_weights(network))) == len(needed):
+            raise CheckpointError(
+                f"{args.initial_model}: no weight of it fits the network; there is nothing to start from. "
+                "Is it a checkpoint of SyncNet, and --model the network that it is of?"
+            )
+        warn(args.initial_model, misfits.lines())
+        print(f"Starting from {args.initial_model}")
+    return Position(1, [], random.getstate())
+
+
+def newest_readable(model_folder: str) -> str | None:
+    """The newest checkpoint of a run that is not damaged, None where there is no checkpoint at all.
+
+    Raises UnreadableCheckpoint when there are some and all of them are damaged.
+    """
+    damaged = None
+    for path in reversed(epoch_checkpoints(model_folder).values()):
+        try:
+            read_checkpoint(path)
+        except UnreadableCheckpoint as error:
+            print(f"WARNING: {error}. Trying the checkpoint before it.")
+            damaged = error
+        else:
+            return path
+    if damaged:
+        raise damaged
+    return None
+
+
+def warn(path: str, misfits: list[str]) -> None:
+    if misfits:
+        print(
+            f"WARNING: {path}: {len(misfits)} names or shapes (listed above) do not fit; they keep their start values"
+        )
+
+
+def make_loaders(args: argparse.Namespace, result_folder: str, pin_memory: bool) -> tuple[DatasetLoader, ...]:
+    """The training and the validation loader."""
+    return tuple(
+        DatasetLoader(
+            file_list,
+            clips,
+            args.nBatchSize,
+            args.maxFrames,
+            args.nDataLoaderThread,
+            evalmode=evalmode,
+            seed=args.seed,
+            pin_memory=pin_memory,
+            allow_resize=args.allow_resize,
+            max_bad=args.max_bad,
+            bad_log=os.path.join(result_folder, "bad_clips.txt"),
+            decode_timeout=args.decode_timeout,
+            share=(distributed.rank(), distributed.processes()),
+        )
+        for file_list, clips, evalmode in (
+            (args.train_list, args.nTrainPerEpoch, False),
+            (args.verify_list, args.nTestPerEpoch, True),
+        )
+    )
+
+
+def scales(network: TrainableNetwork) -> dict[str, float]:
+    """The learned scales and biases of the losses."""
+    return {name: parameter.item() for name, parameter in network.__L__.named_parameters()}
