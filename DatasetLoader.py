@@ -6,7 +6,6 @@ and the batch's number alone: neither on the number of threads nor on their timi
 
 import inspect
 import math
-import os
 import time
 import weakref
 from collections import deque
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 import rooms  # noqa: F401
+from media.badClips import BadClips
 from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, read_list
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames
@@ -168,11 +168,9 @@ class DatasetLoader:
                 f"of them used an epoch: less than one batch of {nBatchSize}. "
                 "Use a smaller --nBatchSize or --maxFrames, or a longer list."
             )
-        self.max_bad = max_bad
-        self.bad_log = bad_log
         self.decode_timeout = decode_timeout
-        self.bad: dict[Clip, str] = {}  # clips that could not be read, with the reason
-        self._logged: set[str] = set()
+        self._bad_clips = BadClips(bad_log, self.nFiles / share[1], max_bad)
+        self.bad = self._bad_clips.reasons
         self.epoch = -1
         self.first_batch = 0
         self.data_wait = 0.0
@@ -229,7 +227,7 @@ class DatasetLoader:
             self.decode_timeout,
             partial(self._draw, self.draws(self.epoch), self.epoch),
             partial(self._read, self.epoch),
-            partial(self._reject, []),
+            partial(self._bad_clips.reject, []),
         )
         try:
             sent = first_batch
@@ -254,35 +252,6 @@ class DatasetLoader:
             raise MediaError(self.bad[clip])
         self.read_clip(clip, self.draw_start(clip, epoch, position), video, audio)
 
-    def _reject(self, replaced: list[str], clip: Clip, reason: str) -> None:
-        """Note a bad clip. Raises MediaError when an epoch has more of them than max_bad allows.
-
-        replaced: the reasons of this epoch so far, one for each draw that was replaced.
-        """
-        self.reject(clip, reason)
-        replaced.append(reason)
-        clips = self.nFiles // self.share[1]
-        allowed = self.max_bad * self.nFiles / self.share[1]
-        if len(replaced) <= allowed:
-            return
-        if allowed == 0:
-            raise MediaError(reason)
-        where = f"; all are in {self.bad_log}" if self.bad_log else ""
-        raise MediaError(
-            f"{len(replaced)} clips of this epoch of {clips} cannot be read, more than --max_bad "
-            f"{self.max_bad:g} allows{where}. The last of them:\n  " + "\n  ".join(replaced[-3:])
-        )
-
-    def reject(self, clip: Clip, reason: str) -> None:
-        """Remember a clip that cannot be read, and note it in bad_log, where nobody has done so yet."""
-        self.bad[clip] = reason
-        if self.bad_log and clip.video not in self._logged:
-            self._logged |= read_bad_log(self.bad_log)  # by another loader or process
-            if clip.video not in self._logged:
-                self._logged.add(clip.video)
-                with open(self.bad_log, "a", encoding="utf-8") as log:
-                    log.write(f"{clip.video}\t{clip.audio}\t{' '.join(reason.split())}\n")
-
     def _room(self, number: int) -> Batch:
         """An empty batch: video memory that nobody uses any more, or new; the small audio is always new."""
         if self._free:
@@ -300,11 +269,3 @@ class DatasetLoader:
         view = batch.video.view()
         weakref.finalize(view, self._free.append, batch.video).atexit = False
         return torch.from_numpy(view).permute(0, 4, 1, 2, 3), batch.audio
-
-
-def read_bad_log(path: str) -> set[str]:
-    """The videos that are noted."""
-    if not os.path.exists(path):
-        return set()
-    with open(path, encoding="utf-8", errors="replace") as log:
-        return {line.split("\t")[0] for line in log}

@@ -1,6 +1,7 @@
 """Each figure that a run prints or writes, on cases worked out by hand."""
 
 import csv
+import json
 import math
 import sys
 
@@ -79,7 +80,7 @@ def test_the_figures_of_an_epoch(clock):
         for row, _ in zip(ROWS, batches, strict=True):
             clock[0] += 2
             figures.add(torch.tensor(row))
-        assert figures.steps == 3
+        assert figures.steps == 3 and figures.bar.n == 30
         assert figures.so_far() == (
             "loss 3.000 content 2.000 identity 1.000 sync top-1 50.0% identity top-1 25.0% data wait 60% "
             "batches ahead 2/4"
@@ -169,8 +170,10 @@ def test_the_curves(tmp_path):
         low, high = axes.get_xlim()
         assert [tick for tick in axes.xaxis.get_major_locator()() if low <= tick <= high] == [1.0]
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
-    log.add(2, 0.25, result(), result(), {"eer": 20.0})
-    log.add(3, 0.25, result(), result(), {"eer": 10.0})
+    log.add(2, 0.25, result(), result(), {"eer": 20.0, "min_dcf_0.05": 0.5})
+    log.add(3, 0.25, result(), result(), {"eer": 10.0, "min_dcf_0.05": 0.25})
+    best = {"epoch": 3, "checkpoint": "model/model000000003.model", "eer": 10.0, "min_dcf_0.05": 0.25}
+    assert json.loads((tmp_path / "best.json").read_text()) == best
     assert log.best_epoch == 3 and log.drawn().axes[2].get_title() == "EER on the trial list (%)"
 
 
