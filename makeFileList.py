@@ -86,8 +86,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     answer_flags(parse_args)
 
-import cv2
-
 from media.clips import (
     SAMPLES_PER_FRAME,
     Clip,
@@ -258,7 +256,7 @@ def check_job(settings: Settings, job: tuple[str, list | None]) -> tuple[str, li
         result = check_clip(settings, relative)
     except SkipClip as skip:
         result = skip.args
-    except (OSError, cv2.error) as error:
+    except OSError as error:
         result = NOT_OPENED, f"{clip_paths(settings, relative)[0]}: {error}"
     return relative, [mark, *result], True
 

@@ -34,6 +34,9 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
+if os.environ["OPENCV_LOG_LEVEL"] == "OFF":  # once more, where cv2 was imported before this
+    (cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging).setLogLevel(0)
+
 from media.clips import FPS, FRAME_SIZE, MediaError  # noqa: E402
 
 if TYPE_CHECKING:
@@ -59,6 +62,21 @@ def open_video(path: str) -> cv2.VideoCapture:
         raise MediaError(f"{path}: cannot be opened as a video ({size} bytes); broken, or no video in it")
     video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # the default of most versions of OpenCV, not of all
     return video
+
+
+def first_picture(path: str) -> tuple[np.ndarray | None, bool]:
+    """What OpenCV shows at the beginning: (height, width, 3) uint8 BGR, or None; and, was it turned upright?
+
+    Raises MediaError where the video does not open.
+    """
+    video = open_video(path)
+    try:
+        found, picture = video.read()
+        return (picture if found else None), video.get(cv2.CAP_PROP_ORIENTATION_META) != 0
+    except cv2.error:
+        return None, False
+    finally:
+        video.release()
 
 
 def allowed_lateness(time: np.ndarray | float, step: float = 0.0) -> np.ndarray | float:

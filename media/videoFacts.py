@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import av
-import cv2
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -20,7 +19,7 @@ from av.video.stream import VideoStream
 
 from media.clips import FPS, FRAME_SIZE, MediaError
 from media.content import MP4, content
-from media.video import CONTAINERS, FRAME, allowed_lateness, open_video
+from media.video import CONTAINERS, FRAME, allowed_lateness, first_picture
 
 CUT_OFF = 0.1  # seconds missing at the end, where the header has the length of the longest track only
 OTHER_PICTURE = 24  # mean difference of pixels; two conversions of one picture differ by less
@@ -185,15 +184,13 @@ _shown_by_opencv: set[tuple] = set()  # kinds of videos of which another file's 
 
 def opencv_shows(path: str, picture: VideoFrame) -> bool:
     """Does OpenCV decode the first picture of a video, and to what PyAV decoded it to?"""
-    video = open_video(path)
     try:
-        found, pixels = video.read()
-        turned = video.get(cv2.CAP_PROP_ORIENTATION_META) != 0
-    finally:
-        video.release()
-    if not found or turned or picture.interlaced_frame:
-        return found
-    return difference(as_bgr(picture, pixels), pixels) <= OTHER_PICTURE
+        shown, turned = first_picture(path)
+    except MediaError:  # PyAV opened it
+        return False
+    if shown is None or turned or picture.interlaced_frame:
+        return shown is not None
+    return difference(as_bgr(picture, shown), shown) <= OTHER_PICTURE
 
 
 def as_bgr(picture: VideoFrame, like: np.ndarray) -> np.ndarray:
