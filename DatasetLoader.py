@@ -21,7 +21,7 @@ from media.badClips import BadClips
 from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, read_list
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames
-from media.wav import open_wav, read_wav
+from media.wav import check_heard, open_wav, read_wav
 from support.errors import UserError
 from support.names import refuse_unknown
 
@@ -59,9 +59,10 @@ def crop_starts(total: int, length: int, num_eval: int) -> list[int]:
 def spread_crops(filename: str, samples: np.ndarray, length: int, num_eval: int) -> Tensor:
     """The crops of an evaluation, at crop_starts: (num_eval, length) float32 of (samples,) int16.
 
-    Raises MediaError, naming the file, when it is not longer than one crop.
+    Raises MediaError, naming the file, when it is not longer than one crop, or silent.
     """
     check_length(filename, len(samples), length)
+    check_heard(filename, samples)
     starts = crop_starts(len(samples), length, num_eval)
     return torch.from_numpy(
         np.stack([samples[start : start + length] for start in starts]).astype(np.float32)

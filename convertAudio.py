@@ -87,16 +87,16 @@ def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str,
 
 
 def check_replaceable(wav: str) -> None:
-    """Raise WavFormatError for a wav beside the sources that this command has not made: it may be the only one."""
+    """Raise MediaError for a wav beside the sources that this command has not made: it may be the only one."""
     try:
         open_wav(wav)
     except WavFormatError as error:
-        raise WavFormatError(
+        raise MediaError(
             f"{wav}: {error.found}; not replaced by a 16 kHz wav of the same name, since it may be an "
             "original. Give another folder as --dst, or move it away"
         ) from None
     except MediaError:
-        pass  # broken, so nothing is lost
+        pass  # broken: nothing is lost
 
 
 def is_converted(source: str, target: str) -> bool:

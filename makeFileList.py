@@ -104,11 +104,11 @@ from media.videoFacts import (
     probe,
 )
 from media.videoFacts import REMEDIES as VIDEO_REMEDIES
-from media.wav import SilentError, WavFormatError, check_heard, open_wav
+from media.wav import SilentError, WavFormatError, check_heard, conversion_line, converted_folder, open_wav
 from support.files import remove_leftovers, replace_file
 from support.progress import progress_bar
 
-JOURNAL_VERSION = 2
+JOURNAL_VERSION = 3
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
 PADDED = 2  # frames; an excess up to here is what AAC decoders add
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
@@ -119,8 +119,8 @@ REMEDIES = VIDEO_REMEDIES | {
     "txt missing": "unpack the txt archive into --txt_dir; for clips that have none: --no_txt",
     "txt without an offset": "line 3 must read 'Offset : <number>'; unpack the txt archive again",
     "wav missing": "make the wavs with convertAudio.py; check --wav_dir",
-    "wav broken": "delete it and run convertAudio.py again",
-    "wav of another format": "training needs 16 kHz mono int16: run convertAudio.py",
+    "wav broken": "cut off, damaged, or no wav: run convertAudio.py again, which makes such wavs anew",
+    "wav of another format": "training needs 16 kHz mono int16: convert them into a folder of their own",
     "silent": "all samples are the same, which teaches nothing: convert its source again, or take the clip out",
     "sound up to 2 frames too long": "run convertAudio.py on the videos: it ends the sound with the pictures",
     "sound and video lengths different": f"run convertAudio.py on the videos; if they still differ, {REWRITTEN}",
@@ -333,6 +333,9 @@ def report(
     print(f"  skipped      {left_out:>9}")
     for reason, left in sorted(skipped.items(), key=lambda item: -len(item[1])):
         print(f"{len(left):>12} {reason}: {remedy(reason, left)}")
+        if reason == "wav of another format":
+            folder = settings.wav_dir
+            print(f"{'':13}{conversion_line(folder)}, then --wav_dir {converted_folder(folder)}")
     if all(VOXCELEB2_PATH.fullmatch(clip) for clip in clips):
         speakers = len({clip[:7] for clip in clips})
         parts = os.path.abspath(settings.mp4_dir).split(os.sep)

@@ -11,7 +11,7 @@ import numpy as np
 
 from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.content import EMPTY, MP4, TEXT, UNKNOWN, WAV, content, get_again
-from media.wav import WavFormatError, open_wav
+from media.wav import undecoded_wav
 
 if TYPE_CHECKING:
     import av
@@ -51,6 +51,7 @@ DECLARING = (
     "flac",
     "ogg",
 )  # whose tracks say how long they are
+CLOCKS = ("mpegts", "mpeg")  # whose time does not begin at 0
 MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a gap in the sound
 MAX_PADDING = 0.1  # seconds; a track that ends earlier than declared by more than this is broken
 MAX_FILL = 0.25  # seconds; sound that ends earlier than the pictures by more than this is not made longer
@@ -96,7 +97,8 @@ def open_sound(path: str) -> InputContainer:
 def timeline(container: InputContainer) -> tuple[float, int | None]:
     """Where the wav lies on the file's clock: (time of its first sample in seconds, samples).
 
-    The wav begins with the first picture, or at time 0 where there is no video, and ends where the sound
+    The wav begins with the first picture, or at time 0 where there is no video (with the sound, in files whose
+    clock has no 0), and ends where the sound
     track says it ends. samples is None where the track does not say, or only guesses.
     """
     sound = container.streams.audio[0]
@@ -104,7 +106,8 @@ def timeline(container: InputContainer) -> tuple[float, int | None]:
     if container.format.name == "mp3":
         # It starts late by the encoder's delay, which the decoder leaves out.
         return (sound.start_time or 0) * float(sound.time_base), None
-    origin = (pictures.start_time or 0) * float(pictures.time_base) if pictures else 0.0
+    first = pictures or (sound if container.format.name in CLOCKS else None)
+    origin = (first.start_time or 0) * float(first.time_base) if first else 0.0
     if sound.duration is None or container.format.name.split(",")[0] not in DECLARING:
         return origin, None
     end = ((sound.start_time or 0) + sound.duration) * float(sound.time_base)
@@ -119,8 +122,8 @@ def decode_audio(path: str) -> np.ndarray:
     with silence for at most MAX_PADDING, to the declared duration. A wav of that format is mapped, not
     decoded. Raises NoSoundError, MediaError.
     """
-    if samples := _plain_wav(path):
-        return samples[0]
+    if (plain := _plain_wav(path)) is not None:
+        return plain
     with open_sound(path) as container:
         return _decode(container, path)[0]
 
@@ -131,8 +134,8 @@ def decode_clip(path: str) -> np.ndarray:
     Sound that ends more than a video frame later than the pictures is cut; sound that ends up to MAX_FILL
     earlier is filled with silence. Sound that ends earlier still is left as it is.
     """
-    if samples := _plain_wav(path):
-        return samples[0]
+    if (plain := _plain_wav(path)) is not None:
+        return plain
     with open_sound(path) as container:
         sound, span = _decode(container, path)
     length = _clip_length(len(sound), span)
@@ -144,8 +147,8 @@ def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
 
     samples is None where only decoding tells. Raises as decode_clip.
     """
-    if samples := _plain_wav(path):
-        return len(samples[0]), samples[0][:OPENING]
+    if (plain := _plain_wav(path)) is not None:
+        return len(plain), plain[:OPENING]
     with open_sound(path) as container:
         origin, samples = _timeline(container, path)
         tracks = _Tracks(container)
@@ -157,16 +160,12 @@ def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
     return None if samples is None else _clip_length(samples, span), opening
 
 
-def _plain_wav(path: str) -> tuple[np.ndarray] | None:
-    """The samples of a 16 kHz mono int16 wav, mapped, in a tuple; None for any other file."""
+def _plain_wav(path: str) -> np.ndarray | None:
+    """The samples of a file that needs no decoder; None for any other."""
     try:
-        if content(path) == WAV:
-            return (open_wav(path),)
-    except WavFormatError:
-        pass
+        return undecoded_wav(path) if content(path) == WAV else None
     except OSError as error:
         raise MediaError(f"{path}: cannot be opened: {error.strerror}") from None
-    return None
 
 
 def _pictures(container: InputContainer) -> VideoStream | None:

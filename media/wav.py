@@ -17,6 +17,7 @@ from media.content import EMPTY, HEAD, TEXT, UNKNOWN, content_of, get_again
 from support.files import aside
 
 INT16 = "int16"
+BIG_ENDIAN = "big-endian "
 EXPECTED = f"expected {SAMPLE_RATE} Hz, 1 channel, {INT16}"
 WAV_HEAD = re.compile(rb"(RIFF|RIFX|RF64|BW64)....WAVE", re.DOTALL)
 PIPE_SIZE = 0x7FFFF000  # bytes; what programs that cannot know the length declare is 0, or this and more
@@ -28,9 +29,19 @@ OTHER_CODINGS = {2: "MS ADPCM", 6: "A-law", 7: "mu-law", 17: "IMA ADPCM", 85: "M
 class WavFormatError(MediaError):
     """Sound that can be converted, but not a 16 kHz mono int16 wav. found: what it is instead."""
 
-    def __init__(self, message: str, found: str = ""):
-        super().__init__(message)
+    def __init__(self, path: str, found: str, folder: str | None = None):
+        line = conversion_line(folder or os.path.dirname(path) or ".")
+        use = (
+            f"and give {converted_folder(folder)} instead of {folder}" if folder else "and read it from there"
+        )
+        further = "" if folder else " (or the same with a folder further up)"
+        super().__init__(f"{path}: {found}; {EXPECTED}. Convert it: {line}{further}, {use}")
+        self.path = path
         self.found = found
+
+    def for_all_in(self, folder: str) -> "WavFormatError":
+        """The same error, with the line that converts a whole folder."""
+        return WavFormatError(self.path, self.found, folder)
 
 
 class SilentError(MediaError):
@@ -108,7 +119,7 @@ def _read_form(form: bytes, order: str, path: str) -> tuple[int, int, str]:
         coding = f"float{bits}"
     else:
         coding = OTHER_CODINGS.get(tag, f"coding {tag:#06x}")
-    return rate, channels, ("big-endian " if order == ">" else "") + coding
+    return rate, channels, (BIG_ENDIAN if order == ">" else "") + coding
 
 
 def _no_wav(file: BinaryIO, path: str) -> MediaError:
@@ -121,16 +132,7 @@ def _no_wav(file: BinaryIO, path: str) -> MediaError:
         return MediaError(f"{path}: a text file, no wav")
     if kind == UNKNOWN:
         return MediaError(f"{path}: not a wav file, nor another kind of sound that is known")
-    return _wrong_format(path, f"{kind} inside, whatever its name")
-
-
-def _wrong_format(path: str, found: str) -> WavFormatError:
-    line = conversion_line(os.path.dirname(path) or ".")
-    return WavFormatError(
-        f"{path}: {found}; {EXPECTED}. Convert it: {line} (or a folder further up, with all that is in it), "
-        "and give the new folder instead",
-        found,
-    )
+    return WavFormatError(path, f"{kind} inside, whatever its name")
 
 
 def conversion_line(folder: str) -> str:
@@ -152,9 +154,32 @@ def open_wav(path: str) -> np.ndarray:
     converted.
     """
     with _open(path) as file:
-        layout = _plain_layout(file, path)
-        samples = layout.size // 2
-        return np.memmap(file, "<i2", "r", layout.start, (samples,)) if samples else np.empty(0, np.int16)
+        return _mapped(file, _plain_layout(file, path))
+
+
+def undecoded_wav(path: str) -> np.ndarray | None:
+    """The samples of a wav that needs no decoder, because it is 16 kHz mono int16: (samples,) int16, or None.
+
+    Raises MediaError, also for big-endian wavs (RIFX) of other formats, which FFmpeg takes for noise.
+    """
+    with _open(path) as file:
+        layout = wav_layout(file, path)
+        if layout.plain:
+            return _mapped(file, layout)
+        if (layout.rate, layout.channels, layout.coding) == (SAMPLE_RATE, 1, BIG_ENDIAN + INT16):
+            file.seek(layout.start)
+            return np.frombuffer(file.read(layout.size // 2 * 2), ">i2").astype(np.int16)
+        if layout.coding.startswith(BIG_ENDIAN):
+            raise MediaError(
+                f"{path}: a RIFX wav, {layout.rate} Hz, {layout.channels} channel(s), {layout.coding}; of this kind, "
+                f"only {SAMPLE_RATE} Hz, 1 channel, {INT16} can be read: write it as a RIFF wav"
+            )
+        return None
+
+
+def _mapped(file: BinaryIO, layout: WavLayout) -> np.ndarray:
+    samples = layout.size // 2
+    return np.memmap(file, "<i2", "r", layout.start, (samples,)) if samples else np.empty(0, np.int16)
 
 
 def read_wav(path: str, first: int, out: np.ndarray) -> None:
@@ -190,7 +215,7 @@ def _open(path: str) -> Iterator[BinaryIO]:
 def _plain_layout(file: BinaryIO, path: str) -> WavLayout:
     layout = wav_layout(file, path)
     if not layout.plain:
-        raise _wrong_format(path, f"{layout.rate} Hz, {layout.channels} channel(s), {layout.coding}")
+        raise WavFormatError(path, f"{layout.rate} Hz, {layout.channels} channel(s), {layout.coding}")
     return layout
 
 

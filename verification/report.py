@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from media.clips import MediaError, text_lines
+from media.wav import WavFormatError
 from support import distributed
 from support.errors import UserError
 from support.files import replace_file
@@ -53,7 +54,8 @@ class TrialTest:
         self.network, self.test_path, self.num_eval = network, test_path, num_eval
         self.trials = read_trials(test_list)
         check_labels(self.trials, test_list)
-        check_wavs([os.path.join(test_path, file) for file in self.trials.files], network.maxFrames)
+        files = [os.path.join(test_path, file) for file in self.trials.files]
+        check_wavs(files, network.maxFrames, test_path)
 
     def run(self) -> dict[str, float]:
         """EER in percent and minDCFs of the network as it is now; prints them."""
@@ -251,7 +253,10 @@ def evaluate_list(
         )
     agree = embedding_settings(network, num_eval) if save_to or load_from else {}
     kept = load_embeddings(load_from, agree) if load_from else {}
-    vectors = embed_names(network, names | (cohort or {}), num_eval, kept)
+    try:
+        vectors = embed_names(network, names | (cohort or {}), num_eval, kept)
+    except WavFormatError as error:
+        raise (error.for_all_in(test_path) if error.path in names.values() else error) from None
     if save_to and distributed.is_main():
         save_embeddings(save_to, vectors, agree)
     tested = torch.stack([vectors[file] for file in trials.files])

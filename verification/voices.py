@@ -13,7 +13,7 @@ from torch import Tensor
 
 from DatasetLoader import WINDOW_TAIL, check_length, loadWAV
 from media.clips import SAMPLES_PER_FRAME, MediaError, text_lines
-from media.wav import open_wav
+from media.wav import WavFormatError, check_heard, open_wav
 from models.losses import unit
 from support import distributed
 from support.progress import progress_bar
@@ -85,10 +85,18 @@ def score_trials(vectors: Tensor, trials: Trials) -> np.ndarray:
     return torch.cat(blocks).numpy()
 
 
-def check_wavs(files: list[str], maxFrames: int) -> None:
-    """Raise MediaError for the first file that is no 16 kHz mono int16 wav longer than a crop, by its header."""
+def check_wavs(files: list[str], maxFrames: int, folder: str = "") -> None:
+    """Raise MediaError for the first file that is no 16 kHz mono int16 wav longer than a crop, or is silent.
+
+    folder: where all of them lie, for the message.
+    """
     for file in files:
-        check_length(file, len(open_wav(file)), maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL)
+        try:
+            samples = open_wav(file)
+        except WavFormatError as error:
+            raise (error.for_all_in(folder) if folder else error) from None
+        check_length(file, len(samples), maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL)
+        check_heard(file, samples)
 
 
 @torch.inference_mode()

@@ -1,0 +1,430 @@
+"""Sound of any kind under any name: what is read is right to the sample, and every remedy that is printed works."""
+
+import os
+import re
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clipMaker import make_clip, make_sound, noise, shift
+from scipy.io import wavfile
+
+import convertAudio
+import makeFileList
+from DatasetLoader import loadWAV
+from media.clips import MediaError
+from media.sound import decode_audio, decode_clip
+from media.wav import SilentError, WavFormatError, check_heard, open_wav, read_wav
+from verification.voices import check_wavs
+
+ROOT = Path(__file__).resolve().parent.parent
+SOUND = noise(1.2)
+FRAMES = 30  # of video, as long as SOUND
+
+
+def riff(
+    data: bytes,
+    tag: int = 1,
+    bits: int = 16,
+    channels: int = 1,
+    rate: int = 16000,
+    size: int | None = None,
+    before: bytes = b"",
+    extensible: bool = False,
+) -> bytes:
+    """A wav by the book. size: what the head declares; before: chunks ahead of the samples."""
+    block = channels * bits // 8
+    form = struct.pack("<HHIIHH", 0xFFFE if extensible else tag, channels, rate, rate * block, block, bits)
+    if extensible:
+        form += struct.pack("<HHIH14s", 22, bits, 0, tag, b"\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71")
+    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + before
+    body += b"data" + struct.pack("<I", len(data) if size is None else size) + data
+    return b"RIFF" + struct.pack("<I", len(body) & 0xFFFFFFFF) + body
+
+
+def rf64(data: bytes, size: int) -> bytes:
+    """The same for more than 4 GB: the length stands in a chunk of its own."""
+    plain = riff(data, size=0xFFFFFFFF)
+    ds64 = b"ds64" + struct.pack("<IQQQI", 28, len(plain) + 28, size, 0, 0)
+    return b"RF64\xff\xff\xff\xffWAVE" + ds64 + plain[12:]
+
+
+def mu_law(sample: np.ndarray) -> np.ndarray:
+    """G.711 bytes of int16 samples, from the definition: sign, exponent, mantissa of the biased size."""
+    size = np.minimum(np.abs(sample.astype(np.int32)) + 132, 32767)
+    exponent = np.floor(np.log2(size)).astype(np.int32) - 7
+    mantissa = size >> (exponent + 3) & 15
+    return (~(np.where(sample < 0, 128, 0) | exponent << 4 | mantissa) & 255).astype(np.uint8)
+
+
+def mu_law_value(code: np.ndarray) -> np.ndarray:
+    code = ~code.astype(np.int32) & 255
+    size = ((2 * (code & 15) + 33) << ((code >> 4 & 7) + 2)) - 132
+    return np.where(code & 128, -size, size)
+
+
+INT32 = SOUND.astype(np.int32) << 16
+DATA = SOUND.tobytes()
+LIST_CHUNK = b"LIST" + struct.pack("<I", 5) + b"abcde\0"  # of odd length, padded
+MAPPED = {
+    "plain": riff(DATA),
+    "chunk ahead": riff(DATA, before=LIST_CHUNK),
+    "chunk behind": riff(DATA) + LIST_CHUNK,
+    "extensible": riff(DATA, extensible=True),
+    "pipe, 0": riff(DATA, size=0),
+    "pipe, ffmpeg": riff(DATA, size=0xFFFFFFFF, before=LIST_CHUNK),
+    "pipe, sox": riff(DATA, size=0x7FFFF000),
+    "pipe, arecord": riff(DATA, size=0x80000000),
+    "rf64": rf64(DATA, len(DATA)),
+    "rf64, pipe": rf64(DATA, 0),
+}
+DECODED = {
+    "int24": (
+        riff((INT32 >> 8).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes(), bits=24),
+        SOUND,
+    ),
+    "int24, pipe": (
+        riff((INT32 >> 8).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes(), bits=24, size=0),
+        SOUND,
+    ),
+    "int32": (riff(INT32.tobytes(), bits=32), SOUND),
+    "float32": (riff((SOUND / np.float32(32768)).tobytes(), tag=3, bits=32), SOUND),
+    "float32, extensible": (riff((SOUND / np.float32(32768)).tobytes(), 3, 32, extensible=True), SOUND),
+    "float64": (riff((SOUND / 32768).tobytes(), tag=3, bits=64), SOUND),
+    "uint8": (riff(((SOUND >> 8) + 128).astype(np.uint8).tobytes(), bits=8), SOUND >> 8 << 8),
+    "mu-law": (riff(mu_law(SOUND).tobytes(), tag=7, bits=8), mu_law_value(mu_law(SOUND))),
+    "big-endian": (
+        b"RIFX"
+        + b"\0\0\0\0WAVEfmt "
+        + struct.pack(">IHHIIHH", 16, 1, 1, 16000, 32000, 2, 16)
+        + b"data"
+        + struct.pack(">I", len(DATA))
+        + SOUND.astype(">i2").tobytes(),
+        SOUND,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MAPPED)
+def test_wavs_that_are_read_as_they_are(tmp_path, kind):
+    path = str(tmp_path / "a.wav")
+    Path(path).write_bytes(MAPPED[kind])
+    assert np.array_equal(open_wav(path), SOUND)
+    assert np.array_equal(decode_audio(path), SOUND)
+    out = np.zeros(100, np.float32)
+    read_wav(path, len(SOUND) - 100, out)
+    assert np.array_equal(out, SOUND[-100:])
+    with pytest.raises(MediaError, match=f"has {len(SOUND)} samples"):
+        read_wav(path, len(SOUND) - 99, out)
+    assert np.array_equal(loadWAV(path, 40, start_frame=10)[0].numpy(), SOUND[1600 : 1600 + 6640])
+
+
+@pytest.mark.parametrize("kind", DECODED)
+def test_wavs_that_are_decoded(tmp_path, kind):
+    path = str(tmp_path / "a.wav")
+    content, expected = DECODED[kind]
+    Path(path).write_bytes(content)
+    assert np.array_equal(decode_audio(path), expected)
+    named = re.split(",", kind)[0]
+    with pytest.raises(WavFormatError, match=rf"16000 Hz, 1 channel\(s\), .*{named}.*expected 16000 Hz"):
+        open_wav(path)
+    with pytest.raises(WavFormatError, match=named):
+        read_wav(path, 0, np.zeros(10, np.float32))
+
+
+def test_a_big_endian_wav_of_another_format_is_not_taken_for_noise(tmp_path):
+    wav = bytearray(DECODED["big-endian"][0])
+    wav[24:28] = struct.pack(">I", 44100)
+    (tmp_path / "a.wav").write_bytes(wav)
+    with pytest.raises(MediaError, match="a RIFX wav, 44100 Hz"):
+        decode_audio(str(tmp_path / "a.wav"))
+
+
+def test_a_stereo_wav_of_any_rate(tmp_path):
+    high = noise(1.2, 44100)
+    wavfile.write(tmp_path / "a.wav", 44100, np.stack([high, high], 1))
+    heard = decode_audio(str(tmp_path / "a.wav"))
+    assert len(heard) == len(SOUND)
+    spectrum = np.fft.rfft(high.astype(float))[: len(SOUND) // 2 + 1]
+    expected = np.fft.irfft(spectrum, len(SOUND)) * len(SOUND) / len(high)
+    assert np.corrcoef(heard, expected)[0, 1] > 0.999 and shift(heard, expected) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.wav", riff(DATA)[:-1000], "cut off: 37400 of the 38400 bytes of sound"),
+        ("a.wav", riff(DATA, size=500_000), "cut off"),
+        ("a.wav", riff(DECODED["int32"][0], tag=3, bits=32, size=900_000), "cut off"),
+        ("a.wav", riff(DATA)[:40], "broken wav"),
+        ("a.wav", b"RIFF\0\0\0\0WAVEdata\x04\0\0\0abcd", "broken wav: no chunk 'fmt '"),
+        ("a.wav", b"", "empty, 0 bytes"),
+        ("a.wav", b"not a sound\n", "a text file"),
+        ("a.wav", bytes(range(256)) * 20, "not a wav|neither sound nor video"),
+        ("a.mp4", b"", "empty, 0 bytes"),
+        ("a.m4a", "Grüße\n".encode(), "a text file, neither sound nor video"),
+        ("a.mp3", bytes(5000), "neither sound nor video"),
+    ],
+)
+def test_what_is_no_sound_gets_a_true_sentence(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    for read in (decode_audio, open_wav) if name == "a.wav" else (decode_audio,):
+        with pytest.raises(MediaError, match=words) as error:
+            read(str(path))
+        assert not re.search("mmap|delete|download|convertAudio", str(error.value))
+        assert str(path) in str(error.value)
+
+
+def test_only_voxceleb2_is_downloaded_again(tmp_path):
+    make_sound(str(tmp_path / "a.m4a"), SOUND)
+    own = tmp_path / "a.m4a"
+    voxceleb2 = tmp_path / "id00012/21Uxsk56VDQ/00001.m4a"
+    voxceleb2.parent.mkdir(parents=True)
+    own.write_bytes(own.read_bytes()[:4000])
+    shutil.copy(own, voxceleb2)
+    with pytest.raises(MediaError, match="MP4, cut off or damaged .*copy it again"):
+        decode_audio(str(own))
+    with pytest.raises(MediaError, match="MP4, cut off or damaged .*download or unpack it again"):
+        decode_audio(str(voxceleb2))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.m4a", "a.wav", "a.MP3"])
+@pytest.mark.parametrize(
+    ("kind", "codec", "alike"),
+    [
+        ("matroska", "aac", 0.99),
+        ("mpegts", "aac", 0.99),
+        ("avi", "pcm_s16le", 1),
+        ("wav", "pcm_s16le", 1),
+        ("flac", "flac", 1),
+        ("ogg", "flac", 1),
+        ("mov", "pcm_s16be", 1),
+        ("w64", "pcm_s16le", 1),
+        ("aiff", "pcm_s16be", 1),
+        ("au", "pcm_s16be", 1),
+        ("caf", "pcm_s16le", 1),
+        ("adts", "aac", 0.99),
+        ("mp3", "libmp3lame", 0.99),
+    ],
+)
+def test_the_content_counts_not_the_name(tmp_path, name, kind, codec, alike):
+    path = str(tmp_path / name)
+    make_sound(path, SOUND, kind=kind, codec=codec)
+    heard = decode_audio(path)
+    late = shift(heard, SOUND)
+    assert late in (
+        (0, 1024) if kind in ("adts", "mpegts") else (0,)
+    )  # ADTS does not say what its encoder put ahead
+    both = min(len(heard) - late, len(SOUND))
+    assert both > len(SOUND) - 200
+    assert np.corrcoef(heard[late : late + both], SOUND[:both])[0, 1] >= alike - 1e-9
+    if kind != "wav":
+        with pytest.raises(MediaError, match="inside, whatever its name; expected 16000 Hz"):
+            open_wav(path)
+
+
+def test_a_playlist_is_not_followed(tmp_path):
+    """Whatever it is named: of files beside it, or of addresses."""
+    wavfile.write(tmp_path / "s.wav", 16000, SOUND)
+    lists = {
+        "concat": "ffconcat version 1.0\nfile s.wav\n",
+        "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\ns.wav\n#EXT-X-ENDLIST\n",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n",
+        "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"/>',
+    }
+    for text in lists.values():
+        for name in ("a.mp4", "a.m4a", "a.wav", "a.m3u8", "a.ffconcat", "a.mp3", "a.ts"):
+            for end in ("", "\0" * 600):  # with bytes behind it, it is no text file any more
+                (tmp_path / name).write_bytes((text + end).encode())
+                with pytest.raises(MediaError, match="a text file|neither sound nor video"):
+                    decode_audio(str(tmp_path / name))
+    (tmp_path / "a.mp4").write_text(lists["concat"])
+    with av.open(str(tmp_path / "a.mp4"), format="concat", options={"safe": "0"}) as followed:
+        assert followed.streams.audio  # what would have been
+
+
+def convert(src: Path, dst: Path) -> int:
+    return convertAudio.main(["--src", str(src), "--dst", str(dst), "--nWorkers", "1"])
+
+
+def list_clips(folder: Path, wavs: Path, *more: str) -> int:
+    flags = [
+        f"--output={folder / 'list'}",
+        f"--mp4_dir={folder}",
+        f"--wav_dir={wavs}",
+        "--no_txt",
+        "--nWorkers=1",
+    ]
+    return makeFileList.main([*flags, *more])
+
+
+def test_convert_takes_every_kind_at_any_depth(tmp_path):
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    for name, kind, codec in (
+        ("a.flac", "flac", "flac"),
+        ("b/c.OGG", "ogg", "flac"),
+        ("d.wv.mkv", "matroska", "pcm_s16le"),
+        ("e.avi", "avi", "pcm_s16le"),
+        ("f.mov", "mov", "pcm_s16be"),
+        ("g.aiff", "aiff", "pcm_s16be"),
+    ):
+        make_sound(str(src / name), SOUND, kind=kind, codec=codec)
+    wavfile.write(src / "h.WAV", 16000, SOUND)
+    (src / "i.wav").write_bytes(DECODED["float32"][0])
+    (src / "._a.flac").write_bytes(b"\0\5\x16\7")
+    (src / "@eaDir").mkdir()
+    (src / "@eaDir/a.flac").write_bytes(b"x")
+    assert convert(src, dst) == 0
+    wavs = sorted(str(path.relative_to(dst)) for path in dst.rglob("*") if path.is_file())
+    assert wavs == ["a.wav", "b/c.wav", "d.wv.wav", "e.wav", "f.wav", "g.wav", "h.wav", "i.wav"]
+    for wav in wavs:
+        assert np.array_equal(open_wav(str(dst / wav)), SOUND), wav
+
+
+def test_a_folder_with_nothing_to_convert_says_what_was_looked_for(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("x")
+    assert convert(tmp_path, tmp_path / "dst") == 1
+    told = capsys.readouterr().err
+    assert re.search(r"no \.m4a or \.mp4 files.* \.flac .* \.wav .*found there: 1 \.txt", told)
+
+
+def test_a_wav_is_never_converted_onto_itself(tmp_path, capsys):
+    wavfile.write(tmp_path / "right.wav", 16000, SOUND)
+    wavfile.write(tmp_path / "cd.wav", 44100, noise(1.2, 44100))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert convert(tmp_path, tmp_path) == 1
+    told = capsys.readouterr().out
+    assert "cd.wav: 44100 Hz" in told and "Give another folder as --dst" in told
+    (tmp_path / "not_converted.txt").unlink()
+    (tmp_path / "linked").symlink_to(tmp_path)
+    assert convert(tmp_path, tmp_path / "linked") == 1
+    assert {path: path.read_bytes() for path in before} == before
+    make_sound(str(tmp_path / "cd.flac"), SOUND, kind="flac", codec="flac")  # nor is an original replaced
+    assert convert(tmp_path, tmp_path) == 1
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_wavs_made_before_are_no_sources(tmp_path):
+    make_sound(str(tmp_path / "x/a.flac"), SOUND, kind="flac", codec="flac")
+    (tmp_path / "x/b.wav").write_bytes(DECODED["int24"][0])
+    (tmp_path / "link").mkdir()
+    for dst in (tmp_path / "wav", tmp_path / "link"):
+        for _ in range(3):
+            assert convert(tmp_path, tmp_path / "wav") == 0
+            wavs = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.wav"))
+            assert wavs == ["wav/x/a.wav", "wav/x/b.wav", "x/b.wav"], dst
+
+
+def test_a_source_that_has_changed_is_converted_again(tmp_path):
+    src, dst, wav = tmp_path / "src", tmp_path / "dst", tmp_path / "dst/a.wav"
+    make_clip(str(src / "a.mp4"), FRAMES, sound=SOUND)
+    assert convert(src, dst) == 0
+    first = wav.read_bytes()
+    other = noise(1.2, seed=1)
+    make_clip(str(src / "a.mp4"), FRAMES, sound=other)
+    for age in (1, -1):  # newer than its wav; and from an archive, which is older but has other sound
+        changed = wav.stat().st_mtime + age * 100
+        wav.write_bytes(first)
+        os.utime(wav, (changed - age * 100,) * 2)
+        os.utime(src / "a.mp4", (changed, changed))
+        assert convert(src, dst) == 0
+        assert shift(open_wav(str(wav)), other) == 0 and wav.read_bytes() != first
+        again = wav.stat().st_mtime_ns
+        assert convert(src, dst) == 0
+        assert wav.stat().st_mtime_ns == again  # kept, even where the source is from the future
+
+
+def pad(seconds: float) -> np.ndarray:
+    return noise(seconds, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("frames", "seconds", "late", "picture_late", "length"),
+    [
+        (30, 1.2, 0, 0, 19200),
+        (30, 1.23, 0, 0, 19680),  # within a frame: as declared
+        (30, 1.17, 0, 0, 18720),
+        (30, 1.26, 0, 0, 19200),  # cut
+        (30, 2.2, 0, 0, 19200),
+        (30, 1.2, 960, 0, 19200),  # late sound
+        (30, 1.14, 0, 0, 19200),  # filled, as after a cut with -c:a copy
+        (30, 1.0, 0, 0, 19200),
+        (30, 1.2, 0, 5, 19200),  # late pictures
+        (30, 0.8, 0, 0, 12800),  # much too short: told, not filled
+    ],
+)
+def test_wavs_end_with_their_pictures(tmp_path, frames, seconds, late, picture_late, length):
+    sound = pad(seconds)
+    path = str(tmp_path / "a.mp4")
+    make_clip(path, frames, sound=sound, sound_delay=late, picture_delay=picture_late)
+    assert convert(tmp_path, tmp_path / "wav") == 0
+    wav = open_wav(str(tmp_path / "wav/a.wav"))
+    assert abs(len(wav) - length) <= 16  # mp4 tells lengths in milliseconds
+    assert shift(wav, sound) == late - 640 * picture_late
+    fits = abs(len(wav) / 640 - frames) <= 1
+    assert list_clips(tmp_path, tmp_path / "wav") == (0 if fits else 1)
+    before = os.stat(tmp_path / "wav/a.wav").st_mtime_ns
+    assert convert(tmp_path, tmp_path / "wav") == 0
+    assert os.stat(tmp_path / "wav/a.wav").st_mtime_ns == before  # kept
+
+
+def test_a_cover_is_no_video(tmp_path):
+    make_sound(str(tmp_path / "a.m4a"), SOUND)
+    make_clip(str(tmp_path / "one.mp4"), 1, sound=SOUND)
+    assert (
+        len(decode_clip(str(tmp_path / "a.m4a"))) == len(decode_clip(str(tmp_path / "one.mp4"))) == len(SOUND)
+    )
+
+
+@pytest.mark.parametrize("value", [0, 7, -32768])
+def test_digital_silence_is_told_the_same_way_everywhere(tmp_path, value):
+    make_clip(str(tmp_path / "a.mp4"), FRAMES)
+    wavfile.write(tmp_path / "a.wav", 16000, np.full(FRAMES * 640, value, np.int16))
+    path = str(tmp_path / "a.wav")
+    for refused in (
+        lambda: check_heard(path, open_wav(path)),
+        lambda: loadWAV(path, 40, evalmode=True),
+        lambda: check_wavs([path], 10),
+    ):
+        with pytest.raises(SilentError, match=f"a.wav: silent, all {FRAMES * 640} samples are the same"):
+            refused()
+    assert list_clips(tmp_path, tmp_path) == 1
+    assert "silent: " in (tmp_path / "list.skipped.txt").read_text()
+    heard = np.full(FRAMES * 640, value, np.int16)
+    heard[-1] += 1  # heard, if only at its very end
+    check_heard(path, heard)
+
+
+def run_line(message: str, folder: Path) -> None:
+    """Run the command that a message names, as a user would, with this Python."""
+    line = re.search(r"python (convertAudio\.py --src .+? --dst \S+?)(?=[, ]|$)", message)[1]
+    script, *arguments = shlex.split(line)
+    command = [sys.executable, str(ROOT / script), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("folder", ["voices", "."])
+def test_the_line_for_a_wav_of_another_format_works(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    top = tmp_path / folder
+    for name in ("id1/cd.wav", "id2/good.wav"):
+        make_clip(str(top / name).replace(".wav", ".mp4"), FRAMES)
+    wavfile.write(top / "id1/cd.wav", 44100, noise(1.2, 44100))
+    wavfile.write(top / "id2/good.wav", 16000, SOUND)
+    files = [f"{folder}/id1/cd.wav", f"{folder}/id2/good.wav"]
+
+    with pytest.raises(WavFormatError) as error:
+        check_wavs(files, 10, folder)
+    moved = re.search(r"give (\S+) instead of (\S+)", str(error.value))
+    for path in top.rglob("*.mp4"):
+        path.rename(tmp_path / (path.name + ".aside"))
+    run_line(str(error.value), tmp_path)
+    check_wavs([file.replace(moved[2], moved[1], 1) for file in files], 10, moved[1])
