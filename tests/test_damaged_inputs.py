@@ -154,7 +154,7 @@ def test_every_clip_survives_the_list(video, audio, offset, frames):
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_trial_list_is_read_or_refused(tmp_path, data):
     path = tmp_path / "trials.txt"
     path.write_bytes(data)
@@ -167,7 +167,7 @@ def test_any_trial_list_is_read_or_refused(tmp_path, data):
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), path_text, path_text), min_size=1, max_size=20))
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_trial_survives_the_list(tmp_path, trials):
     path = tmp_path / "trials.txt"
     path.write_text("".join(f"{label}\t{a}\t{b}\n" for label, a, b in trials), encoding="utf-8")
