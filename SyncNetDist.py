@@ -27,7 +27,8 @@ from models.choices import PRECISIONS
 from models.losses import LossScale, content_confusion, content_loss, identity_confusion, identity_loss
 from models.networks import load_model
 from models.settings import Settings
-from models.twoStreams import moments
+from models.SyncNetV2 import published_settings
+from models.twoStreams import NO_IDENTITY, moments
 from support import distributed
 from support.errors import UserError
 from support.names import refuse_unknown
@@ -146,6 +147,8 @@ class SyncNet(nn.Module):
         """
         if not (alpC or alpI):
             raise UserError("both the content and the identity loss have weight 0: nothing to compute")
+        if alpI and video_identity is None:
+            raise UserError(NO_IDENTITY)
         content_task = (self.__L__.wC, self.__L__.bC, self.distance)
         identity_task = (self.__L__.wI, self.__L__.bI, self.distance)
         moment = random.randint(0, (video_identity if alpI else video_content).shape[2] - 1)
@@ -293,6 +296,7 @@ class SyncNet(nn.Module):
                 f"{path}: {len(needed)} weights of the network do not fit "
                 "(was it trained with another --model or --nOut?):\n  " + "\n  ".join(needed)
             )
-        for line in misfits.lines():
+        # The published lip-sync network was saved without losses' scales, and is used without.
+        for line in needed if published_settings(state) else misfits.lines():
             print(f"{path}: {line}")
         return misfits

@@ -1,8 +1,10 @@
-"""Use a checkpoint: embeddings, scores of pairs, audio-video offsets, face-voice matching.
+"""Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching.
 
     python inferSyncNet.py embed  --initial_model x.model a.wav folder/ --output voices.npz
     python inferSyncNet.py verify --initial_model x.model a.wav b.wav
     python inferSyncNet.py offset --initial_model x.model clip.mp4 --plot offset.png
+    python inferSyncNet.py lse    --initial_model syncnet_v2.model tracks/ --csv lse.csv
+    python inferSyncNet.py show   --initial_model syncnet_v2.model --tracks tracks --video a.mp4 --output seen.mp4
     python inferSyncNet.py match  --initial_model x.model list.txt
 
 Each has its own --help, and a Python function of the same name.
@@ -28,8 +30,11 @@ import numpy as np
 from tqdm import tqdm
 
 from inference.embeddings import count_frames, embed, verify
+from inference.lipSync import lse
+from inference.lipSyncReport import HEADER, Row, line_of, mean_line, remark, write_frames, write_table
 from inference.match import match
 from inference.offset import Offset, offset, plot_offsets
+from inference.show import show
 from media.clips import Clip, MediaError, beside, find_files, format_list_line, parse_list_line, text_lines
 from media.video import VIDEO_FILES as VIDEOS
 from models.checkpoints import CheckpointError, choose_settings
@@ -233,12 +238,65 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
                 figures = [found.frames, found.milliseconds, f"{found.confidence:.6f}", listed]
                 table.writerow([source.path, wav or "", *figures])
     if args.write_list:
-        kept = [row for row in rows if row[2].confidence >= args.min_confidence]
+        most = np.inf if args.max_shift is None else args.max_shift
+        kept = [
+            row for row in rows if row[2].confidence >= args.min_confidence and abs(row[2].frames) <= most
+        ]
         with replace_file(args.write_list) as file:
             for source, wav, found in kept:
                 frames = source.clip.frames if source.clip else count_frames(source.path)
                 file.write(format_list_line(Clip(source.path, wav, found.frames, frames)) + "\n")
         print(f"{args.write_list}: {len(kept)} of {len(clips)} clips")
+
+
+def lse_command(args: argparse.Namespace, problems: Problems) -> None:
+    clips = with_wavs(find_sources(args.inputs, VIDEOS), args.wav)
+    names = [os.path.splitext(source.name)[0] + ".csv" for source, _ in clips]
+    if args.frames and len(set(names)) < len(names):
+        raise MediaError(
+            f"--frames {args.frames}: two inputs would have the same .csv; give the folder they are in"
+        )
+    network = load_network(args, temporal_stride=1)
+    rows: list[Row] = []
+    print(HEADER)
+    with progress_bar(total=len(clips), unit="track", desc="lip sync", leave=False) as bar:
+        for (source, wav), name in zip(clips, names, strict=True):
+            try:
+                found = lse(network, source.path, wav, args.max_offset, args.nBatchSize, args.allow_resize)
+            except MediaError as error:
+                problems(error)
+            else:
+                rows.append((source.path, wav, found))
+                bar.write(line_of(source.path, found))
+                if args.frames:
+                    write_frames(found, os.path.join(args.frames, name))
+            bar.update()
+    if not rows:
+        return
+    print(mean_line(rows))
+    if note := remark(network, args.initial_model):
+        print(note)
+    if args.csv:
+        write_table(rows, args.csv)
+
+
+def show_command(args: argparse.Namespace, problems: Problems) -> None:
+    network = load_network(args, temporal_stride=1)
+    measured = show(
+        network,
+        args.tracks,
+        args.video,
+        args.output,
+        args.in_sync,
+        args.max_offset,
+        args.nBatchSize,
+        problems,
+    )
+    print(HEADER)
+    for clip, found in measured:
+        if found:
+            print(line_of(clip, found))
+    print(f"{args.output}: {args.video} with {len(measured)} face tracks")
 
 
 def match_command(args: argparse.Namespace, problems: Problems) -> None:
@@ -260,6 +318,8 @@ COMMANDS = {
     "embed": embed_command,
     "verify": verify_command,
     "offset": offset_command,
+    "lse": lse_command,
+    "show": show_command,
     "match": match_command,
 }
 

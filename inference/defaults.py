@@ -4,3 +4,4 @@ NUM_EVAL = 10  # evenly spread crops of a file, as in evaluation
 CROPS_AT_ONCE = 10
 MAX_OFFSET = 15  # frames, either way
 WAYS = (2, 10)
+WINDOWS_AT_ONCE = 32

@@ -15,12 +15,15 @@ from media.video import FrameReader
 from media.videoFacts import probe
 from media.wav import check_heard
 from models.losses import unit
+from models.twoStreams import identity_of
 from support.errors import UserError
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
 from verification.voices import read_ahead
 
 FIELD = 5  # video frames that one embedding sees
+# The loader takes the picture from frame start + offset - 1, which the network has learnt as in step.
+LOADER_LEAD = 1
 BLOCK = 250  # frames whose content is computed at once; bounds memory, and is not a choice of the caller
 Skip = Callable[[MediaError], None]  # told of a file that cannot be used; without one, the error is raised
 
@@ -35,6 +38,14 @@ def read_sound(path: str) -> np.ndarray:
     samples = decode_audio(path)
     check_heard(path, samples)
     return samples
+
+
+def clip_sound(video: str, wav: str | None) -> np.ndarray:
+    """The sound of a clip: of `wav`, or of the video itself; see read_sound. Raises MediaError."""
+    try:
+        return read_sound(wav or video)
+    except MediaError as error:
+        raise MediaError(str(error) + ("" if wav else " (--wav gives a clip its sound)")) from None
 
 
 def count_frames(path: str) -> int:
@@ -79,7 +90,7 @@ def identity_vectors(network: SyncNet, crops: Tensor, batch: int = CROPS_AT_ONCE
     vectors = []
     for part in crops.split(batch):
         with network.autocast():
-            identity = forward(part.to(network.device))[1]
+            identity = identity_of(forward(part.to(network.device)))
         vectors.append(unit(identity.float().mean(2)).cpu())
     return torch.cat(vectors)
 

@@ -3,14 +3,15 @@
 import argparse
 from collections.abc import Sequence
 
-from inference.defaults import CROPS_AT_ONCE, MAX_OFFSET, NUM_EVAL, WAYS
+from inference.defaults import CROPS_AT_ONCE, MAX_OFFSET, NUM_EVAL, WAYS, WINDOWS_AT_ONCE
 from models.choices import CROPS, PRECISIONS
 from support.commands import Parser, at_least
 
-DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, face-voice matching.
+DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching.
 
 Each command has its own --help."""
 COMMAND = "python inferSyncNet.py"
+PUBLISHED = "--initial_model data/syncnet_v2.model"
 MODEL = "--initial_model data/exp01/model/model000000500.model"
 
 
@@ -22,11 +23,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"{COMMAND} embed  {MODEL} a.wav folder/ --output voices.npz",
             f"{COMMAND} verify {MODEL} a.wav b.wav",
             f"{COMMAND} offset {MODEL} clip.mp4 --plot offset.png",
+            f"{COMMAND} lse    {PUBLISHED} tracks/ --csv lse.csv",
+            f"{COMMAND} show   {PUBLISHED} --tracks my_tracks --video my_videos/talk.mp4 --output seen.mp4",
             f"{COMMAND} match  {MODEL} data/test.txt",
         ],
     )
     commands = parser.add_subparsers(dest="command", required=True)
     common, crops, video = checkpoint_flags(), crop_flags(), video_flags()
+    windows, tracks = window_flags(), track_flags()
 
     def add(
         name: str, help: str, example: Sequence[str], *parents: argparse.ArgumentParser
@@ -84,15 +88,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         [
             f"{COMMAND} offset {MODEL} clip.mp4 --plot offset.png",
             f"{COMMAND} offset {MODEL} data/test.txt --csv offsets.csv --write_list data/checked.txt",
+            f"{COMMAND} offset {PUBLISHED} my.txt --write_list checked.txt --min_confidence 3 --max_shift 5",
         ],
+        tracks,
         video,
-    )
-    command.add_argument(
-        "inputs", nargs="+", help="224x224 mp4 face tracks, folders of them, or lists of clips"
-    )
-    command.add_argument(
-        "--wav",
-        help="sound of the clip, or the folder of wavs for a folder; by default the video's sound track",
     )
     command.add_argument(
         "--max_offset", type=at_least(int, 1), default=MAX_OFFSET, help="frames looked at either way"
@@ -103,7 +102,56 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--write_list", metavar="TXT", help="write a list of the clips with the offsets found"
     )
     command.add_argument(
-        "--min_confidence", type=float, default=0.0, help="--write_list leaves out clips below it"
+        "--min_confidence",
+        type=float,
+        default=0.0,
+        help="--write_list leaves out clips below it. Usual of clips in sync: about 7 with syncnet_v2.model, where "
+        "below 2 to 3 nothing was found; 0.3 to 0.7 with a network of this program, where below 0.1 nothing was",
+    )
+    command.add_argument(
+        "--max_shift",
+        type=at_least(int, 0),
+        metavar="N",
+        help="--write_list leaves out clips whose offset is larger, either way; by default none",
+    )
+
+    command = add(
+        "lse",
+        "Lip sync of face tracks: offset, LSE-D (distance, less is better) and LSE-C (confidence) of each, and their "
+        "means. Comparable with published figures only with syncnet_v2.model, for which see docs/inference.md.",
+        [
+            f"{COMMAND} lse {PUBLISHED} tracks/ --csv lse.csv",
+            f"{COMMAND} lse {PUBLISHED} my_tracks/mp4 --wav my_tracks/wav --frames frames",
+        ],
+        tracks,
+        windows,
+        video,
+    )
+    command.add_argument(
+        "--csv", metavar="CSV", help="write a table: clip, wav, frames, offset, lse_d, lse_c"
+    )
+    command.add_argument(
+        "--frames",
+        metavar="DIR",
+        help="write a CSV a track with the confidence of every frame, median-filtered over 9",
+    )
+
+    command = add(
+        "show",
+        "Draw the face tracks of a video on it, each with its confidence: green where it speaks in sync, else red.",
+        [f"{COMMAND} show {PUBLISHED} --tracks my_tracks --video my_videos/talk.mp4 --output seen.mp4"],
+        windows,
+    )
+    command.add_argument("--tracks", required=True, metavar="DIR", help="folder that makeFaceTracks.py wrote")
+    command.add_argument("--video", required=True, help="the source of the tracks, of any kind and size")
+    command.add_argument(
+        "--output", required=True, metavar="MP4", help="the video to write, 25 frames a second"
+    )
+    command.add_argument(
+        "--in_sync",
+        type=float,
+        metavar="CONFIDENCE",
+        help="confidence of a frame from which on its box is green; by default 3 with syncnet_v2.model, else 0.2",
     )
 
     command = add(
@@ -166,3 +214,31 @@ def video_flags() -> argparse.ArgumentParser:
         help="scale videos that are not 224x224 instead of refusing them",
     )
     return video
+
+
+def window_flags() -> argparse.ArgumentParser:
+    """What the commands are given that measure lip sync."""
+    windows = argparse.ArgumentParser(add_help=False)
+    windows.add_argument(
+        "--max_offset", type=at_least(int, 1), default=MAX_OFFSET, help="frames looked at either way"
+    )
+    windows.add_argument(
+        "--nBatchSize",
+        type=at_least(int, 1),
+        default=WINDOWS_AT_ONCE,
+        help="windows computed at once; changes memory and speed, not results",
+    )
+    return windows
+
+
+def track_flags() -> argparse.ArgumentParser:
+    """What the commands are given that work on face tracks with their sound."""
+    tracks = argparse.ArgumentParser(add_help=False)
+    tracks.add_argument(
+        "inputs", nargs="+", help="224x224 mp4 face tracks, folders of them, or lists of clips"
+    )
+    tracks.add_argument(
+        "--wav",
+        help="sound of the clip, or the folder of wavs for a folder; by default the video's sound track",
+    )
+    return tracks

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from DatasetLoader import WINDOW_TAIL
-from inference.embeddings import FIELD, count_frames, face_windows, read_sound, voice_windows
-from inference.offset import LOADER_LEAD
+from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
+from inference.embeddings import FIELD, LOADER_LEAD, clip_sound, count_frames, face_windows, voice_windows
 from media.clips import SAMPLES_PER_FRAME, MediaError
 from models.losses import unit
 from models.SyncNetModelMFCC import HOP_LENGTH, WINDOW_LENGTH
@@ -23,13 +23,12 @@ from models.SyncNetV2 import MFCC_PER_FRAME, WINDOW
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
 from SyncNetDist import SyncNet
 
-MAX_OFFSET = 15  # frames looked at either way in published figures
 LEAST_FRAMES = 6
-WINDOWS_AT_ONCE = 32
 MEDIAN_OVER = 9  # frames
 EPS = 1e-6  # of torch's pairwise_distance, with which published figures are made
 COEFFICIENTS_AT_ONCE = 6000  # a minute of sound
-RESAMPLES = 1000
+# Confidence of a frame from which on a face is taken to speak in sync: of the published network and of others.
+PUBLISHED_IN_SYNC, TRAINED_IN_SYNC = 3.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,11 @@ def is_published(network: SyncNet) -> bool:
     return isinstance(network.__S__, PublishedNetwork)
 
 
+def in_sync_confidence(network: SyncNet) -> float:
+    """The confidence of a frame from which on a face is usually one that speaks in sync."""
+    return PUBLISHED_IN_SYNC if is_published(network) else TRAINED_IN_SYNC
+
+
 def lse(
     network: SyncNet,
     video: str,
@@ -86,7 +90,7 @@ def lse(
     max_offset: frames, both ways. batch: windows computed at once; changes memory and speed, not results.
     Of a long track, memory holds its sound and its distances, not its pictures. Raises MediaError.
     """
-    samples = read_sound(wav or video)
+    samples = clip_sound(video, wav)
     pictures, heard = count_frames(video), len(samples) // SAMPLES_PER_FRAME
     frames = min(pictures, heard)
     if frames < LEAST_FRAMES:
@@ -170,11 +174,3 @@ def euclidean(lips: Tensor, sounds: Tensor) -> Tensor:
 def chord(lips: Tensor, sounds: Tensor) -> Tensor:
     """Distances of unit vectors; one of zeros is as far away as an unrelated one: sqrt(2). See euclidean."""
     return (2 - 2 * torch.einsum("bn,bns->bs", lips, sounds)).clamp(min=0).sqrt()
-
-
-def mean_with_interval(figures: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means over tracks and their 95 % bootstrap interval: (tracks, k) -> mean, low, high, (k,) each."""
-    draws = np.random.default_rng(seed)
-    means = [figures[draws.integers(len(figures), size=len(figures))].mean(0) for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    return figures.mean(0), low, high

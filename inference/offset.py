@@ -9,14 +9,13 @@ from torch import Tensor
 
 from DatasetLoader import WINDOW_TAIL
 from inference.defaults import MAX_OFFSET
-from inference.embeddings import FIELD, face_content, read_sound, voice_content
+from inference.embeddings import FIELD, LOADER_LEAD, clip_sound, face_content, voice_content
+from inference.lipSync import is_published, lse
 from media.clips import FPS, SAMPLES_PER_FRAME, MediaError
 from support.errors import UserError
 from support.files import replace_file
 from SyncNetDist import SyncNet
 
-# The loader takes the picture from frame start + offset - 1, which the network has learnt as in step.
-LOADER_LEAD = 1
 MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at every shift
 
 
@@ -24,13 +23,15 @@ MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at ev
 class Offset:
     """The offset of a clip as the list's third field has it: the picture is `frames` later than the sound.
 
-    similarity: (shifts,) mean cosine of picture and sound at each of `shifts` (frames).
+    similarity: (shifts,) mean cosine of picture and sound at each of `shifts` (frames); of the published lip-sync
+    network the negative of their mean distance. measure: what it is, in words.
     """
 
     frames: int
     confidence: float  # highest similarity less the median over all shifts; near 0: nothing was found
     shifts: np.ndarray
     similarity: np.ndarray
+    measure: str = "mean similarity"
 
     @property
     def milliseconds(self) -> int:
@@ -74,12 +75,15 @@ def offset(
 ) -> Offset:
     """Measure the offset of a clip. network: of temporal stride 1, whatever stride it was trained with.
 
-    wav: its sound; None takes the sound track of the video. max_offset: frames, both ways. Raises MediaError.
+    Of the published lip-sync network (models/SyncNetV2.py) it is that of lse(). wav: the clip's sound; None takes the
+    sound track of the video. max_offset: frames, both ways. Raises MediaError.
     """
-    try:
-        samples = read_sound(wav or video)
-    except MediaError as error:
-        raise MediaError(str(error) + ("" if wav else " (--wav gives a clip its sound)")) from None
+    if is_published(network):
+        found = lse(network, video, wav, max_offset, allow_resize=allow_resize)
+        shifts = np.arange(-max_offset, max_offset + 1)
+        nearness = -found.mean_distances[::-1]  # at the shift -max_offset the sound is the latest
+        return Offset(found.offset, found.confidence, shifts, nearness, "mean distance, negative")
+    samples = clip_sound(video, wav)
     need = FIELD * SAMPLES_PER_FRAME + WINDOW_TAIL
     if len(samples) < need:
         raise MediaError(f"{wav or video}: {len(samples)} samples, at least {need} are needed")
@@ -110,7 +114,7 @@ def plot_offsets(found: Sequence[tuple[str, Offset]], path: str) -> None:
             f"{name}\noffset {one.frames} frames ({one.milliseconds} ms), confidence {one.confidence:.3f}",
             fontsize=10,
         )
-        axes.set_ylabel("mean similarity")
+        axes.set_ylabel(one.measure)
         axes.legend(frameon=False)
         axes.grid(alpha=0.3)
     else:
@@ -121,7 +125,7 @@ def plot_offsets(found: Sequence[tuple[str, Offset]], path: str) -> None:
         image = axes.imshow(
             [one.similarity for _, one in found], aspect="auto", extent=edges, interpolation="nearest"
         )
-        figure.colorbar(image, label="mean similarity")
+        figure.colorbar(image, label=found[0][1].measure)
         axes.plot(
             [one.frames for _, one in found], range(1, len(found) + 1), ".", color="tab:red", markersize=4
         )

@@ -1,19 +1,26 @@
 """A video with its face tracks drawn on it: green where a face speaks in sync, red where it does not."""
 
+import csv
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 
-from inference.embeddings import FIELD
-from inference.lipSync import LipSync
-from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
+from inference.embeddings import FIELD, Skip
+from inference.lipSync import LipSync, in_sync_confidence, lse
+from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.timeline import VideoReader
+from media.trackFiles import read_track_boxes
 from media.trackSound import has_sound, read_sound
 from support.files import replace_file
+from support.progress import progress_bar
+from SyncNetDist import SyncNet
 
 IN_SYNC, OUT_OF_SYNC, UNKNOWN = (60, 200, 60), (40, 40, 220), (160, 160, 160)  # BGR
 LINE = 1 / 250  # of the picture's larger side
@@ -36,6 +43,79 @@ class SeenFace:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+
+def show(
+    network: SyncNet,
+    tracks: str,
+    video: str,
+    output: str,
+    in_sync: float | None = None,
+    max_offset: int = MAX_OFFSET,
+    batch: int = WINDOWS_AT_ONCE,
+    skip: Skip | None = None,
+) -> list[tuple[str, LipSync | None]]:
+    """Measure the tracks that makeFaceTracks.py made of a video, and draw them on it, into the mp4 `output`.
+
+    tracks: the folder that makeFaceTracks.py wrote. in_sync: confidence of a frame from which on its box is green;
+    None takes what is usual for the network. skip: told of a track that cannot be measured, whose box is grey;
+    without one the error is raised. For the rest see lse(). Returns each track's mp4 with what was measured.
+    Raises MediaError, OSError.
+    """
+    if Path(output).exists() and os.path.samefile(output, video):
+        raise MediaError(f"{output}: is the source video itself; write to another file")
+    measured: list[tuple[str, LipSync | None]] = []
+    faces = []
+    names = find_tracks(tracks, video)
+    with progress_bar(total=len(names), unit="track", desc="lip sync", leave=False) as bar:
+        for name in names:
+            mp4, wav, txt = (os.path.join(tracks, kind, f"{name}.{kind}") for kind in ("mp4", "wav", "txt"))
+            first, boxes = read_track_boxes(txt)
+            found = None
+            try:
+                found = lse(network, mp4, wav, max_offset, batch)
+            except MediaError as error:
+                if not skip:
+                    raise
+                skip(error)
+            measured.append((mp4, found))
+            faces.append(SeenFace(first, boxes, confidence_of_frames(found, len(boxes))))
+            bar.update()
+    threshold = in_sync_confidence(network) if in_sync is None else in_sync
+    with progress_bar(unit="frame", desc="drawing", leave=False) as bar:
+
+        def shown(slots: int, declared: int | None) -> None:
+            bar.total = declared
+            bar.update(slots - bar.n)
+
+        draw_video(video, faces, output, threshold, shown)
+    return measured
+
+
+def find_tracks(folder: str, video: str) -> list[str]:
+    """The tracks of a video in a folder of makeFaceTracks.py: <name>/00001 ..., as tracks.csv has them.
+
+    A source is known by the end of its path, since the folder does not say where the sources were. Raises MediaError.
+    """
+    table = os.path.join(folder, "tracks.csv")
+    remedy = f"Make the tracks: python makeFaceTracks.py --src {os.path.dirname(video) or '.'} --dst {folder}"
+    if not os.path.isfile(video):
+        raise MediaError(f"{video}: no such video")
+    if not os.path.isfile(table):
+        raise MediaError(f"{table}: no such file. {remedy}")
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if not {"source", "track"} <= set(rows.fieldnames or ()):
+            raise MediaError(f"{table}: has no columns `source` and `track`. {remedy}")
+        tracks: dict[str, list[str]] = {}
+        for row in rows:
+            tracks.setdefault(row["source"], []).append(row["track"])
+    parts = Path(os.path.abspath(video)).parts
+    ends = {os.path.join(*parts[-length:]) for length in range(1, len(parts))}
+    sources = sorted(ends & set(tracks), key=len)
+    if not sources:
+        raise MediaError(f"{video}: no track of it in {table} (of {len(tracks)} other videos). {remedy}")
+    return tracks[sources[-1]]
 
 
 def confidence_of_frames(found: LipSync | None, frames: int) -> np.ndarray:
@@ -74,7 +154,7 @@ def draw_faces(picture: np.ndarray, slot: int, faces: Iterable[SeenFace], in_syn
             cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, line, cv2.LINE_AA)
 
 
-def show(
+def draw_video(
     video: str,
     faces: Sequence[SeenFace],
     output: str,
@@ -83,8 +163,9 @@ def show(
 ) -> int:
     """Write `output`, an mp4 of the source `video` at 25 frames a second with its sound and the faces drawn.
 
-    in_sync: see draw_faces. shown: told (slots written, slots that the file declares or None) after every picture.
-    Returns the number of frames. Memory does not grow with the length. Raises MediaError, OSError.
+    in_sync: see draw_faces. shown: told (slots so far, slots that the file declares or None) after every picture.
+    Returns the slot after the last. Memory does not grow with the length. Raises MediaError, also when a face has
+    later slots than the video, and OSError.
     """
     with (
         VideoReader(video) as reader,
@@ -96,10 +177,10 @@ def show(
         pictures.pix_fmt = "yuv420p"
         sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if has_sound(video) else None
         heard = _Sound(video, reader.first_time)
-        frames = 0
+        end = 0
         for slot, frame in reader.slots():
             picture = reader.bgr(frame)
-            if not frames:
+            if not end:
                 height, width = (side // 2 * 2 for side in picture.shape[:2])  # H.264 has even sizes
                 pictures.height, pictures.width = height, width
             draw_faces(picture, slot, faces, in_sync)
@@ -110,12 +191,18 @@ def show(
             container.mux(pictures.encode(encoded))
             if sound is not None:
                 container.mux(sound.encode(heard.until(slot)))
-            frames += 1
-            shown(slot + 1, slots)
+            end = slot + 1
+            shown(end, slots)
         container.mux(pictures.encode(None))
         if sound is not None:
             container.mux(sound.encode(None))
-    return frames
+        needed = max((face.first + len(face) for face in faces), default=0)
+        if end < needed:
+            raise MediaError(
+                f"{video}: has {end} frames at 25 a second, its tracks reach to frame {needed}; is it the video that "
+                "they were made of? If it has changed, run makeFaceTracks.py again"
+            )
+    return end
 
 
 class _Sound:

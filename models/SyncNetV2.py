@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.SyncNetModelMFCC import MFCC, mfcc_trunk
-from models.twoStreams import TRUNK_CHANNELS, lip_trunk, look
+from models.twoStreams import NO_IDENTITY, TRUNK_CHANNELS, lip_trunk, look
 from support.errors import UserError
 
 PUBLISHED_OUT = 1024  # size of the published network's embeddings
@@ -81,13 +81,16 @@ def dense_head(nOut: int) -> nn.Sequential:
 
 def refuse_identity(wanted: bool) -> None:
     if wanted:
-        raise UserError(
-            "models.SyncNetV2 has no identity heads: it tells when, not who. Use it for lip sync "
-            "(inferSyncNet.py lse, offset, show; training with --alphaI 0), another checkpoint for identities"
-        )
+        raise UserError(NO_IDENTITY)
 
 
-def is_published(state: dict[str, Tensor]) -> bool:
-    """Is this the state dict of this network, whatever its names begin with? Told by its heads, which are dense."""
-    heads = {name: state.get(name) for name in state if name.endswith(tuple(f"{h}.0.weight" for h in HEADS))}
-    return len(heads) == len(HEADS) and all(weight.dim() == 2 for weight in heads.values())
+def published_settings(state: dict[str, Tensor]) -> dict[str, object]:
+    """The settings of a state dict of this network, whatever its names begin with; {} where it is of another.
+
+    It is told by its heads, which are dense (two dimensions), where the other networks' are convolutions.
+    """
+    heads = [tensor for name, tensor in state.items() if name.endswith(tuple(f"{h}.0.weight" for h in HEADS))]
+    sizes = [len(tensor) for name, tensor in state.items() if name.endswith(f"{HEADS[0]}.3.weight")]
+    if len(heads) != len(HEADS) or len(sizes) != 1 or any(head.dim() != 2 for head in heads):
+        return {}
+    return {"model": __name__, "nOut": sizes[0], "temporal_stride": 1}

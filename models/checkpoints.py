@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from models.networks import is_network_of_models
 from models.settings import Settings, check_setting, default_settings
+from models.SyncNetV2 import published_settings
 from support.errors import UserError
 from support.files import replace_file
 
@@ -178,10 +179,15 @@ def find_state_dict(loaded: object, depth: int = 3) -> dict[str, Tensor] | None:
 
 
 def trained_with(state: dict[str, Tensor]) -> dict[str, object]:
-    """The settings (see models/settings.py) that the weights were trained with, as far as the file says."""
+    """The settings (see models/settings.py) that the weights were trained with, as far as the file says.
+
+    The published lip-sync network, which says nothing, is known by its names and shapes.
+    """
     metadata = getattr(state, "_metadata", None)
     said = metadata.get("settings") if isinstance(metadata, dict) else None
-    return {name: said[name] for name in default_settings() if name in said} if isinstance(said, dict) else {}
+    if not isinstance(said, dict):
+        return published_settings(state)
+    return {name: said[name] for name in default_settings() if name in said}
 
 
 def settings_of_flags(flags: object) -> dict[str, object]:

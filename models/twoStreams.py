@@ -8,8 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from models.faceCrop import crop_mouth
+from support.errors import UserError
 
 TRUNK_CHANNELS = 512
+NO_IDENTITY = (
+    "this network has no identity heads: it tells when, not who. Use it for lip sync (inferSyncNet.py lse, offset, "
+    "show; training with --alphaI 0), and another checkpoint for identities"
+)
 LIP_FRAMES = 5  # video frames that an embedding sees
 
 
@@ -60,6 +65,13 @@ def look(trunk: nn.Sequential, video: Tensor, crop: str) -> Tensor:
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
     pixels = crop_mouth(video, dtype) if crop == "mouth" else video.to(dtype)
     return trunk(pixels).squeeze(4).squeeze(3)
+
+
+def identity_of(outputs: tuple[Tensor | None, Tensor | None]) -> Tensor:
+    """The identity of what forward_aud or forward_vid returned. Raises UserError for a network without."""
+    if outputs[1] is None:
+        raise UserError(NO_IDENTITY)
+    return outputs[1]
 
 
 class TwoStreams(nn.Module):

@@ -1,5 +1,7 @@
 """Lip sync: the published network and its distances against literal versions and the original's numbers."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -13,22 +15,24 @@ from torch import Tensor, nn
 
 from DatasetLoader import get_frames
 from inference import lipSync
+from inference.embeddings import embed
 from inference.lipSync import (
     beside_every_shift,
     chord,
     coefficient_blocks,
     euclidean,
     lse,
-    mean_with_interval,
     summarise,
 )
+from inference.lipSyncReport import mean_interval
 from inference.offset import offset
 from media.clips import MediaError
 from models import SyncNetV2
+from models.checkpoints import choose_settings
 from support.errors import UserError
 from SyncNetDist import SyncNet
 
-FRAMES = 10
+FRAMES = 9
 CASE, ARRAYS = load_case("syncnet_v2")
 
 
@@ -89,9 +93,19 @@ def literal_distances(lips: Tensor, sounds: Tensor, most: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def network() -> SyncNet:
-    network = SyncNet(model="models.SyncNetV2", device="cpu")
-    network.__S__.load_state_dict(oracle_state(CASE, ARRAYS, CASE["shapes"]))
+def published(tmp_path_factory) -> str:
+    """A checkpoint as the published one is: the network's own names, in the old format of torch.save."""
+    path = str(tmp_path_factory.mktemp("v2") / "syncnet_v2.model")
+    torch.save(oracle_state(CASE, ARRAYS, CASE["shapes"]), path, _use_new_zipfile_serialization=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(published) -> SyncNet:
+    settings, told = choose_settings(published, {})
+    assert not told
+    network = SyncNet(**asdict(settings), device="cpu")
+    network.loadParameters(published, strict=True)
     return network
 
 
@@ -136,29 +150,59 @@ def test_a_track_is_measured_as_the_published_way_measures_it(network, track, mo
         assert found.confidence == pytest.approx(np.median(means) - means.min(), abs=1e-3)
 
     monkeypatch.setattr(lipSync, "COEFFICIENTS_AT_ONCE", 7)
-    for batch in (1, 3):
-        again = lse(network, video, wav, max_offset=most, batch=batch)
-        np.testing.assert_allclose(again.mean_distances, found.mean_distances, rtol=1e-6)
-        np.testing.assert_allclose(again.confidences, found.confidences, atol=1e-3)
+    again = lse(network, video, wav, max_offset=most, batch=1)
+    np.testing.assert_allclose(again.mean_distances, found.mean_distances, rtol=1e-6)
+    np.testing.assert_allclose(again.confidences, found.confidences, atol=1e-3)
 
 
 def test_forward_gives_each_window_by_itself(network, track):
     state = oracle_state(CASE, ARRAYS, CASE["shapes"])
-    sounds = torch.from_numpy(recipe.audio((CASE["seed"], "forward"), 2, 8 * 640 + 240))
-    pixels = get_frames(track[0], 8, 0)
+    sounds = torch.from_numpy(recipe.audio((CASE["seed"], "forward"), 2, 6 * 640 + 240))
+    pixels = get_frames(track[0], 6, 0)
     with torch.no_grad():
         heard, seen = network.__S__.forward_aud(sounds)[0], network.__S__.forward_vid(pixels)[0]
-        assert heard.shape == (2, 1024, 4) and seen.shape == (1, 1024, 4)
-        for i in range(4):
+        assert heard.shape == (2, 1024, 2) and seen.shape == (1, 1024, 2)
+        for i in range(2):
             windows = network.__S__.mfcc(sounds)[..., 4 * i : 4 * i + 20]
             torch.testing.assert_close(heard[:, :, i], literal_sound(state, windows), rtol=1e-4, atol=1e-4)
             window = pixels[:, :, i : i + 5].float()
             torch.testing.assert_close(seen[:, :, i], literal_lips(state, window), rtol=1e-4, atol=1e-4)
 
 
+def test_the_checkpoint_is_known_by_what_is_in_it(network, published, tmp_path, capsys):
+    assert network.settings.model == "models.SyncNetV2"
+    for name, tensor in oracle_state(CASE, ARRAYS, CASE["shapes"]).items():
+        assert torch.equal(network.__S__.state_dict()[name], tensor)
+    again = SyncNet(model="models.SyncNetV2", device="cpu")
+    assert not again.loadParameters(published).shape and capsys.readouterr().out == ""
+    again.saveParameters(str(tmp_path / "own.model"))
+    assert choose_settings(str(tmp_path / "own.model"), {})[0].model == "models.SyncNetV2"
+    SyncNet(nOut=16, device="cpu").saveParameters(str(tmp_path / "other.model"))
+    assert choose_settings(str(tmp_path / "other.model"), {})[0].model == "models.SyncNetModelFBank"
+
+
 def test_identities_are_refused(network, track):
     with pytest.raises(UserError, match="has no identity heads"):
         network.__S__.forward_vid(get_frames(track[0], 5, 0), identity=True)
+    for use in (
+        lambda: embed(network, [track[1]], num_eval=1),
+        lambda: network.embed([track[1]], num_eval=1),
+    ):
+        network.maxFrames = 5
+        with pytest.raises(UserError, match="has no identity heads"):
+            use()
+
+
+def test_it_trains_for_lip_sync_alone():
+    torch.manual_seed(0)
+    model = SyncNet(model="models.SyncNetV2", nOut=8, device="cpu", learning_rate=0.01).train()
+    video = torch.randint(0, 256, (1, 3, 6, 224, 224), dtype=torch.uint8)
+    audio = torch.from_numpy(recipe.audio((CASE["seed"], "train"), 1, 6 * 640 + 240))
+    total, _ = model(video, audio, 1.0, 0.0)
+    total.backward()
+    assert total.isfinite() and model.__S__.netcnnaud[0].weight.grad.any()
+    with pytest.raises(UserError, match="has no identity heads"):
+        model(video, audio, 1.0, 1.0)
 
 
 # ---------------------------------------------------------------- distances and figures
@@ -230,8 +274,8 @@ def test_coefficients_of_a_long_sound_are_those_of_the_whole(network, monkeypatc
 
 def test_means_over_tracks_and_their_interval():
     figures = np.random.default_rng(3).normal([7, 5], [1, 2], (400, 2))
-    mean, low, high = mean_with_interval(figures)
-    np.testing.assert_allclose(mean, figures.mean(0))
+    mean = figures.mean(0)
+    low, high = mean_interval(figures)
     expected = 1.96 * figures.std(0) / 20
     np.testing.assert_allclose(mean - low, expected, rtol=0.15)
     np.testing.assert_allclose(high - mean, expected, rtol=0.15)

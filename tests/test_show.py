@@ -5,7 +5,7 @@ import pytest
 from videoMaker import click_time, flash_time, make_video
 
 from inference.lipSync import summarise
-from inference.show import SeenFace, confidence_of_frames, show
+from inference.show import SeenFace, confidence_of_frames, draw_video
 from media.clips import MediaError
 from media.sound import decode_audio
 from media.timeline import VideoReader
@@ -43,7 +43,7 @@ def test_boxes_colours_and_sound_are_in_step(tmp_path, fps):
     still = SeenFace(10, np.tile([0.1, 0.2, 0.3, 0.4], (40, 1)), confidences)
     moving = SeenFace(0, np.linspace([0.5, 0.5, 0.2, 0.2], [0.7, 0.5, 0.2, 0.2], 58), np.full(58, np.nan))
     told = []
-    assert show(source, [still, moving], output, 3.0, lambda *at: told.append(at)) == 60 == len(told)
+    assert draw_video(source, [still, moving], output, 3.0, lambda *at: told.append(at)) == 60 == len(told)
     pictures = pictures_of(output)
     assert pictures.shape == (60, HEIGHT - 1, WIDTH - 1, 3) and told[-1][0] == 60
     seen = [colour_at(picture, 0.1, 0.4) for picture in pictures]
@@ -59,7 +59,7 @@ def test_boxes_colours_and_sound_are_in_step(tmp_path, fps):
 def test_a_video_that_is_broken_leaves_no_output(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"nothing")
     with pytest.raises(MediaError, match="a.mp4"):
-        show(str(tmp_path / "a.mp4"), [], str(tmp_path / "seen.mp4"), 3.0)
+        draw_video(str(tmp_path / "a.mp4"), [], str(tmp_path / "seen.mp4"), 3.0)
     assert not (tmp_path / "seen.mp4").exists()
 
 

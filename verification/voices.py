@@ -15,6 +15,7 @@ from DatasetLoader import WINDOW_TAIL, check_length, loadWAV
 from media.clips import SAMPLES_PER_FRAME, MediaError, text_lines
 from media.wav import WavFormatError, check_heard, open_wav
 from models.losses import unit
+from models.twoStreams import identity_of
 from support import distributed
 from support.progress import progress_bar
 
@@ -120,7 +121,7 @@ def embed_wavs(network: "SyncNet", files: list[str], num_eval: int, print_interv
         for number in mine:
             batch = list(itertools.islice(crops, len(batches[number])))
             with network.autocast():
-                identity = network.__S__.forward_aud(torch.cat(batch).to(network.device))[1]
+                identity = identity_of(network.__S__.forward_aud(torch.cat(batch).to(network.device)))
             mean = unit(identity.float().mean(2)).unflatten(0, (len(batch), num_eval)).mean(1)
             first = number * FILES_PER_BATCH
             vectors[first : first + len(batch)] = mean.cpu()

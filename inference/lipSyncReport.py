@@ -1,0 +1,80 @@
+"""What is told of the lip sync of tracks: a line and a row a track, means over tracks, confidences of frames."""
+
+import csv
+from collections.abc import Sequence
+
+import numpy as np
+
+from inference.embeddings import FIELD
+from inference.lipSync import LipSync, is_published
+from support.files import replace_file
+from SyncNetDist import SyncNet
+from verification.report import file_hash
+
+COLUMNS = ("clip", "wav", "frames", "offset", "lse_d", "lse_c")
+HEADER = "offset   LSE-D   LSE-C  frames  clip"
+PUBLISHED_SHA256 = ("961e8696", "5442")  # how that of the published weights begins and ends
+RESAMPLES = 1000
+Row = tuple[str, str | None, LipSync]  # a clip, its wav (None: its own sound track), and what was measured
+
+
+def line_of(clip: str, found: LipSync) -> str:
+    """A track's line below HEADER."""
+    return f"{found.offset:6d} {found.distance:7.3f} {found.confidence:7.3f} {found.frames:7d}  {clip}"
+
+
+def mean_line(rows: Sequence[Row]) -> str:
+    """The means over tracks that papers report, with their 95 % intervals where there are several tracks."""
+    figures = np.array([(found.distance, found.confidence) for _, _, found in rows])
+    cells = [f"{name} {mean:.3f}" for name, mean in zip(("LSE-D", "LSE-C"), figures.mean(0), strict=True)]
+    if len(rows) == 1:
+        return f"1 track: {', '.join(cells)}"
+    low, high = mean_interval(figures)
+    cells = [f"{cell} ({a:.3f} - {b:.3f})" for cell, a, b in zip(cells, low, high, strict=True)]
+    return f"mean of {len(rows)} tracks: {', '.join(cells)}; 95 % intervals over tracks"
+
+
+def mean_interval(figures: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % bootstrap interval of means over tracks: (tracks, k) -> low, high, (k,) each."""
+    draws = np.random.default_rng(seed)
+    means = [figures[draws.integers(len(figures), size=len(figures))].mean(0) for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def remark(network: SyncNet, checkpoint: str) -> str | None:
+    """Why the figures of a network cannot be compared with published ones; None for the published weights."""
+    first, last = PUBLISHED_SHA256
+    published = "those that papers report, which are made with syncnet_v2.model"
+    if not is_published(network):
+        return (
+            f"NOT COMPARABLE with {published}: distances of unit vectors, of another network ({checkpoint})"
+        )
+    if not ((found := file_hash(checkpoint)).startswith(first) and found.endswith(last)):
+        return (
+            f"NOT COMPARABLE with {published}: these weights are others "
+            f"(SHA-256 {found[:8]}...{found[-4:]}, not {first}...{last}: {checkpoint})"
+        )
+    return None
+
+
+def write_table(rows: Sequence[Row], path: str) -> None:
+    """Write the CSV with a row a track. Raises OSError."""
+    with replace_file(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for clip, wav, found in rows:
+            figures = [found.frames, found.offset, f"{found.distance:.6f}", f"{found.confidence:.6f}"]
+            table.writerow([clip, wav or "", *figures])
+
+
+def write_frames(found: LipSync, path: str) -> None:
+    """Write the CSV with the confidence of every frame that a window has in its middle. Raises OSError.
+
+    frame: number from 0 on. The first two frames and the last few are in the middle of none.
+    """
+    with replace_file(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["frame", "confidence"])
+        for frame, confidence in enumerate(found.confidences, FIELD // 2):
+            table.writerow([frame, f"{confidence:.6f}"])
