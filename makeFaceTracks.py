@@ -1,0 +1,312 @@
+"""Make face tracks of any videos: cropped to the face, 25 frames a second, each with its sound.
+
+    python makeFaceTracks.py --src my_videos --dst my_tracks
+
+The tracks are in VoxCeleb2's layout, my_tracks/mp4, wav and txt, ready for makeFileList.py. What became of each
+video is in my_tracks/tracks.csv, tracks.png (look at it: one face a track) and no_tracks.txt. Interrupted in any way,
+the same command goes on.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import cv2
+
+from media.clips import FPS, MediaError, find_files
+from media.faceTracks import PART, Found, Part, Rule, make_tracks, plan_parts
+from media.trackFolder import Record, TrackFolder, mark_of
+from media.tracks import MAX_GAP
+from support.files import lock_file, replace_file
+from support.processes import available_cores, map_in_processes
+from support.progress import progress_bar
+
+# A file of another name that is no video is left out without a word.
+VIDEO_NAMES = (
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gxf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv",
+    ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob",
+    ".webm", ".wmv", ".wtv",
+)  # fmt: skip
+MIN_FACE = 20  # pixels; below, the detector finds nothing
+EARLY_END = FPS  # slots that pictures may end before the file says so
+SHOWN_REASONS = 5
+
+
+@dataclass
+class Source:
+    """A file under --src. path: relative to it. name: of its folder of tracks. parts: as planned, with results."""
+
+    path: str
+    mark: str
+    name: str
+    parts: list[Part]
+    slots: int | None
+    found: dict[int, Found]
+    problems: list[str]
+
+
+def folder_names(paths: list[str]) -> dict[str, str]:
+    """Each source's folder of tracks: its path without the extension, or with it where another has that already."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name = os.path.splitext(path)[0]
+        while name in taken:
+            name = path if name != path and path not in taken else name + "_"
+        taken.add(name)
+        names[path] = name
+    return names
+
+
+def plan(src: str, path: str) -> tuple[str, list[Part], int | None, str]:
+    """(path, its parts, its length in slots if declared, or the reason why there are none)."""
+    try:
+        return path, *plan_parts(os.path.join(src, path)), ""
+    except MediaError as error:
+        return path, [], None, str(error)
+    except Exception as error:  # a file that breaks the decoder in a new way must not stop the others
+        return path, [], None, f"{os.path.join(src, path)}: {type(error).__name__}: {error}"
+
+
+def work_on_part(rule: Rule, job: tuple[str, int, Part, str, str]) -> tuple[str, int, Found | None, str]:
+    """Make the tracks of a part unless they are there: (source, number of the part, what was found, or the reason).
+
+    job: source, number, part, folder to make them in, identity. Raises OSError when they cannot be written.
+    """
+    source, number, part, folder, identity = job
+    cv2.setNumThreads(1)  # the cores work on other parts
+    finished = os.path.join(folder, "found.json")
+    try:
+        with open(finished, encoding="ascii") as file:
+            found = Found(**json.load(file))
+        if all(os.path.exists(os.path.join(folder, f"{n:05d}.txt")) for n in range(1, len(found.tracks) + 1)):
+            return source, number, found, ""
+    except (OSError, ValueError, TypeError):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        found = make_tracks(part, rule, folder, identity)
+    except MediaError as error:
+        return source, number, None, str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", error.filename) from None
+    except Exception as error:
+        return source, number, None, f"{part.path}: {type(error).__name__}: {error}"
+    with replace_file(finished) as file:
+        json.dump(asdict(found), file)
+    return source, number, found, ""
+
+
+def reason_for(source: Source, rule: Rule) -> str:
+    """Why a source has no track, or what of it is missing; "" where nothing is."""
+    found = list(source.found.values())
+    if source.problems:
+        return source.problems[0]
+    end = max((part.end for part in found), default=0)
+    early = source.slots is not None and end < source.slots - EARLY_END
+    broken = f"broken at {end / FPS:.2f} s of {source.slots / FPS:.2f} s" if early else ""
+    if any(part.tracks for part in found):
+        return f"{broken}; tracks up to there only" if broken else ""
+    largest = max((part.largest for part in found), default=0.0)
+    longest = max((part.longest for part in found), default=0)
+    heard = max((part.heard for part in found), default=0)
+    if end == 0:
+        why = "no picture can be decoded"
+    elif not any(part.faces for part in found) or largest == 0:
+        why = f"no face found (of {rule.min_face} pixels or more, as --min_face asks)"
+    elif longest == 0:
+        why = f"faces smaller than --min_face {rule.min_face}: up to {largest:.0f} pixels"
+    elif longest < rule.min_frames:
+        why = f"shorter than --min_frames {rule.min_frames}: the longest face track has {longest} frames"
+    else:
+        why = (
+            f"shorter than --min_frames {rule.min_frames}: of a face track of {longest} frames, "
+            f"{heard} have both picture and sound"
+        )
+    return f"{broken}; {why}" if broken else why
+
+
+def sources_in(src: str, dst: str) -> list[str]:
+    """Paths, relative to src, of all files in it, sorted; without those in dst, which may lie inside src."""
+    inside = os.path.relpath(os.path.realpath(dst), os.path.realpath(src)) + os.sep
+    return [path for path in find_files(src, ("",)) if not path.startswith(inside)]
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Find the faces in all videos of a folder and write each as a face track with its sound, as "
+        "VoxCeleb2 has them. Finished videos are kept, so the same command goes on after an interruption."
+    )
+    parser.add_argument("--src", required=True, help="folder with videos of any kind, at any depth")
+    parser.add_argument(
+        "--dst",
+        required=True,
+        help="folder for the tracks: mp4, wav and txt, and tables of what became of them",
+    )
+    parser.add_argument(
+        "--nWorkers",
+        type=int,
+        default=available_cores(),
+        help="processes, which share the videos, and the parts of long ones; default: one a core (%(default)s)",
+    )
+    parser.add_argument(
+        "--detect_every",
+        type=int,
+        default=5,
+        help=f"look for faces in every so manieth frame of 25 a second, at most {MAX_GAP}; a lower number follows "
+        "quick movements better and takes longer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min_frames",
+        type=int,
+        default=34,
+        help=f"leave out shorter tracks, at most {PART}; training takes clips of --maxFrames + 4 frames and more "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min_face",
+        type=int,
+        default=60,
+        help=f"leave out faces whose larger side has fewer pixels in the video, at least {MIN_FACE} (default: "
+        "%(default)s)",
+    )
+    args = parser.parse_args(argv)
+    for flag, least, most in (
+        ("nWorkers", 1, 1000),
+        ("detect_every", 1, MAX_GAP),
+        ("min_frames", 1, PART),
+        ("min_face", MIN_FACE, 10000),
+    ):
+        if not least <= getattr(args, flag) <= most:
+            parser.error(f"--{flag} {getattr(args, flag)}: expected {least} to {most}")
+    if not os.path.isdir(args.src):
+        parser.error(f"--src {args.src}: no such folder")
+    return args
+
+
+class Run:
+    """One run of the command: what is to be done, and what came of it."""
+
+    def __init__(self, args: argparse.Namespace, folder: TrackFolder) -> None:
+        self.src, self.workers = args.src, args.nWorkers
+        self.rule = Rule(args.detect_every, args.min_frames, args.min_face)
+        self.folder = folder
+        self.sources: list[Source] = []
+        self.kept = self.others = 0
+
+    def plan(self) -> None:
+        """Find the videos, and of those that are not finished the parts."""
+        paths = sources_in(self.src, self.folder.path)
+        names = folder_names(paths)
+        marks = {path: mark_of(os.path.join(self.src, path), self.rule) for path in paths}
+        todo = [path for path in paths if not self.folder.is_finished(path, marks[path], names[path])]
+        self.kept = len(paths) - len(todo)
+        self.folder.clear_work(but=(self.folder.work(path, marks[path]) for path in todo))
+        bar = progress_bar(total=len(todo), unit=" files", desc="looking at the files", dynamic_ncols=True)
+        with bar:
+            for path, parts, slots, reason in map_in_processes(
+                partial(plan, self.src), todo, self.workers, 4
+            ):
+                bar.update()
+                if parts:
+                    self.sources.append(Source(path, marks[path], names[path], parts, slots, {}, []))
+                elif path.lower().endswith(VIDEO_NAMES) or "not a video" not in reason:
+                    self._finish(Source(path, marks[path], names[path], [], None, {}, [reason]))
+                else:
+                    self.others += 1
+        self.sources.sort(key=lambda source: source.path)
+
+    def jobs(self) -> Iterator[tuple[str, int, Part, str, str]]:
+        for source in self.sources:
+            work = self.folder.work(source.path, source.mark)
+            for number, part in enumerate(source.parts):
+                yield source.path, number, part, os.path.join(work, f"{number:05d}"), source.name
+
+    def work(self) -> None:
+        """Make the tracks; a source whose parts are all done is finished."""
+        by_path = {source.path: source for source in self.sources}
+        lengths = {source.path: _seconds(source) for source in self.sources}
+        total, done = sum(lengths.values()), 0.0
+        bar = progress_bar(total=round(total), unit=" s of video", smoothing=0.05, dynamic_ncols=True)
+        with bar:
+            work = partial(work_on_part, self.rule)
+            for path, number, found, problem in map_in_processes(work, self.jobs(), self.workers):
+                source = by_path[path]
+                if found is not None:
+                    source.found[number] = found
+                else:
+                    source.problems.append(problem)
+                done += lengths[path] / len(source.parts)
+                bar.update(round(done) - bar.n)
+                if len(source.found) + len(source.problems) == len(source.parts):
+                    self._finish(source)
+                    bar.set_postfix(tracks=sum(len(record.tracks) for record in self.folder.records.values()))
+
+    def _finish(self, source: Source) -> None:
+        work = self.folder.work(source.path, source.mark)
+        parts = [(os.path.join(work, f"{n:05d}"), source.found[n]) for n in sorted(source.found)]
+        record = Record(source.path, source.mark, source.name, reason=self._reason(source))
+        self.folder.finish(record, parts)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def _reason(self, source: Source) -> str:
+        reason = reason_for(source, self.rule)
+        return reason.removeprefix(os.path.join(self.src, source.path) + ": ")
+
+
+def _seconds(source: Source) -> float:
+    return (source.slots or PART) / FPS
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0, 1 (there is no track), 130 (Ctrl-C)."""
+    args = parse_args(argv)
+    begin = time.monotonic()
+    folder = TrackFolder(args.dst)
+    with lock_file(folder.lock, f"{args.dst}: another run is using it"):
+        run = Run(args, folder)
+        try:
+            run.plan()
+            run.work()
+        except KeyboardInterrupt:
+            folder.write_tables()
+            print("\nStopped. The same command goes on from here.")
+            return 130
+        reasons = folder.write_tables()
+        folder.clear_work()
+    records = folder.records.values()
+    tracks = [track for record in records for track in record.tracks]
+    seconds = sum(track["frames"] for track in tracks) / FPS
+    without = sum(not record.tracks for record in records)
+    if not records:
+        raise SystemExit(f"{args.src}: no videos in this folder or the folders in it")
+    print(f"{len(records)} videos in {args.src}, {time.monotonic() - begin:.0f} s")
+    print(f"  finished before  {run.kept:>9}")
+    print(f"  with a track     {len(records) - without:>9}")
+    print(f"  without          {without:>9}")
+    print(f"  tracks           {len(tracks):>9}   {seconds / 3600:.2f} hours")
+    if run.others:
+        print(f"  other files      {run.others:>9}   left out")
+    if reasons:
+        print(f"Without a track, or broken, and why: {os.path.join(args.dst, 'no_tracks.txt')}")
+        for line in reasons[:SHOWN_REASONS]:
+            print(f"  {line}")
+    if not tracks:
+        print(f"No video in {args.src} gave a track.")
+        return 1
+    print(f"One face a track, to look at: {os.path.join(args.dst, 'tracks.png')}")
+    flags = " ".join(f"--{kind}_dir {os.path.join(args.dst, kind)}" for kind in ("mp4", "wav", "txt"))
+    print(f"Next: python makeFileList.py --output data/mine.txt {flags}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

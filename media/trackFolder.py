@@ -1,0 +1,205 @@
+"""A folder of face tracks: what is finished in it, and the tables and pictures that tell of it.
+
+`<folder>/mp4/<name>/00001.mp4`, wav and txt likewise, where <name> is the source's path without its extension.
+A source's tracks are made aside and moved in when all are there; then it gets a record, and with a record it is
+finished. Whatever has none is made anew.
+"""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+import cv2
+import numpy as np
+
+from media.clips import FPS, MediaError
+from media.faceTracks import Found, Rule
+from media.video import open_video
+from support.files import replace_file
+
+VERSION = 1  # of the records; another one makes everything anew
+KINDS = ("mp4", "wav", "txt")
+COLUMNS = ("source", "track", "first_s", "last_s", "frames", "face_size", "found", "confidence", "shot")
+SHEET, SHEET_COLUMNS, CELL, CAPTION = 100, 10, 160, 18  # tracks, columns, pixels
+
+
+@dataclass
+class Record:
+    """A finished source. mark: of the source and of what was asked for. name: of its folder of tracks.
+
+    tracks: what tracks.csv says of each, and `sizes`, in bytes, of its mp4, wav and txt. reason: why there is none,
+    or what is missing; "" where nothing is.
+    """
+
+    source: str
+    mark: str
+    name: str
+    tracks: list[dict] = field(default_factory=list)
+    reason: str = ""
+
+
+def mark_of(path: str, rule: Rule) -> str:
+    """Size and time of change of a source, and what is asked for: another mark means that it is made anew."""
+    facts = os.stat(path)
+    return json.dumps([VERSION, facts.st_size, facts.st_mtime_ns, asdict(rule)])
+
+
+class TrackFolder:
+    """The folder at `path`; it is made. Raises OSError."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._state = os.path.join(path, ".makeFaceTracks")
+        self._journal = os.path.join(self._state, "finished.jsonl")
+        os.makedirs(self._state, exist_ok=True)
+        self.records: dict[str, Record] = self._read()
+
+    @property
+    def lock(self) -> str:
+        return os.path.join(self._state, "lock")
+
+    def work(self, source: str, mark: str) -> str:
+        """The folder in which the tracks of a source are made."""
+        key = hashlib.sha256(os.fsencode(source) + mark.encode()).hexdigest()[:24]
+        return os.path.join(self._state, "work", key)
+
+    def is_finished(self, source: str, mark: str, name: str) -> bool:
+        """Has this source been worked on, under this name, and are all of its files there, as long as they were?"""
+        record = self.records.get(source)
+        if record is None or (record.mark, record.name) != (mark, name):
+            return False
+        for number, track in enumerate(record.tracks, 1):
+            for kind, size in zip(KINDS, track["sizes"], strict=True):
+                try:
+                    if os.stat(self._file(kind, name, number)).st_size != size:
+                        return False
+                except OSError:
+                    return False
+        return True
+
+    def finish(self, record: Record, parts: list[tuple[str, Found]]) -> None:
+        """Move the tracks of all parts, (their folder, what was found), in, and write down that they are there."""
+        self.records.pop(record.source, None)
+        for kind in KINDS:
+            shutil.rmtree(os.path.join(self.path, kind, record.name), ignore_errors=True)
+        shots = 0
+        for folder, found in parts:
+            for number, track in enumerate(found.tracks, 1):
+                stem = os.path.join(folder, f"{number:05d}")
+                sizes = []
+                for kind in KINDS:
+                    target = self._file(kind, record.name, len(record.tracks) + 1)
+                    os.makedirs(os.path.dirname(target), exist_ok=True)
+                    os.replace(f"{stem}.{kind}", target)
+                    sizes.append(os.stat(target).st_size)
+                record.tracks.append({**track, "shot": track["shot"] + shots, "sizes": sizes})
+            shots += found.shots
+        self.records[record.source] = record
+        with open(self._journal, "a", encoding="ascii") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+
+    def clear_work(self, but: Iterable[str] = ()) -> None:
+        """Remove what was being made, but these folders."""
+        kept = {os.path.basename(folder) for folder in but}
+        top = os.path.join(self._state, "work")
+        for name in os.listdir(top) if os.path.isdir(top) else ():
+            if name not in kept:
+                shutil.rmtree(os.path.join(top, name), ignore_errors=True)
+
+    def write_tables(self) -> list[str]:
+        """Write tracks.csv, tracks.png and no_tracks.txt. Returns the lines of no_tracks.txt."""
+        records = [self.records[source] for source in sorted(self.records)]
+        with replace_file(self._journal) as file:  # one line for each, the newest
+            file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+        with replace_file(os.path.join(self.path, "tracks.csv")) as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(COLUMNS)
+            for record in records:
+                table.writerows(_rows(record))
+        reasons = [_printable(f"{record.source}: {record.reason}") for record in records if record.reason]
+        self._write_or_remove("no_tracks.txt", "".join(line + "\n" for line in reasons).encode())
+        self._write_or_remove("tracks.png", self._contact_sheet(records))
+        return reasons
+
+    def _write_or_remove(self, name: str, content: bytes) -> None:
+        path = os.path.join(self.path, name)
+        if content:
+            with replace_file(path, "wb") as file:
+                file.write(content)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+
+    def _contact_sheet(self, records: list[Record]) -> bytes:
+        """A png with the middle frame of up to SHEET tracks, evenly spread over all; b"" without tracks."""
+        tracks = [(r.name, number) for r in records for number in range(1, len(r.tracks) + 1)]
+        chosen = np.linspace(0, len(tracks) - 1, min(SHEET, len(tracks))).round().astype(int)
+        if not len(chosen):
+            return b""
+        rows = -(-len(chosen) // SHEET_COLUMNS)
+        sheet = np.full((rows * (CELL + CAPTION), min(len(chosen), SHEET_COLUMNS) * CELL, 3), 255, np.uint8)
+        for place, index in enumerate(chosen):
+            name, number = tracks[index]
+            top, left = place // SHEET_COLUMNS * (CELL + CAPTION), place % SHEET_COLUMNS * CELL
+            with contextlib.suppress(MediaError):
+                picture = _middle_frame(self._file("mp4", name, number))
+                cell = cv2.resize(picture, (CELL, CELL), interpolation=cv2.INTER_AREA)
+                sheet[top : top + CELL, left : left + CELL] = cell
+            caption = f"{name}/{number:05d}".encode("ascii", "replace").decode()[-26:]
+            place = (left + 2, top + CELL + 13)
+            cv2.putText(sheet, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.32, (0, 0, 0), 1, cv2.LINE_AA)
+        return cv2.imencode(".png", sheet)[1].tobytes()
+
+    def _file(self, kind: str, name: str, number: int) -> str:
+        return os.path.join(self.path, kind, name, f"{number:05d}.{kind}")
+
+    def _read(self) -> dict[str, Record]:
+        """The records. A line that was cut off does not count."""
+        records = {}
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(self._journal, encoding="ascii", errors="replace") as file,
+        ):
+            for line in file:
+                with contextlib.suppress(ValueError, TypeError):
+                    record = Record(**json.loads(line))
+                    records[record.source] = record
+        return records
+
+
+def _rows(record: Record) -> Iterable[tuple]:
+    for number, track in enumerate(record.tracks, 1):
+        yield (
+            _printable(record.source),
+            _printable(f"{record.name}/{number:05d}"),
+            f"{track['first'] / FPS:.2f}",
+            f"{(track['first'] + track['frames']) / FPS:.2f}",
+            track["frames"],
+            track["size"],
+            track["found"],
+            track["confidence"],
+            track["shot"],
+        )
+
+
+def _printable(text: str) -> str:
+    """Names that are not UTF-8 with their bytes as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _middle_frame(path: str) -> np.ndarray:
+    video = open_video(path)
+    try:
+        for _ in range(int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // 2):
+            video.grab()
+        ok, picture = video.read()
+        if not ok:
+            raise MediaError(f"{path}: no frame in its middle")
+        return picture
+    finally:
+        video.release()
