@@ -1,12 +1,14 @@
-"""Where one shot ends and the next begins: by content, as PySceneDetect's ContentDetector measures it."""
+"""Where one shot ends and the next begins, by content, as PySceneDetect's ContentDetector and AdaptiveDetector do."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
 
 SHOT_WIDTH = 256  # pixels; pictures are compared at about this width, as PySceneDetect does
-CUT = 27.0  # PySceneDetect's threshold, of 0 to 255
+CUT = 27.0  # of 0 to 255, PySceneDetect's threshold: a change of this much is a cut whatever is around it
+SUDDEN_CUT, SUDDEN = 12.0, 5.0  # a smaller change is one too, where it is so many times those around it
 FLASH = 6  # pictures; a change that is taken back within so many is a flash, not a cut
 
 
@@ -24,8 +26,16 @@ def is_cut(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> bool:
     """Does a shot end between before[-1] and after[0], two successive pictures?
 
     before, after: shot pictures in order, of one size; up to FLASH on either side are looked at. There is a
-    cut where the two next to it differ by CUT, and no picture before is like one after it.
+    cut where the two next to it differ enough, and no picture before is like one after it.
     """
-    if distance(before[-1], after[0]) < CUT:
-        return False
-    return all(distance(a, b) >= CUT for a in before[-FLASH:] for b in after[:FLASH])
+    before, after = before[-FLASH:], after[:FLASH]
+    change = distance(before[-1], after[0])
+    least = CUT
+    if change < CUT:
+        if change < SUDDEN_CUT:
+            return False
+        around = [distance(a, b) for side in (before, after) for a, b in pairwise(side)]
+        if not around or change < SUDDEN * float(np.mean(around)):
+            return False
+        least = SUDDEN_CUT
+    return all(distance(a, b) >= least for a in before for b in after)
