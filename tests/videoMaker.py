@@ -1,6 +1,7 @@
 """Videos of any kind with a flash and a click, for the tests of makeFaceTracks.py.
 
 make_video("a.mkv", np.arange(60) / 30, flash=1.0, sound_from=0.3, format="matroska")
+face(100)                                     # -> a picture of a real face, to draw into it
 flash_time(pictures), click_time(samples)     # -> seconds, on the track's own clock of 25 a second and 16 kHz
 """
 
@@ -9,7 +10,9 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
+from matplotlib.cbook import get_sample_data
 
 CLOCK = 90000  # of the time stamps that are written
 FLASH_LENGTH = 0.2  # seconds
@@ -21,7 +24,7 @@ def make_video(
     times: Sequence[float],
     *,
     size: tuple[int, int] = (320, 240),
-    flash: float = 1.0,
+    flash: float | None = 1.0,
     sound_from: float | None = 0.0,
     sound_to: float | None = None,
     start: float = 0.0,
@@ -40,11 +43,11 @@ def make_video(
 
     The first picture at or after `flash` and those of FLASH_LENGTH from there are bright; the click sounds when it
     appears. sound_from, sound_to: seconds; None: no sound, and to the last picture. start: added to all times.
-    draw: changes picture number i, (height, width, 3) BGR, in place.
+    flash: None for neither. draw: changes picture number i, (height, width, 3) BGR, in place.
     """
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     times = np.asarray(times, np.float64)
-    onset = times[times >= flash - 1e-6][0]
+    onset = np.inf if flash is None else times[times >= flash - 1e-6][0]
     with av.open(path, "w", format=format, options=container_options or {}) as container:
         spacing = float(np.median(np.diff(times)))
         video = container.add_stream(codec, rate=Fraction(1 / spacing).limit_denominator(1001))
@@ -73,9 +76,9 @@ def make_video(
         if sound is not None:
             end = times[-1] + spacing if sound_to is None else sound_to
             samples = np.zeros(round((end - sound_from) * rate), np.int16)
-            place = round((onset - sound_from) * rate)
-            length = rate // 100
-            samples[place : place + length] = 25000 * np.sin(np.arange(length) * 2 * np.pi * 1000 / rate)
+            if flash is not None:
+                place, length = round((onset - sound_from) * rate), rate // 100
+                samples[place : place + length] = 25000 * np.sin(np.arange(length) * 2 * np.pi * 1000 / rate)
             _encode(container, sound, samples, rate, start + sound_from)
 
 
@@ -87,6 +90,13 @@ def _encode(container, stream, samples: np.ndarray, rate: int, start: float) -> 
         frame.pts = round(start * rate) + first
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+
+
+def face(side: int) -> np.ndarray:
+    """A real face (Grace Hopper, from matplotlib), framed as in a face track: (side, side, 3) uint8 BGR."""
+    with get_sample_data("grace_hopper.jpg") as file:
+        picture = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
+    return cv2.resize(picture[116:427, 108:419], (side, side), interpolation=cv2.INTER_AREA)
 
 
 def flash_time(pictures: np.ndarray) -> float:

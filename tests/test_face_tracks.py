@@ -1,0 +1,330 @@
+"""Shots, faces, tracks and crops: from the pictures of a video to its face tracks."""
+
+import cv2
+import numpy as np
+import pytest
+from videoMaker import face, make_video
+
+from media.faces import Face, FaceDetector
+from media.faceTracks import PART, Part, Rule, make_tracks, plan_parts
+from media.shots import is_cut, shot_picture
+from media.tracks import TrackBuilder, crop, overlap, smooth
+from media.wav import open_wav
+
+
+def box(left: float, top: float, side: float) -> np.ndarray:
+    return np.array([left, top, left + side, top + side], np.float64)
+
+
+# ---------------------------------------------------------------- joining faces to tracks
+
+
+def build(places: dict[int, list], shots: list[tuple[int, int]], every: int = 5) -> tuple[list, set[int]]:
+    """Tracks of faces, given as boxes or (box, confidence) by slot, and the slots that were looked at."""
+    faces = {
+        slot: [Face(*(f if isinstance(f, tuple) else (f, 1.0))) for f in found]
+        for slot, found in places.items()
+    }
+    looked = set()
+
+    def find(slot):
+        looked.add(slot)
+        return faces.get(slot, [])
+
+    builder = TrackBuilder(find)
+    for first, last in shots:
+        builder.begin_shot(first)
+        builder.look(first)
+        for slot in range(first, last):
+            if slot % every == 0:
+                builder.look(slot)
+        builder.end_shot(last - 1)
+    return builder.finished, looked
+
+
+def spans(tracks: list) -> list[tuple[int, int]]:
+    return sorted((track.first, track.first + len(track)) for track in tracks)
+
+
+def test_two_faces_that_move_are_two_tracks():
+    tracks, looked = build({t: [box(t, 10, 60), box(200 - t, 10, 60)] for t in range(40)}, [(0, 40)])
+    assert spans(tracks) == [(0, 40), (0, 40)]
+    assert looked == {0, 5, 10, 15, 20, 25, 30, 35, 39}
+    first = next(track for track in tracks if track.boxes[0, 0] == 0)
+    assert np.allclose(first.boxes[:, 0], np.arange(40))  # interpolated between those found
+    assert (first.found, first.size, first.confidence, first.shot) == (9, 60, 1.0, 1)
+
+
+def test_a_face_comes_and_goes_to_the_slot():
+    tracks, _ = build({t: [box(10, 10, 60)] for t in range(13, 48)}, [(0, 80)])
+    assert spans(tracks) == [(13, 48)]
+
+
+@pytest.mark.parametrize(("away", "expected"), [(24, [(0, 120)]), (26, [(0, 40), (66, 120)])])
+def test_a_gap_of_a_second_is_bridged_and_a_longer_one_is_not(away, expected):
+    there = [t for t in range(120) if not 40 <= t < 40 + away]
+    tracks, _ = build({t: [box(10, 10, 60)] for t in there}, [(0, 120)])
+    assert spans(tracks) == expected
+
+
+def test_a_quick_movement_is_followed_picture_by_picture():
+    places = {t: [box(10 + 12 * max(0, min(t - 12, 10)), 10, 60)] for t in range(40)}
+    tracks, _ = build(places, [(0, 40)])
+    assert spans(tracks) == [(0, 40)]
+
+
+def test_a_track_ends_with_its_shot():
+    tracks, _ = build({t: [box(10, 10, 60)] for t in range(60)}, [(0, 33), (33, 60)])
+    assert spans(tracks) == [(0, 33), (33, 60)]
+    assert [track.shot for track in tracks] == [1, 2]
+
+
+def test_a_doubtful_face_does_not_begin_a_track_but_may_go_on_with_one():
+    doubtful = {t: [(box(10, 10, 60), 0.8)] for t in range(40)}
+    assert build(doubtful, [(0, 40)])[0] == []
+    assert spans(build({**doubtful, 10: [box(10, 10, 60)]}, [(0, 40)])[0]) == [(6, 40)]
+
+
+def test_faces_that_change_places_at_once_are_told_apart_by_a_cut():
+    builder = TrackBuilder(lambda slot: faces[slot])
+    faces = {t: [Face(box(10, 10, 60), 1.0)] for t in range(40)}
+    builder.begin_shot(0)
+    for slot in (0, 5, 10, 15, 20):
+        builder.look(slot)
+    builder.cut(list(builder.open), 22)
+    builder.end_shot(39)
+    assert spans(builder.finished) == [(0, 22), (22, 40)]
+
+
+def test_overlap():
+    assert overlap(box(0, 0, 10), box(0, 0, 10)) == 1
+    assert overlap(box(0, 0, 10), box(5, 0, 10)) == pytest.approx(1 / 3)
+    assert overlap(box(0, 0, 10), box(20, 0, 10)) == overlap(box(0, 0, 10), box(10, 10, 10)) == 0
+
+
+# ---------------------------------------------------------------- crops
+
+
+def test_boxes_are_steadied_without_lag_and_without_a_drop_at_the_ends():
+    moving = np.array([box(2 * t, 50, 40) for t in range(100)], np.float64)
+    shaken = moving + np.random.default_rng(0).normal(0, 2, moving.shape)
+    shaken[30] += 300  # one wrong box
+    steady = smooth(shaken)
+    right = (moving[:, :2] + moving[:, 2:]) / 2
+    assert np.abs(steady[8:-8, :2] - right[8:-8]).max() < 3
+    assert np.abs(np.diff(steady[:, 1])).max() < 0.8
+    assert steady[0, 2] == pytest.approx(20, abs=2.5)
+
+
+@pytest.mark.parametrize("half", [30.0, 112 / 1.4, 150.0])
+def test_the_crop_follows_the_rule(half):
+    """The face is 1 / 1.4 of the side, its middle at half the width and 1 / 2.8 of the height."""
+    picture = np.zeros((600, 900, 3), np.uint8)
+    x, y = 450.25, 260.5
+    cv2.rectangle(
+        picture,
+        (round(x - half), round(y - half)),
+        (round(x + half) - 1, round(y + half) - 1),
+        (255,) * 3,
+        -1,
+    )
+    seen = crop(picture, x, y, half)
+    assert (seen.shape, seen.dtype) == ((224, 224, 3), np.uint8)
+    rows, columns = np.nonzero(seen[..., 0] > 127)
+    assert rows.max() - rows.min() + 1 == pytest.approx(160, abs=2.5)
+    assert columns.max() - columns.min() + 1 == pytest.approx(160, abs=2.5)
+    assert (rows.max() + rows.min()) / 2 == pytest.approx(79.5, abs=1.5)
+    assert (columns.max() + columns.min()) / 2 == pytest.approx(111.5, abs=1.5)
+
+
+@pytest.mark.parametrize("half", [20.0, 60.0, 200.0])
+def test_outside_the_picture_is_grey(half):
+    picture = np.full((100, 120, 3), 250, np.uint8)
+    seen = crop(picture, 0.0, 0.0, half)
+    assert (seen[:70] == 110).all()
+    assert (seen[:, :105] == 110).all()
+    assert (seen[90:100, 120:130] == 250).all()
+    assert (crop(picture, -500.0, 50.0, 20.0) == 110).all()
+
+
+# ---------------------------------------------------------------- shots
+
+
+def test_cuts_and_flashes():
+    rng = np.random.default_rng(0)
+    a, b = (
+        shot_picture(cv2.resize(rng.integers(0, 255, (9, 16, 3), np.uint8), (256, 144))) for _ in range(2)
+    )
+    white = shot_picture(np.full((144, 256, 3), 255, np.uint8))
+    assert is_cut([a] * 6, [b] * 6)
+    assert is_cut([a], [b])
+    assert not is_cut([a] * 6, [a] * 6)
+    assert not is_cut([a] * 6, [white, a, a, a, a, a])  # a flash begins
+    assert not is_cut([a, a, a, a, a, white], [a] * 6)  # and ends
+    assert is_cut([a, a, a, a, a, white], [b] * 6)
+
+
+def test_a_small_change_is_a_cut_only_where_it_is_sudden():
+    def grey(value):
+        return shot_picture(np.full((90, 160, 3), value, np.uint8))
+
+    assert is_cut([grey(60)] * 6, [grey(110)] * 6)  # 50 in one of three channels
+    assert not is_cut([grey(60 + 50 * k) for k in range(-1, 1)], [grey(110), grey(160)])  # all the time
+
+
+# ---------------------------------------------------------------- faces
+
+
+def test_a_real_face_is_found_where_it_is():
+    canvas = np.full((360, 480, 3), 90, np.uint8)
+    canvas[40:264, 130:354] = face(224)
+    detector = FaceDetector(60)
+    found = detector.find(
+        cv2.resize(canvas, None, fx=detector.scale, fy=detector.scale, interpolation=cv2.INTER_AREA)
+    )
+    assert len(found) == 1
+    assert found[0].confidence > 0.99
+    left, top, right, bottom = found[0].box
+    assert (left + right) / 2 == pytest.approx(242, abs=8)
+    assert (top + bottom) / 2 == pytest.approx(40 + 0.357 * 224, abs=10)
+    assert bottom - top == pytest.approx(224 / 1.4, abs=14)
+
+
+def test_a_face_of_min_face_is_found():
+    canvas = np.full((200, 300, 3), 90, np.uint8)
+    canvas[50:136, 80:166] = face(86)  # a face is 1 / 1.4 of the square: 61
+    detector = FaceDetector(60)
+    picture = cv2.resize(canvas, None, fx=detector.scale, fy=detector.scale, interpolation=cv2.INTER_AREA)
+    assert len(detector.find(picture)) == 1
+
+
+def test_no_face():
+    detector = FaceDetector(40)
+    assert detector.find(np.full((120, 160, 3), 128, np.uint8)) == []
+    assert detector.find(np.zeros((8, 8, 3), np.uint8)) == []
+
+
+def test_a_face_at_the_edge_has_a_box_that_goes_on_outside():
+    found = FaceDetector(48).find(np.ascontiguousarray(face(200)[30:]))
+    assert len(found) == 1
+    assert found[0].box[1] < -15
+
+
+# ---------------------------------------------------------------- scenes
+
+WIDTH, HEIGHT = 320, 180
+RULE = Rule(detect_every=5, min_frames=20, min_face=60)
+
+
+class Scene:
+    """Faces in squares on a background: (left, top, side, first, last, which), drawn into a video."""
+
+    def __init__(self, squares: list[tuple], cuts: tuple[int, ...] = ()) -> None:
+        self.squares, self.cuts = squares, cuts
+        rng = np.random.default_rng(3)
+        self.backgrounds = [
+            cv2.resize(rng.integers(60, 120, (6, 10, 3), np.uint8), (WIDTH, HEIGHT))
+            for _ in range(1 + len(cuts))
+        ]
+        self.faces = {
+            (side, which): (face(side)[:, ::-1, ::-1] if which else face(side))
+            for _, _, side, _, _, which in squares
+        }
+
+    def draw(self, picture: np.ndarray, number: int) -> None:
+        picture[:] = self.backgrounds[sum(number >= cut for cut in self.cuts)]
+        for left, top, side, first, last, which in self.squares:
+            if first <= number < last:
+                picture[top : top + side, left : left + side] = self.faces[side, which]
+
+
+def tracks_of(tmp_path, scene: Scene, frames: int, rate: float = 25) -> list[dict]:
+    source, folder = str(tmp_path / "a.mp4"), str(tmp_path / "out")
+    make_video(
+        source, np.arange(frames) / rate, size=(WIDTH, HEIGHT), flash=None, draw=scene.draw, rate=16000
+    )
+    (part,), _ = plan_parts(source)
+    return make_tracks(part, RULE, folder, "a").tracks
+
+
+@pytest.mark.parametrize(
+    ("squares", "cuts", "frames", "expected"),
+    [
+        ([(10, 30, 112, 0, 45, 0), (180, 20, 112, 0, 45, 1)], (), 45, [(0, 45), (0, 45)]),  # two people
+        ([(10, 30, 112, 0, 33, 0), (180, 20, 112, 33, 60, 1)], (33,), 60, [(0, 33), (33, 60)]),  # a cut
+        ([(100, 30, 112, 0, 33, 0), (100, 30, 112, 33, 60, 1)], (), 60, [(0, 33), (33, 60)]),  # in one place
+        (
+            [(100, 30, 112, 0, 28, 0), (100, 30, 112, 78, 105, 0)],
+            (),
+            105,
+            [(0, 28), (78, 105)],
+        ),  # leaves for 2 s
+        ([(100, 30, 50, 0, 40, 0)], (), 40, []),  # too small
+        ([], (), 40, []),
+        ([(100, 30, 112, 0, 15, 0)], (), 40, []),  # too short
+    ],
+)
+def test_scenes(tmp_path, squares, cuts, frames, expected):
+    tracks = tracks_of(tmp_path, Scene(squares, cuts), frames)
+    assert len(tracks) == len(expected)
+    for track, (first, last) in zip(tracks, expected, strict=True):
+        assert abs(track["first"] - first) <= 1
+        assert abs(track["first"] + track["frames"] - last) <= 1
+    for number, track in enumerate(tracks, 1):
+        square = squares[number - 1]
+        lines = (tmp_path / f"out/{number:05d}.txt").read_text().splitlines()
+        assert lines[2].split() == ["Offset", ":", "0"]
+        numbers = [line.split() for line in lines[7:]]
+        assert [int(fields[0]) for fields in numbers] == list(
+            range(track["first"] + 1, track["first"] + 1 + len(numbers))
+        )
+        left, top, wide, high = np.array(numbers, np.float64)[:, 1:].mean(0) * [WIDTH, HEIGHT, WIDTH, HEIGHT]
+        half = max(wide, high) / 2
+        x, y = left + wide / 2, top + high / 2
+        seen = np.array([x - 1.4 * half, y - half, x + 1.4 * half, y + 1.8 * half])
+        assert overlap(seen, box(*square[:3])) > 0.8
+        video = cv2.VideoCapture(str(tmp_path / f"out/{number:05d}.mp4"))
+        shown = np.array([video.read()[1] for _ in range(track["frames"])], np.float64)
+        assert not video.read()[0]
+        assert len(open_wav(str(tmp_path / f"out/{number:05d}.wav"))) == track["frames"] * 640
+        # What the loader sees is what the source shows there.
+        original = face(224).astype(np.float64)
+        alike = np.corrcoef(
+            shown.mean(0).ravel(), (original[:, ::-1, ::-1] if square[5] else original).ravel()
+        )[0, 1]
+        assert alike > 0.8
+
+
+def test_a_flash_does_not_end_a_track(tmp_path):
+    scene = Scene([(100, 30, 112, 0, 50, 0)])
+
+    def draw(picture, number):
+        scene.draw(picture, number)
+        if 22 <= number < 25:
+            picture[:] = 255
+
+    make_video(str(tmp_path / "a.mp4"), np.arange(50) / 25, size=(WIDTH, HEIGHT), flash=None, draw=draw)
+    (part,), _ = plan_parts(str(tmp_path / "a.mp4"))
+    tracks = make_tracks(part, RULE, str(tmp_path / "out"), "a").tracks
+    assert [(track["first"], track["frames"]) for track in tracks] == [(0, 50)]
+
+
+def test_a_long_video_is_worked_on_in_parts(tmp_path, monkeypatch):
+    """The parts together have what the whole has; a track ends with its part, also where the parts are one."""
+    monkeypatch.setattr("media.faceTracks.PART", 40)
+    scene = Scene([(100, 30, 112, 0, 200, 0)])
+    source = str(tmp_path / "a.mp4")
+    settings = {"size": (WIDTH, HEIGHT), "flash": 2.0, "draw": scene.draw, "options": {"g": "25"}}
+    make_video(source, np.arange(120) / 30, **settings)
+    parts, slots = plan_parts(source)
+    assert slots == 100
+    assert [(part.first, part.last) for part in parts] == [(0, 40), (40, 80), (80, None)]
+    whole = make_tracks(Part(source, parts[0].first_time, 0, None), RULE, str(tmp_path / "whole"), "a").tracks
+    each = [make_tracks(part, RULE, str(tmp_path / f"part{part.first}"), "a") for part in parts]
+    assert [(t["first"], t["frames"]) for t in whole] == [(0, 40), (40, 40), (80, 20)]
+    assert [t for found in each for t in found.tracks] == [{**t, "shot": 1} for t in whole]
+    sound = np.concatenate([open_wav(str(tmp_path / f"part{first}/00001.wav")) for first in (0, 40, 80)])
+    expected = np.concatenate([open_wav(str(tmp_path / f"whole/0000{n}.wav")) for n in (1, 2, 3)])
+    assert len(sound) == len(expected)
+    assert np.corrcoef(sound, expected)[0, 1] > 0.99
+    assert PART == 1000
