@@ -8,10 +8,73 @@ the same command goes on.
 """
 
 import argparse
-import json
 import os
-import shutil
 import sys
+
+import rooms  # noqa: F401
+from media.trackRule import MAX_GAP, MIN_FACE, PART, Rule
+from support.commands import Parser, answer_flags, command
+from support.errors import UserError
+from support.processes import available_cores, map_in_processes
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(
+        description="Find the faces in all videos of a folder and write each as a face track with its sound, as "
+        "VoxCeleb2 has them. Finished videos are kept, so the same command goes on after an interruption.",
+        example=["python makeFaceTracks.py --src my_videos --dst my_tracks"],
+    )
+    parser.add_argument("--src", required=True, help="folder with videos of any kind, at any depth")
+    parser.add_argument(
+        "--dst",
+        required=True,
+        help="folder for the tracks: mp4, wav and txt, and tables of what became of them",
+    )
+    parser.add_argument(
+        "--nWorkers",
+        type=int,
+        default=available_cores(),
+        help="processes, which share the videos, and the parts of long ones; default: one a core (%(default)s)",
+    )
+    parser.add_argument(
+        "--detect_every",
+        type=int,
+        default=5,
+        help=f"look for faces in every so manieth frame of 25 a second, at most {MAX_GAP}; a lower number follows "
+        "quick movements better and takes longer",
+    )
+    parser.add_argument(
+        "--min_frames",
+        type=int,
+        default=34,
+        help=f"leave out shorter tracks, at most {PART}; training takes clips of --maxFrames + 4 frames and more "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min_face",
+        type=int,
+        default=60,
+        help=f"leave out faces whose larger side has fewer pixels in the video, at least {MIN_FACE} ",
+    )
+    args = parser.parse_args(argv)
+    for flag, least, most in (
+        ("nWorkers", 1, 1000),
+        ("detect_every", 1, MAX_GAP),
+        ("min_frames", 1, PART),
+        ("min_face", MIN_FACE, 10000),
+    ):
+        if not least <= getattr(args, flag) <= most:
+            parser.error(f"--{flag} {getattr(args, flag)}: expected {least} to {most}")
+    if not os.path.isdir(args.src):
+        parser.error(f"--src {args.src}: no such folder")
+    return args
+
+
+if __name__ == "__main__":
+    answer_flags(parse_args)
+
+import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,11 +83,9 @@ from functools import partial
 import cv2
 
 from media.clips import FPS, MediaError, find_files
-from media.faceTracks import PART, Found, Part, Rule, make_tracks, plan_parts
+from media.faceTracks import Found, Part, make_tracks, plan_parts
 from media.trackFolder import Record, TrackFolder, mark_of
-from media.tracks import MAX_GAP
 from support.files import lock_file, replace_file
-from support.processes import available_cores, map_in_processes
 from support.progress import progress_bar
 
 # A file of another name that is no video is left out without a word.
@@ -33,8 +94,7 @@ VIDEO_NAMES = (
     ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob",
     ".webm", ".wmv", ".wtv",
 )  # fmt: skip
-MIN_FACE = 20  # pixels; below, the detector finds nothing
-EARLY_END = FPS  # slots that pictures may end before the file says so
+EARLY_END = FPS // 2  # slots that pictures may end before the file says so
 SHOWN_REASONS = 5
 
 
@@ -126,6 +186,8 @@ def reason_for(source: Source, rule: Rule) -> str:
         why = f"faces smaller than --min_face {rule.min_face}: up to {largest:.0f} pixels"
     elif longest < rule.min_frames:
         why = f"shorter than --min_frames {rule.min_frames}: the longest face track has {longest} frames"
+    elif heard >= rule.min_frames:
+        why = "its sound is silence: all samples are the same"
     else:
         why = (
             f"shorter than --min_frames {rule.min_frames}: of a face track of {longest} frames, "
@@ -138,58 +200,6 @@ def sources_in(src: str, dst: str) -> list[str]:
     """Paths, relative to src, of all files in it, sorted; without those in dst, which may lie inside src."""
     inside = os.path.relpath(os.path.realpath(dst), os.path.realpath(src)) + os.sep
     return [path for path in find_files(src, ("",)) if not path.startswith(inside)]
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Find the faces in all videos of a folder and write each as a face track with its sound, as "
-        "VoxCeleb2 has them. Finished videos are kept, so the same command goes on after an interruption."
-    )
-    parser.add_argument("--src", required=True, help="folder with videos of any kind, at any depth")
-    parser.add_argument(
-        "--dst",
-        required=True,
-        help="folder for the tracks: mp4, wav and txt, and tables of what became of them",
-    )
-    parser.add_argument(
-        "--nWorkers",
-        type=int,
-        default=available_cores(),
-        help="processes, which share the videos, and the parts of long ones; default: one a core (%(default)s)",
-    )
-    parser.add_argument(
-        "--detect_every",
-        type=int,
-        default=5,
-        help=f"look for faces in every so manieth frame of 25 a second, at most {MAX_GAP}; a lower number follows "
-        "quick movements better and takes longer (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--min_frames",
-        type=int,
-        default=34,
-        help=f"leave out shorter tracks, at most {PART}; training takes clips of --maxFrames + 4 frames and more "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--min_face",
-        type=int,
-        default=60,
-        help=f"leave out faces whose larger side has fewer pixels in the video, at least {MIN_FACE} (default: "
-        "%(default)s)",
-    )
-    args = parser.parse_args(argv)
-    for flag, least, most in (
-        ("nWorkers", 1, 1000),
-        ("detect_every", 1, MAX_GAP),
-        ("min_frames", 1, PART),
-        ("min_face", MIN_FACE, 10000),
-    ):
-        if not least <= getattr(args, flag) <= most:
-            parser.error(f"--{flag} {getattr(args, flag)}: expected {least} to {most}")
-    if not os.path.isdir(args.src):
-        parser.error(f"--src {args.src}: no such folder")
-    return args
 
 
 class Run:
@@ -266,6 +276,7 @@ def _seconds(source: Source) -> float:
     return (source.slots or PART) / FPS
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (there is no track), 130 (Ctrl-C)."""
     args = parse_args(argv)
@@ -287,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
     seconds = sum(track["frames"] for track in tracks) / FPS
     without = sum(not record.tracks for record in records)
     if not records:
-        raise SystemExit(f"{args.src}: no videos in this folder or the folders in it")
+        raise UserError(f"{args.src}: no videos in this folder or the folders in it")
     print(f"{len(records)} videos in {args.src}, {time.monotonic() - begin:.0f} s")
     print(f"  finished before  {run.kept:>9}")
     print(f"  with a track     {len(records) - without:>9}")

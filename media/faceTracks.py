@@ -12,21 +12,12 @@ from media.faces import Face, FaceDetector
 from media.shots import FLASH, SHOT_WIDTH, is_cut, shot_picture
 from media.timeline import VideoReader
 from media.trackFiles import TrackVideo, track_text
+from media.trackRule import PART, Rule
 from media.tracks import ABOVE, BELOW, BESIDE, OpenTrack, Track, TrackBuilder, crop, smooth
 from media.trackSound import Sound, has_sound, read_sound
 from media.wav import write_wav
 
-PART = 1000  # slots; longer videos are worked on in parts, and no track goes from one into the next
 MIN_REGION = 4  # pixels a side of a crop in a shot picture; smaller ones are not compared
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What becomes a track: the flags of makeFaceTracks.py."""
-
-    detect_every: int  # slots
-    min_frames: int
-    min_face: int  # pixels
 
 
 @dataclass(frozen=True)
@@ -92,7 +83,11 @@ def make_tracks(part: Part, rule: Rule, folder: str, identity: str) -> Found:
         large = [track for track in found if track.size >= rule.min_face]
         heard = [track.part(sound.begin, sound.end) for track in large]
         tracks = sorted(
-            (track for track in heard if len(track) >= rule.min_frames),
+            (
+                track
+                for track in heard
+                if len(track) >= rule.min_frames and sound.is_heard(track.first, track.end)
+            ),
             key=lambda track: (track.first, *track.boxes[0]),
         )
         write_tracks(reader, part, tracks, sound, folder, identity)
@@ -126,14 +121,14 @@ def write_tracks(
     width, height = _write_videos(reader, part, tracks, folder)
     for number, track in enumerate(tracks, 1):
         stem = os.path.join(folder, f"{number:05d}")
-        write_wav(stem + ".wav", sound.part(track.first, track.first + len(track)))
+        write_wav(stem + ".wav", sound.part(track.first, track.end))
         with open(stem + ".txt", "w", encoding="utf-8") as file:
             file.write(track_text(identity, os.path.basename(part.path), track, width, height))
 
 
 def _write_videos(reader: VideoReader, part: Part, tracks: list[Track], folder: str) -> tuple[int, int]:
     """Returns the displayed width and height of the source's pictures."""
-    last = max(track.first + len(track) for track in tracks)
+    last = max(track.end for track in tracks)
     steady = [smooth(track.boxes) for track in tracks]
     videos: dict[int, TrackVideo] = {}
     shape = (1, 1)
@@ -141,7 +136,7 @@ def _write_videos(reader: VideoReader, part: Part, tracks: list[Track], folder: 
         for slot, frame in reader.slots(part.first, last):
             picture = None
             for number, track in enumerate(tracks):
-                if not track.first <= slot < track.first + len(track):
+                if not track.first <= slot < track.end:
                     continue
                 if picture is None:
                     picture = reader.bgr(frame)
@@ -149,7 +144,7 @@ def _write_videos(reader: VideoReader, part: Part, tracks: list[Track], folder: 
                 if number not in videos:
                     videos[number] = TrackVideo(os.path.join(folder, f"{number + 1:05d}.mp4"))
                 videos[number].add(crop(picture, *steady[number][slot - track.first]))
-                if slot == track.first + len(track) - 1:
+                if slot == track.end - 1:
                     videos.pop(number).close()
     finally:
         for video in videos.values():

@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 
 from media.clips import FPS, MediaError
-from media.faceTracks import Found, Rule
+from media.faceTracks import Found
+from media.trackRule import Rule
 from media.video import open_video
 from support.files import replace_file
 

@@ -34,6 +34,11 @@ class Sound:
             (first - self.first) * SAMPLES_PER_FRAME : (last - self.first) * SAMPLES_PER_FRAME
         ]
 
+    def is_heard(self, first: int, last: int) -> bool:
+        """Is there more than silence in slots first ... last - 1?"""
+        samples = self.part(first, last)
+        return samples.min() < samples.max()
+
 
 def has_sound(path: str) -> bool:
     """Is there a sound track in the file? Raises MediaError where it does not open."""

@@ -14,9 +14,9 @@ from scipy.ndimage import median_filter, uniform_filter1d
 
 from media.clips import FRAME_SIZE
 from media.faces import Face
+from media.trackRule import MAX_GAP
 
 MIN_OVERLAP = 0.5  # intersection over union of a face with the one before in its track
-MAX_GAP = 25  # slots of a track without a face
 SURE = 0.9  # confidence that a track begins with; to go on, any confidence does
 SMOOTHING = 13  # slots
 ABOVE, BELOW, BESIDE = 1.0, 1.8, 1.4  # how far the crop reaches from the centre, in half sizes of the face
@@ -40,13 +40,18 @@ class Track:
         return len(self.boxes)
 
     @property
+    def end(self) -> int:
+        """The slot after its last one."""
+        return self.first + len(self)
+
+    @property
     def size(self) -> float:
         """Mean of the face's larger side, in pixels."""
         return float(np.maximum(*(self.boxes[:, 2:] - self.boxes[:, :2]).T).mean())
 
     def part(self, first: int, last: int) -> "Track":
         """The slots first ... last - 1 that the track has (of found ones, about as many as before)."""
-        first, last = max(first, self.first), min(last, self.first + len(self))
+        first, last = max(first, self.first), min(last, self.end)
         boxes = self.boxes[first - self.first : max(first, last) - self.first]
         found = round(self.found * len(boxes) / max(1, len(self)))
         return Track(first, boxes, found, self.confidence, self.shot)

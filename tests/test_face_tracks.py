@@ -6,8 +6,9 @@ import pytest
 from videoMaker import face, make_video
 
 from media.faces import Face, FaceDetector
-from media.faceTracks import PART, Part, Rule, make_tracks, plan_parts
+from media.faceTracks import Part, make_tracks, plan_parts
 from media.shots import is_cut, shot_picture
+from media.trackRule import Rule
 from media.tracks import TrackBuilder, crop, overlap, smooth
 from media.wav import open_wav
 
@@ -288,11 +289,10 @@ def test_scenes(tmp_path, squares, cuts, frames, expected):
         assert not video.read()[0]
         assert len(open_wav(str(tmp_path / f"out/{number:05d}.wav"))) == track["frames"] * 640
         # What the loader sees is what the source shows there.
-        original = face(224).astype(np.float64)
-        alike = np.corrcoef(
-            shown.mean(0).ravel(), (original[:, ::-1, ::-1] if square[5] else original).ravel()
-        )[0, 1]
-        assert alike > 0.8
+        original = face(224)
+        people = [original.ravel(), original[:, ::-1, ::-1].ravel()]
+        alike = [np.corrcoef(shown.mean(0).ravel(), person)[0, 1] for person in people]
+        assert alike[square[5]] > max(0.6, alike[1 - square[5]] + 0.2)
 
 
 def test_a_flash_does_not_end_a_track(tmp_path):
@@ -327,4 +327,3 @@ def test_a_long_video_is_worked_on_in_parts(tmp_path, monkeypatch):
     expected = np.concatenate([open_wav(str(tmp_path / f"whole/0000{n}.wav")) for n in (1, 2, 3)])
     assert len(sound) == len(expected)
     assert np.corrcoef(sound, expected)[0, 1] > 0.99
-    assert PART == 1000

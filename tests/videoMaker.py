@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.cbook import get_sample_data
 
 CLOCK = 90000  # of the time stamps that are written
+COARSE = ("mpeg2video", "mpeg4", "wmv2")  # codecs that take times as numbers of their frames only
 FLASH_LENGTH = 0.2  # seconds
 DARK, BRIGHT = 60, 230
 
@@ -37,13 +38,14 @@ def make_video(
     container_options: dict[str, str] | None = None,
     aspect: Fraction | None = None,
     rotation: int | None = None,
+    loudness: int = 100,
     draw: Callable[[np.ndarray, int], None] | None = None,
 ) -> None:
     """Write pictures that appear at `times` seconds, all dark but the flash, and a click at `flash` in the sound.
 
     The first picture at or after `flash` and those of FLASH_LENGTH from there are bright; the click sounds when it
-    appears. sound_from, sound_to: seconds; None: no sound, and to the last picture. start: added to all times.
-    flash: None for neither. draw: changes picture number i, (height, width, 3) BGR, in place.
+    appears, in a noise of this loudness. flash: None for neither. sound_from, sound_to: seconds; None: no sound, and
+    to the last picture. start: added to all times. draw: changes picture number i, (height, width, 3) BGR, in place.
     """
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     times = np.asarray(times, np.float64)
@@ -54,16 +56,16 @@ def make_video(
         video.width, video.height = size
         video.pix_fmt = pixels
         video.options = {"threads": "1", **(options or {})}
-        video.codec_context.time_base = (
-            Fraction(1, CLOCK) if codec != "mpeg2video" else 1 / video.codec_context.framerate
-        )
+        if codec not in COARSE:
+            video.codec_context.time_base = Fraction(1, CLOCK)
         if aspect:
             video.codec_context.sample_aspect_ratio = aspect
         if rotation is not None:
             video.set_display_rotation(rotation)
-        sound = (
-            container.add_stream(sound_codec, rate=rate, layout="mono") if sound_from is not None else None
-        )
+        sound = None
+        if sound_from is not None:
+            sound = container.add_stream(sound_codec, rate=rate, layout="mono")
+            sound.bit_rate = 96000
         for number, time in enumerate(times):
             bright = onset <= time < onset + FLASH_LENGTH
             picture = np.full((size[1], size[0], 3), BRIGHT if bright else DARK, np.uint8)
@@ -75,7 +77,11 @@ def make_video(
         container.mux(video.encode(None))
         if sound is not None:
             end = times[-1] + spacing if sound_to is None else sound_to
-            samples = np.zeros(round((end - sound_from) * rate), np.int16)
+            samples = (
+                np.random.default_rng(0)
+                .normal(0, loudness, round((end - sound_from) * rate))
+                .astype(np.int16)
+            )
             if flash is not None:
                 place, length = round((onset - sound_from) * rate), rate // 100
                 samples[place : place + length] = 25000 * np.sin(np.arange(length) * 2 * np.pi * 1000 / rate)

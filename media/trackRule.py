@@ -1,0 +1,16 @@
+"""What becomes a face track: the numbers of makeFaceTracks.py, without what it takes to make one."""
+
+from dataclasses import dataclass
+
+MAX_GAP = 25  # slots of a track without a face
+PART = 1000  # slots; longer videos are worked on in parts, and no track goes from one into the next
+MIN_FACE = 20  # pixels; the detector sees nothing in smaller ones
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The flags of makeFaceTracks.py."""
+
+    detect_every: int  # slots
+    min_frames: int
+    min_face: int  # pixels

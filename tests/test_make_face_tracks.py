@@ -1,0 +1,294 @@
+"""The command makeFaceTracks.py: any videos in, face tracks and tables out; interrupted, killed, run again."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from clipMaker import make_sound, noise
+from videoMaker import face, make_video
+
+import makeFaceTracks
+import makeFileList
+from makeFaceTracks import folder_names
+
+SCRIPT = Path(makeFaceTracks.__file__)
+PERSON = face(112)
+
+
+def draw(picture: np.ndarray, number: int) -> None:
+    """A face right of the middle, which moves a little."""
+    picture[:] = np.linspace(40, 120, picture.shape[1])[None, :, None]
+    picture[30:142, 150 + number % 8 : 262 + number % 8] = PERSON
+
+
+def turned(code: int) -> Callable[[np.ndarray, int], None]:
+    """A function for make_video that draws what has to be turned by `code` to be upright."""
+    upright = np.zeros((180, 320, 3), np.uint8)
+
+    def draw_turned(picture, number):
+        draw(upright, number)
+        back = {cv2.ROTATE_90_CLOCKWISE: cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180: cv2.ROTATE_180}
+        picture[:] = cv2.rotate(upright, back[code])
+
+    return draw_turned
+
+
+def video(path: Path, frames: int = 30, **settings) -> None:
+    defaults = {"size": (320, 180), "flash": None, "draw": draw, "options": {"preset": "ultrafast"}}
+    make_video(str(path), np.arange(frames) / 25, **{**defaults, **settings})
+
+
+def run(src: Path, dst: Path, *flags: str) -> int:
+    return makeFaceTracks.main(
+        ["--src", str(src), "--dst", str(dst), "--nWorkers", "1", "--min_frames", "20", *flags]
+    )
+
+
+def rows(dst: Path) -> dict[str, list[dict]]:
+    """tracks.csv by source."""
+    found: dict[str, list[dict]] = {}
+    with open(dst / "tracks.csv", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["source"], []).append(row)
+    return found
+
+
+def reasons(dst: Path) -> dict[str, str]:
+    """no_tracks.txt by source."""
+    if not (dst / "no_tracks.txt").exists():
+        return {}
+    lines = (dst / "no_tracks.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def files(dst: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(dst)): p.read_bytes() for k in ("mp4", "wav", "txt") for p in (dst / k).rglob("*.*")
+    }
+
+
+def likeness(dst: Path, name: str) -> float:
+    """How much the mean picture of a track is like the face that was drawn."""
+    reader = cv2.VideoCapture(str(dst / "mp4" / name / "00001.mp4"))
+    pictures = []
+    while True:
+        ok, picture = reader.read()
+        if not ok:
+            break
+        pictures.append(picture)
+    return np.corrcoef(np.mean(pictures, 0).ravel(), cv2.resize(PERSON, (224, 224)).ravel())[0, 1]
+
+
+KINDS = {
+    "plain.mp4": {},
+    "a name with spaces/Zwölf 日本.MOV": {"format": "mov"},
+    "turned90.mp4": {"size": (180, 320), "draw": turned(cv2.ROTATE_90_CLOCKWISE), "rotation": -90},
+    "turned180.mp4": {"draw": turned(cv2.ROTATE_180), "rotation": 180},
+    "hevc10.mkv": {"format": "matroska", "codec": "libx265", "pixels": "yuv420p10le",
+                   "options": {"preset": "ultrafast", "x265-params": "log-level=none:pools=1"}},
+    "vp9.webm": {"format": "webm", "codec": "libvpx-vp9", "sound_codec": "libopus", "rate": 48000,
+                 "options": {"deadline": "realtime", "cpu-used": "8"}},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "12", "svtav1-params": "lp=1"}},
+    "mpeg4.avi": {"format": "avi", "codec": "mpeg4", "sound_codec": "libmp3lame", "options": {"b": "3000000"}},
+    "mpeg2.ts": {"format": "mpegts", "codec": "mpeg2video", "sound_codec": "mp2", "options": {"b": "3000000"}},
+    "wmv2.wmv": {"format": "asf", "codec": "wmv2", "sound_codec": "wmav2", "options": {"b": "3000000"}},
+    "without ending": {"format": "matroska"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory) -> Path:
+    """All kinds of videos and of other files, put through the command once."""
+    folder = tmp_path_factory.mktemp("zoo")
+    src = folder / "src"
+    for name, settings in KINDS.items():
+        video(src / name, **settings)
+    squeezed = {"size": (160, 180), "aspect": Fraction(2, 1)}
+    wide = np.zeros((180, 320, 3), np.uint8)
+
+    def draw_squeezed(picture, number):
+        draw(wide, number)
+        picture[:] = cv2.resize(wide, (160, 180), interpolation=cv2.INTER_AREA)
+
+    video(src / "anamorphic.mp4", draw=draw_squeezed, **squeezed)
+    interlaced = {"flags": "+ildct+ilme", "b": "4000000"}
+    two = np.zeros((2, 180, 320, 3), np.uint8)
+
+    def draw_fields(picture, number):  # of two moments, in turn
+        draw(two[0], 2 * number)
+        draw(two[1], 2 * number + 1)
+        picture[0::2], picture[1::2] = two[0, 0::2], two[1, 1::2]
+
+    video(
+        src / "interlaced.mpg",
+        draw=draw_fields, format="mpegts", codec="mpeg2video", sound_codec="mp2", options=interlaced,
+    )  # fmt: skip
+    video(src / "silent.mp4", sound_from=None)
+    make_sound(str(src / "sound.m4a"), noise(2.0))
+    video(src / "nobody.mp4", draw=None)
+    video(
+        src / "small.mp4",
+        draw=lambda p, _: p.__setitem__(np.s_[40:100, 90:150], cv2.resize(PERSON, (60, 60))),
+    )
+    video(src / "short.mp4", frames=12)
+    video(src / "mute.mp4", loudness=0)
+    video(src / "little sound.mp4", sound_to=0.4)
+    fast = {"container_options": {"movflags": "faststart"}, "options": {"preset": "ultrafast", "g": "25"}}
+    video(src / "whole.mp4", frames=100, **fast)
+    (src / "cut.mp4").write_bytes((src / "whole.mp4").read_bytes()[:-20000])
+    (src / "whole.mp4").unlink()
+    (src / "head.mp4").write_bytes((src / "plain.mp4").read_bytes()[:1000])
+    (src / "empty.mkv").write_bytes(b"")
+    (src / "text.mp4").write_text("#EXTM3U\n/etc/hosts\n")
+    (src / "notes.txt").write_text("no video\n")
+    (src / "plain.mkv").write_bytes((src / "without ending").read_bytes())
+    assert run(src, folder / "dst") == 0
+    return folder / "dst"
+
+
+@pytest.mark.parametrize("name", [*KINDS, "anamorphic.mp4", "interlaced.mpg", "plain.mkv"])
+def test_every_kind_of_video_gives_its_track(zoo, name):
+    (row,) = rows(zoo)[name]
+    folder = row["track"].removesuffix("/00001")
+    assert abs(int(row["frames"]) - 30) <= 2
+    assert float(row["first_s"]) <= 0.08  # a codec may begin its sound late
+    assert 65 < float(row["face_size"]) < 95
+    assert likeness(zoo, folder) > 0.7
+    assert int(row["found"]) >= 5
+
+
+def test_every_other_file_has_its_reason(zoo):
+    expected = {
+        "silent.mp4": "no sound",
+        "sound.m4a": "no pictures",
+        "nobody.mp4": "no face found",
+        "small.mp4": "faces smaller than --min_face 60: up to ",
+        "mute.mp4": "its sound is silence",
+        "short.mp4": "shorter than --min_frames 20: the longest face track has 12 frames",
+        "little sound.mp4": "shorter than --min_frames 20: of a face track of 30 frames, 10 have both",
+        "head.mp4": "not a video, or broken at its beginning",
+        "empty.mkv": "empty (0 bytes)",
+        "text.mp4": "not a video",
+        "cut.mp4": "broken at ",
+    }
+    found = reasons(zoo)
+    assert set(found) == set(expected)
+    for name, reason in expected.items():
+        assert found[name].startswith(reason), name
+    assert "tracks up to there only" in found["cut.mp4"]
+    assert 25 <= int(rows(zoo)["cut.mp4"][0]["frames"]) < 90
+
+
+def test_tracks_are_listed_by_the_list_maker(zoo, tmp_path, capsys):
+    flags = [f"--{kind}_dir={zoo / kind}" for kind in ("mp4", "wav", "txt")]
+    makeFileList.main(["--output", str(tmp_path / "list.txt"), "--nWorkers", "1", *flags])
+    tracks = sum(len(found) for found in rows(zoo).values())
+    assert tracks == len(KINDS) + 4
+    lines = (tmp_path / "list.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == tracks, capsys.readouterr().out + (tmp_path / "list.txt.skipped.txt").read_text()
+
+
+def test_the_contact_sheet_shows_a_face_a_track(zoo):
+    sheet = cv2.imread(str(zoo / "tracks.png"))
+    tracks = sum(len(found) for found in rows(zoo).values())
+    assert sheet.shape == (-(-tracks // 10) * 178, 1600, 3)
+    cell = cv2.resize(PERSON, (160, 160), interpolation=cv2.INTER_AREA)
+    for number in range(tracks):
+        top, left = number // 10 * 178, number % 10 * 160
+        shown = sheet[top : top + 160, left : left + 160]
+        assert np.corrcoef(shown.ravel(), cell.ravel())[0, 1] > 0.6
+
+
+def test_finished_videos_are_kept_and_changed_ones_made_anew(tmp_path, capsys):
+    src, dst = tmp_path / "src", tmp_path / "src" / "tracks"  # tracks inside of src are no sources
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        video(src / name)
+    assert run(src, dst) == 0
+    first = files(dst)
+    assert len(first) == 9
+    stamps = {p: os.stat(dst / p).st_mtime_ns for p in first}
+    assert run(src, dst) == 0
+    assert "finished before          3" in capsys.readouterr().out
+    assert files(dst) == first
+    assert {p: os.stat(dst / p).st_mtime_ns for p in first} == stamps
+
+    (dst / "mp4/b/00001.mp4").write_bytes(first["mp4/b/00001.mp4"][:500])  # as after a power cut
+    video(src / "c.mp4", frames=40)
+    assert run(src, dst) == 0
+    again = files(dst)
+    assert again["mp4/b/00001.mp4"] == first["mp4/b/00001.mp4"]
+    assert rows(dst)["c.mp4"][0]["frames"] != "30"
+    assert os.stat(dst / "mp4/a/00001.mp4").st_mtime_ns == stamps["mp4/a/00001.mp4"]
+    assert run(src, dst, "--min_frames", "35") == 0  # another question, another answer
+    assert list(rows(dst)) == ["c.mp4"]
+    assert sorted(files(dst)) == ["mp4/c/00001.mp4", "txt/c/00001.txt", "wav/c/00001.wav"]
+
+
+def test_sources_that_differ_in_their_extension_have_folders_of_their_own():
+    assert folder_names(["a.avi", "a.mkv", "a.mp4", "b/a.mp4", "c"]) == {
+        "a.avi": "a", "a.mkv": "a.mkv", "a.mp4": "a.mp4", "b/a.mp4": "b/a", "c": "c",
+    }  # fmt: skip
+
+
+def test_flags(tmp_path, capsys):
+    for flags, message in (
+        (["--src", str(tmp_path / "nowhere"), "--dst", str(tmp_path)], "nowhere: no such folder"),
+        (
+            ["--src", str(tmp_path), "--dst", str(tmp_path), "--detect_every", "26"],
+            "--detect_every 26: expected 1 to 25",
+        ),
+        (["--src", str(tmp_path), "--dst", str(tmp_path), "--min_face", "3"], "--min_face 3: expected 20"),
+        (["--src", str(tmp_path), "--dst", str(tmp_path), "--nWorkers", "0"], "--nWorkers 0"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            makeFaceTracks.main(flags)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    assert run(tmp_path, tmp_path / "dst") == 1
+    assert "no videos in this folder" in capsys.readouterr().err
+
+
+def start(src: Path, dst: Path) -> subprocess.Popen:
+    command = [sys.executable, str(SCRIPT), "--src", str(src), "--dst", str(dst), "--min_frames", "20"]
+    return subprocess.Popen(
+        [*command, "--nWorkers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_and_run_again(tmp_path, end):
+    """Two processes, killed in the midst of it: the same files as without."""
+    src = tmp_path / "src"
+    for number in range(8):
+        video(src / f"{number}.mp4", frames=28 + number)
+    assert run(src, tmp_path / "whole") == 0
+    process = start(src, tmp_path / "dst")
+    while process.poll() is None and not list((tmp_path / "dst/mp4").glob("*/*.mp4")):
+        time.sleep(0.002)
+    assert process.poll() is None, process.stdout.read()
+    os.killpg(process.pid, end) if end == signal.SIGINT else process.kill()
+    printed = process.communicate(timeout=60)[0]
+    if end == signal.SIGINT:
+        assert process.returncode == 130
+        assert "The same command goes on from here." in printed
+        assert "Traceback" not in printed
+    for path, content in files(tmp_path / "dst").items():
+        assert content == files(tmp_path / "whole")[path]  # what is there is whole
+    assert run(src, tmp_path / "dst") == 0
+    assert files(tmp_path / "dst") == files(tmp_path / "whole")
+    assert rows(tmp_path / "dst") == rows(tmp_path / "whole")
+    assert not list((tmp_path / "dst").rglob("*.part"))
+    assert not list((tmp_path / "dst/.makeFaceTracks").rglob("*.mp4"))
