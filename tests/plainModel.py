@@ -9,6 +9,8 @@ import tinyModel
 import torch
 from torch import nn
 
+from support.errors import UserError
+
 
 class SyncNetModel(tinyModel.SyncNetModel):
     def __init__(self, nOut: int = 8, stride: int = 1):
@@ -20,5 +22,5 @@ class SyncNetModel(tinyModel.SyncNetModel):
         self.passes += 1
         rank, step = os.environ.get("FAIL_IN", "-1:0").split(":")
         if os.environ.get("RANK", "0") == rank and self.passes == int(step):
-            raise ValueError("broken on purpose")
+            raise UserError("broken on purpose")
         return super().forward_aud(audio, **heads)

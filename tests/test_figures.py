@@ -1,6 +1,7 @@
 """Each figure that a run prints or writes, on cases worked out by hand."""
 
 import csv
+import errno
 import json
 import math
 import sys
@@ -124,9 +125,8 @@ def test_the_line_of_scores():
 
 def test_the_row_of_metrics(tmp_path):
     log = TrainingLog(str(tmp_path), {"lr": 0.5}, 1)
-    log.add(
-        3, 0.5, result(), result(loss=1.0, clips=1, content_top1=75.0, disentanglement_loss=2.0), {"eer": 9.5}
-    )
+    checked = result(loss=1.0, clips=1, data_wait=1.0, content_top1=75.0, disentanglement_loss=2.0)
+    log.add(3, 0.5, result(), checked, {"eer": 9.5})
     with open(tmp_path / "metrics.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row == {
@@ -152,6 +152,20 @@ def test_metrics_of_an_earlier_version_go_on(tmp_path):
     assert [row["epoch"] for row in rows] == ["1", "2"] and "val_confusion_loss" not in rows[0]
     assert [row["train_disentanglement_loss"] for row in rows] == ["0.75", ""]
     assert [row["val_disentanglement_loss"] for row in rows] == ["0.25", "2"]
+
+
+def test_a_log_that_cannot_be_read_now_is_not_begun_anew(tmp_path, monkeypatch):
+    (tmp_path / "scores.txt").write_text("IT 1, LR 0.500000\nIT 2, LR 0.250000\n")
+    assert TrainingLog(str(tmp_path), {}, 2).lines == ["IT 1, LR 0.500000"]
+
+    def refuse(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            TrainingLog(str(tmp_path), {}, 2)
+    assert (tmp_path / "scores.txt").read_text() == "IT 1, LR 0.500000\n"
 
 
 def test_the_curves(tmp_path):

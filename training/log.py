@@ -39,6 +39,20 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     return {"memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
 
 
+def lines_of(path: str) -> list[str]:
+    """The lines of a text file, none where there is no file. Raises OSError for one that cannot be read now."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def renamed(row: dict[str, str]) -> dict[str, str]:
+    """A row of metrics.csv with the names of today: earlier versions wrote confusion for disentanglement."""
+    return {name.replace("confusion_loss", "disentanglement_loss"): value for name, value in row.items()}
+
+
 class TrainingLog:
     """The files of a run's result folder; each is complete or not there, whenever the run ends.
 
@@ -60,22 +74,10 @@ class TrainingLog:
         self.scores = os.path.join(folder, "scores.txt")
         self.metrics = os.path.join(folder, "metrics.csv")
         self.curves = os.path.join(folder, "curves.png")
-        self.rows: list[dict[str, str]] = []
-        self.lines: list[str] = []
-        if os.path.exists(self.scores):
-            with open(self.scores, encoding="utf-8") as file:
-                for line in file.read().splitlines():
-                    epoch = re.match(r"IT (\d+),", line)
-                    if not epoch or int(epoch[1]) < first_epoch:
-                        self.lines.append(line)
-        if os.path.exists(self.metrics):
-            with open(self.metrics, encoding="utf-8", newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < first_epoch]
-            for row in rows:  # of runs that were begun with an earlier version
-                for split in ("train", "val"):
-                    if (value := row.pop(f"{split}_confusion_loss", None)) is not None:
-                        row.setdefault(f"{split}_disentanglement_loss", value)
-            self.rows = rows
+        epochs = [(line, re.match(r"IT (\d+),", line)) for line in lines_of(self.scores)]
+        self.lines = [line for line, epoch in epochs if not epoch or int(epoch[1]) < first_epoch]
+        table = csv.DictReader(lines_of(self.metrics))
+        self.rows = [renamed(row) for row in table if int(row["epoch"]) < first_epoch]
         self.lines += [f"{name} {value}" for name, value in settings.items()]
         self._write_scores()
         self._write_best()
