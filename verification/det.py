@@ -1,0 +1,73 @@
+"""DET plots: false rejections against false acceptances on normal-deviate axes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from support.errors import UserError
+from support.files import replace_file
+from verification.rates import P_TARGETS, check_trials, eer_interpolated, error_rates, min_dcf
+
+DET_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.9)  # percent
+
+
+def plot_det(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str) -> None:
+    """Write a DET plot (Martin et al. 1997: FR against FA on normal-deviate axes) as a PNG.
+
+    curves: (scores, labels) of each system by name. The EER (interpolated) and the minDCF points are
+    marked. A rate of 0 or 1, infinitely far on these axes, is drawn half a trial inside.
+    Raises UserError as tuneThresholdfromScore does, with the system's name, and OSError.
+    """
+    from matplotlib.figure import Figure  # slow to import, and only needed here
+    from matplotlib.lines import Line2D
+    from scipy.special import ndtri
+
+    if not curves:
+        raise UserError("no systems to plot")
+    systems = []
+    for name, (scores, labels) in curves.items():
+        try:
+            scores, labels = check_trials(scores, labels)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+        fpr, fnr, thresholds = error_rates(scores, labels)
+        eer = eer_interpolated(scores, labels)[0]
+        label, marks = f"{name}: EER {eer:.2f} %", [(eer / 100, eer / 100)]
+        for p in P_TARGETS:
+            cost, threshold = min_dcf(scores, labels, p)
+            point = np.flatnonzero(thresholds == threshold)[0]
+            label += f", minDCF({p:g}) {cost:.3f}"
+            marks.append((fpr[point], fnr[point]))
+        half = 0.5 / np.bincount(labels)  # of a trial, non-target and target
+        curve = np.clip(np.stack([fpr, fnr], axis=1), half, 1 - half)
+        systems.append((label, ndtri(curve), ndtri(np.clip(marks, half, 1 - half))))
+
+    # Every mark in the picture, and at least 1 % to 50 % on both axes.
+    marks = np.concatenate([marks for _, _, marks in systems])
+    low = np.minimum(ndtri(0.01), marks.min(axis=0)) - 0.25
+    high = np.maximum(ndtri(0.5), marks.max(axis=0)) + 0.25
+    figure = Figure(figsize=(7, 7), dpi=130)
+    axes = figure.add_subplot()
+    axes.plot([-9, 9], [-9, 9], color="0.6", linewidth=0.8, linestyle=":")
+    handles = []
+    for index, (label, curve, points) in enumerate(systems):
+        style = {"color": f"C{index % 10}", "linestyle": ("-", "--", "-.", ":")[index // 10 % 4]}
+        handles += axes.plot(*curve.T, label=label, linewidth=1.6, **style)
+        for point, marker in zip(points, "osD", strict=True):
+            axes.plot(*point, marker, color=style["color"], markeredgecolor="black", zorder=3)
+    kinds = ["EER", *(f"minDCF({p:g})" for p in P_TARGETS)]
+    for kind, marker in zip(kinds, "osD", strict=True):
+        handles.append(Line2D([], [], marker=marker, color="0.8", markeredgecolor="black", ls="", label=kind))
+    ticks = ndtri(np.array(DET_TICKS) / 100)
+    names = [f"{tick:f}".rstrip("0").rstrip(".") for tick in DET_TICKS]
+    axes.set_xticks(ticks, names, rotation=45)
+    axes.set_yticks(ticks, names)
+    axes.set(
+        xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", title="Detection error trade-off"
+    )
+    axes.set(xlabel="False acceptance rate (%)", ylabel="False rejection rate (%)")
+    axes.grid(color="0.9")
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.05, -0.13), frameon=False, fontsize=9)
+    with replace_file(path, "wb") as file:
+        figure.savefig(file, format="png", bbox_inches="tight")
