@@ -24,7 +24,14 @@ from models.checkpoints import (
     trained_with,
 )
 from models.choices import PRECISIONS
-from models.losses import LossScale, content_confusion, content_loss, identity_confusion, identity_loss
+from models.losses import (
+    LossScale,
+    content_confusion,
+    content_loss,
+    identity_confusion,
+    identity_loss,
+    unit,
+)
 from models.networks import load_model
 from models.settings import Settings
 from models.SyncNetV2 import published_settings
@@ -34,7 +41,9 @@ from support.errors import UserError
 from support.names import refuse_unknown
 from training.device import DeviceBatches, compile_embeddings
 from training.epoch import PARTS, EpochResult, Figures
-from verification.voices import Trials, embed_wavs, read_trials, score_trials
+from verification.scores import score_trials
+from verification.trials import Trials, read_trials
+from verification.voices import embed_wavs
 
 # Huge pages for PyTorch's large tensors on the CPU, which are mapped anew in every step; read at the first tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -237,6 +246,22 @@ class SyncNet(nn.Module):
         distributed.sum_gradients(self)
         self.__optimizer__.step()
         distributed.average_running_statistics(self)
+
+    @torch.inference_mode()
+    def identity_vectors(self, crops: Tensor, batch: int) -> Tensor:
+        """The identity embedding of each crop, its mean over time at unit length: (crops, nOut) float32 on the CPU.
+
+        crops: of voices, (crops, T*640 + 240) float32 on the int16 scale, or of face tracks, (crops, 3, T, 224,
+        224). batch: crops computed at once; changes memory, and results by rounding only.
+        """
+        self.eval()
+        forward = self.__S__.forward_vid if crops.dim() == 5 else self.__S__.forward_aud
+        vectors = []
+        for part in crops.split(batch):
+            with self.autocast():
+                identity = forward(part.to(self.device))[1]
+            vectors.append(unit(identity.float().mean(2)).cpu())
+        return torch.cat(vectors)
 
     def embed(self, files: list[str], num_eval: int = 10, print_interval: int = 100) -> Tensor:
         """One voice identity vector a wav: the mean of the unit vectors of num_eval evenly spread crops.

@@ -12,7 +12,7 @@ Each has its own --help, and a Python function of the same name.
 
 import argparse
 import csv
-import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ from models.settings import default_settings
 from support.files import replace_file
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
-from verification.report import file_hash
+from verification.results import read_threshold
 
 SOUNDS = (".wav", ".m4a", ".flac", ".mp3", ".ogg")
 
@@ -104,10 +104,10 @@ def load_network(args: argparse.Namespace, **fixed: object) -> SyncNet:
     settings, told = choose_settings(
         args.initial_model, {name: getattr(args, name, None) for name in default_settings()}
     )
-    for line in told:
-        print(line, file=sys.stderr)
     network = SyncNet(**{**asdict(settings), **fixed}, device=args.device, precision=args.precision)
     network.loadParameters(args.initial_model, strict=True)
+    for line in told:
+        print(line, file=sys.stderr)
     return network
 
 
@@ -151,32 +151,29 @@ def embed_command(args: argparse.Namespace, problems: Problems) -> None:
         print(f"{args.output}: {'face' if args.face else 'voice'} embeddings of {len(used)} files ({shape})")
 
 
-def read_threshold(given: str, args: argparse.Namespace, network: SyncNet) -> float:
+def find_threshold(given: str, args: argparse.Namespace, network: SyncNet) -> float:
     """A number, or the threshold at the EER in an eval.json of this checkpoint. Raises UserError."""
     try:
-        return float(given)
+        if math.isfinite(number := float(given)):
+            return number
     except ValueError:
         pass
     if not os.path.isfile(given):
         raise UserError(f"--threshold {given}: neither a number nor an eval.json")
-    try:
-        with open(given, encoding="utf-8") as file:
-            report = json.load(file)
-        made = ((report["checkpoint"] or {}).get("sha256"), report["maxFrames"], report["num_eval"])
-        threshold = report["figures"]["raw"]["eer_threshold"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"--threshold {given}: not an eval.json of labelled trials") from None
-    if made != (file_hash(args.initial_model), network.maxFrames, args.num_eval):
-        raise UserError(
-            f"--threshold {given}: made with another checkpoint, --maxFrames or --num_eval "
-            f"({(report['checkpoint'] or {}).get('path')}, {made[1]}, {made[2]}); its threshold does not fit"
+    threshold, report = read_threshold(given, args.initial_model, network.settings, args.num_eval)
+    made_with = report.get("precision")
+    if made_with != args.precision:
+        print(
+            f"--threshold {given}: made with --precision {made_with}, the score with {args.precision}; they differ "
+            "a little",
+            file=sys.stderr,
         )
     return threshold
 
 
 def verify_command(args: argparse.Namespace, _: Problems) -> None:
     network = load_network(args)
-    threshold = None if args.threshold is None else read_threshold(args.threshold, args, network)
+    threshold = None if args.threshold is None else find_threshold(args.threshold, args, network)
     score = verify(network, args.a, args.b, args.num_eval, args.nBatchSize)
     print(f"score {score:.6f}")
     if threshold is not None:

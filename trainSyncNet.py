@@ -29,7 +29,9 @@ from support.errors import UserError
 from SyncNetDist import SyncNet
 from training.run import TrainingRun, newest_readable
 from training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
-from verification.report import TrialTest, check_trials, evaluate_list, read_cohort
+from verification.normalisation import read_cohort
+from verification.report import TrialTest, evaluate_list
+from verification.trials import check_trials
 
 
 def evaluate(network: SyncNet, args: argparse.Namespace, checkpoint: str | None) -> None:

@@ -17,7 +17,8 @@ from common import convolution_operations, machine, matrix_product, median_secon
 from scipy.io import wavfile
 
 from SyncNetDist import SyncNet
-from verification.voices import Trials, read_trials, score_trials
+from verification.scores import score_trials
+from verification.trials import Trials, read_trials
 
 SIZES = {"VoxCeleb1-O": (4708, 37611), "VoxCeleb1-E": (145160, 579818)}  # files, trials
 

@@ -29,7 +29,7 @@ from DatasetLoader import DatasetLoader
 from models.losses import content_logits, identity_logits, matching
 from SyncNetDist import SyncNet
 from tuneThreshold import tuneThresholdfromScore
-from verification.voices import read_trials
+from verification.trials import read_trials
 
 OPTIONS = {
     "default": {},

@@ -15,7 +15,6 @@ from media.video import FrameReader
 from media.videoFacts import probe
 from media.wav import check_heard
 from models.losses import unit
-from models.twoStreams import identity_of
 from support.errors import UserError
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
@@ -79,22 +78,6 @@ def face_crops(path: str, maxFrames: int, num_eval: int, allow_resize: bool = Fa
     return torch.from_numpy(crops).permute(0, 4, 1, 2, 3)
 
 
-@torch.inference_mode()
-def identity_vectors(network: SyncNet, crops: Tensor, batch: int = CROPS_AT_ONCE) -> Tensor:
-    """Identity embedding of each crop, its mean over time at unit length: (crops, nOut) float32 on the CPU.
-
-    crops: from voice_crops or face_crops. batch: crops computed at once; changes memory, not results.
-    """
-    network.eval()
-    forward = network.__S__.forward_vid if crops.dim() == 5 else network.__S__.forward_aud
-    vectors = []
-    for part in crops.split(batch):
-        with network.autocast():
-            identity = identity_of(forward(part.to(network.device)))
-        vectors.append(unit(identity.float().mean(2)).cpu())
-    return torch.cat(vectors)
-
-
 def embed(
     network: SyncNet,
     files: Sequence[str],
@@ -131,7 +114,7 @@ def embed(
                 skip(crops)
             else:
                 used.append(path)
-                vectors.append(identity_vectors(network, crops, batch))
+                vectors.append(network.identity_vectors(crops, batch))
             bar.update()
     made = torch.stack(vectors) if vectors else torch.empty(0, num_eval, network.nOut)
     return used, made if per_crop else unit(made.mean(1))

@@ -51,15 +51,15 @@ def check_setting(name: str, value: object) -> None:
         raise UserError(f"{name} {value!r:.80}, expected the name of a module")
 
 
-def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """`name old, not new` for each setting that differs; one that a record does not have counts as its default."""
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, object, object]]:
+    """(name, old, new) for each setting that differs; one that a record does not have counts as its default."""
     defaults = default_settings()
-    lines = []
+    found = []
     for name in dict.fromkeys([*old, *new]):
         before, now = (record.get(name, defaults.get(name)) for record in (old, new))
         if before != now:
-            lines.append(f"{name} {before}, not {now}")
-    return lines
+            found.append((name, before, now))
+    return found
 
 
 def default_settings() -> dict[str, object]:

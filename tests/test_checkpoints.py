@@ -344,8 +344,8 @@ def test_given_else_said_else_default(tiny, tmp_path):
 def test_a_record_without_a_setting_has_its_default():
     assert differences({"maxFrames": 30}, {"maxFrames": 30, "crop": "face"}) == []
     assert differences({"maxFrames": 30}, {"maxFrames": 20, "crop": "mouth"}) == [
-        "maxFrames 30, not 20",
-        "crop face, not mouth",
+        ("maxFrames", 30, 20),
+        ("crop", "face", "mouth"),
     ]
 
 

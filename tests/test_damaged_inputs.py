@@ -17,7 +17,7 @@ from media.clips import Clip, MediaError, format_list_line, parse_list_line, rea
 from models.checkpoints import CheckpointError
 from SyncNetDist import SyncNet
 from training.state import Position, load_state, save_state
-from verification.voices import read_trials
+from verification.trials import read_trials
 
 FRAMES, T, CASES = 20, 8, 300
 KINDS = ("mp4", "wav", "txt", "list", "trials", "model", "state")

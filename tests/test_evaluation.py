@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,8 +18,11 @@ import trainSyncNet
 from media.clips import Clip, MediaError, format_list_line
 from SyncNetDist import SyncNet
 from tuneThreshold import min_dcf, read_scores, tuneThresholdfromScore
+from verification import normalisation
 from verification import report as evaluation
-from verification.voices import Trials, read_trials, score_trials
+from verification.normalisation import as_norm, read_cohort
+from verification.scores import measure, score_trials, write_scores
+from verification.trials import Trials, read_trials
 
 NETWORK = {"model": "tinyModel", "nOut": 8, "maxFrames": 6, "device": "cpu"}
 
@@ -86,7 +91,7 @@ def test_files_and_figures(network, voices, tmp_path, capsys):
 
 
 def test_infinite_threshold_is_null_in_json():
-    figures = evaluation.measure(np.array([0.1, 0.2, 0.3, 0.4]), np.array([1, 0, 1, 0]))
+    figures = measure(np.array([0.1, 0.2, 0.3, 0.4]), np.array([1, 0, 1, 0]))
     assert figures["min_dcf_0.01"] == 1 and figures["min_dcf_0.01_threshold"] is None
     json.dumps(figures, allow_nan=False)
 
@@ -124,7 +129,7 @@ def test_list_without_labels_gives_scores_alone(network, voices, tmp_path, capsy
 
 def test_names_with_spaces_are_written_with_tabs(tmp_path):
     trials = Trials(["a b.wav", "c.wav"], np.array([0, 1]), np.array([1, 0]), np.array([1, 0]))
-    evaluation.write_scores(str(tmp_path / "s.txt"), np.float32([0.5, 0.25]), trials)
+    write_scores(str(tmp_path / "s.txt"), np.float32([0.5, 0.25]), trials)
     assert (tmp_path / "s.txt").read_text() == "0.5\t1\ta b.wav\tc.wav\n0.25\t0\tc.wav\ta b.wav\n"
     assert read_scores(str(tmp_path / "s.txt"))[0].tolist() == [0.5, 0.25]
 
@@ -132,14 +137,14 @@ def test_names_with_spaces_are_written_with_tabs(tmp_path):
 @pytest.mark.parametrize("block", [1, 50, 2**24])
 @pytest.mark.parametrize("top_n", [3, 7, 300])
 def test_as_norm_is_the_formula(monkeypatch, block, top_n):
-    monkeypatch.setattr(evaluation, "COSINES_AT_ONCE", block)
+    monkeypatch.setattr(normalisation, "COSINES_AT_ONCE", block)
     draws = np.random.default_rng(1)
     vectors, cohort = draws.standard_normal((9, 16)), draws.standard_normal((20, 16))
     trials = Trials([str(n) for n in range(9)], draws.integers(9, size=40), draws.integers(9, size=40), None)
     vectors, cohort = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (vectors, cohort))
     tensors = torch.tensor(vectors).float(), torch.tensor(cohort).float()
     scores = score_trials(tensors[0], trials)
-    found = evaluation.as_norm(scores, trials, *tensors, top_n)
+    found = as_norm(scores, trials, *tensors, top_n)
     for score, e, t, normalised in zip(scores, trials.first, trials.second, found, strict=True):
         sides = []
         for utterance in (e, t):
@@ -149,13 +154,13 @@ def test_as_norm_is_the_formula(monkeypatch, block, top_n):
 
 
 def test_as_norm_beside_raw(network, voices, tmp_path, capsys):
-    cohort = evaluation.read_cohort(str(voices / "cohort.txt"), str(voices))
+    cohort = read_cohort(str(voices / "cohort.txt"), str(voices))
     report = evaluate(network, voices, tmp_path, trials="half.txt", cohort=cohort, top_n=4)
     trials = read_trials(str(voices / "half.txt"))
     vectors = network.embed([str(voices / file) for file in trials.files])
     others = network.embed(list(cohort.values()))
     raw = score_trials(vectors, trials)
-    expected = evaluation.as_norm(raw, trials, vectors, others, 4)
+    expected = as_norm(raw, trials, vectors, others, 4)
     assert read_scores(str(tmp_path / "eval_scores.txt"))[0] == pytest.approx(raw, abs=1e-6)
     normalised = read_scores(str(tmp_path / "eval_scores_asnorm.txt"))[0]
     assert normalised == pytest.approx(expected, abs=1e-4)
@@ -168,18 +173,18 @@ def test_as_norm_beside_raw(network, voices, tmp_path, capsys):
 def test_cohorts(voices, tmp_path, network):
     clips = [Clip(f"{k}.mp4", f"w/{k}.wav", 0, 50) for k in range(30)]
     (tmp_path / "clips.txt").write_text("".join(format_list_line(clip) + "\n" for clip in clips))
-    everyone = evaluation.read_cohort(str(tmp_path / "clips.txt"), "elsewhere")
+    everyone = read_cohort(str(tmp_path / "clips.txt"), "elsewhere")
     assert list(everyone.values()) == [clip.audio for clip in clips]
-    drawn = [list(evaluation.read_cohort(str(tmp_path / "clips.txt"), "", 5, seed)) for seed in (1, 1, 2)]
+    drawn = [list(read_cohort(str(tmp_path / "clips.txt"), "", 5, seed)) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2] and len(drawn[0]) == 5
     with pytest.raises(MediaError, match=r"6 utterances of the cohort are in the trials"):
-        cohort = evaluation.read_cohort(str(voices / "cohort.txt"), str(voices))
+        cohort = read_cohort(str(voices / "cohort.txt"), str(voices))
         evaluate(network, voices, tmp_path, cohort=cohort)
     (tmp_path / "one.txt").write_text("0.wav\n")
     with pytest.raises(MediaError, match=r"one.txt: 1 utterances, a cohort needs at least 2"):
-        evaluation.read_cohort(str(tmp_path / "one.txt"), "")
+        read_cohort(str(tmp_path / "one.txt"), "")
     with pytest.raises(MediaError, match=r"none.txt: no such file. Lines are wav names"):
-        evaluation.read_cohort("none.txt", "")
+        read_cohort("none.txt", "")
 
 
 def test_kept_embeddings(network, voices, tmp_path, monkeypatch):
@@ -331,3 +336,176 @@ def test_trials_are_checked_before_training(clip_list, voices, tmp_path, capsys)
     assert run(clip_list, voices, tmp_path / "exp", *flags, "--max_epoch", 1) == 1
     assert "none.wav: no such wav file" in capsys.readouterr().err
     assert not list((tmp_path / "exp/model").iterdir())
+
+
+# ---------------------------------------------------------------- one recording, one identity
+
+
+def numbered(folder: Path, draws: int, names: int = 6) -> Path:
+    """Noises 0.wav, 1.wav ... whose sound is another one for every `draws`."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(draws)
+    for k in range(names):
+        tone = np.sin(np.arange(8000) * random.uniform(0.05, 0.6))
+        wavfile.write(folder / f"{k}.wav", 16000, np.int16(6000 * tone + 4000 * random.standard_normal(8000)))
+    return folder
+
+
+def all_pairs(path: Path, names: int = 6) -> Path:
+    lines = [f"{int(i // 2 == j // 2)} {i}.wav {j}.wav\n" for i in range(names) for j in range(i)]
+    path.write_text("".join(lines))
+    return path
+
+
+def raw_scores(folder: Path) -> np.ndarray:
+    return read_scores(str(folder / "eval_scores.txt"))[0]
+
+
+def test_a_cohort_of_the_same_names_is_another_one(network, tmp_path):
+    """Trials and cohort are both 0.wav, 1.wav ..., in two folders."""
+    a, b, trials = numbered(tmp_path / "a", 1), numbered(tmp_path / "b", 2), all_pairs(tmp_path / "t.txt")
+    (tmp_path / "cohort.txt").write_text("".join(f"{k}.wav\n" for k in range(6)))
+    cohort = read_cohort(str(tmp_path / "cohort.txt"), str(b))
+    kept = str(tmp_path / "kept.npz")
+    evaluation.evaluate_list(network, str(trials), str(a), str(tmp_path / "plain"))
+    for more in ({"save_to": kept}, {"load_from": kept}):
+        evaluation.evaluate_list(
+            network, str(trials), str(a), str(tmp_path / "x"), cohort=cohort, top_n=3, **more
+        )
+        assert raw_scores(tmp_path / "x") == pytest.approx(raw_scores(tmp_path / "plain"), abs=1e-6)
+        vectors = network.embed([str(a / f"{k}.wav") for k in range(6)])
+        listed = read_trials(str(trials))
+        order = [int(file[0]) for file in listed.files]
+        others = network.embed(list(cohort.values()))
+        expected = as_norm(raw_scores(tmp_path / "x"), listed, vectors[order], others, 3)
+        normalised = read_scores(str(tmp_path / "x/eval_scores_asnorm.txt"))[0]
+        assert normalised == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_overlap_is_found_under_every_name(network, tmp_path):
+    a, trials = numbered(tmp_path / "a", 1), all_pairs(tmp_path / "t.txt")
+    (tmp_path / "link").symlink_to(a)
+    cohort = {"x": str(tmp_path / "link/3.wav"), "y": str(tmp_path / "a/../a/4.wav")}
+    with pytest.raises(MediaError, match=r"2 utterances of the cohort are in the trials .*a/3.wav"):
+        evaluation.evaluate_list(network, str(trials), str(a), str(tmp_path / "r"), cohort=cohort)
+
+
+def test_kept_vectors_are_of_the_same_files(network, tmp_path, capsys):
+    a, b, trials = numbered(tmp_path / "a", 1), numbered(tmp_path / "b", 2), all_pairs(tmp_path / "t.txt")
+    kept = str(tmp_path / "kept.npz")
+
+    def scores_of(folder: Path, place: str, **more: object) -> np.ndarray:
+        evaluation.evaluate_list(network, str(trials), str(folder), str(tmp_path / place), **more)
+        return raw_scores(tmp_path / place)
+
+    of_a, of_b = scores_of(a, "a1", save_to=kept), scores_of(b, "b1")
+    assert not np.allclose(of_a, of_b, atol=1e-3)
+    # The same names in another folder are other recordings; a link to the folder is not another folder.
+    assert scores_of(b, "b2", load_from=kept) == pytest.approx(of_b, abs=1e-5)
+    assert "0 of 6 embeddings from" in capsys.readouterr().out
+    (tmp_path / "link").symlink_to(a)
+    assert scores_of(tmp_path / "link", "a2", load_from=kept) == pytest.approx(of_a, abs=1e-6)
+    assert "6 of 6 embeddings from" in capsys.readouterr().out
+    # A file of the same size and time that holds another sound is told and embedded again.
+    before = (a / "2.wav").stat()
+    (a / "2.wav").write_bytes((b / "2.wav").read_bytes())
+    os.utime(a / "2.wav", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (a / "2.wav").stat().st_size == before.st_size
+    changed = scores_of(a, "a3", load_from=kept)
+    assert (
+        "5 of 6 embeddings from" in (out := capsys.readouterr().out) and "1 files have changed since" in out
+    )
+    assert changed == pytest.approx(scores_of(a, "a4"), abs=1e-5)
+
+
+@pytest.mark.parametrize("other", [{"temporal_stride": 2}, {"crop": "mouth"}, {"precision": "bf16"}])
+def test_kept_vectors_are_of_the_same_settings(network, voices, tmp_path, other):
+    kept = str(tmp_path / "kept.npz")
+    evaluate(network, voices, tmp_path / "a", trials="half.txt", save_to=kept)
+    changed = SyncNet(**NETWORK | other)
+    changed.load_state_dict(network.state_dict())
+    name, value = next(iter(other.items()))
+    with pytest.raises(MediaError, match=rf"kept.npz: made with {name} \w+, this evaluation has {value}"):
+        evaluate(changed, voices, tmp_path / "b", trials="half.txt", load_from=kept)
+
+
+def test_kept_vectors_of_an_earlier_version(network, voices, tmp_path):
+    kept = str(tmp_path / "kept.npz")
+    settings = {"maxFrames": "6", "num_eval": "10", "precision": "fp32", "weights": "0"}
+    np.savez(kept, files=["0.wav"], vectors=np.zeros((1, 8), np.float32), **settings)
+    with pytest.raises(MediaError, match=r"an earlier version .* make it again with --save_embeddings"):
+        evaluate(network, voices, tmp_path / "a", load_from=kept)
+    np.savez(kept, files=["0.wav"], vectors=np.zeros((1, 8), np.float32))  # as of inferSyncNet.py embed
+    with pytest.raises(MediaError, match="not written by --save_embeddings"):
+        evaluate(network, voices, tmp_path / "a", load_from=kept)
+
+
+def test_silence_is_told_before_anything_is_computed(network, tmp_path, monkeypatch):
+    a, trials = numbered(tmp_path / "a", 1), all_pairs(tmp_path / "t.txt")
+    wavfile.write(a / "4.wav", 16000, np.zeros(8000, np.int16))
+    monkeypatch.setattr(network, "identity_vectors", lambda *_: pytest.fail("computed"))
+    for use in (
+        lambda: evaluation.evaluate_list(network, str(trials), str(a), str(tmp_path / "r")),
+        lambda: network.evaluateFromListSave(str(trials), test_path=str(a)),
+        lambda: evaluation.TrialTest(network, str(trials), str(a)),
+    ):
+        with pytest.raises(MediaError, match=r"a/4.wav: silent"):
+            use()
+
+
+# ---------------------------------------------------------------- results of several lists
+
+
+def test_lists_are_kept_apart(network, voices, tmp_path, capsys):
+    """A second list never replaces the first; the same list again does, and says whose results go."""
+    paths = [str(tmp_path / name) for name in ("one.model", "two.model")]
+    other = SyncNet(**NETWORK)
+    network.saveParameters(paths[0])
+    other.saveParameters(paths[1])
+    result = tmp_path / "result"
+    evaluate(network, voices, result, checkpoint=paths[0])
+    first = strict(result / "eval.json")
+    listed = (voices / "trials.txt").read_bytes()
+    assert first["trial_list"]["path"] == str(voices / "trials.txt")
+    assert first["trial_list"]["sha256"] == hashlib.sha256(listed).hexdigest()
+    names = {path.name for path in result.iterdir()}
+
+    capsys.readouterr()
+    evaluate(network, voices, result, trials="half.txt", checkpoint=paths[0])
+    assert "of other trials, and stays" in (out := capsys.readouterr().out)
+    assert f"In {result}/eval_half: eval_scores.txt, eval_det.png, eval.json" in out
+    assert strict(result / "eval.json") == first
+    assert strict(result / "eval_half/eval.json")["trials"] == 15
+    # Another list of that name, and the same list with other wavs, have places of their own too.
+    (tmp_path / "half.txt").write_text((voices / "half.txt").read_text().replace("0.wav", "6.wav"))
+    evaluate(network, voices, result, trials=str(tmp_path / "half.txt"), checkpoint=paths[0])
+    wavs = tmp_path / "wavs"
+    shutil.copytree(voices, wavs)
+    evaluation.evaluate_list(network, str(voices / "half.txt"), str(wavs), str(result), checkpoint=paths[0])
+    places = sorted(str(path.relative_to(result)) for path in result.rglob("eval.json"))
+    assert len(places) == 4 and places[0] == "eval.json" and places[1].startswith("eval_half/")
+
+    # A list that was only moved is the same list.
+    capsys.readouterr()
+    (tmp_path / "renamed.txt").write_bytes(listed)
+    report = evaluate(other, voices, result, trials=str(tmp_path / "renamed.txt"), checkpoint=paths[1])
+    assert f"Replacing the results of {paths[0]} on these trials" in capsys.readouterr().out
+    assert strict(result / "eval.json") == report and {path.name for path in result.glob("eval*")} >= names
+    evaluate(other, voices, result, checkpoint=paths[1])
+    assert "Replacing" not in capsys.readouterr().out
+    # Nothing of an evaluation that is replaced is left beside the new one.
+    (result / "eval_scores_asnorm.txt").write_text("old")
+    evaluate(other, voices, result, checkpoint=paths[1], num_eval=3)
+    assert "with other settings" in capsys.readouterr().out
+    assert not (result / "eval_scores_asnorm.txt").exists()
+
+
+def test_what_min_dcf_is_of_is_said_once(network, voices, tmp_path, capsys):
+    evaluate(network, voices, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.index("minDCF(P_target): C_miss = C_fa = 1; 1 is useless") == len(lines) - 3
+    test = evaluation.TrialTest(network, str(voices / "trials.txt"), str(voices), 2)
+    test.run()
+    test.run()
+    said = ["1 is useless" in line for line in capsys.readouterr().out.splitlines() if "minDCF" in line]
+    assert said == [True, False]

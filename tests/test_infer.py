@@ -204,6 +204,25 @@ def test_verify_command_and_thresholds(checkpoint, voices, tmp_path, capsys):
     assert status == 1 and "its threshold does not fit" in errors[0]
     status, _, errors = run(capsys, "verify", *pair, "--threshold", "high")
     assert status == 1 and "neither a number nor an eval.json" in errors[0]
+    for flags, words in (
+        (("--temporal_stride", 1), "made with temporal_stride 2 (here 1)"),
+        (("--maxFrames", 7), f"made with maxFrames {T} (here 7)"),
+        (("--temporal_stride", 1, "--num_eval", 3), "temporal_stride 2 (here 1), num_eval 10 (here 3)"),
+    ):
+        status, out, errors = run(capsys, "verify", *pair, "--threshold", report, *flags)
+        assert status == 1 and words in errors[-1] and "its threshold does not fit" in errors[-1]
+        assert f"{flags[0]} {flags[1]} is given" in errors[0] and "score" not in out
+    status, out, errors = run(capsys, "verify", *pair, "--threshold", report, "--precision", "bf16")
+    assert status == 0 and "threshold" in out and "made with --precision fp32" in errors[0]
+    torch.manual_seed(5)
+    other = tmp_path / "other.model"
+    SyncNet(**NETWORK).saveParameters(str(other))
+    pair = ("--initial_model", other, *pair[2:])
+    status, _, errors = run(capsys, "verify", *pair, "--threshold", report)
+    assert status == 1 and f"made with another checkpoint, {checkpoint}" in errors[0]
+    report.write_text(json.dumps({"checkpoint": None, "maxFrames": 8, "num_eval": 10, "figures": {}}))
+    status, _, errors = run(capsys, "verify", *pair, "--threshold", report)
+    assert status == 1 and "not an eval.json of labelled trials that this version" in errors[0]
 
 
 # ---------------------------------------------------------------- offset

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tuneThreshold
+from support.errors import UserError
 from tuneThreshold import (
     bootstrap_interval,
     eer_interpolated,
@@ -20,6 +21,7 @@ from tuneThreshold import (
     read_scores,
     tuneThresholdfromScore,
 )
+from verification.bootstrap import count_speakers, speakers_of
 
 ROOT = Path(__file__).resolve().parent.parent
 ORACLE = json.loads((ROOT / "tests/oracle/thresholds.json").read_text())
@@ -221,6 +223,104 @@ def test_bootstrap_covers_the_truth():
         ]
         inside += low <= truth <= high
     assert 85 <= inside <= 100
+
+
+def corpus(seed, speakers=10, files=6):
+    """(scores, labels, name pairs) of all pairs of utterances; most of a score's variance is its speakers'."""
+    r = np.random.default_rng(seed)
+    names = [f"id{s:03d}/v{k % 2}/{k}.wav" for s in range(speakers) for k in range(files)]
+    known = r.standard_normal(speakers)  # how well a speaker is known again, and taken for others
+    first, second = np.triu_indices(len(names), 1)
+    a, b = first // files, second // files
+    labels = (a == b).astype(int)
+    scores = np.where(labels, 2 + known[a], (known[a] + known[b]) / 2) + 0.5 * r.standard_normal(len(a))
+    return scores, labels, [(names[i], names[j]) for i, j in zip(first, second, strict=True)]
+
+
+def test_speakers_are_read_from_names():
+    scores, labels, pairs = corpus(0)
+    first, second = speakers_of(pairs, labels)
+    assert [(f"id{a:03d}", f"id{b:03d}") for a, b in zip(first, second, strict=True)] == [
+        (a.split("/")[0], b.split("/")[0]) for a, b in pairs
+    ]
+    assert count_speakers((first, second)) == 10
+    # The speaker is the folder that agrees with the labels, however deep; names without one tell nothing.
+    for form, known in (("/data/vox1/wav/{}", True), ("set/{}", True), ("{}", True), ("", False)):
+        renamed = [tuple(form.format(n) if form else n.replace("/", "_") for n in pair) for pair in pairs]
+        found = speakers_of(renamed, labels)
+        assert (found is not None) == known
+        if known:
+            assert np.array_equal(found[0], first) and np.array_equal(found[1], second)
+    wrong = labels.copy()
+    wrong[0] = 1 - wrong[0]
+    assert speakers_of(pairs, wrong) is None
+
+
+def test_bootstrap_over_speakers_equals_one_resample_at_a_time(monkeypatch):
+    """Against trials that are repeated as often as their speakers were drawn."""
+    scores, labels, pairs = corpus(1, speakers=6, files=3)
+    scores = np.round(scores, 1)  # with ties
+    speakers = speakers_of(pairs, labels)
+    drawn, default_rng = [], np.random.default_rng
+
+    class Recorder:
+        def __init__(self, seed):
+            self.rng = default_rng(seed)
+
+        def integers(self, high, size):
+            drawn.append(self.rng.integers(high, size=size))
+            return drawn[-1]
+
+    monkeypatch.setattr(np.random, "default_rng", Recorder)
+    found = bootstrap_interval(scores, labels, (0.05, 0.2), resamples=30, progress=False, speakers=speakers)
+    values = []
+    for people in drawn:
+        counts = np.bincount(people, minlength=6)
+        a, b = (counts[side] for side in speakers)
+        times = np.where(labels == 1, a, a * b)
+        again, kind = np.repeat(scores, times), np.repeat(labels, times)
+        if len(set(kind)) == 2:
+            values.append(
+                [eer_interpolated(again, kind)[0], *(min_dcf(again, kind, p)[0] for p in (0.05, 0.2))]
+            )
+    assert len(values) == 30
+    np.testing.assert_allclose(list(found.values()), np.percentile(values, [2.5, 97.5], axis=0).T, atol=1e-9)
+
+
+def test_bootstrap_over_speakers_covers_where_trials_do_not():
+    """Of many small corpora of one population, each with its interval, most hold the population's EER."""
+    truth = np.mean([eer_interpolated(*corpus(seed, 60, 4)[:2])[0] for seed in range(1000, 1010)])
+    inside = {"speakers": 0, "trials": 0}
+    for seed in range(40):
+        scores, labels, pairs = corpus(seed, 10, 6)
+        for name, speakers in (("speakers", speakers_of(pairs, labels)), ("trials", None)):
+            low, high = bootstrap_interval(scores, labels, resamples=100, progress=False, speakers=speakers)[
+                "eer_interpolated"
+            ]
+            inside[name] += low <= truth <= high
+    assert inside["speakers"] >= 32 and inside["trials"] <= inside["speakers"] - 8, inside
+
+
+def test_what_was_drawn_is_said(tmp_path, capsys):
+    scores, labels, pairs = corpus(2, speakers=8, files=3)
+    texts = {"8 speakers": pairs, "trials": [(a.replace("/", "_"), b.replace("/", "_")) for a, b in pairs]}
+    for words, names in texts.items():
+        path = tmp_path / "s.txt"
+        rows = zip(scores.tolist(), labels, names, strict=True)
+        path.write_text("".join(f"{s!r} {k} {a} {b}\n" for s, k, (a, b) in rows))
+        assert tuneThreshold.main([str(path), "--bootstrap", "20"]) == 0
+        line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("intervals: 20 draws of"))
+        assert line.endswith(f"  {words}")
+    few = (labels >= 0) & np.array([max(a, b) < "id003" for a, b in pairs])
+    rows = zip(scores[few].tolist(), labels[few], np.array(pairs)[few], strict=True)
+    path.write_text("".join(f"{s!r} {k} {a} {b}\n" for s, k, (a, b) in rows))
+    assert tuneThreshold.main([str(path), "--bootstrap", "20"]) == 0
+    assert "trials (3 speakers are too few)" in (out := capsys.readouterr().out)
+    assert "minDCF(P_target): C_miss = C_fa = 1; 1 is useless" in out
+    with pytest.raises(UserError, match="3 speakers are too few"):
+        bootstrap_interval(
+            scores[few], labels[few], speakers=speakers_of(np.array(pairs)[few].tolist(), labels[few])
+        )
 
 
 # Wrong input

@@ -1,0 +1,66 @@
+"""Score normalisation with a cohort of utterances of other speakers."""
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from media.clips import MediaError, text_lines
+from support.errors import UserError
+from verification.trials import Trials
+
+COSINES_AT_ONCE = 2**24  # of utterances and cohort; 64 MiB
+
+
+def read_cohort(path: str, folder: str, size: int = 0, seed: int = 0) -> dict[str, str]:
+    """The utterances of a cohort: path on disk by name, in the list's order.
+
+    Lines are wav names relative to `folder`, or clips as makeFileList.py lists them, of which the wav is taken.
+    size: draw so many at random, with this seed; 0 takes all. Raises MediaError.
+    """
+    names: dict[str, str] = {}
+    for _, line in text_lines(path, "Lines are wav names relative to --cohort_path."):
+        line = line.strip()
+        fields = line.split("\t") if "\t" in line else line.split()
+        if len(fields) == 4 and fields[3].isdigit():
+            names[fields[1]] = fields[1]
+        else:
+            names[line] = os.path.join(folder, line)
+    if size and size < len(names):
+        drawn = np.random.default_rng(seed).choice(len(names), size, replace=False)
+        every = list(names)
+        names = {every[n]: names[every[n]] for n in sorted(drawn)}
+    if len(names) < 2:
+        raise MediaError(
+            f"{path}: {len(names)} utterances, a cohort needs at least 2 (some hundreds are usual)"
+        )
+    return names
+
+
+def cohort_statistics(vectors: Tensor, cohort: Tensor, top_n: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the top_n highest scores of each utterance against the cohort.
+
+    vectors: (files, nOut), cohort: (N, nOut), scored as in score_trials. Returns two (files,) float64.
+    Raises ValueError when the scores do not differ.
+    """
+    rows = max(1, COSINES_AT_ONCE // len(cohort))
+    top = torch.cat([(part @ cohort.T).topk(min(top_n, len(cohort))).values for part in vectors.split(rows)])
+    mean, deviation = top.double().mean(1), top.double().std(1, correction=0)
+    if deviation.min() < 1e-9:
+        raise UserError("an utterance has the same score with all of its nearest cohort: is it one file?")
+    return mean, deviation
+
+
+def as_norm(scores: np.ndarray, trials: Trials, vectors: Tensor, cohort: Tensor, top_n: int) -> np.ndarray:
+    """Adaptive symmetric score normalisation: (trials,) float64.
+
+    s' = ((s - m(e)) / d(e) + (s - m(t)) / d(t)) / 2, with m and d the mean and standard deviation of the
+    scores of the utterance (e: first, t: second) against its own top_n nearest cohort utterances: AS-norm1 of
+    Matejka et al., "Analysis of score normalization in multilingual speaker recognition", Interspeech 2017,
+    section 2.3. vectors: (files, nOut) of trials.files; cohort: (N, nOut). Raises ValueError.
+    """
+    mean, deviation = (statistic.numpy() for statistic in cohort_statistics(vectors, cohort, top_n))
+    scores = scores.astype(np.float64)
+    sides = [(scores - mean[side]) / deviation[side] for side in (trials.first, trials.second)]
+    return (sides[0] + sides[1]) / 2
