@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
     if args.eval:
         if checkpoint:
             distributed.of_first(lambda: network.loadParameters(checkpoint, strict=True))
-            follow_the_first(network, {})
+        follow_the_first(network, {})
         print(f"Evaluating {checkpoint or 'an untrained network'}")
         evaluate(network, args, checkpoint)
         return
