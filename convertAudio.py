@@ -49,7 +49,7 @@ import numpy as np
 from media.clips import MediaError, find_files
 from media.sound import NoSoundError, clip_opening, decode_clip
 from media.wav import WavFormatError, open_wav, write_wav
-from support.files import remove_leftovers, replace_file
+from support.files import check_output, remove_leftovers, replace_file
 from support.progress import progress_bar
 
 # By name, what may hold sound; what it does hold is seen from its content.
@@ -182,6 +182,7 @@ def nothing_found(src: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (some file failed, or none had sound), 130 (Ctrl-C)."""
     args = parse_args(argv)
+    check_output("--dst", args.dst, folder=True)
     begin = time.monotonic()
     jobs, problems = plan(args.src, args.dst)
     if os.path.isdir(args.dst):

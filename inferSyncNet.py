@@ -39,7 +39,7 @@ from media.clips import Clip, MediaError, beside, find_files, format_list_line, 
 from media.video import VIDEO_FILES as VIDEOS
 from models.checkpoints import CheckpointError, choose_settings
 from models.settings import default_settings
-from support.files import replace_file
+from support.files import check_output, replace_file
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
 from verification.results import read_threshold
@@ -128,6 +128,7 @@ class Problems:
 def embed_command(args: argparse.Namespace, problems: Problems) -> None:
     sources = find_sources(args.inputs, VIDEOS if args.face else SOUNDS)
     one_file = args.output.endswith(".npz")
+    check_output("--output", args.output, folder=not one_file)
     targets = [os.path.join(args.output, os.path.splitext(source.name)[0] + ".npy") for source in sources]
     if not one_file and len(set(targets)) < len(targets):
         raise MediaError(
@@ -193,6 +194,9 @@ def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str 
 
 def offset_command(args: argparse.Namespace, problems: Problems) -> None:
     clips = with_wavs(find_sources(args.inputs, VIDEOS), args.wav)
+    for flag in ("plot", "csv", "write_list"):
+        if getattr(args, flag) is not None:
+            check_output(f"--{flag}", getattr(args, flag))
     if args.write_list and not all(wav for _, wav in clips):
         raise MediaError(
             "--write_list: a list names a wav for every clip; give a list, or a folder with --wav"

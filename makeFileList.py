@@ -105,7 +105,7 @@ from media.videoFacts import (
 )
 from media.videoFacts import REMEDIES as VIDEO_REMEDIES
 from media.wav import SilentError, WavFormatError, check_heard, conversion_line, converted_folder, open_wav
-from support.files import remove_leftovers, replace_file
+from support.files import check_output, remove_leftovers, replace_file
 from support.progress import progress_bar
 
 JOURNAL_VERSION = 3
@@ -352,6 +352,7 @@ def report(
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (nothing to list), 130 (Ctrl-C)."""
     args = parse_args(argv)
+    check_output("--output", args.output)
     txt_dir = None if args.no_txt else args.txt_dir
     settings = Settings(args.mp4_dir, txt_dir, args.wav_dir, args.check, args.allow_resize)
     begin = time.monotonic()

@@ -26,6 +26,7 @@ import torch
 from models.checkpoints import CheckpointError, choose_settings, read_checkpoint
 from support import distributed
 from support.errors import UserError
+from support.files import check_output
 from SyncNetDist import SyncNet
 from training.run import TrainingRun, newest_readable
 from training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
@@ -92,6 +93,9 @@ def settings_to_train(args: argparse.Namespace) -> str | None:
 
 def run(args: argparse.Namespace) -> None:
     """What the flags ask for."""
+    check_output("--save_path", args.save_path, folder=True)
+    if args.save_embeddings:
+        check_output("--save_embeddings", args.save_embeddings)
     random.seed(args.seed)
     torch.manual_seed(args.seed)
     checkpoint = distributed.of_first(

@@ -1,6 +1,7 @@
 """Whose voice belongs to a face: N-way matching across the two streams, the test of what the identity loss learns."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from scipy.special import gammaln
 
 from inference.defaults import CROPS_AT_ONCE, NUM_EVAL, WAYS
 from inference.embeddings import Skip, embed
-from media.clips import Clip, MediaError
+from media.clips import Clip
 from support.errors import UserError
 from SyncNetDist import SyncNet
 
@@ -38,18 +39,20 @@ def match(
 ) -> tuple[list[Matching], list[Matching], list[str]]:
     """How often a face finds its own voice among N - 1 voices of other people, and a voice its face.
 
-    Returns (face to voice, voice to face, speaker of each clip used); see matching_accuracy. Raises MediaError.
+    Returns (face to voice, voice to face, speaker of each clip used); see matching_accuracy. Raises MediaError, and
+    UserError when there are too few speakers, before anything is computed where the list tells.
     """
+    check_ways(speakers_of([clip.video for clip in clips]), ways)
     heard, voices = embed(network, [c.audio for c in clips], False, num_eval, False, batch, skip=skip)
-    clips = [clip for clip in clips if clip.audio in set(heard)]
     voice = dict(zip(heard, voices, strict=True))
+    clips = [clip for clip in clips if clip.audio in voice]
     seen, faces = embed(
         network, [c.video for c in clips], True, num_eval, False, batch, allow_resize, skip=skip
     )
-    clips = [clip for clip in clips if clip.video in set(seen)]
+    usable = set(seen)
+    clips = [clip for clip in clips if clip.video in usable]
     speakers = speakers_of([clip.video for clip in clips])
-    if len(set(speakers)) < 2:
-        raise MediaError(f"{len(clips)} usable clips of {len(set(speakers))} speakers: nothing to tell apart")
+    check_ways(speakers, ways)
     similarity = (faces @ torch.stack([voice[clip.audio] for clip in clips]).T).numpy()
     there, back = ([matching_accuracy(s, speakers, n) for n in ways] for s in (similarity, similarity.T))
     return there, back, speakers
@@ -61,21 +64,35 @@ def speakers_of(videos: Sequence[str]) -> list[str]:
     return list(videos) if len(set(folders)) == 1 else folders
 
 
+def check_ways(speakers: Sequence[str], ways: Sequence[int]) -> None:
+    """Raise UserError unless every clip has ways - 1 clips of other speakers to be told from.
+
+    speakers: of each clip.
+    """
+    counts = Counter(speakers)
+    if len(counts) < 2:
+        raise UserError(f"{len(speakers)} clips of {len(counts)} speakers: nothing to tell apart")
+    most = len(speakers) - max(counts.values()) + 1
+    for count in ways:
+        if not 2 <= count <= most:
+            raise UserError(
+                f"{count}-way matching: there are clips of other speakers for {most} at most, "
+                f"of {len(speakers)} clips of {len(counts)} speakers (--ways)"
+            )
+
+
 def matching_accuracy(similarity: np.ndarray, speakers: Sequence[str], ways: int, seed: int = 0) -> Matching:
     """N-way accuracy, exactly as of drawing every set of ways - 1 wrong clips of other speakers.
 
     similarity: (clips, clips), row i, column i a pair that belongs together. A row is won by a draw that has
     none of the other speakers' columns that are at least as similar: of m columns, b of them, with
     probability C(m - b, ways - 1) / C(m, ways - 1). The interval is a bootstrap over speakers, whose clips
-    are not independent. Raises ValueError when there are too few other speakers' clips.
+    are not independent. Raises UserError when there are too few other speakers' clips.
     """
+    check_ways(speakers, [ways])
     names, index = np.unique(speakers, return_inverse=True)
     other = index[:, None] != index
     columns = other.sum(1)
-    if not 2 <= ways <= columns.min() + 1:
-        raise UserError(
-            f"{ways}-way matching: there are clips of other speakers for {columns.min() + 1} at most"
-        )
     better = (other & (similarity >= np.diagonal(similarity)[:, None])).sum(1)
     left = columns - better
 

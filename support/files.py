@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from support.errors import UserError
+
 # What a file system answers that does not offer a call (some network and FUSE file systems).
 NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOTTY}
 # A folder may also be written to without being readable, and Windows opens none.
@@ -50,11 +52,43 @@ def replace_file(path: str, mode: str = "w") -> Iterator[IO]:
             file.flush()
             _to_disk(file.fileno(), folder)
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(part):
             os.remove(part)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, part):
+            error.filename, error.filename2 = path, None  # the name that the user knows
         raise
     _folder_to_disk(folder)
+
+
+def check_output(flag: str, path: str, folder: bool = False) -> None:
+    """Raise UserError unless a file can be written at `path`, or with `folder` files in that folder.
+
+    For the start of a long computation; nothing is made. flag: names the path in the message.
+    """
+    wanted = "folder" if folder else "file"
+    if not path:
+        raise UserError(f"{flag}: is empty, needs the name of a {wanted}")
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(path)
+        if folder and os.path.lexists(path) and not os.path.isdir(path):
+            raise UserError(f"{flag} {path}: is a file, needs a folder")
+        if not folder and os.path.isdir(path):
+            raise UserError(f"{flag} {path}: is a folder, needs the name of a file")
+        if not folder and os.path.exists(path) and not os.path.isfile(path):
+            raise UserError(f"{flag} {path}: is no ordinary file, and would be replaced by one")
+        place = os.path.abspath(path)
+        if not folder or not os.path.exists(place):
+            place = os.path.dirname(place)
+        while not os.path.lexists(place):
+            place = os.path.dirname(place)
+        if not os.path.isdir(place):
+            raise UserError(f"{flag} {path}: cannot be made, since {place} is no folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise UserError(f"{flag} {path}: no permission to write in {place}")
+    except OSError as error:
+        raise UserError(f"{flag} {path}: {error.strerror}") from None
 
 
 def _to_disk(descriptor: int, folder: str, also: frozenset[int] = frozenset()) -> None:

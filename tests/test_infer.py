@@ -1,6 +1,7 @@
 """inferSyncNet.py: embeddings, pair scores, offsets and matching, as functions and as a command."""
 
 import csv
+import errno
 import itertools
 import json
 import os
@@ -23,6 +24,7 @@ from inference.match import matching_accuracy, speakers_of
 from inference.offset import find_offset
 from inferSyncNet import embed, match, offset, verify
 from media.clips import Clip, MediaError, format_list_line, read_list
+from support.errors import UserError
 from SyncNetDist import SyncNet
 
 T = 8
@@ -388,6 +390,79 @@ def test_match(clips, checkpoint, capsys, monkeypatch):
         ["2", "50.00", "100.00"],
         ["3", "33.33", "100.00"],
     ]
+
+
+def test_match_tells_too_few_speakers_before_it_embeds(clips, monkeypatch):
+    monkeypatch.setattr("inference.match.embed", None)
+    listed = read_list(str(clips / "list.txt"))
+    with pytest.raises(UserError, match="10-way matching: .* for 7 at most, of 8 clips of 4 speakers"):
+        match(None, listed)
+    with pytest.raises(UserError, match="1 clips of 1 speakers: nothing to tell apart"):
+        match(None, listed[:1], ways=(2,))
+
+
+def test_match_looks_through_the_files_once(monkeypatch):
+    looks = []
+
+    class Files(list):
+        def __iter__(self):
+            looks.append(1)
+            return super().__iter__()
+
+    def embedded(_, files, *__, **___):
+        return Files(files), torch.nn.functional.one_hot(torch.arange(len(files))).float()
+
+    monkeypatch.setattr("inference.match.embed", embedded)
+    many = [Clip(f"x/id{n // 2}/v/{n}.mp4", f"{n}.wav", 0, 30) for n in range(60)]
+    found = match(None, many, ways=(2,))[0]
+    assert found[0].accuracy == 100 and len(looks) <= 4
+
+
+# ---------------------------------------------------------------- outputs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("embed {clips}/wav --output {there}/folder.npz", "--output {there}/folder.npz: is a folder"),
+        ("embed {clips}/wav --output {there}/file", "--output {there}/file: is a file, needs a folder"),
+        ("embed {clips}/wav --output {there}/file/x.npz", "--output {there}/file/x.npz: cannot be made"),
+        ("offset {clips}/list.txt --plot {there}/folder", "--plot {there}/folder: is a folder"),
+        ("offset {clips}/list.txt --csv {there}/file/x.csv", "--csv {there}/file/x.csv: cannot be made"),
+        (
+            "offset {clips}/list.txt --write_list {there}/closed/x",
+            "--write_list {there}/closed/x: no permission",
+        ),
+        ("offset {clips}/list.txt --csv /dev/null", "--csv /dev/null: is no ordinary file"),
+    ],
+)
+def test_outputs_are_checked_before_anything_is_computed(
+    clips, tmp_path, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.setattr(inferSyncNet, "load_network", None)
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not str(path).endswith("closed") and access(path, mode)
+    )
+    for folder in ("folder", "folder.npz", "closed"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "file").write_text("kept")
+    given = arguments.format(clips=clips, there=tmp_path).split()
+    before = files_in(tmp_path)
+    status, out, errors = run(capsys, *given, "--initial_model", "x")
+    assert status == 1 and out == "" and len(errors) == 1
+    assert errors[0].startswith("inferSyncNet.py: " + message.format(there=tmp_path))
+    assert files_in(tmp_path) == before
+
+
+def test_a_full_disk_is_told_with_the_name_that_was_given(checkpoint, voices, tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    flags = ("--initial_model", checkpoint, "--device", "cpu", "--output", tmp_path / "x.npz")
+    status, _, errors = run(capsys, "embed", voices, *flags)
+    assert status == 1 and errors == [f"inferSyncNet.py: {tmp_path}/x.npz: No space left on device"]
 
 
 # ---------------------------------------------------------------- bad input

@@ -1,0 +1,86 @@
+"""Where commands are to write is checked before they compute."""
+
+import os
+import stat
+
+import pytest
+
+import convertAudio
+import makeFileList
+import trainSyncNet
+import tuneThreshold
+from support.errors import UserError
+from support.files import check_output, replace_file
+
+
+def test_places_that_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("old")
+    for path in ("file", "new", "deep/er/new", str(tmp_path / "a/b")):
+        check_output("--x", path)
+    for path in (".", str(tmp_path), "new", "deep/er/", "new/"):
+        check_output("--x", path, folder=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # nothing is made
+
+
+def test_places_that_cannot(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    for path, folder, reason in (
+        ("", False, "is empty, needs the name of a file"),
+        (tmp_path, False, "is a folder, needs the name of a file"),
+        (tmp_path / "file", True, "is a file, needs a folder"),
+        (tmp_path / "file/x", False, "cannot be made"),
+        (tmp_path / "file/x", True, "cannot be made"),
+        (tmp_path / "pipe", False, "is no ordinary file"),
+        (tmp_path / ("x" * 300), False, "File name too long"),
+        (tmp_path / "loop", False, "symbolic links"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            check_output("--x", str(path), folder)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for folder in (True, False):
+        with pytest.raises(UserError, match=f"--x {tmp_path}/deep/er: no permission to write in {tmp_path}$"):
+            check_output("--x", str(tmp_path / "deep/er"), folder)
+
+
+def test_an_error_while_writing_names_the_file_that_was_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir(mode=0o500)
+    path = str(tmp_path / "sub/x")
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: real(a + ".gone", b))
+    with pytest.raises(FileNotFoundError) as told, replace_file(str(tmp_path / "y")) as file:
+        file.write("text")
+    assert ".part" in str(told.value)  # another file's error keeps its name
+    monkeypatch.setattr(os, "replace", lambda part, _: real(part, tmp_path))
+    with pytest.raises(OSError) as told, replace_file(path) as file:
+        file.write("text")
+    assert told.value.filename == path and told.value.filename2 is None
+    assert stat.S_ISDIR(os.stat(tmp_path / "sub").st_mode) and not os.listdir(tmp_path / "sub")
+
+
+@pytest.mark.parametrize(
+    ("main", "flags", "wrong"),
+    [
+        (convertAudio.main, "--src {there} --dst {there}/file", "--dst {there}/file: is a file"),
+        (
+            makeFileList.main,
+            "--output {there} --mp4_dir {there} --wav_dir {there} --no_txt",
+            "--output {there}: is",
+        ),
+        (tuneThreshold.main, "{there}/none --plot {there}", "--plot {there}: is a folder"),
+        (trainSyncNet.main, "--save_path {there}/file", "--save_path {there}/file: is a file"),
+        (
+            trainSyncNet.main,
+            "--eval --save_embeddings {there}/file/x",
+            "{there}/file/x: cannot be made",
+        ),
+    ],
+)
+def test_commands_check_first(tmp_path, capsys, main, flags, wrong):
+    (tmp_path / "file").write_text("kept")
+    assert main(flags.format(there=tmp_path).split()) == 1
+    said = capsys.readouterr().err
+    assert wrong.format(there=tmp_path) in said and len(said.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "kept"
