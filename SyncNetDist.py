@@ -35,7 +35,7 @@ from models.losses import (
 from models.networks import load_model
 from models.settings import Settings
 from models.SyncNetV2 import published_settings
-from models.twoStreams import NO_IDENTITY, moments
+from models.twoStreams import NO_IDENTITY, identity_of, moments
 from support import distributed
 from support.errors import UserError
 from support.names import refuse_unknown
@@ -259,7 +259,7 @@ class SyncNet(nn.Module):
         vectors = []
         for part in crops.split(batch):
             with self.autocast():
-                identity = forward(part.to(self.device))[1]
+                identity = identity_of(forward(part.to(self.device)))
             vectors.append(unit(identity.float().mean(2)).cpu())
         return torch.cat(vectors)
 
