@@ -21,6 +21,7 @@ from media.clips import FPS, FRAME_SIZE, MediaError
 from media.content import MP4, content
 from media.video import CONTAINERS, FRAME, allowed_lateness, first_picture
 
+VP8_SHOWN = 0x10  # bit of a VP8 frame's first byte; others only serve to predict from
 CUT_OFF = 0.1  # seconds missing at the end, where the header has the length of the longest track only
 OTHER_PICTURE = 24  # mean difference of pixels; two conversions of one picture differ by less
 STILL = 0.5  # mean difference of pixels; up to here a picture is the one before it
@@ -154,7 +155,7 @@ def probe(path: str, decode: bool = False) -> VideoFacts:
         if context is None:  # PyAV has more decoders than OpenCV
             raise VideoError(NO_DECODER, f"{path}: cannot decode its pictures")
         context.thread_count = 1  # clips are looked at side by side instead
-        codec = context.codec.canonical_name
+        codec = codec_name(stream)
         kind = (container.format.name, codec, context.pix_fmt, context.profile, context.width, context.height)
         order = getattr(context, "field_order", 0)  # 0: not known, 1: progressive, others: interlaced
         look = Look(decode, needs_picture=decode or order == 0 or kind not in _shown_by_opencv)
@@ -180,6 +181,12 @@ def probe(path: str, decode: bool = False) -> VideoFacts:
 
 
 _shown_by_opencv: set[tuple] = set()  # kinds of videos of which another file's picture came out right
+
+
+def codec_name(stream: VideoStream) -> str:
+    """FFmpeg's name of the codec, which may have several decoders of other names."""
+    codec = stream.codec_context.codec
+    return getattr(codec, "canonical_name", codec.name)
 
 
 def opencv_shows(path: str, picture: VideoFrame) -> bool:
@@ -219,6 +226,7 @@ class Look:
         self._packets = 0
         self._shown: list[int | None] = []  # time stamps of the packets that an edit list does not hide
         self._decoded: list[int | None] = []  # time stamps of pictures
+        self._refused = 0  # packets by the decoder
         self._end = 0.0  # seconds
         self._broken = ""
 
@@ -226,9 +234,14 @@ class Look:
         """Look at every packet. Where only the file as a whole has a length, the sound counts for it too."""
         streams = [stream] if stream.duration else [stream, *container.streams.audio]
         ends = {one.index: 0 for one in streams}
+        vp8 = codec_name(stream) == "vp8"
         try:
             for packet in container.demux(streams):
-                shown = packet.size and not packet.is_discard
+                shown = (
+                    packet.size
+                    and not packet.is_discard
+                    and not (vp8 and memoryview(packet)[0] & VP8_SHOWN == 0)
+                )
                 stamp = packet.dts if packet.pts is None else packet.pts
                 if shown and stamp is not None:
                     ends[packet.stream_index] = max(ends[packet.stream_index], stamp + (packet.duration or 0))
@@ -246,8 +259,12 @@ class Look:
         self._end = max(float(ends[one.index] * one.time_base) for one in streams)
 
     def _decode(self, packet: Packet) -> None:
-        with contextlib.suppress(FFmpegError):  # a picture too few is noticed afterwards
-            for picture in packet.decode():
+        try:
+            pictures = packet.decode()
+        except FFmpegError:  # a picture too few is noticed afterwards
+            self._refused += 1
+        else:
+            for picture in pictures:
                 self.picture = self.picture or picture
                 self.interlaced = self.interlaced or picture.interlaced_frame
                 self._decoded.append(picture.pts)
@@ -266,12 +283,22 @@ class Look:
         times = np.sort(np.array(stamps, np.float64)) * float(stream.time_base)
         return float(times[0]), times - times[0]
 
+    def _all_decoded(self, stream: VideoStream) -> bool:
+        """Has every frame that is shown become a picture? Some codecs have packets that show nothing."""
+        if len(self._decoded) == len(self._shown):
+            return True
+        if self._refused or not self._decoded or None in self._decoded or None in self._shown:
+            return False
+        ends = (min(self._decoded), max(self._decoded)) == (min(self._shown), max(self._shown))
+        steps = np.diff(np.sort(self._decoded)) * float(stream.time_base)
+        return ends and bool((steps < 1.5 * FRAME).all())
+
     def missing(self, container: InputContainer, stream: VideoStream) -> str:
         """What of the file is not there, or ""."""
         found = len(self._shown)
         if self._broken or not found:
             return self._broken or "no frames in it"
-        if self.decode and len(self._decoded) != found:
+        if self.decode and not self._all_decoded(stream):
             return f"{len(self._decoded)} frames can be decoded, {found} are in it"
         if stream.frames and self._packets >= stream.frames:
             return ""

@@ -106,6 +106,15 @@ def test_what_is_read_is_what_is_shown(whole, name):
     assert (facts.frames, facts.size, facts.interlaced) == (FRAMES, (224, 224), False)
 
 
+@pytest.mark.parametrize("check", CHECKS)
+def test_packets_that_show_nothing(tmp_path, check):
+    """VP8 in two passes: 41 packets, one of which is only predicted from. The pictures show 0 ... 39."""
+    shutil.copy(Path(__file__).parent / "cases/vp8_hidden_frame.webm", tmp_path / "clip.webm")
+    make_wav(str(tmp_path / "clip.wav"), 40 * 640)
+    assert [clip.frames for clip in made_list(tmp_path, check)] == [40]
+    assert numbers(str(tmp_path / "clip.webm"), 0, 40) == list(range(40))
+
+
 INTERLACED = {
     "h264.mp4": {"options": {"x264opts": "tff=1", "flags": "+ildct+ilme"}},
     "h264.mkv": {"options": {"x264opts": "bff=1", "flags": "+ildct+ilme"}, "clock": 1000},
