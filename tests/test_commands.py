@@ -17,7 +17,8 @@ from support.names import did_you_mean
 REPOSITORY = Path(__file__).parent.parent
 COMMANDS = ["trainSyncNet", "makeFileList", "convertAudio", "makeDemoData", "inferSyncNet", "tuneThreshold"]
 SLOW = ("torch", "cv2", "scipy", "sklearn", "matplotlib", "av")
-HELPS = [[name] for name in COMMANDS] + [["inferSyncNet", c] for c in ("embed", "verify", "offset", "match")]
+INFERENCE = ("embed", "verify", "offset", "lse", "show", "match")
+HELPS = [[name] for name in COMMANDS] + [["inferSyncNet", c] for c in INFERENCE]
 
 
 def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
