@@ -131,7 +131,7 @@ text = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size
 
 
 @given(text)
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_list_line_is_read_or_refused(line):
     try:
         clip = parse_list_line(line, "list.txt, line 1")
@@ -147,7 +147,7 @@ path_text = st.text(
 
 
 @given(path_text, path_text, st.integers(-99, 99), st.integers(1, 10**6))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_every_clip_survives_the_list(video, audio, offset, frames):
     clip = Clip(video, audio, offset, frames)
     assert parse_list_line(format_list_line(clip) + "\n", "list") == clip

@@ -1,5 +1,6 @@
 """Sound of any kind under any name: what is read is right to the sample, and every remedy that is printed works."""
 
+import ast
 import os
 import re
 import shlex
@@ -428,3 +429,27 @@ def test_the_line_for_a_wav_of_another_format_works(tmp_path, monkeypatch, folde
         path.rename(tmp_path / (path.name + ".aside"))
     run_line(str(error.value), tmp_path)
     check_wavs([file.replace(moved[2], moved[1], 1) for file in files], 10, moved[1])
+
+
+def imported_at_start(module: Path, seen: dict[Path, set[str]]) -> set[str]:
+    """The packages that importing a module of the project imports, itself and through others of the project."""
+    if module not in seen:
+        seen[module] = set()
+        for node in ast.parse(module.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            for name in names:
+                own = ROOT / (name.replace(".", "/") + ".py")
+                seen[module] |= imported_at_start(own, seen) if own.exists() else {name.split(".")[0]}
+    return seen[module]
+
+
+def test_training_on_wavs_and_mp4s_starts_without_av():
+    packages = imported_at_start(ROOT / "trainSyncNet.py", {})
+    assert {"torch", "cv2", "numpy"} <= packages
+    assert not {"av", "matplotlib"} & packages
+    assert "av" not in imported_at_start(ROOT / "convertAudio.py", {})  # it waits for a file that needs it
