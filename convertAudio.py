@@ -69,7 +69,7 @@ def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str,
     source, target = (os.path.join(folder, file) for folder, file in zip(folders, files, strict=True))
     try:
         if os.path.exists(target):
-            if os.path.realpath(folders[0]) == os.path.realpath(folders[1]):
+            if same_folder(*folders):
                 check_replaceable(target)
             if os.path.samefile(source, target) or is_converted(source, target):
                 return PRESENT, ""
@@ -84,6 +84,11 @@ def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str,
     except Exception as error:  # a file that breaks the decoder in a new way must not stop the others
         return FAILED, f"{source}: {type(error).__name__}: {error}"
     return CONVERTED, ""
+
+
+@cache
+def same_folder(src: str, dst: str) -> bool:
+    return os.path.realpath(src) == os.path.realpath(dst)
 
 
 def check_replaceable(wav: str) -> None:

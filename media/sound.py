@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,23 +56,24 @@ CLOCKS = ("mpegts", "mpeg")  # whose time does not begin at 0
 MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a gap in the sound
 MAX_PADDING = 0.1  # seconds; a track that ends earlier than declared by more than this is broken
 MAX_FILL = 0.25  # seconds; sound that ends earlier than the pictures by more than this is not made longer
-OPENING = SAMPLE_RATE // 2  # samples
+OPENING = SAMPLE_RATE // 4  # samples
 
 
 class NoSoundError(MediaError):
     """A file without a sound track."""
 
 
-def open_sound(path: str) -> InputContainer:
+def open_sound(path: str, kind: str | None = None) -> InputContainer:
     """Open a sound or video file by its content, whatever its name. Raises MediaError; close the result.
 
-    Local files of the kinds in DEMUXERS only: a crafted file may be a playlist of other files or addresses.
+    kind: the content, where it is known already. Local files of the kinds in DEMUXERS only: a crafted file
+    may be a playlist of other files or addresses.
     """
     import av  # here and below: whoever reads wavs alone does without it
 
     fault = f"{path}: cannot be opened: "
     try:
-        kind = content(path)
+        kind = kind or content(path)
         if kind == EMPTY:
             raise MediaError(f"{fault}empty, 0 bytes; {get_again(path)}")
         if kind == TEXT:
@@ -122,9 +124,10 @@ def decode_audio(path: str) -> np.ndarray:
     with silence for at most MAX_PADDING, to the declared duration. A wav of that format is mapped, not
     decoded. Raises NoSoundError, MediaError.
     """
-    if (plain := _plain_wav(path)) is not None:
+    kind, plain = _look(path)
+    if plain is not None:
         return plain
-    with open_sound(path) as container:
+    with open_sound(path, kind) as container:
         return _decode(container, path)[0]
 
 
@@ -134,9 +137,10 @@ def decode_clip(path: str) -> np.ndarray:
     Sound that ends more than a video frame later than the pictures is cut; sound that ends up to MAX_FILL
     earlier is filled with silence. Sound that ends earlier still is left as it is.
     """
-    if (plain := _plain_wav(path)) is not None:
+    kind, plain = _look(path)
+    if plain is not None:
         return plain
-    with open_sound(path) as container:
+    with open_sound(path, kind) as container:
         sound, span = _decode(container, path)
     length = _clip_length(len(sound), span)
     return sound[:length] if length <= len(sound) else np.pad(sound, (0, length - len(sound)))
@@ -147,9 +151,10 @@ def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
 
     samples is None where only decoding tells. Raises as decode_clip.
     """
-    if (plain := _plain_wav(path)) is not None:
+    kind, plain = _look(path)
+    if plain is not None:
         return len(plain), plain[:OPENING]
-    with open_sound(path) as container:
+    with open_sound(path, kind) as container:
         origin, samples = _timeline(container, path)
         tracks = _Tracks(container)
         # A little more, because a resampler sees ahead.
@@ -160,12 +165,13 @@ def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
     return None if samples is None else _clip_length(samples, span), opening
 
 
-def _plain_wav(path: str) -> np.ndarray | None:
-    """The samples of a file that needs no decoder; None for any other."""
+def _look(path: str) -> tuple[str, np.ndarray | None]:
+    """The content of a file, and its samples where it needs no decoder, else None."""
     try:
-        return undecoded_wav(path) if content(path) == WAV else None
+        kind = content(path)
     except OSError as error:
         raise MediaError(f"{path}: cannot be opened: {error.strerror}") from None
+    return kind, undecoded_wav(path) if kind == WAV else None
 
 
 def _pictures(container: InputContainer) -> VideoStream | None:
@@ -263,22 +269,29 @@ class _Tracks:
 
     def frames(self, until: float = math.inf) -> Iterator[av.AudioFrame]:
         """The frames of the sound that begin before `until` seconds, while the pictures pass by."""
-        sound = self.container.streams.audio[0]
+        if not self.pictures:
+            frames = self.container.decode(audio=0)
+            return frames if until == math.inf else takewhile(lambda frame: _begins(frame, until), frames)
+        return self._frames_beside_pictures(until)
+
+    def _frames_beside_pictures(self, until: float) -> Iterator[av.AudioFrame]:
         over = False
-        for packet in self.container.demux([sound, self.pictures] if self.pictures else [sound]):
+        for packet in self.container.demux([self.container.streams.audio[0], self.pictures]):
             if packet.stream is self.pictures:
                 self.shown += _shown(packet)
             elif not over:
                 for frame in packet.decode():
-                    over = over or (frame.pts is not None and frame.time >= until)
+                    over = over or not _begins(frame, until)
                     if not over:
                         yield frame
-            elif not self.pictures:
-                break
 
     def span(self) -> int | None:
         """How long the pictures are, in samples, once all has been read. None: no pictures, or a single one."""
         return round((max(self.shown) - min(self.shown)) * SAMPLE_RATE) if len(self.shown) > 2 else None
+
+
+def _begins(frame: av.AudioFrame, until: float) -> bool:
+    return frame.pts is None or frame.time < until
 
 
 def _shown(packet: Packet) -> list[float]:
