@@ -192,6 +192,10 @@ def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str 
     return [(sources[0], wav)]
 
 
+def is_found(measured: Offset) -> bool:
+    return measured.found in ("yes", "unsure")
+
+
 def offset_command(args: argparse.Namespace, problems: Problems) -> None:
     clips = with_wavs(find_sources(args.inputs, VIDEOS), args.wav)
     for flag in ("plot", "csv", "write_list"):
@@ -205,7 +209,7 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
     rows: list[tuple[Source, str | None, Offset]] = []
     several = len(clips) > 1
     if several:
-        print("offset     ms  confidence  listed  clip")
+        print("offset     ms  confidence   found  listed  clip")
     with progress_bar(total=len(clips), unit="clip", desc="offset", leave=False) as bar:
         for source, wav in clips:
             try:
@@ -215,14 +219,20 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
             else:
                 rows.append((source, wav, found))
                 listed = source.clip.offset if source.clip else "-"
-                figures = f"{found.frames:6d} {found.milliseconds:6d} {found.confidence:11.3f} {listed:>7}"
+                figures = f"{found.frames:6d} {found.milliseconds:6d} {found.confidence:11.3f}"
+                figures += f" {found.found:>7} {listed:>7}"
                 bar.write(f"{figures}  {source.path}" if several else f"{source.path}: {found}")
             bar.update()
     if not rows:
         return
     if several:
         print("offset: frames by which the picture is later than the sound, as a list's third field")
-    listed = [found.frames - source.clip.offset for source, _, found in rows if source.clip]
+    nothing = sum(not is_found(found) for _, _, found in rows)
+    if several and nothing:
+        print(
+            f"found: in {nothing} of {len(rows)} clips no offset was found, or it may lie beyond --max_offset"
+        )
+    listed = [f.frames - source.clip.offset for source, _, f in rows if source.clip and is_found(f)]
     if listed:
         apart = np.abs(listed)
         print(
@@ -233,21 +243,24 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
     if args.csv:
         with replace_file(args.csv) as file:
             table = csv.writer(file, lineterminator="\n")
-            table.writerow(["clip", "wav", "offset", "milliseconds", "confidence", "listed"])
+            table.writerow(["clip", "wav", "offset", "milliseconds", "confidence", "listed", "found"])
             for source, wav, found in rows:
                 listed = source.clip.offset if source.clip else ""
-                figures = [found.frames, found.milliseconds, f"{found.confidence:.6f}", listed]
+                figures = [found.frames, found.milliseconds, f"{found.confidence:.6f}", listed, found.found]
                 table.writerow([source.path, wav or "", *figures])
     if args.write_list:
         most = np.inf if args.max_shift is None else args.max_shift
         kept = [
-            row for row in rows if row[2].confidence >= args.min_confidence and abs(row[2].frames) <= most
+            row
+            for row in rows
+            if is_found(row[2]) and row[2].confidence >= args.min_confidence and abs(row[2].frames) <= most
         ]
         with replace_file(args.write_list) as file:
             for source, wav, found in kept:
                 frames = source.clip.frames if source.clip else count_frames(source.path)
                 file.write(format_list_line(Clip(source.path, wav, found.frames, frames)) + "\n")
-        print(f"{args.write_list}: {len(kept)} of {len(clips)} clips")
+        left_out = f" ({nothing} left out because no offset was found)" if nothing else ""
+        print(f"{args.write_list}: {len(kept)} of {len(clips)} clips{left_out}")
 
 
 def lse_command(args: argparse.Namespace, problems: Problems) -> None:

@@ -17,6 +17,12 @@ from support.files import replace_file
 from SyncNetDist import SyncNet
 
 MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at every shift
+# The peak of a clip in sync stood out by 7.9 times the spread of the other shifts at least, by 13 in the middle; of
+# 2700 curves without sync (pictures with the sound of other clips or with noise, drawn and real faces, networks
+# trained and untrained), 1 in 100 reached 6.
+STANDS_OUT = 6.0
+PEAK_WIDTH = 3  # frames either way that belong to the peak
+LEAST_OTHERS = 8  # shifts beside the peak from which their spread can be told
 
 
 @dataclass(frozen=True)
@@ -34,15 +40,47 @@ class Offset:
     measure: str = "mean similarity"
 
     @property
+    def prominence(self) -> float:
+        """How far the highest similarity lies above the mean of the other shifts, in their standard deviations.
+
+        Unlike the confidence it does not depend on the network. NaN where there are too few other shifts.
+        """
+        others = self.similarity[np.abs(self.shifts - self.frames) > PEAK_WIDTH]
+        if len(others) < LEAST_OTHERS:
+            return float("nan")
+        above, spread = self.similarity.max() - others.mean(), others.std()
+        return float(above / max(spread, np.finfo(np.float32).eps))
+
+    @property
+    def found(self) -> str:
+        """Was there an offset to be found? "yes", "no", "edge" (it may lie beyond the shifts), or "unsure"."""
+        if abs(self.frames) == self.shifts[-1]:
+            return "edge"
+        if np.isnan(self.prominence):
+            return "unsure"
+        return "yes" if self.prominence >= STANDS_OUT else "no"
+
+    @property
     def milliseconds(self) -> int:
         return self.frames * 1000 // FPS
 
     def __str__(self) -> str:
+        if self.found == "edge":
+            return (
+                f"no offset found within {abs(self.frames)} frames: the best is at the edge, {self.frames} frames, "
+                f"confidence {self.confidence:.3f}; the true offset may lie beyond it (use a larger --max_offset)"
+            )
+        if self.found == "no":
+            return (
+                f"no offset found, confidence {self.confidence:.3f}: the best, {self.frames} frames, stands out from "
+                f"the other shifts by {self.prominence:.1f} times their spread, where {STANDS_OUT:g} are needed"
+            )
         way = {1: "later than", 0: "in step with", -1: "earlier than"}[int(np.sign(self.frames))]
         count = f"{abs(self.frames)} frame{'s' * (abs(self.frames) != 1)} " if self.frames else ""
+        unsure = "; too few shifts to tell whether that stands out" if self.found == "unsure" else ""
         return (
             f"offset {self.frames} frames ({self.milliseconds} ms), confidence {self.confidence:.3f}: "
-            f"the picture is {count}{way} the sound"
+            f"the picture is {count}{way} the sound{unsure}"
         )
 
 
@@ -110,10 +148,9 @@ def plot_offsets(found: Sequence[tuple[str, Offset]], path: str) -> None:
         axes.plot([one.frames], [one.similarity.max()], "o", color="tab:red", markersize=8)
         axes.axhline(np.median(one.similarity), color="0.5", linestyle=":", label="median")
         axes.axvline(one.frames, color="tab:red", linewidth=0.8)
-        axes.set_title(
-            f"{name}\noffset {one.frames} frames ({one.milliseconds} ms), confidence {one.confidence:.3f}",
-            fontsize=10,
-        )
+        nothing = "no offset found: " if one.found in ("no", "edge") else ""
+        figures = f"offset {one.frames} frames ({one.milliseconds} ms), confidence {one.confidence:.3f}"
+        axes.set_title(f"{name}\n{nothing}{figures}", fontsize=10)
         axes.set_ylabel(one.measure)
         axes.legend(frameon=False)
         axes.grid(alpha=0.3)

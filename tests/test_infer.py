@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import trainSyncNet
 from DatasetLoader import DatasetLoader, get_frames, loadWAV
 from inference import embeddings as clipEmbeddings
 from inference.match import matching_accuracy, speakers_of
-from inference.offset import find_offset
+from inference.offset import Offset, find_offset
 from inferSyncNet import embed, match, offset, verify
 from media.clips import Clip, MediaError, format_list_line, read_list
 from support.errors import UserError
@@ -282,6 +283,74 @@ def test_offset_of_short_overlaps():
         assert found.frames == true and found.similarity.max() == pytest.approx(1, abs=1e-5)
     with pytest.raises(ValueError, match=r"29 frames of picture and sound, --max_offset 15 needs 30"):
         find_offset(draws[:25], draws)
+
+
+def test_confidence_is_the_peak_less_the_median():
+    heights = np.random.default_rng(0).uniform(0, 0.3, 60) ** 2
+    heights[33] = 0.9
+    audio = torch.tensor(np.stack([heights, np.sqrt(1 - heights**2)], 1))
+    video = torch.tensor([[1.0, 0.0]] * 40, dtype=torch.float64)  # its cosine with sound a is heights[a]
+    found = find_offset(video, audio, max_offset=4)
+    means = []
+    for shift in range(-4, 5):
+        pairs = [heights[v - shift + 1] for v in range(40) if 0 <= v - shift + 1 < 60]
+        means.append(sum(pairs) / len(pairs))
+    assert found.similarity == pytest.approx(means)
+    assert found.frames == int(np.argmax(means)) - 4
+    assert found.confidence == pytest.approx(max(means) - statistics.median(means))
+    assert abs(statistics.median(means) - statistics.mean(means)) > 1e-5
+
+
+def curve(*heights: float) -> Offset:
+    half = len(heights) // 2
+    shifts = np.arange(-half, half + 1)
+    return Offset(int(shifts[np.argmax(heights)]), 0.1, shifts, np.array(heights))
+
+
+def test_what_counts_as_found():
+    others = [0.1, 0.3] * 6  # mean 0.2, standard deviation 0.1
+    peak = [0.5, 0.7, 0.75]
+    for height, verdict in ((0.81, "yes"), (0.79, "no")):
+        one = curve(*others, *peak, height, *peak[::-1], *others)
+        assert one.found == verdict and one.prominence == pytest.approx((height - 0.2) / 0.1)
+    assert "the picture is in step with the sound" in str(curve(*others, *peak, 0.9, *peak[::-1], *others))
+    assert str(one).startswith("no offset found, confidence 0.100") and "by 5.9 times" in str(one)
+    edge = curve(0.9, *peak[::-1], *others, 0.2)
+    assert edge.found == "edge" and "may lie beyond it" in str(edge) and "the picture is" not in str(edge)
+    few = curve(0.1, 0.2, 0.9, 0.3, 0.2)
+    assert few.found == "unsure" and "too few shifts" in str(few)
+
+
+def test_nothing_is_found_where_nothing_is():
+    verdicts = []
+    for seed in range(100):
+        draws = torch.Generator().manual_seed(seed)
+        video, audio = (torch.nn.functional.normalize(torch.randn(90, 32, generator=draws)) for _ in range(2))
+        verdicts.append(find_offset(video, audio).found)
+        assert find_offset(video[1:], video).found == "yes"
+    assert verdicts.count("yes") <= 3
+
+
+def test_offset_command_says_where_nothing_was_found(clock, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inferSyncNet, "load_network", lambda *_, **__: clock)
+    lines = []
+    for k, first in enumerate((30, 80)):  # the second has the sound of another time
+        clip = Clip(str(tmp_path / f"{k}.mp4"), str(tmp_path / f"{k}.wav"), 1, 40)
+        make_clip(clip.video, 40, first=30)
+        make_wav(clip.audio, 40 * 640, first=first * 640)
+        lines.append(format_list_line(clip) + "\n")
+    (tmp_path / "list.txt").write_text("".join(lines))
+    flags = ("--initial_model", checkpoint, "--csv", tmp_path / "t.csv", "--write_list", tmp_path / "new.txt")
+    status, out, _ = run(capsys, "offset", tmp_path / "list.txt", *flags)
+    with open(tmp_path / "t.csv", newline="") as file:
+        good, bad = csv.DictReader(file)
+    assert status == 0 and good["found"] == "yes" and bad["found"] in ("no", "edge")
+    assert [line.split()[3:4] for line in out.splitlines()[1:3]] == [["yes"], [bad["found"]]]
+    assert "in 1 of 2 clips no offset was found" in out and "of 1 clips, 1 are as listed" in out
+    assert "new.txt: 1 of 2 clips (1 left out because no offset was found)" in out
+    assert (tmp_path / "new.txt").read_text() == lines[0]
+    out = run(capsys, "offset", tmp_path / "1.mp4", "--wav", tmp_path / "1.wav", *flags[:2])[1]
+    assert "no offset found" in out and "the picture is" not in out
 
 
 def test_offset_needs_stride_one(network, clips):
