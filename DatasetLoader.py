@@ -266,7 +266,7 @@ class DatasetLoader:
 
     def _hand_out(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The batch as tensors. Its video memory is used again only when the last view of it is gone."""
-        self.handed_out.append((batch.number, batch.clips))
+        self.handed_out.append((batch.number, [clip for clip in batch.clips if clip]))
         view = batch.video.view()
         weakref.finalize(view, self._free.append, batch.video).atexit = False
         return torch.from_numpy(view).permute(0, 4, 1, 2, 3), batch.audio

@@ -163,8 +163,8 @@ class SyncNet(nn.Module):
         moment = random.randint(0, (video_identity if alpI else video_content).shape[2] - 1)
 
         def a_vector_each(video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-            vectors = (video[:, :, moment].float(), audio.float().mean(2))
-            return tuple(distributed.gather(x) for x in vectors)  # of several processes, each sees all
+            # Of several processes, each sees the vectors of all.
+            return distributed.gather(video[:, :, moment].float()), distributed.gather(audio.float().mean(2))
 
         figures: dict[str, Tensor] = {}
         terms = []

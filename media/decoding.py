@@ -99,7 +99,7 @@ class DecodingPool:
     def give_up(self) -> None:
         """Leave the threads that are past their deadline to themselves."""
         for thread, task in list(self.running.items()):
-            if task.deadline <= time.monotonic():
+            if task.clip is not None and task.deadline <= time.monotonic():
                 task.abandoned = True
                 del self.running[thread]
                 self.threads.remove(thread)

@@ -14,6 +14,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,12 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module
 NO_WEIGHTS = ("optimizer", "optimizer_state_dict", "optimizer_states", "momentum")
 # Names that torch.compile and DataParallel put around a network's.
 ADDED_NAMES = ("module", "_orig_mod")
+
+
+class HasStateDict(Protocol):
+    """A network, or what passes for one."""
+
+    def state_dict(self) -> dict[str, Any]: ...
 
 
 class CheckpointError(UserError):
@@ -254,7 +261,7 @@ def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
     return misfits
 
 
-def needed_weights(network: nn.Module) -> set[str]:
+def needed_weights(network: HasStateDict) -> set[str]:
     """The names without which SyncNet cannot be used: weights and running statistics of the network itself.
 
     Not the losses' scales, the front end's constants or the counters of batches.

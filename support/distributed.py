@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -43,7 +43,7 @@ def setup(device: str | None) -> str | None:
         device = f"cuda:{local % gpus}"
         torch.cuda.set_device(device)
     if local_processes <= gpus:
-        dist.init_process_group("nccl", device_id=torch.device(device))
+        dist.init_process_group("nccl", device_id=torch.device("cuda", local % gpus))
     else:
         dist.init_process_group("gloo")
     _watcher = threading.Thread(target=_end_with_the_others, daemon=True)
@@ -82,7 +82,8 @@ def shutdown() -> None:
     if dist.is_initialized():
         dist.barrier()
         _finished.set()
-        _watcher.join()  # it must not be inside the store when that goes
+        if _watcher:
+            _watcher.join()  # it must not be inside the store when that goes
         dist.destroy_process_group()
 
 
@@ -123,7 +124,7 @@ def of_first(decide: Callable[[], Value]) -> Value:
     """
     if not dist.is_initialized():
         return decide()
-    value = [decide() if is_main() else None]
+    value: list[Any] = [decide() if is_main() else None]
     dist.broadcast_object_list(value, src=0)
     return value[0]
 

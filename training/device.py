@@ -2,12 +2,22 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from support.errors import UserError
+
+
+class BatchLoader(Protocol):
+    """What gives an epoch's batches, such as DatasetLoader: nFiles clips, batch_size at a time."""
+
+    batch_size: int
+    nFiles: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 class DeviceBatches:
@@ -17,7 +27,7 @@ class DeviceBatches:
     is asked for, so it overlaps with the computing of the step before.
     """
 
-    def __init__(self, loader: Iterable, device: torch.device):
+    def __init__(self, loader: BatchLoader, device: torch.device):
         self.loader = loader
         self.device = device
         self.waited = 0.0
@@ -31,20 +41,21 @@ class DeviceBatches:
             self.waited += time.perf_counter() - asked
             if batch is None:
                 return
+            video, audio = batch
             if stream is None:
-                yield tuple(x.to(self.device) for x in batch)
+                yield video.to(self.device), audio.to(self.device)
             else:
                 with torch.cuda.stream(stream):
-                    copies = tuple(x.to(self.device, non_blocking=True) for x in batch)
+                    copies = [x.to(self.device, non_blocking=True) for x in batch]
                     copied = stream.record_event()
                 compute = torch.cuda.current_stream(self.device)
                 compute.wait_event(copied)
                 for x in copies:
                     x.record_stream(compute)
-                yield copies
+                yield copies[0], copies[1]
                 copied.synchronize()
-                del copies
-            del batch  # before the next is asked for: the loader uses its memory again
+                del copies, x
+            del batch, video, audio  # before the next is asked for: the loader uses its memory again
 
 
 def compile_embeddings(function: Callable) -> Callable:

@@ -140,7 +140,7 @@ class Figures:
         mean = dict(zip(PARTS, np.mean(self.rows, 0).tolist(), strict=True))
         waited = 100 * self.batches.waited / (time.perf_counter() - self.started)
         ahead = ""
-        if hasattr(self.loader, "qsize"):
+        if hasattr(self.loader, "qsize") and hasattr(self.loader, "maxQueueSize"):
             ahead = f" batches ahead {self.loader.qsize()}/{self.loader.maxQueueSize}"
         return (
             f"loss {mean['loss']:.3f} content {shown(mean['content_loss'], '.3f')} "

@@ -162,11 +162,10 @@ class TrainingLog:
             panel.legend(fontsize=8)
         tested = [row for row in self.rows if row.get("eer")]
         if tested:
-            values = {int(row["epoch"]): float(row["eer"]) for row in tested}
-            best = self.best_epoch
-            panels[2].plot(values.keys(), values.values(), "-o", color="tab:green", markersize=4)
-            label = f"epoch {best}: {values[best]:.2f}"
-            panels[2].plot([best], [values[best]], "*", color="tab:red", markersize=12, label=label)
+            eers = [float(row["eer"]) for row in tested]
+            panels[2].plot([int(row["epoch"]) for row in tested], eers, "-o", color="tab:green", markersize=4)
+            label = f"epoch {self.best_epoch}: {min(eers):.2f}"
+            panels[2].plot([self.best_epoch], [min(eers)], "*", color="tab:red", markersize=12, label=label)
             panels[2].legend(fontsize=8)
             panels[2].set_xlim(panels[0].get_xlim())
             panels[2].set_title("EER on the trial list (%)")

@@ -1,12 +1,13 @@
 """What a training run needs of its network: SyncNet, or what behaves like it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from models.checkpoints import Misfits
+from training.device import BatchLoader
 from training.epoch import EpochResult
 
 
@@ -15,12 +16,16 @@ class TrainableNetwork(Protocol):
 
     device: torch.device
     steps_per_look: int
-    __L__: nn.Module
-    __optimizer__: torch.optim.Optimizer
+
+    @property
+    def __L__(self) -> nn.Module: ...
+
+    @property
+    def __optimizer__(self) -> torch.optim.Optimizer: ...
 
     def run_epoch(
         self,
-        loader: Iterable,
+        loader: BatchLoader,
         evalmode: bool = False,
         alpC: float = 1.0,
         alpI: float = 1.0,
@@ -37,7 +42,7 @@ class TrainableNetwork(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 

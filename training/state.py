@@ -86,7 +86,7 @@ def load_state(
     except FileNotFoundError:
         return None
     state = load_tensors(path)
-    kinds = {
+    kinds: dict[str, type | tuple[type, ...]] = {
         "version": int, "epoch": int, "rows": Tensor, "random": Tensor, "gauss": (float, type(None)),
         "settings": dict, "network": dict, "momentum": dict,
     }  # fmt: skip
@@ -167,7 +167,7 @@ def fingerprint(tensors: Iterable[Tensor]) -> str:
     """A hash of the values of tensors."""
     values = hashlib.sha256()
     for tensor in tensors:
-        values.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        values.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return values.hexdigest()
 
 
@@ -187,7 +187,7 @@ def run_folder(save_path: str, network: TrainableNetwork) -> Iterator[tuple[str,
 
     The lock ends with the process, however it ends. Raises OSError with what to do.
     """
-    folders = tuple(os.path.join(save_path, name) for name in ("model", "result"))
+    folders = os.path.join(save_path, "model"), os.path.join(save_path, "result")
     if not distributed.is_main():
         distributed.wait_for_all()
         yield folders
