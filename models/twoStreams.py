@@ -62,7 +62,7 @@ def look(trunk: nn.Sequential, video: Tensor, crop: str) -> Tensor:
     """What a lip trunk makes of a video (B, 3, T, 224, 224) or of the crop of it: (B, 512, T')."""
     kind = video.device.type
     # Whole numbers up to 256 are exact in bfloat16: no detour through float32 under autocast.
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else trunk[0].weight.dtype
     pixels = crop_mouth(video, dtype) if crop == "mouth" else video.to(dtype)
     return trunk(pixels).squeeze(4).squeeze(3)
 

@@ -1,5 +1,30 @@
 import signal
+import sys
+
+import pytest
 
 # A shell starts background jobs with Ctrl-C ignored; what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def same_number_of_threads():
+    """Tests leave PyTorch's thread count as they found it."""
+    before = threads()
+    yield
+    if before and threads() != before:
+        sys.modules["torch"].set_num_threads(before)
+
+
+def threads() -> int | None:
+    return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where there is none."""
+    if marked := [item for item in items if item.get_closest_marker("gpu")]:
+        import torch
+
+        for item in marked if not torch.cuda.is_available() else []:
+            item.add_marker(pytest.mark.skip(reason="no GPU"))

@@ -21,7 +21,6 @@ from training import state as trainingState
 
 TESTS = Path(__file__).parent
 EPOCHS = 3
-KILLS, SPARE = 20, 8  # runs that are killed, and more for those that end before their time
 FLAGS = ["--maxFrames", 6, "--nBatchSize", 2, "--nOut", 8, "--model", "tinyModel", "--device", "cpu"]
 FLAGS += ["--nDataLoaderThread", 2, "--lr", 0.01]
 
@@ -37,8 +36,11 @@ def flags(clip_list: Path, save_path: Path, *more) -> list[str]:
     return [str(x) for x in (*fixed, *more)]
 
 
-def runs(tmp_path: Path, commands: list) -> tuple[list[int], list[float]]:
-    """Run commands (flags, when to send the signal, signal; see runs.py) one after the other in fresh processes."""
+def runs(tmp_path: Path, commands: list) -> tuple[list[int], list[int]]:
+    """Run commands (flags, when to send the signal, signal) one after the other in fresh processes; see runs.py.
+
+    Returns their exit statuses, and how many times each turned to a file of its own.
+    """
     (tmp_path / "commands.json").write_text(json.dumps(commands))
     paths = os.pathsep.join((str(TESTS), str(TESTS.parent)))
     result = subprocess.run(
@@ -66,33 +68,36 @@ def result_lines(save_path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole_run(clip_list, tmp_path_factory) -> tuple[Path, float]:
-    """An uninterrupted run, and how long it takes."""
+def whole_run(clip_list, tmp_path_factory) -> tuple[Path, int]:
+    """An uninterrupted run, and how many times it turns to a file of its own."""
     folder = tmp_path_factory.mktemp("whole")
     commands = [[flags(clip_list, folder / str(i)), None, 0] for i in range(2)]
-    statuses, times = runs(folder, commands)
+    statuses, turns = runs(folder, commands)
     assert statuses == [0, 0], (folder / "0.log").read_text()
+    assert turns[0] == turns[1]
     assert same(final_weights(folder / "0"), final_weights(folder / "1"))
-    return folder / "0", min(times)
+    return folder / "0", turns[0]
 
 
-def test_killed_at_random_moments(clip_list, whole_run, tmp_path):
-    whole, seconds = whole_run
-    draws = random.Random(1)
+@pytest.mark.parametrize("kills", [10, pytest.param(28, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(clip_list, whole_run, tmp_path, kills):
+    whole, turns = whole_run
+    draws = random.Random(kills)
     commands = []
-    for i in range(KILLS + SPARE):
+    for i in range(kills):
         command = flags(clip_list, tmp_path / str(i))
-        commands.append([command, draws.uniform(0.02, 0.87) * seconds, signal.SIGKILL])
+        # Between two turns to a file nothing changes on the disk; a little later, it may be half written.
+        moment = [draws.randint(1, round(0.9 * turns)), draws.choice((0, 0.001, 0.003))]
+        commands.append([command, moment, signal.SIGKILL])
         commands.append([command, None, 0])
     statuses, _ = runs(tmp_path, commands)
-    assert statuses[1::2] == [0] * (KILLS + SPARE)
-    assert statuses[::2].count(-signal.SIGKILL) >= KILLS  # the others had ended before
-    for i in range(KILLS + SPARE):
+    assert statuses == [-signal.SIGKILL, 0] * kills
+    for i in range(kills):
         assert same(final_weights(tmp_path / str(i)), final_weights(whole)), i
         assert result_lines(tmp_path / str(i)) == result_lines(whole)
         assert not list((tmp_path / str(i)).rglob("*.part"))
-    logs = [(tmp_path / f"{i}.log").read_text() for i in range(KILLS + SPARE)]
-    assert sum("Going on in epoch" in log for log in logs) >= KILLS // 4  # the others had not saved yet
+    logs = [(tmp_path / f"{i}.log").read_text() for i in range(kills)]
+    assert sum("Going on in epoch" in log for log in logs) >= kills // 4  # the others had not saved yet
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
