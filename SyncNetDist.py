@@ -23,7 +23,7 @@ from models.checkpoints import (
     save_checkpoint,
     trained_with,
 )
-from models.choices import PRECISIONS
+from models.choices import AUTO, PRECISIONS
 from models.losses import (
     LossScale,
     content_confusion,
@@ -33,6 +33,7 @@ from models.losses import (
     unit,
 )
 from models.networks import load_model
+from models.precision import faster_precision
 from models.settings import Settings
 from models.SyncNetV2 import published_settings
 from models.twoStreams import NO_IDENTITY, identity_of, moments
@@ -60,7 +61,7 @@ class SyncNet(nn.Module):
     an evaluation crop. learning_rate: of SGD. temporal_stride: frames between embeddings.
     device: "cpu", "cuda", "cuda:1" ...; None takes CUDA where there is one.
     precision: "fp32" (true float32), "tf32" (GPU matrix units, 10-bit mantissas), "bf16" (autocast;
-    weights, front end and losses stay float32).
+    weights, front end and losses stay float32); "auto" takes the faster of fp32 and bf16, measured here.
     compiled: run the training step's network through torch.compile (needs a C++ compiler; slow first step).
     crop: what the lip stream sees, "face" or "mouth" (models/faceCrop.py). distance: of the losses, "cosine" or
     "euclidean" (models/losses.py); verification scores are cosines either way.
@@ -91,8 +92,8 @@ class SyncNet(nn.Module):
                 stacklevel=2,
             )
         super().__init__()
-        if precision not in PRECISIONS:
-            raise UserError(f"precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if precision not in (*PRECISIONS, AUTO):
+            raise UserError(f"precision {precision!r}, expected one of {', '.join((*PRECISIONS, AUTO))}")
         # What a checkpoint remembers of the network beside its weights.
         self.settings = Settings(model, nOut, maxFrames, temporal_stride, crop, distance)
         try:
@@ -102,6 +103,10 @@ class SyncNet(nn.Module):
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise UserError(f"device {device}: this PyTorch finds no CUDA GPU; use cpu")
         self.steps_per_look = STEPS_PER_LOOK if self.device.type == "cuda" else 1
+        self.precision_found = ""
+        if precision == AUTO:
+            precision, reason = distributed.of_first(lambda: faster_precision(self.device))
+            self.precision_found = f"precision auto: {precision}; {reason}"
         self.precision = precision
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision == "tf32"

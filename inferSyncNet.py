@@ -40,6 +40,7 @@ from media.video import VIDEO_FILES as VIDEOS
 from models.checkpoints import CheckpointError, choose_settings
 from models.settings import default_settings
 from support.files import check_output, replace_file
+from support.memory import keep_memory
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
 from verification.results import read_threshold
@@ -105,6 +106,8 @@ def load_network(args: argparse.Namespace, **fixed: object) -> SyncNet:
         args.initial_model, {name: getattr(args, name, None) for name in default_settings()}
     )
     network = SyncNet(**{**asdict(settings), **fixed}, device=args.device, precision=args.precision)
+    if network.precision_found:
+        print(network.precision_found, file=sys.stderr)
     network.loadParameters(args.initial_model, strict=True)
     for line in told:
         print(line, file=sys.stderr)
@@ -342,6 +345,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """The command. Exit status: 0; 1 when something could not be used or written; 130 after Ctrl-C."""
     args = parse_args(argv)
+    keep_memory()
     problems = Problems()
     try:
         COMMANDS[args.command](args, problems)

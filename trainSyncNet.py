@@ -23,10 +23,12 @@ if __name__ == "__main__":
 
 import torch
 
-from models.checkpoints import CheckpointError, choose_settings, read_checkpoint
+from models.checkpoints import CheckpointError, choose_settings, load_tensors, read_checkpoint
+from models.choices import AUTO
 from support import distributed
 from support.errors import UserError
 from support.files import check_output
+from support.memory import keep_memory
 from SyncNetDist import SyncNet
 from training.run import TrainingRun, newest_readable
 from training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
@@ -91,11 +93,24 @@ def settings_to_train(args: argparse.Namespace) -> str | None:
     return state
 
 
+def precision_to_go_on_with(args: argparse.Namespace) -> str:
+    """--precision; where it is auto and --save_path holds a run, which goes on with its own, that."""
+    state = os.path.join(args.save_path, STATE_FILE)
+    if args.precision != AUTO or args.eval or not os.path.exists(state):
+        return args.precision
+    try:
+        return load_tensors(state)["settings"]["precision"]
+    except (CheckpointError, KeyError, TypeError):  # start_position tells
+        return AUTO
+
+
 def run(args: argparse.Namespace) -> None:
     """What the flags ask for."""
     check_output("--save_path", args.save_path, folder=True)
     if args.save_embeddings:
         check_output("--save_embeddings", args.save_embeddings)
+    keep_memory()
+    args.precision = distributed.of_first(lambda: precision_to_go_on_with(args))
     random.seed(args.seed)
     torch.manual_seed(args.seed)
     checkpoint = distributed.of_first(
@@ -110,6 +125,9 @@ def run(args: argparse.Namespace) -> None:
         precision=args.precision,
         compiled=args.compile,
     )
+    args.precision = network.precision
+    if network.precision_found:
+        told.append(network.precision_found)
     for name, usual in defaults().items():
         if vars(args)[name] != usual:
             print(f"{name} {vars(args)[name]}")

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from inference.defaults import CROPS_AT_ONCE, MAX_OFFSET, NUM_EVAL, WAYS, WINDOWS_AT_ONCE
-from models.choices import CROPS, PRECISIONS
+from models.choices import AUTO, CROPS, PRECISIONS
 from support.commands import Parser, at_least
 
 DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching.
@@ -186,7 +186,12 @@ def checkpoint_flags() -> argparse.ArgumentParser:
     add("--temporal_stride", type=at_least(int, 1), help="frames between embeddings" + unless)
     add("--crop", choices=CROPS, help="what the lip stream sees of a face track" + unless)
     add("--device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
-    add("--precision", choices=PRECISIONS, default="fp32", help="bf16 is faster, less exact")
+    add(
+        "--precision",
+        choices=(*PRECISIONS, AUTO),
+        default="fp32",
+        help="bf16 is less exact, and faster on most GPUs and some CPUs; auto: the faster, measured here",
+    )
     return common
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from models.choices import CROPS, DISTANCES, PRECISIONS
+from models.choices import AUTO, CROPS, DISTANCES, PRECISIONS
 from models.settings import RANGES, default_settings
 from support.commands import Parser, at_least
 
@@ -252,10 +252,11 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     )
     machine.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        choices=(*PRECISIONS, AUTO),
         default="fp32",
         help="fp32: true float32. tf32: GPU matrix units with 10-bit mantissas. bf16: autocast, about half the "
-        "memory and up to twice the speed or more; losses and the audio front end stay float32",
+        "memory, faster on most GPUs and on some CPUs, slower on others; losses and the audio front end stay "
+        "float32. auto: the faster of fp32 and bf16, measured here in about a second; a run keeps what it found",
     )
     machine.add_argument(
         "--compile",

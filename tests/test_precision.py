@@ -1,0 +1,114 @@
+"""--precision auto, and memory that is kept."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from clipMaker import make_list
+
+import trainSyncNet
+from models import precision
+from models.precision import faster_precision
+from SyncNetDist import SyncNet
+
+
+@pytest.mark.parametrize(
+    "fp32, bf16, faster, ratio",
+    [(2.0, 1.0, "bf16", "2.00"), (1.0, 4.0, "fp32", "0.25"), (1.0, 1.0, "fp32", "1.00")],
+)
+def test_the_faster_one_is_taken_by_its_best_trial_but_the_first(monkeypatch, fp32, bf16, faster, ratio):
+    times = {"fp32": iter([0.01, 9, fp32, 9]), "bf16": iter([0.01, 9, 9, bf16])}
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: True)
+    monkeypatch.setattr(precision, "trial", lambda _: lambda kind: next(times[kind]))
+    found, reason = faster_precision(torch.device("cpu"))
+    assert found == faster and f"{ratio} times as fast" in reason
+
+
+def test_without_bfloat16_nothing_is_tried(monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: False)
+    monkeypatch.setattr(precision, "trial", None)
+    assert faster_precision(torch.device("cpu")) == ("fp32", "cpu has no bfloat16 instructions")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_trial_draws_no_random_numbers(device, monkeypatch):
+    monkeypatch.setattr(precision, "ROUNDS", 1)
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: True)
+    before = torch.random.get_rng_state()
+    assert faster_precision(torch.device(device))[0] in ("fp32", "bf16")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_network_says_what_auto_became(monkeypatch):
+    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("bf16", "it won"))
+    network = SyncNet(model="tinyModel", nOut=4, device="cpu", precision="auto")
+    assert (network.precision, network.precision_found) == ("bf16", "precision auto: bf16; it won")
+
+
+def test_a_run_keeps_the_precision_that_auto_found(tmp_path, monkeypatch, capsys):
+    clips = str(make_list(tmp_path / "clips", 4, 12))
+    flags = [
+        "--train_list",
+        clips,
+        "--verify_list",
+        clips,
+        "--maxFrames",
+        "6",
+        "--nBatchSize",
+        "2",
+        "--nOut",
+        "8",
+    ]
+    flags += [
+        "--model",
+        "tinyModel",
+        "--device",
+        "cpu",
+        "--save_path",
+        str(tmp_path / "run"),
+        "--precision",
+        "auto",
+    ]
+    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("bf16", "it won"))
+    assert trainSyncNet.main([*flags, "--max_epoch", "1"]) == 0
+    assert "precision auto: bf16; it won" in capsys.readouterr().out
+    assert "precision bf16" in (tmp_path / "run/result/scores.txt").read_text().splitlines()
+    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("fp32", "it won"))
+    assert trainSyncNet.main([*flags, "--max_epoch", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "Going on in epoch 2" in said and "it won" not in said
+
+
+PAGES = """
+import ctypes, resource, sys
+from support.memory import keep_memory
+if sys.argv[1] == "keep":
+    assert keep_memory()
+malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
+malloc.restype, free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = malloc(ctypes.c_size_t(2**26))
+    ctypes.memset(ctypes.c_void_p(block), 1, 2**26)
+    free(block)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
+def test_memory_is_kept():
+    """The third block of 64 MiB: new pages without, none with it."""
+    root = Path(__file__).parent.parent
+    new, kept = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", PAGES, how], capture_output=True, text=True, cwd=root
+            ).stdout
+        )
+        for how in ("give back", "keep")
+    )
+    assert new > 20 and kept < 5
