@@ -83,7 +83,7 @@ def open_sound(path: str, kind: str | None = None) -> InputContainer:
         container = av.open(
             os.path.abspath(path),
             format="mp4" if kind == MP4 else None,
-            options=options,
+            container_options=options,
             metadata_errors="replace",
         )
     except av.error.FFmpegError as error:

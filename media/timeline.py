@@ -39,7 +39,7 @@ def open_media(path: str) -> av.container.InputContainer:
             "analyzeduration": SEARCH_SIZE,
         }
         # The absolute path cannot be mistaken for one of FFmpeg's protocols, such as "concat:".
-        return av.open(os.path.abspath(path), options=options, metadata_errors="replace")
+        return av.open(os.path.abspath(path), container_options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             raise MediaError(f"{path}: empty (0 bytes)") from None

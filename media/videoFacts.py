@@ -49,7 +49,7 @@ REMEDIES = {
     CHANGES: f"OpenCV expects one size and format; {REWRITTEN}",
     OTHER_RATE: REWRITTEN,
     VARIABLE_RATE: f"sound and picture drift apart; {REWRITTEN}",
-    OTHER_SIZE: "crop the face to 224x224, or scale any size with --allow_resize",
+    OTHER_SIZE: "crop the face to 224x224 (makeFaceTracks.py does), or scale any size with --allow_resize",
     FRAMES_MISSING: "cut off or damaged: copy or make it again",
 }
 
@@ -128,9 +128,12 @@ def open_container(path: str) -> InputContainer:
         raise VideoError(EMPTY, f"{path}: 0 bytes")
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        # Asking every demuxer takes a while, so that VoxCeleb2's kind goes straight to its own.
+        # Asking every demuxer takes a while, so that VoxCeleb2's kind goes straight to its own. The options are
+        # the container's alone: PyAV before 16 crashes if streams that turn up later are to have them as well.
         kind = "mp4" if content(path) == MP4 else None
-        container = av.open(os.path.abspath(path), format=kind, options=options, metadata_errors="replace")
+        container = av.open(
+            os.path.abspath(path), format=kind, container_options=options, metadata_errors="replace"
+        )
     except (FFmpegError, OSError) as error:
         reason = error.strerror or type(error).__name__
         raise VideoError(
@@ -184,9 +187,9 @@ _shown_by_opencv: set[tuple] = set()  # kinds of videos of which another file's 
 
 
 def codec_name(stream: VideoStream) -> str:
-    """FFmpeg's name of the codec, which may have several decoders of other names."""
-    codec = stream.codec_context.codec
-    return getattr(codec, "canonical_name", codec.name)
+    """FFmpeg's name of the codec; PyAV has that of the decoder."""
+    decoder = stream.codec_context.name
+    return "av1" if decoder == "libdav1d" else decoder
 
 
 def opencv_shows(path: str, picture: VideoFrame) -> bool:
