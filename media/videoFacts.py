@@ -4,22 +4,25 @@ probe() looks at the packets, or decodes every picture, with PyAV; VideoFacts.ch
 be used, in the same words and with the same remedy for list making, training and inference.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.error import FFmpegError
-from av.packet import Packet
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from media.clips import FPS, FRAME_SIZE, MediaError
 from media.content import MP4, content
 from media.video import CONTAINERS, FRAME, allowed_lateness, first_picture
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 VP8_SHOWN = 0x10  # bit of a VP8 frame's first byte; others only serve to predict from
 CUT_OFF = 0.1  # seconds missing at the end, where the header has the length of the longest track only
@@ -121,6 +124,8 @@ class VideoFacts:
 
 def open_container(path: str) -> InputContainer:
     """Open a film by its content. Raises VideoError where it cannot be opened or has no video; close it."""
+    import av  # here and below: training on intact files does without it
+
     if not os.path.isfile(path):
         raise MediaError(f"{path}: no such video")
     size = os.path.getsize(path)
@@ -134,7 +139,7 @@ def open_container(path: str) -> InputContainer:
         container = av.open(
             os.path.abspath(path), format=kind, container_options=options, metadata_errors="replace"
         )
-    except (FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError) as error:
         reason = error.strerror or type(error).__name__
         raise VideoError(
             NOT_OPENED, f"{path}: cannot be opened as a video ({reason}; {size} bytes)"
@@ -235,6 +240,8 @@ class Look:
 
     def at(self, container: InputContainer, stream: VideoStream) -> None:
         """Look at every packet. Where only the file as a whole has a length, the sound counts for it too."""
+        import av
+
         streams = [stream] if stream.duration else [stream, *container.streams.audio]
         ends = {one.index: 0 for one in streams}
         vp8 = codec_name(stream) == "vp8"
@@ -257,14 +264,16 @@ class Look:
                 self._packets += packet.size > 0
                 if self.decode or (self.needs_picture and self.picture is None):
                     self._decode(packet)
-        except FFmpegError as error:
+        except av.error.FFmpegError as error:
             self._broken = f"broken after {len(self._shown)} frames ({error.strerror})"
         self._end = max(float(ends[one.index] * one.time_base) for one in streams)
 
     def _decode(self, packet: Packet) -> None:
+        import av
+
         try:
             pictures = packet.decode()
-        except FFmpegError:  # a picture too few is noticed afterwards
+        except av.error.FFmpegError:  # a picture too few is noticed afterwards
             self._refused += 1
         else:
             for picture in pictures:
@@ -381,6 +390,8 @@ class TruePictures:
         return picture
 
     def _decode(self) -> Iterator[VideoFrame]:
+        import av
+
         for packet in self._container.demux(self._stream):
-            with contextlib.suppress(FFmpegError):
+            with contextlib.suppress(av.error.FFmpegError):
                 yield from packet.decode()
