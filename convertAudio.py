@@ -47,15 +47,13 @@ if __name__ == "__main__":
 import numpy as np
 
 from media.clips import MediaError, find_files
+from media.content import SOUND_FILES, VIDEO_FILES
 from media.sound import NoSoundError, clip_opening, decode_clip
 from media.wav import WavFormatError, open_wav, write_wav
 from support.files import check_output, remove_leftovers, replace_file
 from support.progress import progress_bar
 
-# By name, what may hold sound; what it does hold is seen from its content.
-SOURCES = (".m4a", ".mp4", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".mp3")
-SOURCES += (".oga", ".ogg", ".opus", ".sph", ".w64", ".wav", ".wma", ".wv", ".3gp", ".avi", ".flv")
-SOURCES += (".m2ts", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv")
+SOURCES = tuple(dict.fromkeys((".m4a", ".mp4", *SOUND_FILES, *VIDEO_FILES)))
 CHUNK = 8  # files handed to a worker at a time: one takes only about 2 ms
 MAX_ROUNDING = 8  # int16 steps between two decoders at most; more is another sound
 CONVERTED, PRESENT, SILENT, FAILED = "converted", "already there", "without a sound track", "failed"

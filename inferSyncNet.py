@@ -36,7 +36,8 @@ from inference.match import match
 from inference.offset import Offset, offset, plot_offsets
 from inference.show import show
 from media.clips import Clip, MediaError, beside, find_files, format_list_line, parse_list_line, text_lines
-from media.video import VIDEO_FILES as VIDEOS
+from media.content import SOUND_FILES as SOUNDS
+from media.content import VIDEO_FILES as VIDEOS
 from models.checkpoints import CheckpointError, choose_settings
 from models.settings import default_settings
 from support.files import check_output, replace_file
@@ -44,8 +45,6 @@ from support.memory import keep_memory
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
 from verification.results import read_threshold
-
-SOUNDS = (".wav", ".m4a", ".flac", ".mp3", ".ogg")
 
 # ---------------------------------------------------------------- inputs
 

@@ -94,7 +94,8 @@ from media.clips import (
     find_files,
     format_list_line,
 )
-from media.video import OTHER_VIDEO_FILES, VIDEO_FILES
+from media.content import VIDEO_FILES
+from media.video import OTHER_VIDEO_FILES
 from media.videoFacts import (
     EMPTY,
     FRAMES_MISSING,

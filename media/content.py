@@ -1,6 +1,18 @@
 """What a file holds by its first bytes, whatever its name says; and where a damaged one comes from."""
 
+import errno
+import os
 import re
+
+# By name, what may hold sound or pictures; what it does hold is seen from its content.
+SOUND_FILES = (
+    *(".wav", ".m4a", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aac", ".ac3", ".aif", ".aiff"),
+    *(".amr", ".au", ".caf", ".sph", ".w64", ".wma", ".wv"),
+)
+VIDEO_FILES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".flv", ".wmv", ".asf", ".ogv", ".3gp"),
+)
 
 HEAD = 512  # bytes that are looked at
 EMPTY, TEXT, WAV, MP4, UNKNOWN = "empty", "a text file", "WAV", "MP4", "of an unknown kind"
@@ -34,6 +46,8 @@ _VOXCELEB2 = re.compile(r"(?:^|/)id\d{5}/[\w-]{11}/\d{5}\.\w+$")
 
 def content(path: str) -> str:
     """The kind of a file: EMPTY, TEXT, WAV, MP4, another name for messages, or UNKNOWN. Raises OSError."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "not a file")  # a pipe would be waited for
     with open(path, "rb", buffering=0) as file:
         return content_of(file.read(HEAD))
 

@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING
 # files and playlists, which lead to other files, are none of them.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 
-# How files with face tracks are called, and other videos, which are not taken for such.
-VIDEO_FILES = (
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
-    *(".flv", ".wmv", ".asf", ".ogv", ".3gp"),
-)
+# How other videos are called than those of media/content.py, which are not taken for face tracks.
 OTHER_VIDEO_FILES = (".vob", ".mxf", ".divx", ".rm", ".rmvb", ".f4v", ".dv", ".gif", ".h264", ".264", ".y4m")
 
 # FFmpeg reads local files only (a crafted file may name addresses), and what is wrong with a file is

@@ -8,6 +8,7 @@ import shlex
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +22,7 @@ BIG_ENDIAN = "big-endian "
 EXPECTED = f"expected {SAMPLE_RATE} Hz, 1 channel, {INT16}"
 WAV_HEAD = re.compile(rb"(RIFF|RIFX|RF64|BW64)....WAVE", re.DOTALL)
 PIPE_SIZE = 0x7FFFF000  # bytes; what programs that cannot know the length declare is 0, or this and more
+MAX_CHUNKS = 1000  # ahead of the samples; a file of zeros has as many as one likes
 EXTENSIBLE = 0xFFFE  # the coding stands further on
 PCM, FLOAT = 1, 3
 OTHER_CODINGS = {2: "MS ADPCM", 6: "A-law", 7: "mu-law", 17: "IMA ADPCM", 85: "MP3"}
@@ -77,10 +79,10 @@ def wav_layout(file: BinaryIO, path: str) -> WavLayout:
     order = ">" if top.startswith(b"RIFX") else "<"
     form, long_size = None, 0
     start = 12
-    while True:
+    for number in count():
         file.seek(start)
         chunk = file.read(8)
-        if len(chunk) < 8:
+        if len(chunk) < 8 or number > MAX_CHUNKS:
             raise MediaError(f"{path}: broken wav: its {whole} bytes have no chunk 'data'; {get_again(path)}")
         name, size = chunk[:4], struct.unpack(f"{order}I", chunk[4:])[0]
         start += 8

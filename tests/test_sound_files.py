@@ -1,6 +1,7 @@
 """Sound of any kind under any name: what is read is right to the sample, and every remedy that is printed works."""
 
 import ast
+import contextlib
 import os
 import re
 import shlex
@@ -183,6 +184,31 @@ def test_what_is_no_sound_gets_a_true_sentence(tmp_path, name, content, words):
         assert str(path) in str(error.value)
 
 
+def test_what_is_not_a_file(tmp_path):
+    os.mkfifo(tmp_path / "a.wav")
+    (tmp_path / "b.wav").mkdir()
+    for name in ("a.wav", "b.wav"):
+        with pytest.raises(MediaError, match=f"{name}: cannot be opened: not a file"):
+            decode_audio(str(tmp_path / name))
+
+
+def test_any_damage_to_a_head_is_told(tmp_path):
+    """Read, or one clear message: whatever the bytes."""
+    path = str(tmp_path / "a.wav")
+    draw = np.random.default_rng(0)
+    good = rf64(DATA[:200], 200), riff(DATA[:200], before=LIST_CHUNK), riff(DATA[:200], extensible=True)
+    for attempt in range(600):
+        wav = bytearray(good[attempt % 3])
+        for _ in range(draw.integers(1, 4)):
+            wav[draw.integers(4 if attempt % 2 else 12, len(wav) - 200)] = draw.integers(256)
+        Path(path).write_bytes(wav[: draw.integers(1, len(wav) + 1)] if attempt % 5 == 0 else wav)
+        with contextlib.suppress(MediaError):
+            assert len(open_wav(path)) <= 130
+    Path(path).write_bytes(riff(b"")[:36] + bytes(20_000_000))  # chunks without end
+    with pytest.raises(MediaError, match="broken wav"):
+        open_wav(path)
+
+
 def test_only_voxceleb2_is_downloaded_again(tmp_path):
     make_sound(str(tmp_path / "a.m4a"), SOUND)
     own = tmp_path / "a.m4a"
@@ -293,7 +319,7 @@ def test_a_folder_with_nothing_to_convert_says_what_was_looked_for(tmp_path, cap
     (tmp_path / "notes.txt").write_text("x")
     assert convert(tmp_path, tmp_path / "dst") == 1
     told = capsys.readouterr().err
-    assert re.search(r"no \.m4a or \.mp4 files.* \.flac .* \.wav .*found there: 1 \.txt", told)
+    assert re.search(r"no \.m4a or \.mp4 files.* \.wav .*\.flac .*found there: 1 \.txt", told)
 
 
 def test_a_wav_is_never_converted_onto_itself(tmp_path, capsys):
