@@ -18,7 +18,7 @@ from torch import Tensor
 
 import rooms  # noqa: F401
 from media.badClips import BadClips
-from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, read_list
+from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, check_paths, read_list
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames
 from media.wav import check_heard, open_wav, read_wav
@@ -159,6 +159,7 @@ class DatasetLoader:
         self.pin_memory = pin_memory
         self.allow_resize = allow_resize
 
+        self.dataset_file_name = dataset_file_name
         clips = read_list(dataset_file_name)
         self.clips = [c for c in clips if c.frames - abs(c.offset) >= maxFrames + MARGIN]
         self.nFiles = min(nPerEpoch, len(self.clips))
@@ -217,7 +218,12 @@ class DatasetLoader:
         draw = np.random.default_rng((self.seed, epoch, position, attempt))
         return self.clips[draw.integers(len(self.clips))]
 
+    def check_paths(self) -> None:
+        """Raise MediaError when the list's paths lead nowhere from the current folder."""
+        check_paths(self.dataset_file_name, [clip.audio for clip in self.clips], "wav file")
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.check_paths()
         self.epoch = 0 if self.evalmode else self.epoch + 1
         self.data_wait = 0.0
         self.handed_out.clear()

@@ -35,7 +35,16 @@ from inference.lipSyncReport import HEADER, Row, line_of, mean_line, remark, wri
 from inference.match import match
 from inference.offset import Offset, offset, plot_offsets
 from inference.show import show
-from media.clips import Clip, MediaError, beside, find_files, format_list_line, parse_list_line, text_lines
+from media.clips import (
+    Clip,
+    MediaError,
+    beside,
+    check_paths,
+    find_files,
+    format_list_line,
+    parse_list_line,
+    text_lines,
+)
 from media.content import SOUND_FILES as SOUNDS
 from media.content import VIDEO_FILES as VIDEOS
 from models.checkpoints import CheckpointError, choose_settings
@@ -93,6 +102,7 @@ def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
             sources.append(Source(chosen, chosen, clip))
     if not sources:
         raise MediaError(f"{path}: the list is empty")
+    check_paths(path, [source.path for source in sources])
     return sources
 
 
@@ -179,6 +189,10 @@ def verify_command(args: argparse.Namespace, _: Problems) -> None:
     threshold = None if args.threshold is None else find_threshold(args.threshold, args, network)
     score = verify(network, args.a, args.b, args.num_eval, args.nBatchSize)
     print(f"score {score:.6f}")
+    if os.path.samefile(args.a, args.b):
+        print(
+            "(a file with itself: its crops differ from each other, so that the mean of their scores is below 1)"
+        )
     if threshold is not None:
         print(f"{'same speaker' if score >= threshold else 'different speakers'} (threshold {threshold:.6f})")
 

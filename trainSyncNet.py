@@ -23,6 +23,7 @@ if __name__ == "__main__":
 
 import torch
 
+from media.clips import check_paths
 from models.checkpoints import CheckpointError, choose_settings, load_tensors, read_checkpoint
 from models.choices import AUTO
 from support import distributed
@@ -43,6 +44,7 @@ def evaluate(network: SyncNet, args: argparse.Namespace, checkpoint: str | None)
     if args.score_norm == "asnorm":
         folder = args.test_path if args.cohort_path is None else args.cohort_path
         cohort = read_cohort(args.cohort, folder, args.cohort_size, args.seed)
+        check_paths(args.cohort, [name for name, path in cohort.items() if name == path], "wav file")
     evaluate_list(
         network,
         args.test_list,

@@ -4,7 +4,8 @@ No torch: list making and audio conversion start fast.
 """
 
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from support.errors import UserError
@@ -20,6 +21,7 @@ SYSTEM_FOLDERS = {
     *("__MACOSX", ".AppleDouble", ".Trashes", ".Spotlight-V100"),
     *("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
 }
+LOOKED_AT = 20  # files of a list, to see whether it belongs here
 
 
 class MediaError(UserError):
@@ -93,6 +95,28 @@ def read_list(path: str) -> list[Clip]:
     if not clips:
         raise MediaError(f"{path}: the list is empty. Make it with makeFileList.py.")
     return clips
+
+
+def check_paths(path: str, named: Sequence[str], kind: str = "file") -> None:
+    """Raise MediaError when the relative paths in the list `path` lead nowhere: it was made in another folder.
+
+    named: the paths; kind: what they are, for the message.
+    """
+    looked_at = named[:LOOKED_AT]
+    if not looked_at or any(os.path.isabs(name) or os.path.exists(name) for name in looked_at):
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    while not any(os.path.exists(os.path.join(folder, name)) for name in looked_at):
+        if folder == os.path.dirname(folder):
+            remedy = "Run the command there, or make the list again"
+            break
+        folder = os.path.dirname(folder)
+    else:
+        remedy = f"Run the command there: cd {shlex.quote(folder)}"
+    raise MediaError(
+        f"{path}: its files are not here ({named[0]}: no such {kind}). The paths in a list start at the folder in "
+        f"which it was made. {remedy}."
+    )
 
 
 def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:

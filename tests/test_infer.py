@@ -190,6 +190,8 @@ def test_verify_command_and_thresholds(checkpoint, voices, tmp_path, capsys):
     assert "same speaker" in run(capsys, "verify", *pair, "--threshold", score - 0.01)[1]
     assert "different speakers" in run(capsys, "verify", *pair, "--threshold", score + 0.01)[1]
 
+    same = run(capsys, "verify", *pair[:-1], pair[-2])[1].splitlines()
+    assert float(same[0].split()[1]) < 1 and same[1].startswith("(a file with itself")
     (tmp_path / "trials.txt").write_text(
         "1 spk0/0.wav spk0/1.wav\n0 spk0/0.wav spk1/3.wav\n0 spk0/1.wav spk1/2.wav\n"
     )
@@ -485,6 +487,33 @@ def test_match_looks_through_the_files_once(monkeypatch):
     many = [Clip(f"x/id{n // 2}/v/{n}.mp4", f"{n}.wav", 0, 30) for n in range(60)]
     found = match(None, many, ways=(2,))[0]
     assert found[0].accuracy == 100 and len(looks) <= 4
+
+
+def test_a_list_read_in_another_folder_says_so(clips, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inferSyncNet, "load_network", None)
+    (tmp_path / "home/data").mkdir(parents=True)
+    (tmp_path / "away").mkdir()
+    (tmp_path / "home/clips").symlink_to(clips)
+    names = [f"clips/mp4/id{k}/video/{2 * k}.mp4" for k in range(2)]
+    lines = [f"{name} {name.replace('mp4', 'wav')} 0 30\n" for name in names]
+    text = tmp_path / "home/data/list.txt"
+    text.write_text("".join(lines))
+    monkeypatch.chdir(tmp_path / "away")
+    for command in (
+        ["embed", "--output", "x.npz"],
+        ["embed", "--face", "--output", "x.npz"],
+        ["offset"],
+        ["match"],
+    ):
+        status, _, (line,) = run(capsys, *command, text, "--initial_model", "x")
+        assert status == 1 and "The paths in a list start at the folder in which it was made" in line
+        assert line.endswith(f"cd {tmp_path}/home.") and f"{text}: its files are not here (clips/" in line
+    with pytest.raises(MediaError, match=f"cd {tmp_path}/home"):
+        next(iter(DatasetLoader(str(text), 2, 2, 16, 1)))
+    text.rename(tmp_path / "away/list.txt")
+    assert "Run the command there, or make" in run(capsys, "offset", "list.txt", "--initial_model", "x")[2][0]
+    monkeypatch.chdir(tmp_path / "home")
+    assert len(inferSyncNet.find_sources(["../away/list.txt"], (".mp4",))) == 2
 
 
 # ---------------------------------------------------------------- outputs

@@ -76,6 +76,8 @@ class TrainingRun:
 
     def train(self) -> None:
         """Train up to --max_epoch. Raises Interrupted when a signal has come and the state is saved."""
+        for loader in (self.train_loader, self.verify_loader):
+            loader.check_paths()
         first, last = self.position.epoch, self.args.max_epoch
         if first > last:
             print(f"Nothing to do: {self.args.save_path} has all {last} epochs (--max_epoch)")
