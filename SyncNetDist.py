@@ -14,15 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import rooms  # noqa: F401
-from models.checkpoints import (
-    CheckpointError,
-    Misfits,
-    copy_weights,
-    needed_weights,
-    read_checkpoint,
-    save_checkpoint,
-    trained_with,
-)
+from models.checkpoints import save_checkpoint
 from models.choices import AUTO, PRECISIONS
 from models.losses import (
     LossScale,
@@ -35,12 +27,12 @@ from models.losses import (
 from models.networks import load_model
 from models.precision import faster_precision
 from models.settings import Settings
-from models.SyncNetV2 import published_settings
 from models.twoStreams import NO_IDENTITY, identity_of, moments
+from models.weights import Misfits, load_weights
 from support import distributed
 from support.errors import UserError
 from support.names import refuse_unknown
-from training.device import DeviceBatches, compile_embeddings
+from training.device import DeviceBatches, choose_device, compile_embeddings
 from training.epoch import PARTS, EpochResult, Figures
 from verification.scores import score_trials
 from verification.trials import Trials, read_trials
@@ -92,16 +84,11 @@ class SyncNet(nn.Module):
                 stacklevel=2,
             )
         super().__init__()
-        if precision not in (*PRECISIONS, AUTO):
-            raise UserError(f"precision {precision!r}, expected one of {', '.join((*PRECISIONS, AUTO))}")
+        if precision not in (choices := (*PRECISIONS, AUTO)):
+            raise UserError(f"precision {precision!r}, expected one of {', '.join(choices)}")
         # What a checkpoint remembers of the network beside its weights.
         self.settings = Settings(model, nOut, maxFrames, temporal_stride, crop, distance)
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        except RuntimeError:
-            raise UserError(f"device {device!r}: expected cpu, cuda, or cuda:1 and the like") from None
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"device {device}: this PyTorch finds no CUDA GPU; use cpu")
+        self.device = choose_device(device)
         self.steps_per_look = STEPS_PER_LOOK if self.device.type == "cuda" else 1
         self.precision_found = ""
         if precision == AUTO:
@@ -313,20 +300,4 @@ class SyncNet(nn.Module):
         Raises CheckpointError for a file that is not a state dict, or whose weights were trained on another
         crop of the face.
         """
-        state = read_checkpoint(path)
-        crop, here = trained_with(state).get("crop", self.settings.crop), self.settings.crop
-        if crop != here:
-            raise CheckpointError(
-                f"{path}: was trained with --crop {crop}, this is --crop {here}; use --crop {crop}"
-            )
-        misfits = copy_weights(self, state)
-        needed = misfits.lines(needed_weights(self))
-        if strict and needed:
-            raise CheckpointError(
-                f"{path}: {len(needed)} weights of the network do not fit "
-                "(was it trained with another --model or --nOut?):\n  " + "\n  ".join(needed)
-            )
-        # The published lip-sync network was saved without losses' scales, and is used without.
-        for line in needed if published_settings(state) else misfits.lines():
-            print(f"{path}: {line}")
-        return misfits
+        return load_weights(self, path, self.settings.crop, strict)

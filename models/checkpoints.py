@@ -13,8 +13,6 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +26,6 @@ from support.files import replace_file
 # Where programs keep the state dict in what they save, and where they keep tensors that are none.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module")
 NO_WEIGHTS = ("optimizer", "optimizer_state_dict", "optimizer_states", "momentum")
-# Names that torch.compile and DataParallel put around a network's.
-ADDED_NAMES = ("module", "_orig_mod")
-
-
-class HasStateDict(Protocol):
-    """A network, or what passes for one."""
-
-    def state_dict(self) -> dict[str, Any]: ...
 
 
 class CheckpointError(UserError):
@@ -44,24 +34,6 @@ class CheckpointError(UserError):
 
 class UnreadableCheckpoint(CheckpointError):
     """A file that is damaged, or holds what may not be loaded."""
-
-
-@dataclass
-class Misfits:
-    """What of a checkpoint and a network did not fit each other; names are the network's where it has them."""
-
-    missing: list[str] = field(default_factory=list)  # in the network, not in the checkpoint
-    shape: dict[str, str] = field(default_factory=dict)  # name -> both shapes or kinds of number, in words
-    unknown: list[str] = field(default_factory=list)  # in the checkpoint, not in the network
-
-    def lines(self, names: set[str] | None = None) -> list[str]:
-        """A line for each, or for those of the network's names that are in `names` alone."""
-        wanted = [name for name in self.missing if names is None or name in names]
-        found = [f"{name} is not in the checkpoint" for name in wanted]
-        found += [text for name, text in self.shape.items() if names is None or name in names]
-        return (
-            found if names is not None else found + [f"{name} is not in the model" for name in self.unknown]
-        )
 
 
 def load_tensors(path: str) -> object:
@@ -228,62 +200,6 @@ def choose_settings(path: str | None, given: Mapping[str, object]) -> tuple[Sett
         if name in said and said[name] != value
     ]
     return Settings(**{**said, **given}), told
-
-
-def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
-    """Copy tensors into the network by name; return what did not fit.
-
-    A name fits also without the `module.` and `_orig_mod.` that DataParallel and torch.compile put into it, and
-    below `__S__.` where the inner network was saved alone.
-    """
-    own = network.state_dict()
-    left = set(own)
-    misfits = Misfits()
-    for original, tensor in state.items():
-        plain = ".".join(part for part in original.split(".") if part not in ADDED_NAMES)
-        name = next((name for name in (original, plain, f"__S__.{plain}") if name in own), None)
-        if name is None:
-            misfits.unknown.append(original)
-            continue
-        left.discard(name)
-        if kind_of(own[name]) != kind_of(tensor):
-            misfits.shape[name] = (
-                f"{name} is {kind_of(tensor)} in the checkpoint, {kind_of(own[name])} in the model"
-            )
-            continue
-        if own[name].shape != tensor.shape:
-            misfits.shape[name] = (
-                f"{name} has shape {tuple(tensor.shape)} in the checkpoint, {tuple(own[name].shape)} in the model"
-            )
-            continue
-        own[name].copy_(tensor)
-    misfits.missing = [name for name in own if name in left]
-    return misfits
-
-
-def needed_weights(network: HasStateDict) -> set[str]:
-    """The names without which SyncNet cannot be used: weights and running statistics of the network itself.
-
-    Not the losses' scales, the front end's constants or the counters of batches.
-    """
-    return {
-        name
-        for name in network.state_dict()
-        if name.startswith("__S__.") and not re.search(r"\.torchfb\.|\.num_batches_tracked$", name)
-    }
-
-
-def kind_of(tensor: Tensor) -> str:
-    """Tensors of one kind can be copied into each other: float16 into float32, not whole numbers."""
-    if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
-        return "a tensor without plain numbers"
-    return (
-        "complex"
-        if tensor.is_complex()
-        else "floating point"
-        if tensor.is_floating_point()
-        else "whole numbers"
-    )
 
 
 def save_checkpoint(network: nn.Module, path: str, settings: dict[str, object]) -> None:

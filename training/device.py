@@ -11,6 +11,17 @@ from torch import Tensor
 from support.errors import UserError
 
 
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device of that name; None takes CUDA where there is one. Raises UserError for one that is not there."""
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise UserError(f"device {device!r}: expected cpu, cuda, or cuda:1 and the like") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {device}: this PyTorch finds no CUDA GPU; use cpu")
+    return chosen
+
+
 class BatchLoader(Protocol):
     """What gives an epoch's batches, such as DatasetLoader: nFiles clips, batch_size at a time."""
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from models.checkpoints import Misfits
+from models.weights import Misfits
 from training.device import BatchLoader
 from training.epoch import EpochResult
 

@@ -13,9 +13,9 @@ from models.checkpoints import (
     CheckpointError,
     UnreadableCheckpoint,
     epoch_checkpoints,
-    needed_weights,
     read_checkpoint,
 )
+from models.weights import needed_weights
 from support import distributed
 from training.epoch import EpochResult
 from training.flags import defaults
