@@ -31,6 +31,7 @@ STILL = 0.5  # mean difference of pixels; up to here a picture is the one before
 
 REWRITE = "ffmpeg -i in.mp4 -vf yadif=deint=interlaced,fps=25 -c:v libx264 -crf 18 -af apad -shortest out.mp4"
 REWRITTEN = f"rewrite it: {REWRITE}, then run convertAudio.py again"
+MAKE_TRACKS = "make face tracks of it: python makeFaceTracks.py --src my_videos --dst my_tracks"
 
 EMPTY = "mp4 empty"
 NOT_OPENED = "mp4 cannot be opened"
@@ -50,9 +51,9 @@ REMEDIES = {
     NO_DECODER: f"this OpenCV has no decoder for it; {REWRITTEN}",
     INTERLACED: f"a picture is two half pictures; {REWRITTEN}",
     CHANGES: f"OpenCV expects one size and format; {REWRITTEN}",
-    OTHER_RATE: REWRITTEN,
-    VARIABLE_RATE: f"sound and picture drift apart; {REWRITTEN}",
-    OTHER_SIZE: "crop the face to 224x224 (makeFaceTracks.py does), or scale any size with --allow_resize",
+    OTHER_RATE: f"{MAKE_TRACKS}; or, where it is cropped to a face, {REWRITTEN}",
+    VARIABLE_RATE: f"sound and picture drift apart; {MAKE_TRACKS}; or, where it is cropped to a face, {REWRITTEN}",
+    OTHER_SIZE: f"{MAKE_TRACKS}; or, where it is cropped to a face, scale it with --allow_resize",
     FRAMES_MISSING: "cut off or damaged: copy or make it again",
 }
 
