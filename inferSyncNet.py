@@ -332,7 +332,10 @@ def show_command(args: argparse.Namespace, problems: Problems) -> None:
 def match_command(args: argparse.Namespace, problems: Problems) -> None:
     clips = [source.clip for source in find_sources([args.list], VIDEOS)]
     if None in clips:
-        raise MediaError(f"{args.list}: needs lines `mp4path wavpath offset frames`, made by makeFileList.py")
+        raise MediaError(
+            f"{args.list}: needs lines `mp4path wavpath offset frames`, made by makeFileList.py from the face "
+            "tracks that makeFaceTracks.py makes of videos"
+        )
     network = load_network(args)
     there, back, speakers = match(
         network, clips, args.ways, args.num_eval, args.nBatchSize, args.allow_resize, problems

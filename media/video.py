@@ -174,7 +174,8 @@ class FrameReader:
             if not self.allow_resize:
                 raise MediaError(
                     f"{self.path}: frames are {frame.shape[1]}x{frame.shape[0]}, "
-                    f"expected a {FRAME_SIZE}x{FRAME_SIZE} face track (--allow_resize scales them)"
+                    f"expected a {FRAME_SIZE}x{FRAME_SIZE} face track; makeFaceTracks.py makes tracks of any video "
+                    "(--allow_resize scales one that is cropped to a face)"
                 )
             cv2.resize(frame, (FRAME_SIZE, FRAME_SIZE), dst=slot, interpolation=cv2.INTER_AREA)
         elif frame is not slot:

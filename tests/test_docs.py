@@ -10,11 +10,13 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tinyModel
 import torch
 from clipMaker import make_clip, make_sound, noise
 from scipy.io import wavfile
+from videoMaker import face, make_video
 
 import makeDemoData
 import makeFileList
@@ -62,6 +64,10 @@ def arguments(line: str) -> tuple[str, list[str]]:
     return Path(words[script]).stem, words[script + 1 :]
 
 
+def draw_face(picture: np.ndarray, number: int) -> None:
+    picture[4:116, 20 + number % 5 : 132 + number % 5] = face(112)
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
     """A folder in which the commands can be typed."""
@@ -83,6 +89,13 @@ def desk(tmp_path_factory):
             make_sound(str(wav).replace("/wav/", "/aac/").replace(".wav", ".m4a"), wavfile.read(wav)[1])
         for part in ("train", "val"):
             make_clip(f"my_clips/{part}/a.mp4", 40, sound=noise(1.6))
+            make_video(
+                f"my_videos/{part}/{part}.mp4",
+                np.arange(48) / 30,
+                size=(160, 120),
+                flash=None,
+                draw=draw_face,
+            )
         yield folder
 
 
