@@ -95,11 +95,8 @@ class SyncNet(nn.Module):
             precision, reason = distributed.of_first(lambda: faster_precision(self.device))
             self.precision_found = f"precision auto: {precision}; {reason}"
         self.precision = precision
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        self.maxFrames = maxFrames
-        self.nOut = nOut
-        self.temporal_stride = temporal_stride
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        self.maxFrames, self.nOut, self.temporal_stride = maxFrames, nOut, temporal_stride
         self.__S__ = load_model(model)(nOut=nOut, stride=temporal_stride).to(self.device)
         if crop != "face" and not hasattr(self.__S__, "crop"):
             raise UserError(f"model {model!r} sees whole faces only; crop {crop!r} needs one with a `crop`")
@@ -296,8 +293,6 @@ class SyncNet(nn.Module):
     def loadParameters(self, path: str, strict: bool = False) -> Misfits:
         """Copy a checkpoint's tensors by name, print a line for each that does not fit, and return them.
 
-        strict: raise CheckpointError instead when a weight of the network is missing or of another shape.
-        Raises CheckpointError for a file that is not a state dict, or whose weights were trained on another
-        crop of the face.
+        strict: raise CheckpointError instead when a weight that is needed does not fit. See load_weights.
         """
         return load_weights(self, path, self.settings.crop, strict)
