@@ -12,6 +12,7 @@ import glob
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from collections import Counter, defaultdict
@@ -336,7 +337,7 @@ def report(
         print(f"{len(left):>12} {reason}: {remedy(reason, left)}")
         if reason == "wav of another format":
             folder = settings.wav_dir
-            print(f"{'':13}{conversion_line(folder)}, then --wav_dir {converted_folder(folder)}")
+            print(f"{'':13}{conversion_line(folder)}, then --wav_dir {shlex.quote(converted_folder(folder))}")
     if all(VOXCELEB2_PATH.fullmatch(clip) for clip in clips):
         speakers = len({clip[:7] for clip in clips})
         parts = os.path.abspath(settings.mp4_dir).split(os.sep)

@@ -34,7 +34,9 @@ class WavFormatError(MediaError):
     def __init__(self, path: str, found: str, folder: str | None = None):
         line = conversion_line(folder or os.path.dirname(path) or ".")
         use = (
-            f"and give {converted_folder(folder)} instead of {folder}" if folder else "and read it from there"
+            f"and give {converted_folder(folder)} instead of {folder}"
+            if folder
+            else "and read it from there (--wav_dir of makeFileList.py, --test_path of --eval)"
         )
         further = "" if folder else " (or the same with a folder further up)"
         super().__init__(f"{path}: {found}; {EXPECTED}. Convert it: {line}{further}, {use}")

@@ -20,7 +20,7 @@ from scipy.io import wavfile
 import convertAudio
 import makeFileList
 from DatasetLoader import loadWAV
-from media.clips import MediaError
+from media.clips import MediaError, read_list
 from media.sound import decode_audio, decode_clip
 from media.wav import SilentError, WavFormatError, check_heard, open_wav, read_wav
 from verification.voices import check_wavs
@@ -455,6 +455,35 @@ def test_the_line_for_a_wav_of_another_format_works(tmp_path, monkeypatch, folde
         path.rename(tmp_path / (path.name + ".aside"))
     run_line(str(error.value), tmp_path)
     check_wavs([file.replace(moved[2], moved[1], 1) for file in files], 10, moved[1])
+
+
+def test_the_line_that_the_list_maker_prints_works(tmp_path, capsys):
+    for name in ("id1/a", "id2/b"):
+        make_clip(str(tmp_path / f"mp4/{name}.mp4"), FRAMES)
+    (tmp_path / "my wavs/id1").mkdir(parents=True)
+    (tmp_path / "my wavs/id2").mkdir()
+    wavfile.write(tmp_path / "my wavs/id1/a.wav", 44100, noise(1.2, 44100))
+    (tmp_path / "my wavs/id2/b.wav").write_bytes(DECODED["int24, pipe"][0])
+    assert list_clips(tmp_path / "mp4", tmp_path / "my wavs") == 1
+    told = capsys.readouterr().out
+    assert "2 wav of another format: " in told
+    line, folder = re.search(r"python convertAudio\.py (--src .*), then --wav_dir (.*)", told).groups()
+    assert convertAudio.main([*shlex.split(line), "--nWorkers=1"]) == 0
+    assert list_clips(tmp_path / "mp4", Path(*shlex.split(folder))) == 0
+    assert len(read_list(str(tmp_path / "mp4/list"))) == 2
+
+
+def test_a_broken_wav_is_made_anew_by_the_same_command(tmp_path, capsys):
+    make_clip(str(tmp_path / "a.mp4"), FRAMES, sound=SOUND)
+    assert convert(tmp_path, tmp_path / "wav") == 0
+    wav = tmp_path / "wav/a.wav"
+    right = wav.read_bytes()
+    wav.write_bytes(right[:-5000])
+    assert list_clips(tmp_path, tmp_path / "wav") == 1
+    assert "wav broken: cut off, damaged, or no wav: run convertAudio.py again" in capsys.readouterr().out
+    assert convert(tmp_path, tmp_path / "wav") == 0
+    assert wav.read_bytes() == right
+    assert list_clips(tmp_path, tmp_path / "wav") == 0
 
 
 def imported_at_start(module: Path, seen: dict[Path, set[str]]) -> set[str]:
