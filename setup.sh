@@ -19,7 +19,7 @@ setup() {
         "$python" -m venv .venv
     fi
     if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
-        echo "Installing $requirements into .venv (about 5 GB with PyTorch; a minute or more) ..."
+        echo "Installing $requirements into .venv (downloads PyTorch and more, about 5 GB on the disk; two to ten minutes) ..."
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
         cat requirements.txt "$requirements" >"$stamp"
     fi

@@ -16,6 +16,7 @@ import torch
 from common import convolution_operations, machine, matrix_product, median_seconds, seconds, table
 from scipy.io import wavfile
 
+from support.memory import keep_memory
 from SyncNetDist import SyncNet
 from verification.scores import score_trials
 from verification.trials import Trials, read_trials
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
+    keep_memory()  # as the commands do
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:

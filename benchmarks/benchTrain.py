@@ -15,6 +15,7 @@ from common import convolution_operations, machine, matrix_product, median_secon
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from support.memory import keep_memory
 from SyncNetDist import SyncNet
 
 FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="list the operators that take most of a step")
     parser.add_argument("--precisions", nargs="+", choices=list(FORMATS), default=None)
     args = parser.parse_args()
+    keep_memory()  # as the commands do
     cuda = args.device.startswith("cuda")
     precisions = args.precisions or (list(FORMATS) if cuda else ["fp32", "bf16"])
 
