@@ -19,14 +19,13 @@ from torch import Tensor
 import rooms  # noqa: F401
 from media.badClips import BadClips
 from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, check_paths, read_list
+from media.crops import HOP_LENGTH, WINDOW_TAIL, check_length, spread_crops
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames
-from media.wav import check_heard, open_wav, read_wav
+from media.wav import open_wav, read_wav
 from support.errors import UserError
 from support.names import refuse_unknown
 
-HOP_LENGTH = 160  # samples between audio feature frames
-WINDOW_TAIL = 240  # samples that complete the last 400-sample window: T frames need T*640 + 240
 RECENT_BATCHES = 64  # whose clips are remembered, for messages
 MARGIN = 4  # a clip is used when frames - |offset| >= maxFrames + MARGIN
 
@@ -49,33 +48,6 @@ def loadWAV(
     crop = torch.empty(1, length)
     read_wav(filename, start_frame * HOP_LENGTH, crop[0].numpy())
     return crop
-
-
-def crop_starts(total: int, length: int, num_eval: int) -> list[int]:
-    """num_eval starts of crops of `length`, spread evenly from the first to the last that `total` allows."""
-    return np.linspace(0, total - length, num_eval).astype(int).tolist()
-
-
-def spread_crops(filename: str, samples: np.ndarray, length: int, num_eval: int) -> Tensor:
-    """The crops of an evaluation, at crop_starts: (num_eval, length) float32 of (samples,) int16.
-
-    Raises MediaError, naming the file, when it is not longer than one crop, or silent.
-    """
-    check_length(filename, len(samples), length)
-    check_heard(filename, samples)
-    starts = crop_starts(len(samples), length, num_eval)
-    return torch.from_numpy(
-        np.stack([samples[start : start + length] for start in starts]).astype(np.float32)
-    )
-
-
-def check_length(filename: str, samples: int, crop: int) -> None:
-    """Raise MediaError when a file of `samples` samples is not longer than a crop, as the 2020 baseline."""
-    if samples <= crop:
-        raise MediaError(
-            f"{filename}: Audio clip is too short: {samples} samples, needs more than {crop} "
-            "(use a smaller --maxFrames, or leave the file out)"
-        )
 
 
 def get_frames(filename: str, max_frames: int = 100, start_frame: int = 0) -> Tensor:

@@ -7,17 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DatasetLoader import WINDOW_TAIL, crop_starts, spread_crops
 from inference.defaults import CROPS_AT_ONCE, NUM_EVAL
 from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
+from media.crops import WINDOW_TAIL, crop_starts, spread_crops
 from media.sound import decode_audio
 from media.video import FrameReader
 from media.videoFacts import probe
 from media.wav import check_heard
 from models.losses import unit
+from models.network import Network
 from support.errors import UserError
 from support.progress import progress_bar
-from SyncNetDist import SyncNet
 from verification.voices import read_ahead
 
 FIELD = 5  # video frames that one embedding sees
@@ -79,7 +79,7 @@ def face_crops(path: str, maxFrames: int, num_eval: int, allow_resize: bool = Fa
 
 
 def embed(
-    network: SyncNet,
+    network: Network,
     files: Sequence[str],
     face: bool = False,
     num_eval: int = NUM_EVAL,
@@ -120,7 +120,7 @@ def embed(
     return used, made if per_crop else unit(made.mean(1))
 
 
-def verify(network: SyncNet, a: str, b: str, num_eval: int = NUM_EVAL, batch: int = CROPS_AT_ONCE) -> float:
+def verify(network: Network, a: str, b: str, num_eval: int = NUM_EVAL, batch: int = CROPS_AT_ONCE) -> float:
     """The score that --eval gives a pair: the mean of the num_eval x num_eval cosines of their crops.
 
     a, b: sound files. Raises MediaError.
@@ -129,7 +129,7 @@ def verify(network: SyncNet, a: str, b: str, num_eval: int = NUM_EVAL, batch: in
     return float(first @ second)
 
 
-def face_content(network: SyncNet, path: str, allow_resize: bool = False) -> Tensor:
+def face_content(network: Network, path: str, allow_resize: bool = False) -> Tensor:
     """Content embedding of the picture at every frame, unit length: (frames - 4, nOut) on the CPU.
 
     Row v sees the frames v ... v + 4. network: of temporal stride 1. Raises MediaError.
@@ -141,7 +141,7 @@ def face_content(network: SyncNet, path: str, allow_resize: bool = False) -> Ten
 
 
 def face_windows(
-    network: SyncNet, path: str, frames: int, batch: int, allow_resize: bool = False
+    network: Network, path: str, frames: int, batch: int, allow_resize: bool = False
 ) -> Iterator[Tensor]:
     """Content outputs of the picture at every frame, `batch` at a time: (<= batch, nOut) float32 on the device.
 
@@ -166,7 +166,7 @@ def face_windows(
             yield content
 
 
-def voice_content(network: SyncNet, samples: np.ndarray) -> Tensor:
+def voice_content(network: Network, samples: np.ndarray) -> Tensor:
     """Content embedding of the sound at every video frame, unit length: (frames - 4, nOut) on the CPU.
 
     samples: (n,) int16 at 16 kHz, of at least 5 frames; frames = (n - 240) // 640. network: of temporal stride 1.
@@ -175,7 +175,7 @@ def voice_content(network: SyncNet, samples: np.ndarray) -> Tensor:
     return torch.cat([unit(part).cpu() for part in voice_windows(network, samples)])
 
 
-def voice_windows(network: SyncNet, samples: np.ndarray) -> Iterator[Tensor]:
+def voice_windows(network: Network, samples: np.ndarray) -> Iterator[Tensor]:
     """Content outputs of the sound at every video frame, in blocks: (<= BLOCK, nOut) float32 on the device.
 
     samples: (n,) int16 at 16 kHz. Output a hears the frames a ... a + 4, and a little around them. The front end

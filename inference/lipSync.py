@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DatasetLoader import WINDOW_TAIL
 from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from inference.embeddings import FIELD, LOADER_LEAD, clip_sound, count_frames, face_windows, voice_windows
 from media.clips import SAMPLES_PER_FRAME, MediaError
+from media.crops import WINDOW_TAIL
 from models.losses import unit
+from models.network import Network
 from models.SyncNetModelMFCC import HOP_LENGTH, WINDOW_LENGTH
 from models.SyncNetV2 import MFCC_PER_FRAME, WINDOW
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
-from SyncNetDist import SyncNet
 
 LEAST_FRAMES = 6
 MEDIAN_OVER = 9  # frames
@@ -65,18 +65,18 @@ def summarise(distances: np.ndarray, frames: int, lead: int = 0) -> LipSync:
     return LipSync(frames, offset, float(means.min()), middle - float(means.min()), means, confidences)
 
 
-def is_published(network: SyncNet) -> bool:
+def is_published(network: Network) -> bool:
     """Is it the network of published figures (whatever its weights)?"""
     return isinstance(network.__S__, PublishedNetwork)
 
 
-def in_sync_confidence(network: SyncNet) -> float:
+def in_sync_confidence(network: Network) -> float:
     """The confidence of a frame from which on a face is usually one that speaks in sync."""
     return PUBLISHED_IN_SYNC if is_published(network) else TRAINED_IN_SYNC
 
 
 def lse(
-    network: SyncNet,
+    network: Network,
     video: str,
     wav: str | None = None,
     max_offset: int = MAX_OFFSET,
@@ -114,7 +114,7 @@ def lse(
 
 
 @torch.inference_mode()
-def published_sound(network: SyncNet, samples: np.ndarray, windows: int, batch: int) -> Iterator[Tensor]:
+def published_sound(network: Network, samples: np.ndarray, windows: int, batch: int) -> Iterator[Tensor]:
     """Outputs of the published network for sound windows 0 ... windows - 1: (<= batch, nOut) float32 on the device.
 
     samples: (n,) int16 at 16 kHz. Window i has the coefficients 4i ... 4i + 19 of the whole sound, and goes through

@@ -7,8 +7,8 @@ import numpy as np
 
 from inference.embeddings import FIELD
 from inference.lipSync import LipSync, is_published
+from models.network import Network
 from support.files import replace_file
-from SyncNetDist import SyncNet
 from verification.report import file_hash
 
 COLUMNS = ("clip", "wav", "frames", "offset", "lse_d", "lse_c")
@@ -42,7 +42,7 @@ def mean_interval(figures: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.nd
     return low, high
 
 
-def remark(network: SyncNet, checkpoint: str) -> str | None:
+def remark(network: Network, checkpoint: str) -> str | None:
     """Why the figures of a network cannot be compared with published ones; None for the published weights."""
     first, last = PUBLISHED_SHA256
     published = "those that papers report, which are made with syncnet_v2.model"

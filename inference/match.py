@@ -12,8 +12,8 @@ from scipy.special import gammaln
 from inference.defaults import CROPS_AT_ONCE, NUM_EVAL, WAYS
 from inference.embeddings import Skip, embed
 from media.clips import Clip
+from models.network import Network
 from support.errors import UserError
-from SyncNetDist import SyncNet
 
 RESAMPLES = 1000
 
@@ -29,7 +29,7 @@ class Matching:
 
 
 def match(
-    network: SyncNet,
+    network: Network,
     clips: Sequence[Clip],
     ways: Sequence[int] = WAYS,
     num_eval: int = NUM_EVAL,

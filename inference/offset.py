@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from DatasetLoader import WINDOW_TAIL
 from inference.defaults import MAX_OFFSET
 from inference.embeddings import FIELD, LOADER_LEAD, clip_sound, face_content, voice_content
 from inference.lipSync import is_published, lse
 from media.clips import FPS, SAMPLES_PER_FRAME, MediaError
+from media.crops import WINDOW_TAIL
+from models.network import Network
 from support.errors import UserError
 from support.files import replace_file
-from SyncNetDist import SyncNet
 
 MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at every shift
 # The peak of a clip in sync stood out by 7.9 times the spread of the other shifts at least, by 13 in the middle; of
@@ -105,7 +105,7 @@ def find_offset(video: Tensor, audio: Tensor, max_offset: int = MAX_OFFSET) -> O
 
 
 def offset(
-    network: SyncNet,
+    network: Network,
     video: str,
     wav: str | None = None,
     max_offset: int = MAX_OFFSET,

@@ -18,9 +18,9 @@ from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.timeline import VideoReader
 from media.trackFiles import read_track_boxes
 from media.trackSound import has_sound, read_sound
+from models.network import Network
 from support.files import replace_file
 from support.progress import progress_bar
-from SyncNetDist import SyncNet
 
 IN_SYNC, OUT_OF_SYNC, UNKNOWN = (60, 200, 60), (40, 40, 220), (160, 160, 160)  # BGR
 LINE = 1 / 250  # of the picture's larger side
@@ -46,7 +46,7 @@ class SeenFace:
 
 
 def show(
-    network: SyncNet,
+    network: Network,
     tracks: str,
     video: str,
     output: str,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from python_speech_features import mfcc
 
-from DatasetLoader import WINDOW_TAIL
+from media.crops import WINDOW_TAIL
 from models import SyncNetModelFBank, SyncNetModelMFCC
 from SyncNetDist import SyncNet
 

@@ -5,15 +5,14 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from media.clips import MediaError
 from media.wav import WavFormatError
-from models.settings import Settings
+from models.network import Network
 from support import distributed
 from support.errors import UserError
 from support.files import replace_file
@@ -37,24 +36,13 @@ SCORE_FILES = {"raw": "eval_scores.txt", "asnorm": "eval_scores_asnorm.txt"}
 DET_PLOT = "eval_det.png"
 
 
-class EvaluatedNetwork(Protocol):
-    """What an evaluation needs of a network; SyncNet is one."""
-
-    __S__: nn.Module
-    settings: Settings
-    precision: str
-
-    def embed(self, files: list[str], num_eval: int) -> Tensor:
-        """A vector for each wav, (files, nOut)."""
-
-
 class TrialTest:
     """A trial list that is scored again and again during training.
 
     Raises MediaError at once for a list without an EER or an utterance that cannot be read later.
     """
 
-    def __init__(self, network: EvaluatedNetwork, test_list: str, test_path: str, num_eval: int = 10):
+    def __init__(self, network: Network, test_list: str, test_path: str, num_eval: int = 10):
         self.network, self.num_eval = network, num_eval
         self.trials = check_trials(test_list, test_path, network.settings.maxFrames)
         if self.trials.labels is None:
@@ -81,7 +69,7 @@ class Voices:
 
     def __init__(
         self,
-        network: EvaluatedNetwork,
+        network: Network,
         files: Sequence[str],
         paths: Sequence[str],
         num_eval: int,
@@ -120,7 +108,7 @@ def check_overlap(cohort: Sequence[Recording], tested: Sequence[Recording]) -> N
 
 
 def evaluate_list(
-    network: EvaluatedNetwork,
+    network: Network,
     test_list: str,
     test_path: str,
     result_folder: str,

@@ -4,30 +4,19 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from DatasetLoader import WINDOW_TAIL, check_length, spread_crops
 from media.clips import SAMPLES_PER_FRAME
+from media.crops import WINDOW_TAIL, check_length, spread_crops
 from media.wav import WavFormatError, check_heard, open_wav
+from models.network import Network
 from support import distributed
 from support.progress import progress_bar
 
 FILES_PER_BATCH = 4  # utterances embedded at once, num_eval crops each
 READERS = 2  # threads that read utterances ahead
-
-
-class VoiceNetwork(Protocol):
-    """What embedding needs of a network; SyncNet is one."""
-
-    maxFrames: int
-    nOut: int
-    device: torch.device
-
-    def identity_vectors(self, crops: Tensor, batch: int) -> Tensor:
-        """A unit vector for each crop."""
 
 
 def crop_samples(maxFrames: int) -> int:
@@ -49,7 +38,7 @@ def check_wavs(files: list[str], maxFrames: int, folder: str = "") -> None:
         check_heard(file, samples)
 
 
-def embed_wavs(network: VoiceNetwork, files: list[str], num_eval: int, print_interval: int) -> Tensor:
+def embed_wavs(network: Network, files: list[str], num_eval: int, print_interval: int) -> Tensor:
     """One voice identity vector a wav; see SyncNet.embed."""
     check_wavs(files, network.maxFrames)
 
