@@ -169,6 +169,8 @@ def probe(path: str, decode: bool = False) -> VideoFacts:
         order = getattr(context, "field_order", 0)  # 0: not known, 1: progressive, others: interlaced
         look = Look(decode, needs_picture=decode or order == 0 or kind not in _shown_by_opencv)
         look.at(container, stream)
+        if not decode and not look.reordered and getattr(context, "has_b_frames", 0):
+            return probe(path, decode=True)  # only the pictures tell in which order they are shown
         decodable = True  # where nothing can be decoded, the file is to blame
         if look.picture and kind not in _shown_by_opencv:
             decodable = opencv_shows(path, look.picture)
@@ -232,6 +234,7 @@ class Look:
         self.picture: VideoFrame | None = None  # the first one
         self.interlaced = False
         self.changes = False  # of size or pixel format
+        self.reordered = False  # do packets say that they are shown in another order than decoded?
         self._packets = 0
         self._shown: list[int | None] = []  # time stamps of the packets that an edit list does not hide
         self._decoded: list[int | None] = []  # time stamps of pictures
@@ -263,6 +266,7 @@ class Look:
                 if shown:
                     self._shown.append(stamp)
                 self._packets += packet.size > 0
+                self.reordered = self.reordered or packet.pts != packet.dts
                 if self.decode or (self.needs_picture and self.picture is None):
                     self._decode(packet)
         except av.error.FFmpegError as error:
@@ -288,12 +292,14 @@ class Look:
 
     def times(self, stream: VideoStream) -> tuple[float, np.ndarray]:
         """When the first picture is shown, and all of them after it: seconds, (frames,) float64 seconds."""
-        stamps = self._decoded if self.decode and None not in self._decoded else self._shown
+        # Pictures come in the order in which they are shown, packets in that in which they are decoded.
+        in_order = self.decode and None not in self._decoded
+        stamps = self._decoded if in_order else self._shown
         if None in stamps:  # a container without time stamps
             return 0.0, np.arange(len(stamps)) / float(stream.average_rate or FPS)
         if not stamps:
             return 0.0, np.empty(0)
-        times = np.sort(np.array(stamps, np.float64)) * float(stream.time_base)
+        times = np.array(stamps if in_order else sorted(stamps), np.float64) * float(stream.time_base)
         return float(times[0]), times - times[0]
 
     def _all_decoded(self, stream: VideoStream) -> bool:

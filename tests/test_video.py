@@ -305,6 +305,24 @@ def test_pictures_are_upright_with_every_opencv(tmp_path, turned):
     video.release()
 
 
+@pytest.mark.parametrize("check", CHECKS)
+def test_time_stamps_in_another_order_than_the_pictures(tmp_path, check):
+    """What programs make of a raw H.264 stream with B-frames: shown in the order in which it is decoded."""
+    make_video(str(tmp_path / "good/clip.mp4"), STEADY, options={"bf": "2"})
+    path = str(tmp_path / "clips/clip.mp4")
+    os.makedirs(os.path.dirname(path))
+    with av.open(str(tmp_path / "good/clip.mp4")) as source, av.open(path, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.pts, packet.stream = packet.dts, stream
+                target.mux(packet)
+    for folder, listed in (("good", 1), ("clips", 0)):
+        make_wav(str(tmp_path / folder / "clip.wav"), FRAMES * 640)
+        assert len(made_list(tmp_path / folder, check)) == listed
+    assert reasons(tmp_path / "clips/list.txt") == {path: "variable frame rate"}
+
+
 def opencv_decodes(path: str) -> bool:
     video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     return video.isOpened() and video.read()[0]
