@@ -67,7 +67,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{flag} {getattr(args, flag)}: expected {least} to {most}")
     if not os.path.isdir(args.src):
         parser.error(f"--src {args.src}: no such folder")
+    src, dst = os.path.realpath(args.src), os.path.realpath(args.dst)
+    if src == dst or any(is_in(src, os.path.join(dst, kind)) for kind in ("mp4", "wav", "txt")):
+        parser.error(f"--dst {args.dst}: its tracks would become videos of --src; give a folder of its own")
     return args
+
+
+def is_in(path: str, folder: str) -> bool:
+    return os.path.commonpath([path, folder]) == folder
 
 
 if __name__ == "__main__":
@@ -171,8 +178,11 @@ def reason_for(source: Source, rule: Rule) -> str:
     if source.problems:
         return source.problems[0]
     end = max((part.end for part in found), default=0)
-    early = source.slots is not None and end < source.slots - EARLY_END
-    broken = f"broken at {end / FPS:.2f} s of {source.slots / FPS:.2f} s" if early else ""
+    broken = ""
+    if any(part.jumps_back for part in found):
+        broken = f"broken at {end / FPS:.2f} s, where its time stamps begin anew"
+    elif source.slots is not None and end < source.slots - EARLY_END:
+        broken = f"broken at {end / FPS:.2f} s of {source.slots / FPS:.2f} s"
     if any(part.tracks for part in found):
         return f"{broken}; tracks up to there only" if broken else ""
     largest = max((part.largest for part in found), default=0.0)
@@ -198,7 +208,10 @@ def reason_for(source: Source, rule: Rule) -> str:
 
 def sources_in(src: str, dst: str) -> list[str]:
     """Paths, relative to src, of all files in it, sorted; without those in dst, which may lie inside src."""
-    inside = os.path.relpath(os.path.realpath(dst), os.path.realpath(src)) + os.sep
+    top, tracks = os.path.realpath(src), os.path.realpath(dst)
+    if not is_in(tracks, top):
+        return find_files(src, ("",))
+    inside = os.path.relpath(tracks, top) + os.sep
     return [path for path in find_files(src, ("",)) if not path.startswith(inside)]
 
 
@@ -216,9 +229,14 @@ class Run:
         """Find the videos, and of those that are not finished the parts."""
         paths = sources_in(self.src, self.folder.path)
         names = folder_names(paths)
-        marks = {path: mark_of(os.path.join(self.src, path), self.rule) for path in paths}
-        todo = [path for path in paths if not self.folder.is_finished(path, marks[path], names[path])]
-        self.kept = len(paths) - len(todo)
+        marks: dict[str, str] = {}
+        for path in paths:
+            try:
+                marks[path] = mark_of(os.path.join(self.src, path), self.rule)
+            except MediaError as error:
+                self._finish(Source(path, "", names[path], [], None, {}, [str(error)]))
+        todo = [path for path in marks if not self.folder.is_finished(path, marks[path], names[path])]
+        self.kept = len(marks) - len(todo)
         self.folder.clear_work(but=(self.folder.work(path, marks[path]) for path in todo))
         bar = progress_bar(total=len(todo), unit=" files", desc="looking at the files", dynamic_ncols=True)
         with bar:
@@ -258,7 +276,7 @@ class Run:
                 bar.update(round(done) - bar.n)
                 if len(source.found) + len(source.problems) == len(source.parts):
                     self._finish(source)
-                    bar.set_postfix(tracks=sum(len(record.tracks) for record in self.folder.records.values()))
+                    bar.set_postfix(tracks=self.folder.tracks)
 
     def _finish(self, source: Source) -> None:
         work = self.folder.work(source.path, source.mark)
@@ -282,7 +300,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     begin = time.monotonic()
     folder = TrackFolder(args.dst)
-    with lock_file(folder.lock, f"{args.dst}: another run is using it"):
+    taken = f"--dst {args.dst}: another run is using it; wait for it to end, or give another folder"
+    with lock_file(folder.lock, taken):
         run = Run(args, folder)
         try:
             run.plan()

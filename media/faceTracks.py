@@ -34,12 +34,14 @@ class Part:
 class Found:
     """What came of a part: of each track, in the order of its files, what tracks.csv says; and the reasons for none.
 
-    end: the slot after the last one with a picture. faces: how many were found, at all sizes; largest: of a track
-    before it was judged, in pixels; longest: slots, of a track that is large enough; heard: slots of it with sound.
+    end: the slot after the last one with a picture. jumps_back: the time stamps begin anew there. faces: how many
+    were found, of all sizes; largest: of a track before it was judged, in pixels; longest: slots, of a track that is
+    large enough; heard: slots of it with sound.
     """
 
     tracks: list[dict]
     end: int
+    jumps_back: bool
     shots: int
     faces: int
     largest: float
@@ -104,6 +106,7 @@ def make_tracks(part: Part, rule: Rule, folder: str, identity: str) -> Found:
             for track in tracks
         ],
         end=end,
+        jumps_back=reader.ends_at is not None,
         shots=survey.builder.shot,
         faces=survey.faces,
         largest=max((track.size for track in found), default=0.0),

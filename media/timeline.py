@@ -20,6 +20,7 @@ CONTAINERS = (
     "h264,hevc,ivf,obu,m4v,mpegvideo,mp3,wav,w64,flac,aac,aiff,ac3,amr,au,caf"
 )
 MIDDLE = 0.49  # of a slot; just before its middle, where at 50 pictures a second two of them meet
+MAX_RETURN = 1.0  # seconds; where times go back by more, another recording begins, and reading ends
 MAX_HOLD = 0.5  # seconds that a picture stays up; where the next comes later, there is no picture between
 SEEK_MARGINS = (
     0.0,
@@ -44,6 +45,8 @@ def open_media(path: str) -> av.container.InputContainer:
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             raise MediaError(f"{path}: empty (0 bytes)") from None
         reason = error.strerror or type(error).__name__
+        if isinstance(error, PermissionError):
+            raise MediaError(f"{path}: cannot be read ({reason})") from None
         raise MediaError(f"{path}: not a video, or broken at its beginning ({reason})") from None
 
 
@@ -51,11 +54,13 @@ class VideoReader:
     """The first video stream of a file. Use it in a with statement; reading begins where it was last left.
 
     first_time: seconds on the file's own clock at which the first picture appears (slot 0 begins then).
+    ends_at: seconds on that clock where the time stamps begin anew, once that was come to; reading ends there.
     Raises MediaError where there are no pictures.
     """
 
     def __init__(self, path: str, first_time: float | None = None) -> None:
         self.path = path
+        self.ends_at: float | None = None
         self._open()
         aspect = self.stream.sample_aspect_ratio
         self.pixel_aspect = float(aspect) if aspect else 1.0  # width by height
@@ -173,6 +178,9 @@ class VideoReader:
                 time = 0.0 if before is None else before + step
             else:
                 time = float(frame.pts * frame.time_base)
+            if before is not None and time < before - MAX_RETURN:
+                self.ends_at = before + step
+                return
             if before is None or time > before:
                 before = time
                 yield time, frame

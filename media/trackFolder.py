@@ -10,7 +10,9 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
@@ -45,13 +47,24 @@ class Record:
 
 
 def mark_of(path: str, rule: Rule) -> str:
-    """Size and time of change of a source, and what is asked for: another mark means that it is made anew."""
-    facts = os.stat(path)
+    """Size and time of change of a source, and what is asked for: another mark means that it is made anew.
+
+    Raises MediaError for what is no file.
+    """
+    try:
+        facts = os.stat(path)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror})") from None
+    if not stat.S_ISREG(facts.st_mode):
+        raise MediaError(f"{path}: not a file")
     return json.dumps([VERSION, facts.st_size, facts.st_mtime_ns, asdict(rule)])
 
 
 class TrackFolder:
-    """The folder at `path`; it is made. Raises OSError."""
+    """The folder at `path`; it is made. Raises OSError.
+
+    records: by source, of all that were ever finished. tracks: how many these have.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -59,6 +72,7 @@ class TrackFolder:
         self._journal = os.path.join(self._state, "finished.jsonl")
         os.makedirs(self._state, exist_ok=True)
         self.records: dict[str, Record] = self._read()
+        self.tracks = sum(len(record.tracks) for record in self.records.values())
 
     @property
     def lock(self) -> str:
@@ -85,9 +99,8 @@ class TrackFolder:
 
     def finish(self, record: Record, parts: list[tuple[str, Found]]) -> None:
         """Move the tracks of all parts, (their folder, what was found), in, and write down that they are there."""
-        self.records.pop(record.source, None)
-        for kind in KINDS:
-            shutil.rmtree(os.path.join(self.path, kind, record.name), ignore_errors=True)
+        before = self.records.pop(record.source, None)
+        self._remove_tracks(record.name)
         shots = 0
         for folder, found in parts:
             for number, track in enumerate(found.tracks, 1):
@@ -101,8 +114,19 @@ class TrackFolder:
                 record.tracks.append({**track, "shot": track["shot"] + shots, "sizes": sizes})
             shots += found.shots
         self.records[record.source] = record
+        self.tracks += len(record.tracks) - (len(before.tracks) if before else 0)
         with open(self._journal, "a", encoding="ascii") as file:
             file.write(json.dumps(asdict(record)) + "\n")
+
+    def _remove_tracks(self, name: str) -> None:
+        """Remove the numbered files of a folder of tracks; folders in it belong to other sources."""
+        for kind in KINDS:
+            folder = os.path.join(self.path, kind, name)
+            for file in os.listdir(folder) if os.path.isdir(folder) else ():
+                if re.fullmatch(r"\d{5}\." + kind, file):
+                    os.remove(os.path.join(folder, file))
+            with contextlib.suppress(OSError):  # not empty
+                os.removedirs(folder)
 
     def clear_work(self, but: Iterable[str] = ()) -> None:
         """Remove what was being made, but these folders."""

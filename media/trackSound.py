@@ -9,7 +9,7 @@ import numpy as np
 
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.sound import decode_pieces
-from media.timeline import decoded, open_media
+from media.timeline import MAX_RETURN, decoded, open_media
 
 LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
 ROUNDING = 80  # samples; what a resampler may leave out at the end of the sound
@@ -59,8 +59,7 @@ def read_sound(path: str, first_time: float, first: int, last: int) -> Sound:
         stream = container.streams.audio[0]
         frames = _frames(container, stream, begin if first > 0 else None)
         end = begin + (last - first) / FPS
-        frames = itertools.takewhile(lambda frame: frame.pts is None or frame.time < end, frames)
-        pieces = decode_pieces(frames, path)
+        pieces = decode_pieces(_until(frames, end), path)
         if stream.duration:  # what a decoder gives beyond this is padding
             stop = ((stream.start_time or 0) + stream.duration) * float(stream.time_base)
             wanted_end = round((stop - begin) * SAMPLE_RATE)
@@ -78,6 +77,17 @@ def read_sound(path: str, first_time: float, first: int, last: int) -> Sound:
     first_covered = first + -(-(covered_from - ROUNDING) // SAMPLES_PER_FRAME)
     last_covered = first + (covered_to + ROUNDING) // SAMPLES_PER_FRAME
     return Sound(first, samples, max(first, first_covered), min(last, max(first, last_covered)))
+
+
+def _until(frames: Iterator[av.AudioFrame], end: float) -> Iterator[av.AudioFrame]:
+    """The frames that begin before `end` seconds, as long as their times do not begin anew."""
+    latest = -float("inf")
+    for frame in frames:
+        if frame.pts is not None:
+            if frame.time >= end or frame.time < latest - MAX_RETURN:
+                return
+            latest = max(latest, frame.time)
+        yield frame
 
 
 def _frames(

@@ -65,6 +65,7 @@ def uneven(count: int) -> np.ndarray:
         (np.arange(60) / 30, {"start": 5.3, "format": "matroska", "sound_from": 0.3}),
         (np.arange(50) / 25, {"start": 2.0, "format": "mpegts"}),
         (np.arange(60) * 1001 / 30000, {"start": 1.0, "format": "mpegts", "codec": "mpeg2video"}),
+        (np.arange(50) / 25, {"format": "mpegts", "codec": "mpeg2video", "options": {"flags": "+ildct+ilme"}}),
         # The encoder begins before time 0; the file says with an edit list that this is not shown.
         (np.arange(-10, 50) / 25, {"sound_from": -0.4, "container_options": {"avoid_negative_ts": "disabled"}}),
     ],

@@ -1,6 +1,7 @@
 """The command makeFaceTracks.py: any videos in, face tracks and tables out; interrupted, killed, run again."""
 
 import csv
+import fcntl
 import os
 import signal
 import subprocess
@@ -292,3 +293,48 @@ def test_stopped_and_run_again(tmp_path, end):
     assert rows(tmp_path / "dst") == rows(tmp_path / "whole")
     assert not list((tmp_path / "dst").rglob("*.part"))
     assert not list((tmp_path / "dst/.makeFaceTracks").rglob("*.mp4"))
+
+
+def test_what_is_no_plain_file_and_folders_in_each_other(tmp_path, capsys):
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    video(src / "a.mp4")
+    video(src / "a" / "b.mp4")  # its tracks lie in the folder of those of a.mp4
+    os.mkfifo(src / "pipe.mp4")
+    os.symlink(tmp_path / "nowhere.mp4", src / "broken.mp4")
+    assert run(src, dst) == 0
+    assert reasons(dst) == {
+        "pipe.mp4": "not a file",
+        "broken.mp4": "cannot be read (No such file or directory)",
+    }
+    video(src / "a.mp4", frames=35)  # made anew, without harm to the other
+    assert run(src, dst) == 0
+    assert sorted(files(dst)) == sorted(
+        f"{kind}/{name}/00001.{kind}" for kind in ("mp4", "wav", "txt") for name in ("a", "a/b")
+    )
+    assert {name: found[0]["frames"] for name, found in rows(dst).items()} == {"a.mp4": "35", "a/b.mp4": "30"}
+    for wrong in (["--src", str(src), "--dst", str(src)], ["--src", str(dst / "mp4"), "--dst", str(dst)]):
+        with pytest.raises(SystemExit):
+            makeFaceTracks.main(wrong)
+        assert "would become videos of --src" in capsys.readouterr().err
+
+
+def test_two_runs_at_once(tmp_path, capsys):
+    video(tmp_path / "src/a.mp4")
+    (tmp_path / "dst/.makeFaceTracks").mkdir(parents=True)
+    with open(tmp_path / "dst/.makeFaceTracks/lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert run(tmp_path / "src", tmp_path / "dst") == 1
+    assert "another run is using it" in capsys.readouterr().err
+    assert run(tmp_path / "src", tmp_path / "dst") == 0
+
+
+def test_recordings_one_after_the_other_in_a_file(tmp_path):
+    """The time stamps begin anew: the tracks end there, and the reason is told."""
+    video(tmp_path / "one.ts", frames=60, format="mpegts", start=5.0)
+    (tmp_path / "src").mkdir()
+    one = (tmp_path / "one.ts").read_bytes()
+    (tmp_path / "src/two.ts").write_bytes(one + one)
+    assert run(tmp_path / "src", tmp_path / "dst") == 0
+    assert "where its time stamps begin anew; tracks up to there only" in reasons(tmp_path / "dst")["two.ts"]
+    (track,) = rows(tmp_path / "dst")["two.ts"]
+    assert 55 <= int(track["frames"]) <= 60
