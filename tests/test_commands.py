@@ -15,7 +15,8 @@ from support.errors import UserError
 from support.names import did_you_mean
 
 REPOSITORY = Path(__file__).parent.parent
-COMMANDS = ["trainSyncNet", "makeFileList", "convertAudio", "makeDemoData", "inferSyncNet", "tuneThreshold"]
+COMMANDS = ["trainSyncNet", "makeFileList", "convertAudio", "makeFaceTracks", "makeDemoData", "inferSyncNet"]
+COMMANDS += ["tuneThreshold"]
 SLOW = ("torch", "cv2", "scipy", "sklearn", "matplotlib", "av")
 INFERENCE = ("embed", "verify", "offset", "lse", "show", "match")
 HELPS = [[name] for name in COMMANDS] + [["inferSyncNet", c] for c in INFERENCE]
