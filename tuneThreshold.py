@@ -17,6 +17,7 @@ import numpy as np
 import rooms  # noqa: F401
 from support.commands import Parser, at_least, command
 from support.errors import UserError
+from support.files import check_output
 from verification.bootstrap import MIN_SPEAKERS, bootstrap_interval, count_speakers, speakers_of
 from verification.det import plot_det
 from verification.rates import (
@@ -149,6 +150,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 @command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.plot is not None:
+        check_output("--plot", args.plot)
     systems = {path: read_scored_trials(path) for path in dict.fromkeys([args.scores, *args.compare])}
     settings = args.target_fa, args.bootstrap, args.seed
     columns = [describe(*trials, *settings) for trials in systems.values()]
