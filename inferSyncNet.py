@@ -286,6 +286,10 @@ def lse_command(args: argparse.Namespace, problems: Problems) -> None:
         raise MediaError(
             f"--frames {args.frames}: two inputs would have the same .csv; give the folder they are in"
         )
+    if args.csv is not None:
+        check_output("--csv", args.csv)
+    if args.frames is not None:
+        check_output("--frames", args.frames, folder=True)
     network = load_network(args, temporal_stride=1)
     rows: list[Row] = []
     print(HEADER)
@@ -311,6 +315,7 @@ def lse_command(args: argparse.Namespace, problems: Problems) -> None:
 
 
 def show_command(args: argparse.Namespace, problems: Problems) -> None:
+    check_output("--output", args.output)
     network = load_network(args, temporal_stride=1)
     measured = show(
         network,

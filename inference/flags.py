@@ -151,7 +151,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--in_sync",
         type=float,
         metavar="CONFIDENCE",
-        help="confidence of a frame from which on its box is green; by default 3 with syncnet_v2.model, else 0.2",
+        help="confidence of a frame from which on its box is green; by default 3 with syncnet_v2.model, else 0.15",
     )
 
     command = add(

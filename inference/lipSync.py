@@ -28,7 +28,7 @@ MEDIAN_OVER = 9  # frames
 EPS = 1e-6  # of torch's pairwise_distance, with which published figures are made
 COEFFICIENTS_AT_ONCE = 6000  # a minute of sound
 # Confidence of a frame from which on a face is taken to speak in sync: of the published network and of others.
-PUBLISHED_IN_SYNC, TRAINED_IN_SYNC = 3.0, 0.2
+PUBLISHED_IN_SYNC, TRAINED_IN_SYNC = 3.0, 0.15
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at ev
 STANDS_OUT = 6.0
 PEAK_WIDTH = 3  # frames either way that belong to the peak
 LEAST_OTHERS = 8  # shifts beside the peak from which their spread can be told
+PUBLISHED_FOUND = 2.0  # confidence of the published lip-sync network below which nothing was found
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Offset:
     """The offset of a clip as the list's third field has it: the picture is `frames` later than the sound.
 
     similarity: (shifts,) mean cosine of picture and sound at each of `shifts` (frames); of the published lip-sync
-    network the negative of their mean distance. measure: what it is, in words.
+    network the negative of their mean distance. measure: what it is, in words. enough: confidence from which on an
+    offset counts as found; None: its prominence tells.
     """
 
     frames: int
@@ -38,6 +40,7 @@ class Offset:
     shifts: np.ndarray
     similarity: np.ndarray
     measure: str = "mean similarity"
+    enough: float | None = None
 
     @property
     def prominence(self) -> float:
@@ -56,6 +59,8 @@ class Offset:
         """Was there an offset to be found? "yes", "no", "edge" (it may lie beyond the shifts), or "unsure"."""
         if abs(self.frames) == self.shifts[-1]:
             return "edge"
+        if self.enough is not None:
+            return "yes" if self.confidence >= self.enough else "no"
         if np.isnan(self.prominence):
             return "unsure"
         return "yes" if self.prominence >= STANDS_OUT else "no"
@@ -69,6 +74,11 @@ class Offset:
             return (
                 f"no offset found within {abs(self.frames)} frames: the best is at the edge, {self.frames} frames, "
                 f"confidence {self.confidence:.3f}; the true offset may lie beyond it (use a larger --max_offset)"
+            )
+        if self.found == "no" and self.enough is not None:
+            return (
+                f"no offset found, confidence {self.confidence:.3f} where {self.enough:g} is needed: the best is "
+                f"{self.frames} frames"
             )
         if self.found == "no":
             return (
@@ -120,7 +130,9 @@ def offset(
         found = lse(network, video, wav, max_offset, allow_resize=allow_resize)
         shifts = np.arange(-max_offset, max_offset + 1)
         nearness = -found.mean_distances[::-1]  # at the shift -max_offset the sound is the latest
-        return Offset(found.offset, found.confidence, shifts, nearness, "mean distance, negative")
+        return Offset(
+            found.offset, found.confidence, shifts, nearness, "mean distance, negative", PUBLISHED_FOUND
+        )
     samples = clip_sound(video, wav)
     need = FIELD * SAMPLES_PER_FRAME + WINDOW_TAIL
     if len(samples) < need:

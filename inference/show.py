@@ -23,8 +23,10 @@ from support.files import replace_file
 from support.progress import progress_bar
 
 IN_SYNC, OUT_OF_SYNC, UNKNOWN = (60, 200, 60), (40, 40, 220), (160, 160, 160)  # BGR
+SHADOW = (0, 0, 0)  # around a number, so that it is read on any ground
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 LINE = 1 / 250  # of the picture's larger side
-TEXT_HEIGHT = 1 / 30  # of the picture's smaller side
+TEXT_HEIGHT = 1 / 24  # of the picture's smaller side
 SOUND_BLOCK = 1000  # slots whose sound is held at a time
 ENCODING = {"preset": "veryfast", "crf": "20", "threads": "1"}
 
@@ -137,9 +139,7 @@ def draw_faces(picture: np.ndarray, slot: int, faces: Iterable[SeenFace], in_syn
     """
     height, width = picture.shape[:2]
     line = max(2, round(max(height, width) * LINE))
-    scale = cv2.getFontScaleFromHeight(
-        cv2.FONT_HERSHEY_SIMPLEX, max(8, round(min(height, width) * TEXT_HEIGHT)), line
-    )
+    scale = cv2.getFontScaleFromHeight(FONT, max(8, round(min(height, width) * TEXT_HEIGHT)), line)
     for face in faces:
         if not face.first <= slot < face.first + len(face):
             continue
@@ -150,8 +150,8 @@ def draw_faces(picture: np.ndarray, slot: int, faces: Iterable[SeenFace], in_syn
         cv2.rectangle(picture, corner, other, colour, line)
         if not np.isnan(confidence):
             place = (corner[0], max(corner[1] - 2 * line, round(min(height, width) * TEXT_HEIGHT) + line))
-            text = f"{confidence:.2f}"
-            cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, line, cv2.LINE_AA)
+            for shade, thick in ((SHADOW, 3 * line), (colour, line)):
+                cv2.putText(picture, f"{confidence:.2f}", place, FONT, scale, shade, thick, cv2.LINE_AA)
 
 
 def draw_video(

@@ -13,6 +13,7 @@ from test_lip_sync import Clock
 from videoMaker import make_video
 
 import inferSyncNet
+from inference.offset import PUBLISHED_FOUND, Offset
 from inferSyncNet import lse, offset, show
 from media.clips import MediaError, read_list
 from media.trackFiles import track_text
@@ -135,11 +136,20 @@ def test_the_published_network_gives_the_offset_of_lse(tracks):
     measured = lse(published, video, wav, max_offset=4)
     found = offset(published, video, wav, max_offset=4)
     assert (found.frames, found.confidence) == (measured.offset, measured.confidence)
+    assert found.enough == PUBLISHED_FOUND
     assert (
         found.similarity[list(found.shifts).index(found.frames)]
         == found.similarity.max()
         == -measured.distance
     )
+
+
+@pytest.mark.parametrize("frames, confidence, found", [(1, 2.5, "yes"), (1, 1.5, "no"), (3, 2.5, "edge")])
+def test_of_the_published_network_the_confidence_tells_whether_an_offset_was_found(frames, confidence, found):
+    shifts = np.arange(-3, 4)
+    measured = Offset(frames, confidence, shifts, -np.abs(shifts - frames), enough=PUBLISHED_FOUND)
+    assert measured.found == found
+    assert ("no offset found" in str(measured)) == (found != "yes")
 
 
 def test_clips_with_a_large_offset_are_left_out(checkpoint, tmp_path, capsys, monkeypatch):
