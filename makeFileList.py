@@ -9,6 +9,7 @@ be used is left out, counted, and named with the reason in <output>.skipped.txt.
 
 import argparse
 import glob
+import hashlib
 import json
 import os
 import re
@@ -61,6 +62,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="also list videos that are not 224x224; training needs the same flag to scale them",
     )
     parser.add_argument(
+        "--val_output",
+        metavar="LIST",
+        help="a second list, of other people, for validation: the clips of --val_fraction of the people stand there "
+        "and not in --output. A person is the first folder below --mp4_dir",
+    )
+    parser.add_argument(
+        "--val_fraction",
+        type=at_least(float, 0),
+        default=0.1,
+        help="share of the people whose clips go to --val_output; the same people in every run",
+    )
+    parser.add_argument(
         "--nWorkers",
         type=at_least(int, 1),
         default=available_cores(),
@@ -81,6 +94,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             remedy = " For clips without txt, give --no_txt." if flag == "txt_dir" else remedy
             parser.error(f"--{flag} {folder}: no such folder.{remedy}")
         setattr(args, flag, folder.rstrip("/") or "/")
+    if not 0 < args.val_fraction < 1:
+        parser.error(f"--val_fraction {args.val_fraction}: needs a share between 0 and 1, such as 0.1")
+    if args.val_output and os.path.abspath(args.val_output) == os.path.abspath(args.output):
+        parser.error(f"--val_output {args.val_output}: is --output too; give it a name of its own")
     return args
 
 
@@ -107,6 +124,7 @@ from media.videoFacts import (
 )
 from media.videoFacts import REMEDIES as VIDEO_REMEDIES
 from media.wav import SilentError, WavFormatError, check_heard, conversion_line, converted_folder, open_wav
+from support.errors import UserError
 from support.files import check_output, remove_leftovers, replace_file
 from support.progress import progress_bar
 
@@ -316,6 +334,29 @@ def write_lines(path: str, lines: Iterable[str]) -> None:
             file.write(line.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
 
 
+def person(clip: str) -> str:
+    """Who is in a clip, by its path below --mp4_dir: its first folder; a clip in no folder is a person of its own."""
+    return clip.split(os.sep)[0]
+
+
+def split_people(clips: list[str], output: str, val_output: str, fraction: float) -> dict[str, list[str]]:
+    """The clips for training and those for validation, by the name of their list; no person is in both.
+
+    Which people validate depends on their names alone, as if drawn. Raises UserError where there is one person.
+    """
+    people = sorted(set(map(person, clips)), key=lambda name: hashlib.sha256(name.encode()).digest())
+    if len(people) < 2:
+        raise UserError(
+            f"--val_output {val_output}: all clips are in the folder {people[0]}, as one person's; training and "
+            "validation need different people, each in a folder of their own below --mp4_dir"
+        )
+    validating = set(people[: min(max(1, round(fraction * len(people))), len(people) - 1)])
+    return {
+        output: [clip for clip in clips if person(clip) not in validating],
+        val_output: [clip for clip in clips if person(clip) in validating],
+    }
+
+
 def remedy(reason: str, clips: list[str]) -> str:
     """What to do about the clips that are left out for a reason."""
     if reason in VOXCELEB2_REMEDIES and all(VOXCELEB2_PATH.fullmatch(clip) for clip in clips):
@@ -355,6 +396,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (nothing to list), 130 (Ctrl-C)."""
     args = parse_args(argv)
     check_output("--output", args.output)
+    if args.val_output:
+        check_output("--val_output", args.val_output)
     txt_dir = None if args.no_txt else args.txt_dir
     settings = Settings(args.mp4_dir, txt_dir, args.wav_dir, args.check, args.allow_resize)
     begin = time.monotonic()
@@ -408,18 +451,25 @@ def main(argv: list[str] | None = None) -> int:
     report(settings, clips, skipped, again, time.monotonic() - begin)
     if left_out:
         print(f"The skipped clips, each with its reason: {args.output}.skipped.txt")
-    if len(left_out) < len(clips):
-        lines = (
-            format_list_line(Clip(*clip_paths(settings, clip)[:2], *entries[clip][1:]))
-            for clip in clips
-            if entries[clip][1] not in REMEDIES
-        )
-        write_lines(args.output, lines)
-        print(f"List: {args.output}")
+    listed = [clip for clip in clips if entries[clip][1] not in REMEDIES]
+    lists = {args.output: listed}
+    if args.val_output and listed:
+        lists = split_people(listed, args.output, args.val_output, args.val_fraction)
+    if listed:
+        for path, chosen in lists.items():
+            write_lines(
+                path,
+                (
+                    format_list_line(Clip(*clip_paths(settings, clip)[:2], *entries[clip][1:]))
+                    for clip in chosen
+                ),
+            )
+            people = f" ({len(chosen)} clips of {len(set(map(person, chosen)))} people)"
+            print(f"List: {path}{people if args.val_output else ''}")
     else:
         print(f"No clip can be used; {args.output} is not written.", file=sys.stderr)
     os.remove(journal)
-    return 0 if len(left_out) < len(clips) else 1
+    return 0 if listed else 1
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ setup() {
         fi
         "$python" -m venv .venv
     fi
-    if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
+    if ! cat constraints.txt requirements.txt "$requirements" | cmp -s - "$stamp"; then
         echo "Installing $requirements into .venv (downloads PyTorch and more, about 5 GB on the disk; two to ten minutes) ..."
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
-        cat requirements.txt "$requirements" >"$stamp"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" -c constraints.txt
+        cat constraints.txt requirements.txt "$requirements" >"$stamp"
     fi
 }
 setup "$1"

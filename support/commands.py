@@ -28,6 +28,7 @@ from typing import NoReturn
 from support.errors import UserError
 from support.names import did_you_mean
 from support.processes import is_rerun_of_script
+from support.version import version_line
 
 SYSTEMS = "This program runs on Linux and macOS. On Windows, run it in WSL: https://aka.ms/wsl"
 FAILED, WRONG_FLAGS = 1, 2
@@ -146,6 +147,10 @@ class Parser(argparse.ArgumentParser):
             epilog = settings.get("epilog")
             settings["epilog"] = (f"{epilog}\n\n" if epilog else "") + f"example:\n{lines}"
         super().__init__(*args, **settings)
+        if self.add_help:
+            self.add_argument(
+                "--version", action="version", version=version_line(), help="print the versions and exit"
+            )
 
     def parse_known_args(self, args=None, namespace=None):  # noqa: ANN001, ANN201 (as argparse has it)
         given = list(sys.argv[1:] if args is None else args)

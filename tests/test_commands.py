@@ -13,6 +13,7 @@ from support import commands
 from support.commands import Parser, command
 from support.errors import UserError
 from support.names import did_you_mean
+from support.version import VERSION
 
 REPOSITORY = Path(__file__).parent.parent
 COMMANDS = ["trainSyncNet", "makeFileList", "convertAudio", "makeFaceTracks", "makeDemoData", "inferSyncNet"]
@@ -36,6 +37,12 @@ def test_help_comes_without_slow_imports_and_ends_with_an_example(arguments):
     assert done.returncode == 0, done.stderr
     assert f"python {arguments[0]}.py" in done.stdout.split("example:\n")[1]
     assert "(default: )" not in done.stdout and "(default: None)" not in done.stdout
+
+
+def test_version_comes_without_slow_imports():
+    done = start("inferSyncNet", "--version")
+    assert done.returncode == 0 and done.stdout.startswith(f"SyncNet trainer {VERSION} (python 3.")
+    assert " torch 2." in done.stdout and " numpy " in done.stdout
 
 
 def test_a_wrong_flag_is_told_without_slow_imports():

@@ -16,6 +16,7 @@ from scipy.io import wavfile
 
 import trainSyncNet
 from media.clips import Clip, MediaError, format_list_line
+from support.version import VERSION
 from SyncNetDist import SyncNet
 from tuneThreshold import min_dcf, read_scores, tuneThresholdfromScore
 from verification import normalisation
@@ -81,6 +82,7 @@ def test_files_and_figures(network, voices, tmp_path, capsys):
     assert out[-1] == f"EER {eer:2.4f}" and out[0] == "66 trials, 12 of them with the same speaker, 12 files"
     found = strict(tmp_path / "eval.json")
     assert found == report and found["eer"] == eer and found["settings"] == {"seed": 3}
+    assert found["version"] == VERSION
     assert (found["trials"], found["targets"], found["files"]) == (66, 12, 12)
     assert found["min_dcf_0.05"] == min_dcf(scores, labels, 0.05)[0]
     sha = hashlib.sha256((tmp_path / "x.model").read_bytes()).hexdigest()

@@ -352,3 +352,31 @@ def test_voxceleb2_is_measured_against_its_full_count(tmp_path, master, capsys, 
     add_clip(tmp_path / "test", master, "own/clip")
     assert main(flags(tmp_path / "test", tmp_path / "list")) == 0
     assert "VoxCeleb2" not in capsys.readouterr().out
+
+
+def test_people_are_split(master, tmp_path, capsys):
+    make_corpus(tmp_path, master, 14)  # of seven people, two clips each
+    (output, validation) = (tmp_path / "train.txt", tmp_path / "val.txt")
+    split = [f"--val_output={validation}", "--val_fraction=0.3"]
+    assert main(flags(tmp_path, output, *split)) == 0
+    people = {
+        path: {Path(clip.video).parts[-3] for clip in read_list(str(path))} for path in (output, validation)
+    }
+    assert (len(people[output]), len(people[validation])) == (5, 2)
+    assert not people[output] & people[validation]
+    assert len(read_list(str(output))) == 10 and len(read_list(str(validation))) == 4
+    assert "(4 clips of 2 people)" in capsys.readouterr().out
+
+    first = validation.read_bytes()
+    assert main(flags(tmp_path, output, *split)) == 0 and validation.read_bytes() == first
+    assert main(flags(tmp_path, output, f"--val_output={validation}", "--val_fraction=0.01")) == 0
+    assert len({clip.video.split("/")[-3] for clip in read_list(str(validation))}) == 1
+
+
+def test_one_person_cannot_be_split(master, tmp_path, capsys):
+    add_clip(tmp_path, master, "id00001/a")
+    add_clip(tmp_path, master, "id00001/b")
+    assert main(flags(tmp_path, tmp_path / "train.txt", f"--val_output={tmp_path}/val.txt")) == 1
+    assert "one person's" in capsys.readouterr().err and not (tmp_path / "val.txt").exists()
+    with pytest.raises(SystemExit):
+        main(flags(tmp_path, tmp_path / "x.txt", f"--val_output={tmp_path}/x.txt"))

@@ -2,9 +2,7 @@
 
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from models.network import Network
 from support import distributed
 from support.errors import UserError
 from support.files import replace_file
+from support.version import VERSION, versions
 from verification.det import plot_det
 from verification.kept import Recording, find_recording, load_vectors, save_vectors
 from verification.normalisation import as_norm
@@ -31,7 +30,6 @@ from verification.results import (
 from verification.scores import in_words, measure, score_trials, write_scores
 from verification.trials import Trials, check_labels, check_trials, read_trials
 
-LIBRARIES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn")
 SCORE_FILES = {"raw": "eval_scores.txt", "asnorm": "eval_scores_asnorm.txt"}
 DET_PLOT = "eval_det.png"
 
@@ -173,7 +171,8 @@ def evaluate_list(
         "maxFrames": network.settings.maxFrames,
         "num_eval": num_eval,
         "settings": dict(settings or {}),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "version": VERSION,
+        "versions": versions(),
     }
     if trials.labels is not None:
         report["figures"] = {kind: measure(values, trials.labels) for kind, values in scores.items()}
