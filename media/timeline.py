@@ -61,6 +61,8 @@ class VideoReader:
     def __init__(self, path: str, first_time: float | None = None) -> None:
         self.path = path
         self.ends_at: float | None = None
+        # Asked for once: a frame that has been asked for it is freed late, by the garbage collector.
+        self._turn: tuple[int, int, int, int] | None = None
         self._open()
         aspect = self.stream.sample_aspect_ratio
         self.pixel_aspect = float(aspect) if aspect else 1.0  # width by height
@@ -139,7 +141,9 @@ class VideoReader:
             picture = frame.to_ndarray(format="bgr24")
         else:
             picture = frame.reformat(*size, format="bgr24", interpolation="AREA").to_ndarray()
-        return turn_upright(picture, display_matrix(frame))
+        if self._turn is None:
+            self._turn = display_matrix(frame)
+        return turn_upright(picture, self._turn)
 
     def _time(self, slot: int) -> float:
         return self.first_time + (slot + MIDDLE) / FPS

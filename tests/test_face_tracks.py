@@ -1,12 +1,16 @@
 """Shots, faces, tracks and crops: from the pictures of a video to its face tracks."""
 
+import gc
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from videoMaker import face, make_video
 
 from media.faces import Face, FaceDetector
-from media.faceTracks import Part, make_tracks, plan_parts
+from media.faceTracks import Part, Survey, make_tracks, plan_parts
 from media.shots import is_cut, shot_picture
 from media.trackRule import Rule
 from media.tracks import TrackBuilder, crop, overlap, smooth
@@ -293,6 +297,31 @@ def test_scenes(tmp_path, squares, cuts, frames, expected):
         people = [original.ravel(), original[:, ::-1, ::-1].ravel()]
         alike = [np.corrcoef(shown.mean(0).ravel(), person)[0, 1] for person in people]
         assert alike[square[5]] > max(0.6, alike[1 - square[5]] + 0.2)
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
+    """Frames are given back as soon as they are looked at, not when the garbage is collected."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("this system does not say how much memory a process has")
+    path = str(tmp_path / "a.mp4")
+    make_video(path, np.arange(250) / 25, size=(640, 480), flash=None, options={"preset": "ultrafast"})
+    monkeypatch.setattr(FaceDetector, "find", lambda self, picture: [])  # noqa: ARG005
+    held = []
+    step = Survey._step
+
+    def watched(self, index):
+        held.append(int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        step(self, index)
+
+    monkeypatch.setattr(Survey, "_step", watched)
+    gc.disable()
+    try:
+        make_tracks(plan_parts(path)[0][0], RULE, str(tmp_path / "out"), "a")
+    finally:
+        gc.enable()
+    assert len(held) == 250
+    assert held[-1] - held[50] < 200 * 640 * 480 * 1.5 / 2  # bytes; half of the 200 frames between
 
 
 def test_a_flash_does_not_end_a_track(tmp_path):
