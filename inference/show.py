@@ -64,11 +64,11 @@ def show(
     without one the error is raised. For the rest see lse(). Returns each track's mp4 with what was measured.
     Raises MediaError, OSError.
     """
-    if Path(output).exists() and os.path.samefile(output, video):
+    names = find_tracks(tracks, video)
+    if os.path.exists(output) and os.path.samefile(output, video):
         raise MediaError(f"{output}: is the source video itself; write to another file")
     measured: list[tuple[str, LipSync | None]] = []
     faces = []
-    names = find_tracks(tracks, video)
     with progress_bar(total=len(names), unit="track", desc="lip sync", leave=False) as bar:
         for name in names:
             mp4, wav, txt = (os.path.join(tracks, kind, f"{name}.{kind}") for kind in ("mp4", "wav", "txt"))
@@ -116,7 +116,11 @@ def find_tracks(folder: str, video: str) -> list[str]:
     ends = {os.path.join(*parts[-length:]) for length in range(1, len(parts))}
     sources = sorted(ends & set(tracks), key=len)
     if not sources:
-        raise MediaError(f"{video}: no track of it in {table} (of {len(tracks)} other videos). {remedy}")
+        why = os.path.join(folder, "no_tracks.txt")
+        known = f"; {why} says why videos have none" if os.path.isfile(why) else ""
+        raise MediaError(
+            f"{video}: no track of it in {table} (of {len(tracks)} other videos){known}. {remedy}"
+        )
     return tracks[sources[-1]]
 
 
