@@ -36,7 +36,7 @@ class LipSync:
     """What is measured of a track.
 
     frames: of picture and sound. offset: frames by which the picture is later than the sound, as a list's
-    third field. distance: LSE-D, the least of the mean distances. confidence: LSE-C, their median less their least.
+    third field. lse_d: LSE-D, the least of the mean distances. lse_c: LSE-C, their median less their least.
     mean_distances: (2 * max_offset + 1,) float64, element j of lips to sound j - max_offset frames later.
     confidences: (windows,) float64, element i of the frames i ... i + 4: the median of all mean distances less
     its distance at the chosen offset, median-filtered over 9 (zeros before and after, as in the original).
@@ -44,8 +44,8 @@ class LipSync:
 
     frames: int
     offset: int
-    distance: float
-    confidence: float
+    lse_d: float
+    lse_c: float
     mean_distances: np.ndarray
     confidences: np.ndarray
 

@@ -20,12 +20,12 @@ Row = tuple[str, str | None, LipSync]  # a clip, its wav (None: its own sound tr
 
 def line_of(clip: str, found: LipSync) -> str:
     """A track's line below HEADER."""
-    return f"{found.offset:6d} {found.distance:7.3f} {found.confidence:7.3f} {found.frames:7d}  {clip}"
+    return f"{found.offset:6d} {found.lse_d:7.3f} {found.lse_c:7.3f} {found.frames:7d}  {clip}"
 
 
 def mean_line(rows: Sequence[Row]) -> str:
     """The means over tracks that papers report, with their 95 % intervals where there are several tracks."""
-    figures = np.array([(found.distance, found.confidence) for _, _, found in rows])
+    figures = np.array([(found.lse_d, found.lse_c) for _, _, found in rows])
     cells = [f"{name} {mean:.3f}" for name, mean in zip(("LSE-D", "LSE-C"), figures.mean(0), strict=True)]
     if len(rows) == 1:
         return f"1 track: {', '.join(cells)}"
@@ -64,7 +64,7 @@ def write_table(rows: Sequence[Row], path: str) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         for clip, wav, found in rows:
-            figures = [found.frames, found.offset, f"{found.distance:.6f}", f"{found.confidence:.6f}"]
+            figures = [found.frames, found.offset, f"{found.lse_d:.6f}", f"{found.lse_c:.6f}"]
             table.writerow([clip, wav or "", *figures])
 
 

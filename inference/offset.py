@@ -130,9 +130,7 @@ def offset(
         found = lse(network, video, wav, max_offset, allow_resize=allow_resize)
         shifts = np.arange(-max_offset, max_offset + 1)
         nearness = -found.mean_distances[::-1]  # at the shift -max_offset the sound is the latest
-        return Offset(
-            found.offset, found.confidence, shifts, nearness, "mean distance, negative", PUBLISHED_FOUND
-        )
+        return Offset(found.offset, found.lse_c, shifts, nearness, "mean distance, negative", PUBLISHED_FOUND)
     samples = clip_sound(video, wav)
     need = FIELD * SAMPLES_PER_FRAME + WINDOW_TAIL
     if len(samples) < need:
