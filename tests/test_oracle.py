@@ -83,7 +83,13 @@ def batch_gradients(
     """Loss, figures and gradients of a batch, computed in a dtype throughout."""
     settings, arrays = case
     moments(settings["one_batch"]["frame_index"], last_moment(settings))
-    network = oracle_network(settings, arrays, device).to(dtype).train()
+    network = oracle_network(settings, arrays, device)
+    if (
+        dtype == torch.float64
+    ):  # the front end's constants are float32, and differ in the last digit by processor
+        network.__S__.torchfb.spectrogram.window.copy_(torch.from_numpy(arrays["window"]))
+        network.__S__.torchfb.mel_scale.fb.copy_(torch.from_numpy(arrays["mel_fb"]))
+    network.to(dtype).train()
     total, row = network(*(x.to(device) for x in inputs(settings, "in")), 1.0, 1.0)
     total.backward()
     return total, row, {name: parameter.grad for name, parameter in network.named_parameters()}
@@ -107,8 +113,8 @@ def gradient_differs(
 def test_losses_and_gradients_of_a_batch(case, device, moments, monkeypatch):
     """In float64, against the original in float64; in float32, against float64; loosely, against its float32.
 
-    Float32 differs from float64 in two ways. Rounding: the largest of 22 settings of processor and threads was
-    6e-5 of a gradient's norm. And switches (see Switches) that rounding turns, which may change a gradient by 1e-2:
+    Float32 differs from float64 in two ways. Rounding: at most 2e-4 of a gradient's norm, whatever the
+    instructions and threads. And switches (see Switches) that rounding turns, which change a gradient by up to 1e-2:
     the original's own float32 is 1.3e-3 from its float64 in netcnnaud.5.bias of stride 1. So float32 is compared
     with float64 under the same switches, each of which must be undecided but for rounding.
     """
@@ -127,7 +133,7 @@ def test_losses_and_gradients_of_a_batch(case, device, moments, monkeypatch):
     )  # its losses are summed in float32
     with switches.again():
         _, _, same_switches = batch_gradients(case, device, moments, torch.float64)
-    assert switches.undecided < 1e-4 and not switches.later
+    assert switches.undecided < 1e-3 and not switches.later
 
     size = float(np.median([truth[1][f"grad/{name}"][2] for name in double]))
     for name, gradient in double.items():
@@ -138,10 +144,11 @@ def test_losses_and_gradients_of_a_batch(case, device, moments, monkeypatch):
                 name
             )  # such a fault is found
             assert not gradient_differs(name, gradient, arrays[f"grad/{name}"], size, 2e-3), name
-            # A scale's gradient is a sum of cosines, of up to 1 each, that cancel.
-            rounding = 5e-7 if name.startswith("__L__") else 0
+            # A scale's gradient is a sum of cosines that cancel; they are up to 1 each, and as far apart as the
+            # embeddings, 1e-5: processors and threads gave 7e-7 at most.
+            rounding = 5e-6 if name.startswith("__L__") else 0
             apart = (single[name].double() - same_switches[name]).norm()
-            assert apart < 3e-4 * same_switches[name].norm() + rounding, name
+            assert apart < 5e-4 * same_switches[name].norm() + rounding, name
         else:
             assert single[name].norm() < 1e-3 * size, name
 
