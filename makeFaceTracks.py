@@ -90,7 +90,7 @@ from functools import partial
 import cv2
 
 from media.clips import FPS, MediaError, find_files
-from media.faceTracks import Found, Part, make_tracks, plan_parts
+from media.faceTracks import Found, Part, Plan, make_tracks, plan_parts
 from media.trackFolder import Record, TrackFolder, mark_of
 from support.files import lock_file, replace_file
 from support.progress import progress_bar
@@ -101,19 +101,19 @@ VIDEO_NAMES = (
     ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob",
     ".webm", ".wmv", ".wtv",
 )  # fmt: skip
+NOTHING = Plan([], None, False)
 EARLY_END = FPS // 2  # slots that pictures may end before the file says so
 SHOWN_REASONS = 5
 
 
 @dataclass
 class Source:
-    """A file under --src. path: relative to it. name: of its folder of tracks. parts: as planned, with results."""
+    """A file under --src. path: relative to it. name: of its folder of tracks. found: what came of its parts."""
 
     path: str
     mark: str
     name: str
-    parts: list[Part]
-    slots: int | None
+    plan: Plan
     found: dict[int, Found]
     problems: list[str]
 
@@ -131,14 +131,14 @@ def folder_names(paths: list[str]) -> dict[str, str]:
     return names
 
 
-def plan(src: str, path: str) -> tuple[str, list[Part], int | None, str]:
-    """(path, its parts, its length in slots if declared, or the reason why there are none)."""
+def plan(src: str, path: str) -> tuple[str, Plan, str]:
+    """(path, its parts, or the reason why there are none)."""
     try:
-        return path, *plan_parts(os.path.join(src, path)), ""
+        return path, plan_parts(os.path.join(src, path)), ""
     except MediaError as error:
-        return path, [], None, str(error)
+        return path, NOTHING, str(error)
     except Exception as error:  # a file that breaks the decoder in a new way must not stop the others
-        return path, [], None, f"{os.path.join(src, path)}: {type(error).__name__}: {error}"
+        return path, NOTHING, f"{os.path.join(src, path)}: {type(error).__name__}: {error}"
 
 
 def work_on_part(rule: Rule, job: tuple[str, int, Part, str, str]) -> tuple[str, int, Found | None, str]:
@@ -181,8 +181,8 @@ def reason_for(source: Source, rule: Rule) -> str:
     broken = ""
     if any(part.jumps_back for part in found):
         broken = f"broken at {end / FPS:.2f} s, where its time stamps begin anew"
-    elif source.slots is not None and end < source.slots - EARLY_END:
-        broken = f"broken at {end / FPS:.2f} s of {source.slots / FPS:.2f} s"
+    elif source.plan.sure and source.plan.slots is not None and end < source.plan.slots - EARLY_END:
+        broken = f"broken at {end / FPS:.2f} s of {source.plan.slots / FPS:.2f} s"
     if any(part.tracks for part in found):
         return f"{broken}; tracks up to there only" if broken else ""
     largest = max((part.largest for part in found), default=0.0)
@@ -234,20 +234,18 @@ class Run:
             try:
                 marks[path] = mark_of(os.path.join(self.src, path), self.rule)
             except MediaError as error:
-                self._finish(Source(path, "", names[path], [], None, {}, [str(error)]))
+                self._finish(Source(path, "", names[path], NOTHING, {}, [str(error)]))
         todo = [path for path in marks if not self.folder.is_finished(path, marks[path], names[path])]
         self.kept = len(marks) - len(todo)
         self.folder.clear_work(but=(self.folder.work(path, marks[path]) for path in todo))
         bar = progress_bar(total=len(todo), unit=" files", desc="looking at the files", dynamic_ncols=True)
         with bar:
-            for path, parts, slots, reason in map_in_processes(
-                partial(plan, self.src), todo, self.workers, 4
-            ):
+            for path, planned, reason in map_in_processes(partial(plan, self.src), todo, self.workers, 4):
                 bar.update()
-                if parts:
-                    self.sources.append(Source(path, marks[path], names[path], parts, slots, {}, []))
+                if planned.parts:
+                    self.sources.append(Source(path, marks[path], names[path], planned, {}, []))
                 elif path.lower().endswith(VIDEO_NAMES) or "not a video" not in reason:
-                    self._finish(Source(path, marks[path], names[path], [], None, {}, [reason]))
+                    self._finish(Source(path, marks[path], names[path], planned, {}, [reason]))
                 else:
                     self.others += 1
         self.sources.sort(key=lambda source: source.path)
@@ -255,7 +253,7 @@ class Run:
     def jobs(self) -> Iterator[tuple[str, int, Part, str, str]]:
         for source in self.sources:
             work = self.folder.work(source.path, source.mark)
-            for number, part in enumerate(source.parts):
+            for number, part in enumerate(source.plan.parts):
                 yield source.path, number, part, os.path.join(work, f"{number:05d}"), source.name
 
     def work(self) -> None:
@@ -272,9 +270,9 @@ class Run:
                     source.found[number] = found
                 else:
                     source.problems.append(problem)
-                done += lengths[path] / len(source.parts)
+                done += lengths[path] / len(source.plan.parts)
                 bar.update(round(done) - bar.n)
-                if len(source.found) + len(source.problems) == len(source.parts):
+                if len(source.found) + len(source.problems) == len(source.plan.parts):
                     self._finish(source)
                     bar.set_postfix(tracks=self.folder.tracks)
 
@@ -291,7 +289,7 @@ class Run:
 
 
 def _seconds(source: Source) -> float:
-    return (source.slots or PART) / FPS
+    return (source.plan.slots or PART) / FPS
 
 
 @command

@@ -71,14 +71,14 @@ def decode_and_detect(path: str) -> None:
 
 
 def first_pass(path: str) -> None:
-    for part in plan_parts(path)[0]:
+    for part in plan_parts(path).parts:
         with VideoReader(path, part.first_time) as reader:
             Survey(reader, RULE).run(part)
 
 
 def whole(path: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for part in plan_parts(path)[0]:
+        for part in plan_parts(path).parts:
             make_tracks(part, RULE, folder, "a")
 
 

@@ -57,20 +57,27 @@ class _View:
     scale: float  # of the shot picture
 
 
-def plan_parts(path: str) -> tuple[list[Part], int | None]:
-    """The parts in which a video is worked on, and its declared length in slots, if it has one.
+@dataclass(frozen=True)
+class Plan:
+    """The parts in which a video is worked on. slots: its declared length, or None; sure: that of its pictures."""
 
-    Raises MediaError where there are no pictures or no sound, or the file is broken at its beginning.
-    """
+    parts: list[Part]
+    slots: int | None
+    sure: bool
+
+
+def plan_parts(path: str) -> Plan:
+    """Plan the work on a video. Raises MediaError: no pictures, no sound, or broken at its beginning."""
     with VideoReader(path) as reader:
-        slots = reader.declared_slots()
+        slots, sure = reader.declared_slots()
         starts = list(range(0, slots or 1, PART))
         if len(starts) > 1 and not reader.can_seek(starts[1:]):
             starts = [0]
         if not has_sound(path):
             raise MediaError(f"{path}: no sound in it")
         ends: list[int | None] = [*starts[1:], None]
-        return [Part(path, reader.first_time, *span) for span in zip(starts, ends, strict=True)], slots
+        parts = [Part(path, reader.first_time, *span) for span in zip(starts, ends, strict=True)]
+        return Plan(parts, slots, sure)
 
 
 def make_tracks(part: Part, rule: Rule, folder: str, identity: str) -> Found:

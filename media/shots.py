@@ -9,7 +9,8 @@ import numpy as np
 SHOT_WIDTH = 256  # pixels; pictures are compared at about this width, as PySceneDetect does
 CUT = 27.0  # of 0 to 255, PySceneDetect's threshold: a change of this much is a cut whatever is around it
 SUDDEN_CUT, SUDDEN = 12.0, 5.0  # a smaller change is one too, where it is so many times those around it
-FLASH = 6  # pictures; a change that is taken back within so many is a flash, not a cut
+LIKE = 0.75  # of the change, within the two numbers above; pictures that differ by less are alike
+FLASH = 8  # pictures; a change that is taken back within so many is a flash, not a cut
 
 
 def shot_picture(picture: np.ndarray) -> np.ndarray:
@@ -30,12 +31,11 @@ def is_cut(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> bool:
     """
     before, after = before[-FLASH:], after[:FLASH]
     change = distance(before[-1], after[0])
-    least = CUT
+    if change < SUDDEN_CUT:
+        return False
     if change < CUT:
-        if change < SUDDEN_CUT:
-            return False
         around = [distance(a, b) for side in (before, after) for a, b in pairwise(side)]
         if not around or change < SUDDEN * float(np.mean(around)):
             return False
-        least = SUDDEN_CUT
-    return all(distance(a, b) >= least for a in before for b in after)
+    other = min(CUT, max(SUDDEN_CUT, LIKE * change))
+    return all(distance(a, b) >= other for a in before for b in after)

@@ -6,6 +6,7 @@ rate may be any or none, and a picture is at most half a slot early or late.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from types import TracebackType
 
@@ -28,6 +29,7 @@ SEEK_MARGINS = (
     12.0,
 )  # seconds before the wanted time: some files lead to a later picture than asked for
 SEARCH_SIZE = "50000000"  # bytes and microseconds that FFmpeg may read to find all streams of an MPEG file
+FROM_FIRST = ("mpegts", "mpeg")  # whose length is counted from their first time stamp, and not from 0
 ATTACHED_PICTURE = av.stream.Disposition.attached_pic
 
 
@@ -92,14 +94,21 @@ class VideoReader:
     ) -> None:
         self.container.close()
 
-    def declared_slots(self) -> int | None:
-        """The length that the file declares, in slots; None where it does not."""
+    def declared_slots(self) -> tuple[int | None, bool]:
+        """The length that the file declares, in slots, or None; and whether that is the length of the pictures."""
         end = None
+        of_pictures = True
+        tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", self.stream.metadata.get("DURATION", "").strip())
         if self.stream.duration:
             end = ((self.stream.start_time or 0) + self.stream.duration) * float(self.stream.time_base)
+        elif tag:  # Matroska
+            end = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
         elif self.container.duration:
-            end = ((self.container.start_time or 0) + self.container.duration) / av.time_base
-        return None if end is None else max(1, round((end - self.first_time) * FPS))
+            of_pictures = False
+            end = self.container.duration / av.time_base
+            if self.container.format.name in FROM_FIRST:
+                end += (self.container.start_time or 0) / av.time_base
+        return None if end is None else max(1, round((end - self.first_time) * FPS)), of_pictures
 
     def can_seek(self, slots: list[int]) -> bool:
         """Does jumping to each of these slots lead to a picture that is not after it?"""

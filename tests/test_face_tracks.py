@@ -248,7 +248,7 @@ def tracks_of(tmp_path, scene: Scene, frames: int, rate: float = 25) -> list[dic
     make_video(
         source, np.arange(frames) / rate, size=(WIDTH, HEIGHT), flash=None, draw=scene.draw, rate=16000
     )
-    (part,), _ = plan_parts(source)
+    (part,) = plan_parts(source).parts
     return make_tracks(part, RULE, folder, "a").tracks
 
 
@@ -317,7 +317,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
     monkeypatch.setattr(Survey, "_step", watched)
     gc.disable()
     try:
-        make_tracks(plan_parts(path)[0][0], RULE, str(tmp_path / "out"), "a")
+        make_tracks(plan_parts(path).parts[0], RULE, str(tmp_path / "out"), "a")
     finally:
         gc.enable()
     assert len(held) == 250
@@ -333,7 +333,7 @@ def test_a_flash_does_not_end_a_track(tmp_path):
             picture[:] = 255
 
     make_video(str(tmp_path / "a.mp4"), np.arange(50) / 25, size=(WIDTH, HEIGHT), flash=None, draw=draw)
-    (part,), _ = plan_parts(str(tmp_path / "a.mp4"))
+    (part,) = plan_parts(str(tmp_path / "a.mp4")).parts
     tracks = make_tracks(part, RULE, str(tmp_path / "out"), "a").tracks
     assert [(track["first"], track["frames"]) for track in tracks] == [(0, 50)]
 
@@ -345,8 +345,9 @@ def test_a_long_video_is_worked_on_in_parts(tmp_path, monkeypatch):
     source = str(tmp_path / "a.mp4")
     settings = {"size": (WIDTH, HEIGHT), "flash": 2.0, "draw": scene.draw, "options": {"g": "25"}}
     make_video(source, np.arange(120) / 30, **settings)
-    parts, slots = plan_parts(source)
-    assert slots == 100
+    plan = plan_parts(source)
+    parts = plan.parts
+    assert (plan.slots, plan.sure) == (100, True)
     assert [(part.first, part.last) for part in parts] == [(0, 40), (40, 80), (80, None)]
     whole = make_tracks(Part(source, parts[0].first_time, 0, None), RULE, str(tmp_path / "whole"), "a").tracks
     each = [make_tracks(part, RULE, str(tmp_path / f"part{part.first}"), "a") for part in parts]

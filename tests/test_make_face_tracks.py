@@ -103,6 +103,7 @@ KINDS = {
     "mpeg2.ts": {"format": "mpegts", "codec": "mpeg2video", "sound_codec": "mp2", "options": {"b": "3000000"}},
     "wmv2.wmv": {"format": "asf", "codec": "wmv2", "sound_codec": "wmav2", "options": {"b": "3000000"}},
     "without ending": {"format": "matroska"},
+    "late start.mkv": {"format": "matroska", "start": 7.7},
 }  # fmt: skip
 
 
