@@ -12,7 +12,7 @@ import os
 import sys
 
 import rooms  # noqa: F401
-from media.trackRule import MAX_GAP, MIN_FACE, PART, Rule
+from media.trackRule import MAX_GAP, MIN_FACE, PART, Rule, is_in
 from support.commands import Parser, answer_flags, command
 from support.errors import UserError
 from support.processes import available_cores, map_in_processes
@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--detect_every",
         type=int,
         default=5,
-        help=f"look for faces in every so manieth frame of 25 a second, at most {MAX_GAP}; a lower number follows "
+        help=f"look for faces in one of so many frames, at 25 a second, at most {MAX_GAP}; a lower number follows "
         "quick movements better and takes longer",
     )
     parser.add_argument(
@@ -73,146 +73,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def is_in(path: str, folder: str) -> bool:
-    return os.path.commonpath([path, folder]) == folder
-
-
 if __name__ == "__main__":
     answer_flags(parse_args)
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from functools import partial
 
-import cv2
-
-from media.clips import FPS, MediaError, find_files
-from media.faceTracks import Found, Part, Plan, make_tracks, plan_parts
+from media.clips import FPS, MediaError
+from media.faceTracks import Part
 from media.trackFolder import Record, TrackFolder, mark_of
-from support.files import lock_file, replace_file
+from media.trackWork import (
+    NOTHING,
+    VIDEO_NAMES,
+    Source,
+    folder_names,
+    plan,
+    reason_for,
+    sources_in,
+    work_on_part,
+)
 from support.progress import progress_bar
 
-# A file of another name that is no video is left out without a word.
-VIDEO_NAMES = (
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gxf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv",
-    ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob",
-    ".webm", ".wmv", ".wtv",
-)  # fmt: skip
-NOTHING = Plan([], None, False)
-EARLY_END = FPS // 2  # slots that pictures may end before the file says so
 SHOWN_REASONS = 5
-
-
-@dataclass
-class Source:
-    """A file under --src. path: relative to it. name: of its folder of tracks. found: what came of its parts."""
-
-    path: str
-    mark: str
-    name: str
-    plan: Plan
-    found: dict[int, Found]
-    problems: list[str]
-
-
-def folder_names(paths: list[str]) -> dict[str, str]:
-    """Each source's folder of tracks: its path without the extension, or with it where another has that already."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for path in paths:
-        name = os.path.splitext(path)[0]
-        while name in taken:
-            name = path if name != path and path not in taken else name + "_"
-        taken.add(name)
-        names[path] = name
-    return names
-
-
-def plan(src: str, path: str) -> tuple[str, Plan, str]:
-    """(path, its parts, or the reason why there are none)."""
-    try:
-        return path, plan_parts(os.path.join(src, path)), ""
-    except MediaError as error:
-        return path, NOTHING, str(error)
-    except Exception as error:  # a file that breaks the decoder in a new way must not stop the others
-        return path, NOTHING, f"{os.path.join(src, path)}: {type(error).__name__}: {error}"
-
-
-def work_on_part(rule: Rule, job: tuple[str, int, Part, str, str]) -> tuple[str, int, Found | None, str]:
-    """Make the tracks of a part unless they are there: (source, number of the part, what was found, or the reason).
-
-    job: source, number, part, folder to make them in, identity. Raises OSError when they cannot be written.
-    """
-    source, number, part, folder, identity = job
-    cv2.setNumThreads(1)  # the cores work on other parts
-    finished = os.path.join(folder, "found.json")
-    try:
-        with open(finished, encoding="ascii") as file:
-            found = Found(**json.load(file))
-        if all(os.path.exists(os.path.join(folder, f"{n:05d}.txt")) for n in range(1, len(found.tracks) + 1)):
-            return source, number, found, ""
-    except (OSError, ValueError, TypeError):
-        pass
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        found = make_tracks(part, rule, folder, identity)
-    except MediaError as error:
-        return source, number, None, str(error)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise OSError(error.errno, f"cannot be written ({error.strerror})", error.filename) from None
-    except Exception as error:
-        return source, number, None, f"{part.path}: {type(error).__name__}: {error}"
-    with replace_file(finished) as file:
-        json.dump(asdict(found), file)
-    return source, number, found, ""
-
-
-def reason_for(source: Source, rule: Rule) -> str:
-    """Why a source has no track, or what of it is missing; "" where nothing is."""
-    found = list(source.found.values())
-    if source.problems:
-        return source.problems[0]
-    end = max((part.end for part in found), default=0)
-    broken = ""
-    if any(part.jumps_back for part in found):
-        broken = f"broken at {end / FPS:.2f} s, where its time stamps begin anew"
-    elif source.plan.sure and source.plan.slots is not None and end < source.plan.slots - EARLY_END:
-        broken = f"broken at {end / FPS:.2f} s of {source.plan.slots / FPS:.2f} s"
-    if any(part.tracks for part in found):
-        return f"{broken}; tracks up to there only" if broken else ""
-    largest = max((part.largest for part in found), default=0.0)
-    longest = max((part.longest for part in found), default=0)
-    heard = max((part.heard for part in found), default=0)
-    if end == 0:
-        why = "no picture can be decoded"
-    elif not any(part.faces for part in found) or largest == 0:
-        why = f"no face found (of {rule.min_face} pixels or more, as --min_face asks)"
-    elif longest == 0:
-        why = f"faces smaller than --min_face {rule.min_face}: up to {largest:.0f} pixels"
-    elif longest < rule.min_frames:
-        why = f"shorter than --min_frames {rule.min_frames}: the longest face track has {longest} frames"
-    elif heard >= rule.min_frames:
-        why = "its sound is silence: all samples are the same"
-    else:
-        why = (
-            f"shorter than --min_frames {rule.min_frames}: of a face track of {longest} frames, "
-            f"{heard} have both picture and sound"
-        )
-    return f"{broken}; {why}" if broken else why
-
-
-def sources_in(src: str, dst: str) -> list[str]:
-    """Paths, relative to src, of all files in it, sorted; without those in dst, which may lie inside src."""
-    top, tracks = os.path.realpath(src), os.path.realpath(dst)
-    if not is_in(tracks, top):
-        return find_files(src, ("",))
-    inside = os.path.relpath(tracks, top) + os.sep
-    return [path for path in find_files(src, ("",)) if not path.startswith(inside)]
 
 
 class Run:
@@ -259,7 +143,7 @@ class Run:
     def work(self) -> None:
         """Make the tracks; a source whose parts are all done is finished."""
         by_path = {source.path: source for source in self.sources}
-        lengths = {source.path: _seconds(source) for source in self.sources}
+        lengths = {source.path: source.seconds for source in self.sources}
         total, done = sum(lengths.values()), 0.0
         bar = progress_bar(total=round(total), unit=" s of video", smoothing=0.05, dynamic_ncols=True)
         with bar:
@@ -288,18 +172,15 @@ class Run:
         return reason.removeprefix(os.path.join(self.src, source.path) + ": ")
 
 
-def _seconds(source: Source) -> float:
-    return (source.plan.slots or PART) / FPS
-
-
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (there is no track), 130 (Ctrl-C)."""
     args = parse_args(argv)
     begin = time.monotonic()
     folder = TrackFolder(args.dst)
-    taken = f"--dst {args.dst}: another run is using it; wait for it to end, or give another folder"
-    with lock_file(folder.lock, taken):
+    with folder.in_use(
+        f"--dst {args.dst}: another run is using it; wait for it to end, or give another folder"
+    ):
         run = Run(args, folder)
         try:
             run.plan()

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 import cv2
@@ -23,7 +23,7 @@ from media.clips import FPS, MediaError
 from media.faceTracks import Found
 from media.trackRule import Rule
 from media.video import open_video
-from support.files import replace_file
+from support.files import lock_file, replace_file
 
 VERSION = 1  # of the records; another one makes everything anew
 KINDS = ("mp4", "wav", "txt")
@@ -71,12 +71,16 @@ class TrackFolder:
         self._state = os.path.join(path, ".makeFaceTracks")
         self._journal = os.path.join(self._state, "finished.jsonl")
         os.makedirs(self._state, exist_ok=True)
-        self.records: dict[str, Record] = self._read()
-        self.tracks = sum(len(record.tracks) for record in self.records.values())
+        self.records: dict[str, Record] = {}
+        self.tracks = 0
 
-    @property
-    def lock(self) -> str:
-        return os.path.join(self._state, "lock")
+    @contextlib.contextmanager
+    def in_use(self, taken: str) -> Iterator[None]:
+        """Lock the folder against a second run, and read its records. Raises OSError with the message `taken`."""
+        with lock_file(os.path.join(self._state, "lock"), taken):
+            self.records = self._read()
+            self.tracks = sum(len(record.tracks) for record in self.records.values())
+            yield
 
     def work(self, source: str, mark: str) -> str:
         """The folder in which the tracks of a source are made."""

@@ -1,5 +1,6 @@
 """What becomes a face track: the numbers of makeFaceTracks.py, without what it takes to make one."""
 
+import os
 from dataclasses import dataclass
 
 MAX_GAP = 25  # slots of a track without a face
@@ -14,3 +15,8 @@ class Rule:
     detect_every: int  # slots
     min_frames: int
     min_face: int  # pixels
+
+
+def is_in(path: str, folder: str) -> bool:
+    """Is this path the folder or in it? Both absolute, without links."""
+    return os.path.commonpath([path, folder]) == folder

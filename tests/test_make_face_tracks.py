@@ -19,7 +19,7 @@ from videoMaker import face, make_video
 
 import makeFaceTracks
 import makeFileList
-from makeFaceTracks import folder_names
+from media.trackWork import folder_names
 
 SCRIPT = Path(makeFaceTracks.__file__)
 PERSON = face(112)
