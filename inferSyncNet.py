@@ -27,6 +27,7 @@ if __name__ == "__main__":
     answer_flags(parse_args)
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from inference.embeddings import count_frames, embed, verify
@@ -106,21 +107,27 @@ def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
     return sources
 
 
-def load_network(args: argparse.Namespace, **fixed: object) -> SyncNet:
-    """The network of --initial_model: settings from the flags, else from the checkpoint, else as in training.
+def load(
+    path: str, device: str | torch.device | None = None, precision: str = "fp32", **given: object
+) -> SyncNet:
+    """The network of a checkpoint, as embed, verify, offset, lse and match take it.
 
-    fixed: settings that the command needs, whatever the network was trained with.
+    path: checkpoint. device, precision: see SyncNet. given: settings (models/settings.py) that are to be others than
+    the checkpoint says; where it says nothing, such as the published ones, the default of the 2020 baseline is taken.
+    Says on stderr what was given and differs. Raises CheckpointError, and UserError for settings that make no sense.
     """
-    settings, told = choose_settings(
-        args.initial_model, {name: getattr(args, name, None) for name in default_settings()}
-    )
-    network = SyncNet(**{**asdict(settings), **fixed}, device=args.device, precision=args.precision)
-    if network.precision_found:
-        print(network.precision_found, file=sys.stderr)
-    network.loadParameters(args.initial_model, strict=True)
-    for line in told:
+    settings, told = choose_settings(path, given)
+    network = SyncNet(**asdict(settings), device=device, precision=precision)
+    network.loadParameters(path, strict=True)
+    for line in told + [network.precision_found] * bool(network.precision_found):
         print(line, file=sys.stderr)
     return network
+
+
+def load_network(args: argparse.Namespace) -> SyncNet:
+    """The network that a command's flags ask for."""
+    given = {name: getattr(args, name, None) for name in default_settings()}
+    return load(args.initial_model, args.device, args.precision, **given)
 
 
 # ---------------------------------------------------------------- commands
@@ -221,7 +228,7 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
         raise MediaError(
             "--write_list: a list names a wav for every clip; give a list, or a folder with --wav"
         )
-    network = load_network(args, temporal_stride=1)
+    network = load_network(args)
     rows: list[tuple[Source, str | None, Offset]] = []
     several = len(clips) > 1
     if several:
@@ -290,7 +297,7 @@ def lse_command(args: argparse.Namespace, problems: Problems) -> None:
         check_output("--csv", args.csv)
     if args.frames is not None:
         check_output("--frames", args.frames, folder=True)
-    network = load_network(args, temporal_stride=1)
+    network = load_network(args)
     rows: list[Row] = []
     print(HEADER)
     with progress_bar(total=len(clips), unit="track", desc="lip sync", leave=False) as bar:
@@ -316,7 +323,7 @@ def lse_command(args: argparse.Namespace, problems: Problems) -> None:
 
 def show_command(args: argparse.Namespace, problems: Problems) -> None:
     check_output("--output", args.output)
-    network = load_network(args, temporal_stride=1)
+    network = load_network(args)
     measured = show(
         network,
         args.tracks,

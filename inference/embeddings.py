@@ -16,7 +16,7 @@ from media.videoFacts import probe
 from media.wav import check_heard
 from models.losses import unit
 from models.network import Network
-from support.errors import UserError
+from models.networks import at_every_frame
 from support.progress import progress_bar
 from verification.voices import read_ahead
 
@@ -132,7 +132,7 @@ def verify(network: Network, a: str, b: str, num_eval: int = NUM_EVAL, batch: in
 def face_content(network: Network, path: str, allow_resize: bool = False) -> Tensor:
     """Content embedding of the picture at every frame, unit length: (frames - 4, nOut) on the CPU.
 
-    Row v sees the frames v ... v + 4. network: of temporal stride 1. Raises MediaError.
+    Row v sees the frames v ... v + 4. network: of any temporal stride. Raises MediaError.
     """
     frames = count_frames(path)
     if frames < FIELD:
@@ -145,10 +145,9 @@ def face_windows(
 ) -> Iterator[Tensor]:
     """Content outputs of the picture at every frame, `batch` at a time: (<= batch, nOut) float32 on the device.
 
-    Output v sees the frames v ... v + 4 of the first `frames`. Raises MediaError, and UserError for a network of
-    another temporal stride than 1.
+    Output v sees the frames v ... v + 4 of the first `frames`. network: of any temporal stride. Raises MediaError.
     """
-    network.eval()
+    streams = at_every_frame(network)
     memory = np.empty((batch + FIELD - 1, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     with FrameReader(path, allow_resize) as reader:
         for first in range(0, frames - FIELD + 1, batch):
@@ -158,18 +157,15 @@ def face_windows(
             reader.read(first + known, block[known:])
             video = torch.from_numpy(block)[None].permute(0, 4, 1, 2, 3)
             with torch.inference_mode(), network.autocast():
-                content = network.__S__.forward_vid(video.to(network.device))[0][0].T.float()
-            if len(content) != len(block) - FIELD + 1:
-                raise UserError(
-                    "content at every frame needs a network of temporal_stride 1; any checkpoint fits it"
-                )
+                content = streams.forward_vid(video.to(network.device))[0][0].T.float()
             yield content
 
 
 def voice_content(network: Network, samples: np.ndarray) -> Tensor:
     """Content embedding of the sound at every video frame, unit length: (frames - 4, nOut) on the CPU.
 
-    samples: (n,) int16 at 16 kHz, of at least 5 frames; frames = (n - 240) // 640. network: of temporal stride 1.
+    samples: (n,) int16 at 16 kHz, of at least 5 frames; frames = (n - 240) // 640. network: of any temporal
+    stride.
     See voice_windows.
     """
     return torch.cat([unit(part).cpu() for part in voice_windows(network, samples)])
@@ -182,10 +178,10 @@ def voice_windows(network: Network, samples: np.ndarray) -> Iterator[Tensor]:
     normalises over a block.
     """
     frames = (len(samples) - WINDOW_TAIL) // SAMPLES_PER_FRAME
-    network.eval()
+    streams = at_every_frame(network)
     for first in range(0, frames - FIELD + 1, BLOCK):
         last = min(first + BLOCK + FIELD - 1, frames)
         block = samples[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME + WINDOW_TAIL]
         audio = torch.from_numpy(block.astype(np.float32))[None]
         with torch.inference_mode(), network.autocast():
-            yield network.__S__.forward_aud(audio.to(network.device))[0][0].T.float()
+            yield streams.forward_aud(audio.to(network.device))[0][0].T.float()

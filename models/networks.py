@@ -7,6 +7,7 @@ import re
 
 from torch import nn
 
+from models.network import Network
 from support.errors import UserError
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -25,6 +26,20 @@ def load_model(name: str) -> type[nn.Module]:
         modules = sorted(f"models.{file[:-3]}" for file in os.listdir(FOLDER) if file.endswith(".py"))
         known = ", ".join(module for module in modules if is_network_of_models(module))
         raise UserError(f"model {name!r} has no SyncNetModel ({error}); there is {known}") from None
+
+
+def at_every_frame(network: Network) -> nn.Module:
+    """The streams of a network with an embedding at every frame, whatever temporal stride it was trained with.
+
+    The weights do not depend on the stride, and are shared. Ready to evaluate, on the network's device.
+    """
+    network.eval()
+    if network.settings.temporal_stride == 1:
+        return network.__S__
+    streams = load_model(network.settings.model)(nOut=network.settings.nOut, stride=1).to(network.device)
+    streams.load_state_dict(network.__S__.state_dict(), assign=True)
+    streams.crop = network.settings.crop
+    return streams.eval()
 
 
 def is_network_of_models(name: str) -> bool:

@@ -355,10 +355,18 @@ def test_offset_command_says_where_nothing_was_found(clock, checkpoint, tmp_path
     assert "no offset found" in out and "the picture is" not in out
 
 
-def test_offset_needs_stride_one(network, clips):
+def test_offset_is_the_same_whatever_the_stride(network, checkpoint, clips):
     clip = read_list(str(clips / "list.txt"))[0]
-    with pytest.raises(ValueError, match="temporal_stride 1"):
-        offset(network, clip.video, clip.audio, max_offset=5)
+    assert network.settings.temporal_stride == 2
+    dense = inferSyncNet.load(checkpoint, "cpu", model="tinyModel", temporal_stride=1)
+    expected = offset(dense, clip.video, clip.audio, max_offset=1)
+    for sparse in (network, inferSyncNet.load(checkpoint, "cpu", model="tinyModel")):
+        assert np.array_equal(
+            offset(sparse, clip.video, clip.audio, max_offset=1).similarity, expected.similarity
+        )
+        assert sparse.settings.temporal_stride == 2
+    with pytest.raises(TypeError, match="temporalstride"):
+        inferSyncNet.load(checkpoint, model="tinyModel", temporalstride=1)
 
 
 def test_offset_command(clock, checkpoint, tmp_path, capsys, monkeypatch):
