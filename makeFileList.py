@@ -113,7 +113,7 @@ from media.clips import (
     format_list_line,
 )
 from media.content import VIDEO_FILES
-from media.video import OTHER_VIDEO_FILES
+from media.openVideo import OTHER_VIDEO_FILES
 from media.videoFacts import (
     EMPTY,
     FRAMES_MISSING,

@@ -27,7 +27,7 @@ from clipMaker import make_clip, make_sound, noise  # noqa: E402
 import makeFileList  # noqa: E402
 from convertAudio import CONVERTED, SOURCES, convert_file, plan  # noqa: E402
 from media.clips import find_files  # noqa: E402
-from media.video import open_video  # noqa: E402
+from media.openVideo import open_video  # noqa: E402
 from support.processes import map_in_processes  # noqa: E402
 
 TURNS = 4  # times over that sounds are decoded and converted in a pass, which is short otherwise

@@ -21,8 +21,8 @@ import numpy as np
 
 from media.clips import FPS, MediaError
 from media.faceTracks import Found
+from media.openVideo import open_video
 from media.trackRule import Rule
-from media.video import open_video
 from support.files import lock_file, replace_file
 
 VERSION = 1  # of the records; another one makes everything anew

@@ -1,6 +1,12 @@
-"""Imports go down: which room may import which, and no room a command."""
+"""Imports go down: which room may import which, no room a command, and none in a circle.
+
+`python tests/test_rooms.py` prints the picture: floors, rooms, circles, the longest files. With a folder, of the
+project there.
+"""
 
 import ast
+import graphlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,23 +20,79 @@ MAY_IMPORT = {
     "verification": {"models", "media", "support"},
     "inference": {"verification", "models", "media", "support"},
 }
-OURS = set(MAY_IMPORT) | {path.stem for path in ROOT.glob("*.py")}
 
 
-def imported(path: Path) -> set[str]:
-    """The rooms and top-level files of ours that a file imports, anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module or "")
-    return {name.split(".")[0] for name in names} & OURS
+def product(root: Path) -> dict[str, Path]:
+    """Our modules -> their files: those at the top level, and those of the rooms."""
+    files = [*root.glob("*.py"), *(path for room in MAY_IMPORT for path in (root / room).glob("*.py"))]
+    return {".".join(path.relative_to(root).with_suffix("").parts): path for path in sorted(files)}
+
+
+def imports(root: Path) -> dict[str, set[str]]:
+    """Each of our modules -> those of ours that it imports, anywhere in it: those for hints only, too."""
+    modules = product(root)
+    found = {}
+    for module, path in modules.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        found[module] = names & modules.keys()
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in turn, the first one again at the end; [] where there are none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_imports_go_down(room):
-    files = list((ROOT / room).rglob("*.py"))
-    assert files
-    for path in files:
-        assert imported(path) <= MAY_IMPORT[room] | {room}, path
+    modules = {module: names for module, names in imports(ROOT).items() if module.startswith(f"{room}.")}
+    assert modules
+    for module, names in modules.items():
+        assert {name.split(".")[0] for name in names} <= MAY_IMPORT[room] | {room}, module
+
+
+def test_no_import_goes_in_a_circle():
+    assert circle(imports(ROOT)) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})  # one would be found
+
+
+def print_picture(root: Path) -> None:
+    """Print the floors of the house, from the ground up, and what stands out."""
+    graph, modules = imports(root), product(root)
+    circles = 0
+    while found := circle(graph):
+        circles += 1
+        print("circle:", " <- ".join(found))
+        graph[found[1]] -= {found[0]}
+    sorter = graphlib.TopologicalSorter(graph)
+    sorter.prepare()
+    floor = 0
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        sorter.done(*ready)
+        floor += 1
+        print(f"floor {floor}: {' '.join(sorted(ready))}")
+    lines = {module: len(path.read_text().splitlines()) for module, path in modules.items()}
+    for room in MAY_IMPORT:
+        if inside := [module for module in modules if module.startswith(f"{room}.")]:
+            below = {name.split(".")[0] for module in inside for name in graph[module]} - {room}
+            total = sum(lines[module] for module in inside)
+            print(
+                f"{room}: {len(inside)} files, {total} lines; imports {' '.join(sorted(below)) or 'nothing'}"
+            )
+    longest = sorted(lines, key=lines.__getitem__, reverse=True)[:5]
+    print(f"files at the top level: {sum('.' not in module for module in modules)}; circles: {circles}")
+    print("longest:", ", ".join(f"{module} {lines[module]}" for module in longest))
+
+
+if __name__ == "__main__":
+    print_picture(Path(sys.argv[1]) if sys.argv[1:] else ROOT)

@@ -24,7 +24,8 @@ import media.video
 import media.videoFacts
 from inference.embeddings import face_content, face_crops
 from media.clips import Clip, MediaError, find_files, read_list
-from media.video import FrameReader, open_video, read_frames
+from media.openVideo import open_video
+from media.video import FrameReader, read_frames
 from media.videoFacts import REMEDIES, REWRITE, VideoError, probe
 from SyncNetDist import SyncNet
 

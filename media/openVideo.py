@@ -1,0 +1,71 @@
+"""A video as OpenCV opens it: which files it takes for one, which way up, and when a frame is late."""
+
+import os
+from pathlib import Path
+
+# Containers of films, by FFmpeg's names. A file's content decides which of them it is, not its name; lists of
+# files and playlists, which lead to other files, are none of them.
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+
+# How other videos are called than those of media/content.py, which are not taken for face tracks.
+OTHER_VIDEO_FILES = (".vob", ".mxf", ".divx", ".rm", ".rmvb", ".f4v", ".dv", ".gif", ".h264", ".264", ".y4m")
+
+# FFmpeg reads local files only (a crafted file may name addresses), and what is wrong with a file is
+# said by MediaError, with its name, instead of by the decoder on stderr. Read when cv2 is imported.
+os.environ.setdefault(
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS", f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"
+)
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
+if os.environ["OPENCV_LOG_LEVEL"] == "OFF":  # once more, where cv2 was imported before this
+    (cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging).setLogLevel(0)
+
+from media.clips import FPS, MediaError  # noqa: E402
+
+FRAME = 1 / FPS  # seconds
+ROUNDING, MAX_ROUNDING = 0.005, 0.01  # seconds by which a time stamp may be off
+DRIFT = 0.0004  # of the time that has passed: a frame within 100 s, as 25.01 frames a second
+
+
+def open_video(path: str) -> cv2.VideoCapture:
+    """Open a video with a single decoding thread (clips are decoded side by side instead), turned upright.
+
+    Raises MediaError. Release the result.
+    """
+    if not os.path.isfile(path):
+        raise MediaError(f"{path}: no such video")
+    # The absolute path cannot be mistaken for one of FFmpeg's protocols, such as "concat:".
+    video = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not video.isOpened():
+        size = Path(path).stat().st_size
+        raise MediaError(f"{path}: cannot be opened as a video ({size} bytes); broken, or no video in it")
+    video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # the default of most versions of OpenCV, not of all
+    return video
+
+
+def first_picture(path: str) -> tuple[np.ndarray | None, bool]:
+    """What OpenCV shows at the beginning: (height, width, 3) uint8 BGR, or None; and, was it turned upright?
+
+    Raises MediaError where the video does not open.
+    """
+    video = open_video(path)
+    try:
+        found, picture = video.read()
+        return (picture if found else None), video.get(cv2.CAP_PROP_ORIENTATION_META) != 0
+    except cv2.error:
+        return None, False
+    finally:
+        video.release()
+
+
+def allowed_lateness(time: np.ndarray | float, step: float = 0.0) -> np.ndarray | float:
+    """Seconds by which a frame may be off its place, `time`, in a video of 25 frames a second.
+
+    step: seconds between two time stamps that the container can tell apart. Less than half a frame: beyond
+    that, another picture would be nearer.
+    """
+    return np.minimum(max(ROUNDING, min(step, MAX_ROUNDING)) + DRIFT * np.abs(time), FRAME / 2)
