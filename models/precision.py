@@ -8,7 +8,7 @@ import torch
 from models.twoStreams import lip_trunk, look
 
 CPU_CLIPS, GPU_CLIPS = 2, 16  # of 5 frames, one moment each
-ROUNDS = 3
+ROUNDS = 2
 
 
 def faster_precision(device: torch.device) -> tuple[str, str]:
