@@ -110,7 +110,7 @@ class _Judged:
 def _run(network: cv2.dnn.Net, outputs: list[str], pictures: np.ndarray) -> list[np.ndarray]:
     """The outputs for (n, height, width, 3) uint8. The networks have x before y."""
     network.setInput((pictures.transpose(0, 2, 1, 3).astype(np.float32) - 127.5) / 128)
-    return network.forward(outputs)
+    return [np.asarray(output) for output in network.forward(outputs)]
 
 
 def cut_out(picture: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:

@@ -8,7 +8,9 @@ rate may be any or none, and a picture is at most half a slot early or late.
 import os
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
@@ -50,6 +52,11 @@ def open_media(path: str) -> av.container.InputContainer:
         if isinstance(error, PermissionError):
             raise MediaError(f"{path}: cannot be read ({reason})") from None
         raise MediaError(f"{path}: not a video, or broken at its beginning ({reason})") from None
+
+
+def tick(timed: av.stream.Stream | av.frame.Frame) -> Fraction:
+    """Seconds that one step of the time stamps of a stream or frame takes."""
+    return timed.time_base or Fraction(1, av.time_base)
 
 
 class VideoReader:
@@ -100,7 +107,7 @@ class VideoReader:
         of_pictures = True
         tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", self.stream.metadata.get("DURATION", "").strip())
         if self.stream.duration:
-            end = ((self.stream.start_time or 0) + self.stream.duration) * float(self.stream.time_base)
+            end = ((self.stream.start_time or 0) + self.stream.duration) * float(tick(self.stream))
         elif tag:  # Matroska
             end = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
         elif self.container.duration:
@@ -173,7 +180,7 @@ class VideoReader:
         """Frames from at or before `time` seconds on, or None where the file does not lead there."""
         for margin in SEEK_MARGINS:
             try:
-                self.container.seek(int((time - margin) / self.stream.time_base), stream=self.stream)
+                self.container.seek(int((time - margin) / tick(self.stream)), stream=self.stream)
             except av.error.FFmpegError:
                 return None
             frames = self._frames()
@@ -187,10 +194,8 @@ class VideoReader:
         before, step = None, 1 / float(self.stream.average_rate or FPS)
         deinterlacer = _Deinterlacer(self.stream)
         for frame in deinterlacer.run(decoded(self.container, self.stream)):
-            if frame.pts is None:
-                time = 0.0 if before is None else before + step
-            else:
-                time = float(frame.pts * frame.time_base)
+            due = 0.0 if before is None else before + step
+            time = due if frame.pts is None else float(frame.pts * tick(frame))
             if before is not None and time < before - MAX_RETURN:
                 self.ends_at = before + step
                 return
@@ -204,7 +209,7 @@ def _chain(first: tuple[float, av.VideoFrame], rest: Iterator[tuple[float, av.Vi
     yield from rest
 
 
-def decoded(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator[av.frame.Frame]:
+def decoded(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator[Any]:
     """The frames of a stream, as far as the file is whole; packets that cannot be decoded are left out."""
     packets = container.demux(stream)
     while True:
@@ -213,7 +218,8 @@ def decoded(container: av.container.InputContainer, stream: av.stream.Stream) ->
         except (StopIteration, av.error.FFmpegError):  # the end, or the file is broken from here on
             return
         try:
-            yield from (frame for frame in packet.decode() if not frame.is_corrupt)
+            frames: list[Any] = packet.decode()
+            yield from (frame for frame in frames if not frame.is_corrupt)
         except av.error.FFmpegError:
             continue
 
@@ -243,16 +249,19 @@ class _Deinterlacer:
         self.kind = kind
         graph = av.filter.Graph()
         graph.link_nodes(
-            graph.add_buffer(template=self.stream, width=kind[0], height=kind[1], format=kind[2]),
+            graph.add_buffer(
+                template=self.stream, width=kind[0], height=kind[1], format=av.VideoFormat(kind[2])
+            ),
             graph.add("yadif", "mode=send_frame:deint=interlaced"),
             graph.add("buffersink"),
         ).configure()
         self.graph = graph
 
     def _ready(self) -> Iterator[av.VideoFrame]:
-        while True:
+        while self.graph is not None:
             try:
-                yield self.graph.pull()
+                frame: Any = self.graph.pull()
+                yield frame
             except (BlockingIOError, av.error.EOFError):
                 return
 
@@ -265,7 +274,7 @@ class _Deinterlacer:
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """(a, b, c, d), each -1, 0 or 1: a pixel (x, y) of the frame is displayed at (a x + c y, b x + d y)."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
     numbers = np.frombuffer(bytes(data), np.int32).astype(np.float64).reshape(3, 3)[:2, :2]

@@ -11,7 +11,7 @@ from media.tracks import Track
 
 # Near lossless for the network; a key frame every 250 as VoxCeleb2 has. With one thread and without mbtree, whose
 # vector code reads memory that x264 has not set, the same pictures give the same file.
-ENCODING = {"preset": "veryfast", "crf": "16", "g": "250", "threads": "1", "mbtree": "0"}
+ENCODING: dict[str, object] = {"preset": "veryfast", "crf": "16", "g": "250", "threads": "1", "mbtree": "0"}
 
 
 class TrackVideo:
@@ -72,7 +72,8 @@ def read_track_boxes(path: str) -> tuple[int, np.ndarray]:
 
     Raises MediaError, naming file and line.
     """
-    first, boxes = 0, []
+    first = 0
+    boxes: list[list[float]] = []
     for where, line in text_lines(path, "Make the tracks with makeFaceTracks.py."):
         fields = line.split()
         if not boxes and not fields[0].isdigit():

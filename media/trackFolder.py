@@ -180,8 +180,8 @@ class TrackFolder:
                 cell = cv2.resize(picture, (CELL, CELL), interpolation=cv2.INTER_AREA)
                 sheet[top : top + CELL, left : left + CELL] = cell
             caption = f"{name}/{number:05d}".encode("ascii", "replace").decode()[-26:]
-            place = (left + 2, top + CELL + 13)
-            cv2.putText(sheet, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.32, (0, 0, 0), 1, cv2.LINE_AA)
+            corner = (left + 2, top + CELL + 13)
+            cv2.putText(sheet, caption, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.32, (0, 0, 0), 1, cv2.LINE_AA)
         return cv2.imencode(".png", sheet)[1].tobytes()
 
     def _file(self, kind: str, name: str, number: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.sound import decode_pieces
-from media.timeline import MAX_RETURN, decoded, open_media
+from media.timeline import MAX_RETURN, decoded, open_media, tick
 
 LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
 ROUNDING = 80  # samples; what a resampler may leave out at the end of the sound
@@ -61,7 +61,7 @@ def read_sound(path: str, first_time: float, first: int, last: int) -> Sound:
         end = begin + (last - first) / FPS
         pieces = decode_pieces(_until(frames, end), path)
         if stream.duration:  # what a decoder gives beyond this is padding
-            stop = ((stream.start_time or 0) + stream.duration) * float(stream.time_base)
+            stop = ((stream.start_time or 0) + stream.duration) * float(tick(stream))
             wanted_end = round((stop - begin) * SAMPLE_RATE)
         else:
             wanted_end = wanted
@@ -83,10 +83,10 @@ def _until(frames: Iterator[av.AudioFrame], end: float) -> Iterator[av.AudioFram
     """The frames that begin before `end` seconds, as long as their times do not begin anew."""
     latest = -float("inf")
     for frame in frames:
-        if frame.pts is not None:
-            if frame.time >= end or frame.time < latest - MAX_RETURN:
+        if (time := frame.time) is not None:
+            if time >= end or time < latest - MAX_RETURN:
                 return
-            latest = max(latest, frame.time)
+            latest = max(latest, time)
         yield frame
 
 
@@ -96,12 +96,12 @@ def _frames(
     """Decoded frames, from before `begin` seconds on where the file leads there, else from the beginning."""
     if begin is None:
         return decoded(container, stream)
-    start = (begin - LEAD) / stream.time_base
+    start = (begin - LEAD) / tick(stream)
     try:
         container.seek(int(start), stream=stream)
         frames = decoded(container, stream)
         first = next(frames, None)
-        if first is not None and first.pts is not None and first.time <= begin:
+        if first is not None and first.time is not None and first.time <= begin:
             return itertools.chain([first], frames)
     except av.error.FFmpegError:
         pass
