@@ -85,7 +85,7 @@ def lse(
 ) -> LipSync:
     """Measure the lip sync of a 224x224 face track of at least 6 frames.
 
-    network: models.SyncNetV2, or any of temporal stride 1, whose unit content vectors are compared: those figures
+    network: models.SyncNetV2, or any other, whose unit content vectors at every frame are compared: those figures
     are not comparable with published ones. wav: the track's sound; None takes the sound track of the video.
     max_offset: frames, both ways. batch: windows computed at once; changes memory and speed, not results.
     Of a long track, memory holds its sound and its distances, not its pictures. Raises MediaError.

@@ -1,7 +1,5 @@
 """Lip sync: the published network and its distances against literal versions and the original's numbers."""
 
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 import torch
@@ -26,6 +24,7 @@ from inference.lipSync import (
 )
 from inference.lipSyncReport import mean_interval
 from inference.offset import offset
+from inferSyncNet import load
 from media.clips import MediaError
 from models import SyncNetV2
 from models.checkpoints import choose_settings
@@ -102,11 +101,7 @@ def published(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def network(published) -> SyncNet:
-    settings, told = choose_settings(published, {})
-    assert not told
-    network = SyncNet(**asdict(settings), device="cpu")
-    network.loadParameters(published, strict=True)
-    return network
+    return load(published, device="cpu")
 
 
 @pytest.fixture(scope="module")

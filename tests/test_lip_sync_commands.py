@@ -14,7 +14,7 @@ from videoMaker import make_video
 
 import inferSyncNet
 from inference.offset import PUBLISHED_FOUND, Offset
-from inferSyncNet import lse, offset, show
+from inferSyncNet import load, lse, offset, show
 from media.clips import MediaError, read_list
 from media.trackFiles import track_text
 from media.tracks import Track
@@ -31,9 +31,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def network(checkpoint) -> SyncNet:
-    network = SyncNet(model="tinyModel", nOut=8, device="cpu")
-    network.loadParameters(str(checkpoint))
-    return network
+    return load(str(checkpoint), device="cpu", model="tinyModel")
 
 
 @pytest.fixture(scope="module")
