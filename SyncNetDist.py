@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import rooms  # noqa: F401
+from models.byName import load_model
 from models.checkpoints import save_checkpoint
 from models.choices import AUTO, PRECISIONS
+from models.interface import Streams
 from models.losses import (
     LossScale,
     content_confusion,
@@ -24,15 +26,14 @@ from models.losses import (
     identity_loss,
     unit,
 )
-from models.networks import load_model
 from models.precision import faster_precision
 from models.settings import Settings
-from models.twoStreams import NO_IDENTITY, identity_of, moments
+from models.twoStreams import content_of, identity_of, moments
 from models.weights import Misfits, load_weights
 from support import distributed
 from support.errors import UserError
 from support.names import refuse_unknown
-from training.device import DeviceBatches, choose_device, compile_embeddings
+from training.device import BatchLoader, DeviceBatches, choose_device, compile_embeddings
 from training.epoch import PARTS, EpochResult, Figures
 from verification.scores import score_trials
 from verification.trials import Trials, read_trials
@@ -97,7 +98,7 @@ class SyncNet(nn.Module):
         self.precision = precision
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         self.maxFrames, self.nOut, self.temporal_stride = maxFrames, nOut, temporal_stride
-        self.__S__ = load_model(model)(nOut=nOut, stride=temporal_stride).to(self.device)
+        self.__S__: Streams = load_model(model)(nOut=nOut, stride=temporal_stride).to(self.device)
         if crop != "face" and not hasattr(self.__S__, "crop"):
             raise UserError(f"model {model!r} sees whole faces only; crop {crop!r} needs one with a `crop`")
         self.__S__.crop = crop
@@ -108,8 +109,7 @@ class SyncNet(nn.Module):
         self.__optimizer__ = torch.optim.SGD(
             self.parameters(), learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
         )
-        if compiled:
-            self.embeddings = compile_embeddings(self.embeddings)
+        self.run_streams = compile_embeddings(self.embeddings) if compiled else self.embeddings
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context of a forward pass in this precision."""
@@ -145,34 +145,35 @@ class SyncNet(nn.Module):
         """
         if not (alpC or alpI):
             raise UserError("both the content and the identity loss have weight 0: nothing to compute")
-        if alpI and video_identity is None:
-            raise UserError(NO_IDENTITY)
         content_task = (self.__L__.wC, self.__L__.bC, self.distance)
         identity_task = (self.__L__.wI, self.__L__.bI, self.distance)
-        moment = random.randint(0, (video_identity if alpI else video_content).shape[2] - 1)
+        faces = (identity_of if alpI else content_of)((video_content, video_identity))
+        moment = random.randint(0, faces.shape[2] - 1)
 
         def a_vector_each(video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
             # Of several processes, each sees the vectors of all.
             return distributed.gather(video[:, :, moment].float()), distributed.gather(audio.float().mean(2))
 
         figures: dict[str, Tensor] = {}
-        terms = []
+        terms, confusions = [], []
         if alpC:
+            assert video_content is not None and audio_content is not None
             loss, top1 = content_loss(video_content, audio_content, *content_task)
             figures |= {"content_loss": loss, "content_top1": top1}
             terms.append(alpC * loss)
+            if alpD:
+                face, voice = a_vector_each(video_content, audio_content)
+                confusions.append(identity_confusion(face, voice, *identity_task))
         if alpI:
-            loss, top1 = identity_loss(*a_vector_each(video_identity, audio_identity), *identity_task)
+            assert video_identity is not None and audio_identity is not None
+            face, voice = a_vector_each(video_identity, audio_identity)
+            loss, top1 = identity_loss(face, voice, *identity_task)
             figures |= {"identity_loss": loss, "identity_top1": top1}
             terms.append(alpI * loss)
-        if alpD:
-            confusions = []
-            if alpC:
-                faces_voices = a_vector_each(video_content, audio_content)
-                confusions.append(identity_confusion(*faces_voices, *identity_task))
-            if alpI:
+            if alpD:
                 confusions.append(content_confusion(video_identity, audio_identity, *content_task))
-            figures["disentanglement_loss"] = sum(confusions)
+        if alpD:
+            figures["disentanglement_loss"] = sum(confusions[1:], confusions[0])
             terms.append(alpD * figures["disentanglement_loss"])
         figures["loss"] = total = sum(terms[1:], terms[0])
         nothing = torch.full_like(total, math.nan)
@@ -182,11 +183,11 @@ class SyncNet(nn.Module):
         self, video: Tensor, audio: Tensor, alpC: float, alpI: float, alpD: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Total loss and figures of a batch on the device; see losses."""
-        embeddings = self.embeddings(video, audio, content=alpC > 0, identity=alpI > 0)
+        embeddings = self.run_streams(video, audio, content=alpC > 0, identity=alpI > 0)
         return self.losses(*embeddings, alpC, alpI, alpD)
 
     def train_network(
-        self, loader: Iterable, evalmode: bool = False, alpC: float = 1.0, alpI: float = 1.0
+        self, loader: BatchLoader, evalmode: bool = False, alpC: float = 1.0, alpI: float = 1.0
     ) -> tuple[float, float]:
         """One epoch over a loader; see run_epoch. Returns (mean loss, identity top-1 in percent)."""
         result = self.run_epoch(loader, evalmode, alpC, alpI)
@@ -194,7 +195,7 @@ class SyncNet(nn.Module):
 
     def run_epoch(
         self,
-        loader: Iterable,
+        loader: BatchLoader,
         evalmode: bool = False,
         alpC: float = 1.0,
         alpI: float = 1.0,

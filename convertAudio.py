@@ -133,7 +133,9 @@ def plan(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], list[
 
     dst: the folder of the wavs, so that wavs in it do not count as sources.
     """
-    jobs, problems, taken = [], [], {}
+    jobs: list[tuple[str, str]] = []
+    problems: list[str] = []
+    taken: dict[str, str] = {}
     sources = find_files(src, SOURCES)
     for source in without_results(sources, src, dst) if dst else sources:
         target = os.path.splitext(source)[0] + ".wav"

@@ -241,9 +241,9 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
                 problems(error)
             else:
                 rows.append((source, wav, found))
-                listed = source.clip.offset if source.clip else "-"
+                said = source.clip.offset if source.clip else "-"
                 figures = f"{found.frames:6d} {found.milliseconds:6d} {found.confidence:11.3f}"
-                figures += f" {found.found:>7} {listed:>7}"
+                figures += f" {found.found:>7} {said:>7}"
                 bar.write(f"{figures}  {source.path}" if several else f"{source.path}: {found}")
             bar.update()
     if not rows:
@@ -268,9 +268,9 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["clip", "wav", "offset", "milliseconds", "confidence", "listed", "found"])
             for source, wav, found in rows:
-                listed = source.clip.offset if source.clip else ""
-                figures = [found.frames, found.milliseconds, f"{found.confidence:.6f}", listed, found.found]
-                table.writerow([source.path, wav or "", *figures])
+                said = source.clip.offset if source.clip else ""
+                row = [found.frames, found.milliseconds, f"{found.confidence:.6f}", said, found.found]
+                table.writerow([source.path, wav or "", *row])
     if args.write_list:
         most = np.inf if args.max_shift is None else args.max_shift
         kept = [
@@ -281,7 +281,7 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
         with replace_file(args.write_list) as file:
             for source, wav, found in kept:
                 frames = source.clip.frames if source.clip else count_frames(source.path)
-                file.write(format_list_line(Clip(source.path, wav, found.frames, frames)) + "\n")
+                file.write(format_list_line(Clip(source.path, wav or "", found.frames, frames)) + "\n")
         left_out = f" ({nothing} left out because no offset was found)" if nothing else ""
         print(f"{args.write_list}: {len(kept)} of {len(clips)} clips{left_out}")
 
@@ -342,8 +342,9 @@ def show_command(args: argparse.Namespace, problems: Problems) -> None:
 
 
 def match_command(args: argparse.Namespace, problems: Problems) -> None:
-    clips = [source.clip for source in find_sources([args.list], VIDEOS)]
-    if None in clips:
+    sources = find_sources([args.list], VIDEOS)
+    clips = [source.clip for source in sources if source.clip]
+    if len(clips) < len(sources):
         raise MediaError(
             f"{args.list}: needs lines `mp4path wavpath offset frames`, made by makeFileList.py from the face "
             "tracks that makeFaceTracks.py makes of videos"

@@ -273,7 +273,7 @@ def check_job(settings: Settings, job: tuple[str, list | None]) -> tuple[str, li
     if known and known[0] == mark:
         return relative, known, False
     try:
-        result = check_clip(settings, relative)
+        result: tuple = check_clip(settings, relative)
     except SkipClip as skip:
         result = skip.args
     except OSError as error:

@@ -101,9 +101,12 @@ def precision_to_go_on_with(args: argparse.Namespace) -> str:
     if args.precision != AUTO or args.eval or not os.path.exists(state):
         return args.precision
     try:
-        return load_tensors(state)["settings"]["precision"]
-    except (CheckpointError, KeyError, TypeError):  # start_position tells
+        held = load_tensors(state)
+    except CheckpointError:  # start_position tells
         return AUTO
+    flags = held.get("settings") if isinstance(held, dict) else None
+    precision = flags.get("precision") if isinstance(flags, dict) else None
+    return precision if isinstance(precision, str) else AUTO
 
 
 def run(args: argparse.Namespace) -> None:

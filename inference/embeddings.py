@@ -14,9 +14,10 @@ from media.sound import decode_audio
 from media.video import FrameReader
 from media.videoFacts import probe
 from media.wav import check_heard
+from models.byName import at_every_frame
+from models.interface import Network
 from models.losses import unit
-from models.network import Network
-from models.networks import at_every_frame
+from models.twoStreams import content_of
 from support.progress import progress_bar
 from verification.voices import read_ahead
 
@@ -157,7 +158,7 @@ def face_windows(
             reader.read(first + known, block[known:])
             video = torch.from_numpy(block)[None].permute(0, 4, 1, 2, 3)
             with torch.inference_mode(), network.autocast():
-                content = streams.forward_vid(video.to(network.device))[0][0].T.float()
+                content = content_of(streams.forward_vid(video.to(network.device)))[0].T.float()
             yield content
 
 
@@ -184,4 +185,4 @@ def voice_windows(network: Network, samples: np.ndarray) -> Iterator[Tensor]:
         block = samples[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME + WINDOW_TAIL]
         audio = torch.from_numpy(block.astype(np.float32))[None]
         with torch.inference_mode(), network.autocast():
-            yield streams.forward_aud(audio.to(network.device))[0][0].T.float()
+            yield content_of(streams.forward_aud(audio.to(network.device)))[0].T.float()

@@ -32,9 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     common, crops, video = checkpoint_flags(), crop_flags(), video_flags()
     windows, tracks = window_flags(), track_flags()
 
-    def add(
-        name: str, help: str, example: Sequence[str], *parents: argparse.ArgumentParser
-    ) -> argparse.ArgumentParser:
+    def add(name: str, help: str, example: Sequence[str], *parents: Parser) -> Parser:
         return commands.add_parser(
             name, parents=[common, *parents], help=help, description=help, example=example
         )
@@ -174,9 +172,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def checkpoint_flags() -> argparse.ArgumentParser:
+def checkpoint_flags() -> Parser:
     """What all commands are given: the checkpoint, and the machine."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     add = common.add_argument_group("checkpoint and machine").add_argument
     add("--initial_model", required=True, help="checkpoint to use")
     unless = "; by default as the checkpoint says, else as in training"
@@ -195,9 +193,9 @@ def checkpoint_flags() -> argparse.ArgumentParser:
     return common
 
 
-def crop_flags() -> argparse.ArgumentParser:
+def crop_flags() -> Parser:
     """What the commands are given that compute identity embeddings of crops."""
-    crops = argparse.ArgumentParser(add_help=False)
+    crops = Parser(add_help=False)
     crops.add_argument(
         "--num_eval", type=at_least(int, 1), default=NUM_EVAL, help="evenly spread crops a file, as --eval"
     )
@@ -210,9 +208,9 @@ def crop_flags() -> argparse.ArgumentParser:
     return crops
 
 
-def video_flags() -> argparse.ArgumentParser:
+def video_flags() -> Parser:
     """What the commands are given that read pictures."""
-    video = argparse.ArgumentParser(add_help=False)
+    video = Parser(add_help=False)
     video.add_argument(
         "--allow_resize",
         action="store_true",
@@ -221,9 +219,9 @@ def video_flags() -> argparse.ArgumentParser:
     return video
 
 
-def window_flags() -> argparse.ArgumentParser:
+def window_flags() -> Parser:
     """What the commands are given that measure lip sync."""
-    windows = argparse.ArgumentParser(add_help=False)
+    windows = Parser(add_help=False)
     windows.add_argument(
         "--max_offset", type=at_least(int, 1), default=MAX_OFFSET, help="frames looked at either way"
     )
@@ -236,9 +234,9 @@ def window_flags() -> argparse.ArgumentParser:
     return windows
 
 
-def track_flags() -> argparse.ArgumentParser:
+def track_flags() -> Parser:
     """What the commands are given that work on face tracks with their sound."""
-    tracks = argparse.ArgumentParser(add_help=False)
+    tracks = Parser(add_help=False)
     tracks.add_argument(
         "inputs", nargs="+", help="224x224 mp4 face tracks, folders of them, or lists of clips"
     )

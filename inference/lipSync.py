@@ -17,8 +17,8 @@ from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from inference.embeddings import FIELD, LOADER_LEAD, clip_sound, count_frames, face_windows, voice_windows
 from media.clips import SAMPLES_PER_FRAME, MediaError
 from media.crops import WINDOW_TAIL
+from models.interface import Network
 from models.losses import unit
-from models.network import Network
 from models.SyncNetModelMFCC import HOP_LENGTH, WINDOW_LENGTH
 from models.SyncNetV2 import MFCC_PER_FRAME, WINDOW
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
@@ -120,7 +120,8 @@ def published_sound(network: Network, samples: np.ndarray, windows: int, batch: 
     samples: (n,) int16 at 16 kHz. Window i has the coefficients 4i ... 4i + 19 of the whole sound, and goes through
     the trunk by itself.
     """
-    published: PublishedNetwork = network.__S__
+    published = network.__S__
+    assert isinstance(published, PublishedNetwork)
     needed = MFCC_PER_FRAME * (windows - 1) + WINDOW
     coefficients = torch.cat(list(coefficient_blocks(published, samples, needed, network.device)), 3)
     inputs = (

@@ -7,7 +7,7 @@ import numpy as np
 
 from inference.embeddings import FIELD
 from inference.lipSync import LipSync, is_published
-from models.network import Network
+from models.interface import Network
 from support.files import replace_file
 from verification.report import file_hash
 

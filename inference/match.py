@@ -12,7 +12,7 @@ from scipy.special import gammaln
 from inference.defaults import CROPS_AT_ONCE, NUM_EVAL, WAYS
 from inference.embeddings import Skip, embed
 from media.clips import Clip
-from models.network import Network
+from models.interface import Network
 from support.errors import UserError
 
 RESAMPLES = 1000

@@ -12,7 +12,7 @@ from inference.embeddings import FIELD, LOADER_LEAD, clip_sound, face_content, v
 from inference.lipSync import is_published, lse
 from media.clips import FPS, SAMPLES_PER_FRAME, MediaError
 from media.crops import WINDOW_TAIL
-from models.network import Network
+from models.interface import Network
 from support.errors import UserError
 from support.files import replace_file
 

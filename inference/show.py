@@ -18,7 +18,7 @@ from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.timeline import VideoReader
 from media.trackFiles import read_track_boxes
 from media.trackSound import has_sound, read_sound
-from models.network import Network
+from models.interface import Network
 from support.files import replace_file
 from support.progress import progress_bar
 
@@ -176,7 +176,7 @@ def draw_video(
         replace_file(output, "wb") as file,
         av.open(file, "w", format="mp4") as container,
     ):
-        slots = reader.declared_slots()
+        slots, _ = reader.declared_slots()
         pictures = container.add_stream("libx264", rate=FPS, options=ENCODING)
         pictures.pix_fmt = "yuv420p"
         sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if has_sound(video) else None

@@ -131,7 +131,8 @@ def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:
 
     top = os.path.abspath(folder)
     found = []
-    real_paths = {top: (os.path.realpath(top),)}  # a folder -> real paths from the top down to itself
+    # A folder -> real paths from the top down to itself.
+    real_paths: dict[str, tuple[str, ...]] = {top: (os.path.realpath(top),)}
     for path, folders, files in os.walk(top, followlinks=True, onerror=stop):
         around = real_paths.pop(path)
         folders[:] = [name for name in folders if name not in SYSTEM_FOLDERS]

@@ -12,6 +12,7 @@ import numpy as np
 
 from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.content import EMPTY, MP4, TEXT, UNKNOWN, WAV, content, get_again
+from media.streams import tick
 from media.wav import undecoded_wav
 
 if TYPE_CHECKING:
@@ -107,12 +108,12 @@ def timeline(container: InputContainer) -> tuple[float, int | None]:
     pictures = _pictures(container)
     if container.format.name == "mp3":
         # It starts late by the encoder's delay, which the decoder leaves out.
-        return (sound.start_time or 0) * float(sound.time_base), None
+        return (sound.start_time or 0) * float(tick(sound)), None
     first = pictures or (sound if container.format.name in CLOCKS else None)
-    origin = (first.start_time or 0) * float(first.time_base) if first else 0.0
+    origin = (first.start_time or 0) * float(tick(first)) if first else 0.0
     if sound.duration is None or container.format.name.split(",")[0] not in DECLARING:
         return origin, None
-    end = ((sound.start_time or 0) + sound.duration) * float(sound.time_base)
+    end = ((sound.start_time or 0) + sound.duration) * float(tick(sound))
     return origin, max(0, round((end - origin) * SAMPLE_RATE))
 
 
@@ -246,7 +247,7 @@ def decode_pieces(frames: Iterable[av.AudioFrame], path: str) -> Pieces:
     due, kind = 0.0, None
     try:
         for frame in frames:
-            time_stamp = due if frame.pts is None else frame.time
+            time_stamp = due if frame.time is None else frame.time
             frame_kind = (frame.sample_rate, frame.layout.name, frame.format.name)
             if frame_kind != kind or abs(time_stamp - due) > MAX_DRIFT:
                 runs.append(_Run(time_stamp, plain=frame_kind == (SAMPLE_RATE, "mono", "fltp")))
@@ -276,11 +277,12 @@ class _Tracks:
 
     def _frames_beside_pictures(self, until: float) -> Iterator[av.AudioFrame]:
         over = False
-        for packet in self.container.demux([self.container.streams.audio[0], self.pictures]):
+        sound = self.container.streams.audio[0]
+        for packet in self.container.demux([sound, self.pictures]):
             if packet.stream is self.pictures:
                 self.shown += _shown(packet)
             elif not over:
-                for frame in packet.decode():
+                for frame in sound.decode(packet):
                     over = over or not _begins(frame, until)
                     if not over:
                         yield frame
@@ -291,7 +293,7 @@ class _Tracks:
 
 
 def _begins(frame: av.AudioFrame, until: float) -> bool:
-    return frame.pts is None or frame.time < until
+    return frame.time is None or frame.time < until
 
 
 def _shown(packet: Packet) -> list[float]:
@@ -299,9 +301,9 @@ def _shown(packet: Packet) -> list[float]:
     stamp = packet.dts if packet.pts is None else packet.pts
     if stamp is None or packet.is_discard:
         return []
-    begin = float(stamp * packet.time_base)
+    begin = float(stamp * tick(packet))
     rate = packet.stream.average_rate
-    lasts = float(packet.duration * packet.time_base) if packet.duration else float(1 / rate) if rate else 0.0
+    lasts = float(packet.duration * tick(packet)) if packet.duration else float(1 / rate) if rate else 0.0
     return [begin, begin + lasts]
 
 
@@ -325,16 +327,16 @@ class _Run:
             self.parts.append(bytes(frame.planes[0])[: 4 * frame.samples])
         else:
             frame.pts = None  # the resampler counts samples; steps within MAX_DRIFT are no gaps
-            self._resample(frame)
+            self._resample(self.resampler, frame)
 
     def samples(self) -> np.ndarray:
         if self.resampler is None:
             sound = np.frombuffer(bytearray().join(self.parts), np.float32)
             sound *= 32768
             return np.clip(np.rint(sound, out=sound), -32768, 32767, out=sound).astype(np.int16)
-        self._resample(None)  # brings out what the resampler still holds
+        self._resample(self.resampler, None)  # brings out what the resampler still holds
         return np.frombuffer(b"".join(self.parts), np.int16)
 
-    def _resample(self, frame: av.AudioFrame | None) -> None:
-        for part in self.resampler.resample(frame):
+    def _resample(self, resampler: av.AudioResampler, frame: av.AudioFrame | None) -> None:
+        for part in resampler.resample(frame):
             self.parts.append(bytes(part.planes[0])[: 2 * part.samples])

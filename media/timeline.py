@@ -8,7 +8,6 @@ rate may be any or none, and a picture is at most half a slot early or late.
 import os
 import re
 from collections.abc import Iterator
-from fractions import Fraction
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +15,7 @@ import av
 import numpy as np
 
 from media.clips import FPS, MediaError
+from media.streams import tick
 
 # Kinds of files, by content. Playlists and lists of files, which could name other files, are not among them.
 CONTAINERS = (
@@ -32,6 +32,7 @@ SEEK_MARGINS = (
 )  # seconds before the wanted time: some files lead to a later picture than asked for
 SEARCH_SIZE = "50000000"  # bytes and microseconds that FFmpeg may read to find all streams of an MPEG file
 FROM_FIRST = ("mpegts", "mpeg")  # whose length is counted from their first time stamp, and not from 0
+Timed = tuple[float, av.VideoFrame]  # a frame behind its time in seconds
 ATTACHED_PICTURE = av.stream.Disposition.attached_pic
 
 
@@ -52,11 +53,6 @@ def open_media(path: str) -> av.container.InputContainer:
         if isinstance(error, PermissionError):
             raise MediaError(f"{path}: cannot be read ({reason})") from None
         raise MediaError(f"{path}: not a video, or broken at its beginning ({reason})") from None
-
-
-def tick(timed: av.stream.Stream | av.frame.Frame) -> Fraction:
-    """Seconds that one step of the time stamps of a stream or frame takes."""
-    return timed.time_base or Fraction(1, av.time_base)
 
 
 class VideoReader:
@@ -168,7 +164,7 @@ class VideoReader:
         self.container.close()
         self._open()
 
-    def _from_slot(self, slot: int) -> Iterator[tuple[float, av.VideoFrame]]:
+    def _from_slot(self, slot: int) -> Iterator[Timed]:
         if slot > 0:
             frames = self._seek(self._time(slot))
             if frames is not None:
@@ -176,7 +172,7 @@ class VideoReader:
         self._rewind()
         return self._frames()
 
-    def _seek(self, time: float) -> Iterator[tuple[float, av.VideoFrame]] | None:
+    def _seek(self, time: float) -> Iterator[Timed] | None:
         """Frames from at or before `time` seconds on, or None where the file does not lead there."""
         for margin in SEEK_MARGINS:
             try:
@@ -189,7 +185,7 @@ class VideoReader:
                 return _chain(first, frames)
         return None
 
-    def _frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
+    def _frames(self) -> Iterator[Timed]:
         """Decoded frames with their times in seconds, which only increase. Damaged packets are left out."""
         before, step = None, 1 / float(self.stream.average_rate or FPS)
         deinterlacer = _Deinterlacer(self.stream)
@@ -204,7 +200,7 @@ class VideoReader:
                 yield time, frame
 
 
-def _chain(first: tuple[float, av.VideoFrame], rest: Iterator[tuple[float, av.VideoFrame]]):
+def _chain(first: tuple[float, av.VideoFrame], rest: Iterator[Timed]) -> Iterator[Timed]:
     yield first
     yield from rest
 

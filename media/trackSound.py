@@ -9,7 +9,8 @@ import numpy as np
 
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.sound import decode_pieces
-from media.timeline import MAX_RETURN, decoded, open_media, tick
+from media.streams import tick
+from media.timeline import MAX_RETURN, decoded, open_media
 
 LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
 ROUNDING = 80  # samples; what a resampler may leave out at the end of the sound

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from media.openVideo import FRAME, allowed_lateness
+from media.streams import tick
 from media.videoFacts import (
     FRAMES_MISSING,
     INTERLACED,
@@ -48,7 +49,7 @@ class TruePictures:
     def close(self) -> None:
         self._container.close()
 
-    def compare(self, first: int, pictures: Sequence[np.ndarray]) -> None:
+    def compare(self, first: int, pictures: Iterable[np.ndarray]) -> None:
         """Raise VideoError unless `pictures`, (height, width, 3) uint8 BGR each, are the frames from `first` on."""
         before = None
         for number, found in enumerate(pictures, first):
@@ -64,7 +65,7 @@ class TruePictures:
         if picture.interlaced_frame:
             raise VideoError(INTERLACED, f"{path}: frame {number} is interlaced")
         if picture.pts is not None:
-            time = float(picture.pts * self._stream.time_base) - self.facts.start
+            time = float(picture.pts * tick(self._stream)) - self.facts.start
             if abs(time - number * FRAME) > allowed_lateness(time, self.facts.step):
                 raise VideoError(FRAMES_MISSING, f"{path}: frame {number} or one before it cannot be decoded")
         self._truth = as_bgr(picture, found)

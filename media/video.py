@@ -6,7 +6,7 @@ come a frame early. Both leave traces that cost nothing to look for; where there
 again with PyAV, which tells the truth, and the clip is refused unless it is the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -93,7 +93,7 @@ class FrameReader:
             self._prove(first - 1, [self._last, *out])
         self._last = out[-1].copy()
 
-    def _prove(self, first: int, pictures: Sequence[np.ndarray]) -> None:
+    def _prove(self, first: int, pictures: Iterable[np.ndarray]) -> None:
         """Raise MediaError unless these are the frames from `first` on, shown at 25 a second."""
         from media.truePictures import TruePictures  # PyAV takes a while to import, and is rarely needed
 

@@ -15,6 +15,7 @@ import numpy as np
 from media.clips import FPS, FRAME_SIZE, MediaError
 from media.content import MP4, content
 from media.openVideo import CONTAINERS, FRAME, allowed_lateness, first_picture
+from media.streams import tick
 from media.videoPass import VideoPass, codec_name
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def probe(path: str, decode: bool = False) -> VideoFacts:
         order = getattr(context, "field_order", 0)  # 0: not known, 1: progressive, others: interlaced
         seen = VideoPass(decode, needs_picture=decode or order == 0 or kind not in _shown_by_opencv)
         seen.at(container, stream)
-        if not decode and not seen.reordered and getattr(context, "has_b_frames", 0):
+        if not decode and not seen.reordered and getattr(context, "has_b_frames", False):
             return probe(path, decode=True)  # only the pictures tell in which order they are shown
         decodable = True  # where nothing can be decoded, the file is to blame
         if seen.picture and kind not in _shown_by_opencv:
@@ -181,7 +182,7 @@ def probe(path: str, decode: bool = False) -> VideoFacts:
             start=start,
             times=times,
             missing=seen.missing(container, stream),
-            step=float(stream.time_base),
+            step=float(tick(stream)),
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from media.clips import FPS
 from media.openVideo import FRAME
+from media.streams import tick
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -75,7 +76,7 @@ class VideoPass:
                     self._decode(packet)
         except av.error.FFmpegError as error:
             self._broken = f"broken after {len(self._shown)} frames ({error.strerror})"
-        self._end = max(float(ends[one.index] * one.time_base) for one in streams)
+        self._end = max(float(ends[one.index] * tick(one)) for one in streams)
 
     def _decode(self, packet: Packet) -> None:
         import av
@@ -99,21 +100,26 @@ class VideoPass:
         # Pictures come in the order in which they are shown, packets in that in which they are decoded.
         in_order = self.decode and None not in self._decoded
         stamps = self._decoded if in_order else self._shown
-        if None in stamps:  # a container without time stamps
+        known = [stamp for stamp in stamps if stamp is not None]
+        if len(known) < len(stamps):  # a container without time stamps
             return 0.0, np.arange(len(stamps)) / float(stream.average_rate or FPS)
-        if not stamps:
+        if not known:
             return 0.0, np.empty(0)
-        times = np.array(stamps if in_order else sorted(stamps), np.float64) * float(stream.time_base)
+        times = np.array(known if in_order else sorted(known), np.float64) * float(tick(stream))
         return float(times[0]), times - times[0]
 
     def _all_decoded(self, stream: VideoStream) -> bool:
         """Has every frame that is shown become a picture? Some codecs have packets that show nothing."""
         if len(self._decoded) == len(self._shown):
             return True
-        if self._refused or not self._decoded or None in self._decoded or None in self._shown:
+        decoded, shown = (
+            [stamp for stamp in stamps if stamp is not None] for stamps in (self._decoded, self._shown)
+        )
+        without_stamp = len(decoded) < len(self._decoded) or len(shown) < len(self._shown)
+        if self._refused or not decoded or without_stamp:
             return False
-        ends = (min(self._decoded), max(self._decoded)) == (min(self._shown), max(self._shown))
-        steps = np.diff(np.sort(self._decoded)) * float(stream.time_base)
+        ends = (min(decoded), max(decoded)) == (min(shown), max(shown))
+        steps = np.diff(np.sort(decoded)) * float(tick(stream))
         return ends and bool((steps < 1.5 * FRAME).all())
 
     def missing(self, container: InputContainer, stream: VideoStream) -> str:
@@ -131,7 +137,7 @@ class VideoPass:
                 start = (
                     stream.start_time if stream.frames and stream.start_time else 0
                 )  # a fragmented file's differ
-                end = float((start + stream.duration) * stream.time_base)
+                end = float((start + stream.duration) * tick(stream))
                 if end - self._end > FRAME / 2:
                     return f"{found} frames found, it ends {end - self._end:.2f} s before its declared end"
         elif kind == "avi":  # counts frames, and one or two that stand for "as before"

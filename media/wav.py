@@ -248,7 +248,7 @@ def write_wav(path: str, sound: np.ndarray) -> None:
             form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE, SAMPLE_RATE * 2, 2, 16)
             head = struct.pack("<4sI4s", b"RIFF", 36 + sound.nbytes, b"WAVE") + form
             file.write(head + struct.pack("<4sI", b"data", sound.nbytes))
-            if file.write(sound.astype("<i2", copy=False)) != sound.nbytes:
+            if file.write(sound.astype("<i2", copy=False).data) != sound.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.replace(part, path)
     except BaseException:

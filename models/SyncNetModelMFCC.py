@@ -56,6 +56,9 @@ def mfcc_trunk(stride: int) -> nn.Sequential:
 class MFCC(nn.Module):
     """The coefficients of sound on the int16 scale, without gradient, in float64 whatever the autocast."""
 
+    filters: Tensor
+    cosines: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         # Constants, not weights: they are not part of a checkpoint.

@@ -8,8 +8,9 @@ http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model; they giv
 import torch
 from torch import Tensor, nn
 
+from models.interface import Streams
 from models.SyncNetModelMFCC import MFCC, mfcc_trunk
-from models.twoStreams import NO_IDENTITY, TRUNK_CHANNELS, lip_trunk, look
+from models.twoStreams import NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_trunk, look
 from support.errors import UserError
 
 PUBLISHED_OUT = 1024  # size of the published network's embeddings
@@ -18,7 +19,7 @@ WINDOW = 20  # MFCC frames of a sound window: those of the 5 video frames of a l
 HEADS = ("netfcaud", "netfclip")
 
 
-class SyncNetModel(nn.Module):
+class SyncNetModel(Streams):
     """Content embeddings of picture and sound, and no identity: names and arithmetic of the published network.
 
     nOut: size of the embeddings. stride: frames between two of them. crop: what the lip stream sees of a frame,
@@ -31,7 +32,7 @@ class SyncNetModel(nn.Module):
         super().__init__()
         self.crop = "face"
         self.stride = stride
-        self.netcnnaud = mfcc_trunk(stride=1).to(memory_format=torch.channels_last)
+        self.netcnnaud = in_layout(mfcc_trunk(stride=1), torch.channels_last)
         self.netfcaud = dense_head(nOut)
         self.netcnnlip = lip_trunk(stride)
         self.netfclip = dense_head(nOut)

@@ -13,11 +13,12 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.networks import is_network_of_models
+from models.byName import is_network_of_models
 from models.settings import Settings, check_setting, default_settings
 from models.SyncNetV2 import published_settings
 from support.errors import UserError
@@ -131,10 +132,12 @@ def read_checkpoint(path: str) -> dict[str, Tensor]:
             )
         raise CheckpointError(f"{path}: not a state dict (names with a tensor each), it holds {holds}")
     said = trained_with(state)
-    if isinstance(loaded, dict) and state is loaded.get("network"):  # a training state, whose flags are text
+    members = loaded if isinstance(loaded, dict) else {}
+    is_training_state = members.get("network") is state
+    if is_training_state:
         state = OrderedDict(state)
-        said = settings_of_flags(loaded.get("settings"))
-        state._metadata = {"settings": said}
+        said = settings_of_flags(members.get("settings"))
+        vars(state)["_metadata"] = {"settings": said}
     for name, value in said.items():
         try:
             check_setting(name, value)
@@ -173,7 +176,7 @@ def settings_of_flags(flags: object) -> dict[str, object]:
     """The settings among the flags of a training state, whose values are text."""
     if not isinstance(flags, dict):
         return {}
-    said = {}
+    said: dict[str, object] = {}
     for name, default in default_settings().items():
         if isinstance(value := flags.get(name), str):
             said[name] = int(value) if isinstance(default, int) and re.fullmatch(r"\d{1,9}", value) else value
@@ -199,7 +202,8 @@ def choose_settings(path: str | None, given: Mapping[str, object]) -> tuple[Sett
         for name, value in given.items()
         if name in said and said[name] != value
     ]
-    return Settings(**{**said, **given}), told
+    values: dict[str, Any] = {**said, **given}  # Settings checks them
+    return Settings(**values), told
 
 
 def save_checkpoint(network: nn.Module, path: str, settings: dict[str, object]) -> None:
@@ -207,7 +211,7 @@ def save_checkpoint(network: nn.Module, path: str, settings: dict[str, object]) 
     state = OrderedDict(
         (name, tensor.detach().cpu().contiguous()) for name, tensor in network.state_dict().items()
     )
-    state._metadata = {"settings": settings}
+    vars(state)["_metadata"] = {"settings": settings}
     with replace_file(path, "wb") as file:
         torch.save(state, file)
 

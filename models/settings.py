@@ -42,7 +42,7 @@ def check_setting(name: str, value: object) -> None:
     """Raise UserError for a setting of the wrong type or out of range."""
     if name in RANGES:
         least, most = RANGES[name]
-        if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value <= most:
+        if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) <= most:
             raise UserError(f"{name} {value!r:.80}, expected a whole number from {least} to {most}")
     elif name in CHOICES:
         if not isinstance(value, str) or value not in CHOICES[name]:

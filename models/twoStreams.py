@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.faceCrop import crop_mouth
+from models.interface import Streams
 from support.errors import UserError
 
 TRUNK_CHANNELS = 512
@@ -55,16 +56,30 @@ def lip_trunk(stride: int) -> nn.Sequential:
         *conv3d(256, TRUNK_CHANNELS, (1, 6, 6)),
     )
     # Frames arrive as (B, T, H, W, 3), which is this layout already: nothing is rearranged.
-    return trunk.to(memory_format=torch.channels_last_3d)
+    return in_layout(trunk, torch.channels_last_3d)
+
+
+def in_layout(trunk: nn.Sequential, layout: torch.memory_format) -> nn.Sequential:
+    """The trunk itself, with its weights in that order in memory."""
+    return trunk.to(memory_format=layout)  # type: ignore[call-overload]  # torch's hints lack this argument
 
 
 def look(trunk: nn.Sequential, video: Tensor, crop: str) -> Tensor:
     """What a lip trunk makes of a video (B, 3, T, 224, 224) or of the crop of it: (B, 512, T')."""
     kind = video.device.type
-    # Whole numbers up to 256 are exact in bfloat16: no detour through float32 under autocast.
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else trunk[0].weight.dtype
+    dtype = trunk.get_parameter("0.weight").dtype
+    if torch.is_autocast_enabled(kind):
+        # Whole numbers up to 256 are exact in bfloat16: no detour through float32.
+        dtype = torch.get_autocast_dtype(kind)
     pixels = crop_mouth(video, dtype) if crop == "mouth" else video.to(dtype)
     return trunk(pixels).squeeze(4).squeeze(3)
+
+
+def content_of(outputs: tuple[Tensor | None, Tensor | None]) -> Tensor:
+    """The content of what forward_aud or forward_vid returned. Raises UserError for a network without."""
+    if outputs[0] is None:
+        raise UserError("this network has no content heads: it tells who, not when")
+    return outputs[0]
 
 
 def identity_of(outputs: tuple[Tensor | None, Tensor | None]) -> Tensor:
@@ -74,7 +89,7 @@ def identity_of(outputs: tuple[Tensor | None, Tensor | None]) -> Tensor:
     return outputs[1]
 
 
-class TwoStreams(nn.Module):
+class TwoStreams(Streams):
     """Face and voice streams: a trunk each, and on each trunk a content and an identity head.
 
     netcnnaud: audio trunk, from features (B, 1, bands, 4T) to (B, 512, 1, T'). nOut: size of the four
@@ -93,7 +108,7 @@ class TwoStreams(nn.Module):
         self.netfcspk = head(nOut)  # audio identity
         self.netfcface = head(nOut)  # video identity
         self.netcnnlip = lip_trunk(stride)
-        self.netcnnaud.to(memory_format=torch.channels_last)
+        in_layout(self.netcnnaud, torch.channels_last)
 
     def features(self, audio: Tensor) -> Tensor:
         """Input of the audio trunk, (B, 1, bands, 4T) float32, of audio (B, T*640 + 240) on the int16 scale."""

@@ -21,9 +21,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn, Protocol, TextIO
 
 from support.errors import UserError
 from support.names import did_you_mean
@@ -34,10 +34,14 @@ SYSTEMS = "This program runs on Linux and macOS. On Windows, run it in WSL: http
 FAILED, WRONG_FLAGS = 1, 2
 STOPPED, NOBODY_READS = 128 + signal.SIGINT, 128 + 13  # as a shell reports SIGINT and SIGPIPE
 
-Main = Callable[[list[str] | None], int]
+
+class Command(Protocol):
+    """What is called with a command line, by default that of the process, and gives an exit status."""
+
+    def __call__(self, argv: list[str] | None = None) -> int: ...
 
 
-def command(main: Main) -> Main:
+def command(main: Callable[[list[str] | None], int]) -> Command:
     """Make `main` a command: it returns an exit status and leaves no traceback for what is not its fault.
 
     UserError, and OSError (what the system refuses), become one line on stderr, `name.py: message`, and status 1.
@@ -100,7 +104,7 @@ def _say_stopped(kind: type[BaseException], error: BaseException, trace: Traceba
         sys.__excepthook__(kind, error, trace)
 
 
-def _point_to_nowhere(stream: object) -> None:
+def _point_to_nowhere(stream: TextIO) -> None:
     """Let what is left in a stream's buffer go where it cannot fail."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -139,20 +143,22 @@ class Parser(argparse.ArgumentParser):
     example: command lines, one each, for the end of the help.
     """
 
-    def __init__(self, *args: object, example: Sequence[str] = (), **settings: object) -> None:
+    def __init__(self, *, example: Sequence[str] = (), **settings: Any) -> None:  # those of ArgumentParser
         settings.setdefault("formatter_class", Help)
         settings.setdefault("allow_abbrev", False)
         if example:
             lines = "\n".join(f"  {line}" for line in example)
             epilog = settings.get("epilog")
             settings["epilog"] = (f"{epilog}\n\n" if epilog else "") + f"example:\n{lines}"
-        super().__init__(*args, **settings)
+        super().__init__(**settings)
         if self.add_help:
             self.add_argument(
                 "--version", action="version", version=version_line(), help="print the versions and exit"
             )
 
-    def parse_known_args(self, args=None, namespace=None):  # noqa: ANN001, ANN201 (as argparse has it)
+    def parse_known_args(
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         given = list(sys.argv[1:] if args is None else args)
         self._refuse_unknown(given)
         return super().parse_known_args(self._numbers_last(given), namespace)

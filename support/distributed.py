@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from support.errors import UserError
@@ -157,13 +158,13 @@ def check_same(facts: dict[str, str]) -> None:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(context, x: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(context: FunctionCtx, x: Tensor) -> Tensor:  # noqa: ARG004
         parts = [torch.empty_like(x) for _ in range(processes())]
         dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(context, gradient: Tensor) -> Tensor:  # noqa: ARG004
+    def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:  # noqa: ARG004
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)  # what every process's loss asks of everyone's rows
         return gradient.chunk(processes())[rank()]

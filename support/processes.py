@@ -116,9 +116,11 @@ def check_script() -> None:
 def _start_worker(started: Event) -> None:
     """In a worker: end at once when the main process is gone, even by SIGKILL."""
     started.set()
+    main = parent_process()
+    assert main is not None  # only workers come here
 
     def watch() -> None:
-        connection.wait([parent_process().sentinel])
+        connection.wait([main.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -44,6 +44,7 @@ def test_boxes_colours_and_sound_are_in_step(tmp_path, fps):
     moving = SeenFace(0, np.linspace([0.5, 0.5, 0.2, 0.2], [0.7, 0.5, 0.2, 0.2], 58), np.full(58, np.nan))
     told = []
     assert draw_video(source, [still, moving], output, 3.0, lambda *at: told.append(at)) == 60 == len(told)
+    assert told == [(number, 60) for number in range(1, 61)]
     pictures = pictures_of(output)
     assert pictures.shape == (60, HEIGHT - 1, WIDTH - 1, 3) and told[-1][0] == 60
     seen = [colour_at(picture, 0.1, 0.4) for picture in pictures]

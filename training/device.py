@@ -3,12 +3,15 @@
 import functools
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from support.errors import UserError
+
+Inputs = ParamSpec("Inputs")
+Embeddings = TypeVar("Embeddings")
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -69,12 +72,12 @@ class DeviceBatches:
             del batch, video, audio  # before the next is asked for: the loader uses its memory again
 
 
-def compile_embeddings(function: Callable) -> Callable:
+def compile_embeddings(function: Callable[Inputs, Embeddings]) -> Callable[Inputs, Embeddings]:
     """torch.compile, which compiles at the first call. There, UserError when that cannot be done here."""
     compiled = torch.compile(function)
 
     @functools.wraps(function)
-    def call(*args: Tensor, **kwargs: bool) -> tuple[Tensor | None, ...]:
+    def call(*args: Inputs.args, **kwargs: Inputs.kwargs) -> Embeddings:
         try:
             return compiled(*args, **kwargs)
         except torch._dynamo.exc.BackendCompilerFailed as error:

@@ -19,8 +19,8 @@ from models.weights import needed_weights
 from support import distributed
 from training.epoch import EpochResult
 from training.flags import defaults
+from training.interface import TrainableNetwork
 from training.log import TrainingLog, peak_memory
-from training.network import TrainableNetwork
 from training.state import (
     STATE_FILE,
     Interrupted,

@@ -20,7 +20,7 @@ from models.checkpoints import CheckpointError, UnreadableCheckpoint, load_tenso
 from support import distributed
 from support.files import lock_file, remove_leftovers, replace_file
 from training.epoch import PARTS
-from training.network import TrainableNetwork
+from training.interface import TrainableNetwork
 
 STATE_FILE = "training_state.pt"  # in --save_path
 VERSION = 1

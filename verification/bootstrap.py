@@ -42,10 +42,13 @@ def bootstrap_interval(
     names = ["eer_interpolated", *(f"min_dcf_{p:g}" for p in p_targets)]
     found = np.empty((len(names), resamples))
     rng = np.random.default_rng(seed)
-    curves = over_trials if speakers is None else over_speakers
+    if speakers is None:
+        curves = over_trials(scores, labels, resamples, rng)
+    else:
+        curves = over_speakers(scores, labels, speakers, resamples, rng)
     done = 0
     with progress_bar(total=resamples, desc="Bootstrap", unit="resample", disable=not progress) as bar:
-        for fpr, fnr in curves(scores, labels, speakers, resamples, rng):
+        for fpr, fnr in curves:
             after, part = crossing(fpr, fnr)
             each = np.arange(len(fpr))
             low, high = fpr[each, after - 1], fpr[each, after]
@@ -84,9 +87,7 @@ def count_speakers(speakers: Speakers) -> int:
 Curves = Iterator[tuple[np.ndarray, np.ndarray]]  # FA and FR of some resamples, (resamples, thresholds) each
 
 
-def over_trials(
-    scores: np.ndarray, labels: np.ndarray, _: None, resamples: int, rng: np.random.Generator
-) -> Curves:
+def over_trials(scores: np.ndarray, labels: np.ndarray, resamples: int, rng: np.random.Generator) -> Curves:
     """Rates of redrawn trials at every threshold: inf and all distinct scores, descending."""
     # A trial is reduced to its rank among the distinct scores, 0 the highest.
     distinct, rank = np.unique(-scores, return_inverse=True)

@@ -44,18 +44,18 @@ def plot_det(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str) -> No
         systems.append((label, ndtri(curve), ndtri(np.clip(marks, half, 1 - half))))
 
     # Every mark in the picture, and at least 1 % to 50 % on both axes.
-    marks = np.concatenate([marks for _, _, marks in systems])
-    low = np.minimum(ndtri(0.01), marks.min(axis=0)) - 0.25
-    high = np.maximum(ndtri(0.5), marks.max(axis=0)) + 0.25
+    all_marks = np.concatenate([points for _, _, points in systems])
+    low = np.minimum(ndtri(0.01), all_marks.min(axis=0)) - 0.25
+    high = np.maximum(ndtri(0.5), all_marks.max(axis=0)) + 0.25
     figure = Figure(figsize=(7, 7), dpi=130)
     axes = figure.add_subplot()
     axes.plot([-9, 9], [-9, 9], color="0.6", linewidth=0.8, linestyle=":")
     handles = []
     for index, (label, curve, points) in enumerate(systems):
-        style = {"color": f"C{index % 10}", "linestyle": ("-", "--", "-.", ":")[index // 10 % 4]}
-        handles += axes.plot(*curve.T, label=label, linewidth=1.6, **style)
+        color, style = f"C{index % 10}", ("-", "--", "-.", ":")[index // 10 % 4]
+        handles += axes.plot(*curve.T, label=label, linewidth=1.6, color=color, linestyle=style)
         for point, marker in zip(points, "osD", strict=True):
-            axes.plot(*point, marker, color=style["color"], markeredgecolor="black", zorder=3)
+            axes.plot(*point, marker, color=color, markeredgecolor="black", zorder=3)
     kinds = ["EER", *(f"minDCF({p:g})" for p in P_TARGETS)]
     for kind, marker in zip(kinds, "osD", strict=True):
         handles.append(Line2D([], [], marker=marker, color="0.8", markeredgecolor="black", ls="", label=kind))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from media.clips import MediaError
 from media.wav import WavFormatError
-from models.network import Network
+from models.interface import Network
 from support import distributed
 from support.errors import UserError
 from support.files import replace_file
@@ -45,17 +45,19 @@ class TrialTest:
         self.trials = check_trials(test_list, test_path, network.settings.maxFrames)
         if self.trials.labels is None:
             raise MediaError(f"{test_list}: an EER needs labels, lines `label fileA fileB`")
+        self.labels = self.trials.labels
         self.files = [os.path.join(test_path, file) for file in self.trials.files]
         self.explained = False
 
     def run(self) -> dict[str, float]:
         """EER in percent and minDCFs of the network as it is now; prints them."""
         scores = score_trials(self.network.embed(self.files, self.num_eval), self.trials)
-        figures = measure(scores, self.trials.labels)
+        figures = measure(scores, self.labels)
         explanation = "" if self.explained else f"  ({ABOUT_MIN_DCF})"
         self.explained = True
         print(f"  {'test':10s} EER {figures['eer']:2.4f}  {in_words(figures)}{explanation}")
-        return {name: figures[name] for name in ("eer", *(f"min_dcf_{p:g}" for p in P_TARGETS))}
+        rates = {"eer", *(f"min_dcf_{p:g}" for p in P_TARGETS)}
+        return {name: value for name, value in figures.items() if name in rates and value is not None}
 
 
 class Voices:
@@ -136,7 +138,7 @@ def evaluate_list(
     if distributed.is_main():
         voices = Voices(network, files, paths, num_eval, load_from)
         check_overlap(voices.recordings[len(trials.files) :], voices.recordings[tested])
-    new = distributed.of_first(lambda: voices.new_paths)
+    new = distributed.of_first(lambda: voices.new_paths if voices else [])
     try:
         made = network.embed(new, num_eval) if new else torch.empty(0, network.settings.nOut)
     except WavFormatError as error:
@@ -159,7 +161,7 @@ def evaluate_list(
     print(f"{len(trials.first)} trials, {same}, {len(trials.files)} files")
     if load_from:
         print(voices.told(load_from))
-    report = {
+    report: dict[str, object] = {
         "trials": len(trials.first),
         "targets": None if trials.labels is None else int(trials.labels.sum()),
         "files": len(trials.files),
@@ -174,15 +176,17 @@ def evaluate_list(
         "version": VERSION,
         "versions": versions(),
     }
+    figures = {}
     if trials.labels is not None:
-        report["figures"] = {kind: measure(values, trials.labels) for kind, values in scores.items()}
-        report |= report["figures"][list(scores)[-1]]  # normalised where there is a cohort
+        figures = {kind: measure(values, trials.labels) for kind, values in scores.items()}
+        report["figures"] = figures
+        report |= figures[list(scores)[-1]]  # normalised where there is a cohort
     write_results(report, result_folder, scores, trials)
     if trials.labels is not None:
         print(ABOUT_MIN_DCF)
-    for kind, figures in report.get("figures", {}).items():
-        print({"raw": "", "asnorm": "as-norm: "}[kind] + in_words(figures))
-        print(f"EER {figures['eer']:2.4f}")
+    for kind, found in figures.items():
+        print({"raw": "", "asnorm": "as-norm: "}[kind] + in_words(found))
+        print(f"EER {found['eer']:2.4f}")
     return report
 
 

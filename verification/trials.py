@@ -29,7 +29,8 @@ def read_trials(path: str) -> Trials:
     Raises MediaError naming file and line.
     """
     index: dict[str, int] = {}
-    pairs, labels = [], []
+    pairs: list[list[int]] = []
+    labels: list[int] = []
     for where, line in text_lines(path, "Lines are `label fileA fileB`."):
         fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
         if len(fields) == 2 and fields[0] in ("0", "1"):  # a tab after the label alone

@@ -3,7 +3,8 @@
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,9 +12,11 @@ from torch import Tensor
 from media.clips import SAMPLES_PER_FRAME
 from media.crops import WINDOW_TAIL, check_length, spread_crops
 from media.wav import WavFormatError, check_heard, open_wav
-from models.network import Network
+from models.interface import Network
 from support import distributed
 from support.progress import progress_bar
+
+Read = TypeVar("Read")
 
 FILES_PER_BATCH = 4  # utterances embedded at once, num_eval crops each
 READERS = 2  # threads that read utterances ahead
@@ -62,10 +65,10 @@ def embed_wavs(network: Network, files: list[str], num_eval: int, print_interval
     return distributed.total(vectors.to(network.device)).cpu()
 
 
-def read_ahead(read: Callable[[str], Tensor], files: list[str]) -> Iterator[Tensor]:
+def read_ahead(read: Callable[[str], Read], files: list[str]) -> Iterator[Read]:
     """read(file) for each file in order, a bounded number ahead in threads."""
     with ThreadPoolExecutor(READERS) as pool:
-        ahead: deque = deque()
+        ahead: deque[Future[Read]] = deque()
         for file in files:
             ahead.append(pool.submit(read, file))
             if len(ahead) > 2 * FILES_PER_BATCH:

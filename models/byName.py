@@ -5,15 +5,13 @@ import importlib
 import os
 import re
 
-from torch import nn
-
-from models.network import Network
+from models.interface import Network, Streams
 from support.errors import UserError
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
-def load_model(name: str) -> type[nn.Module]:
+def load_model(name: str) -> type[Streams]:
     """The SyncNetModel class of a module such as models.SyncNetModelFBank. Raises UserError.
 
     Imports what it is given: a name out of a checkpoint has to pass is_network_of_models first.
@@ -28,7 +26,7 @@ def load_model(name: str) -> type[nn.Module]:
         raise UserError(f"model {name!r} has no SyncNetModel ({error}); there is {known}") from None
 
 
-def at_every_frame(network: Network) -> nn.Module:
+def at_every_frame(network: Network) -> Streams:
     """The streams of a network with an embedding at every frame, whatever temporal stride it was trained with.
 
     The weights do not depend on the stride, and are shared. Ready to evaluate, on the network's device.

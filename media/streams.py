@@ -1,0 +1,18 @@
+"""What PyAV leaves open of the streams and frames of a file."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from av.frame import Frame
+    from av.packet import Packet
+    from av.stream import Stream
+
+MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's own time base
+
+
+def tick(timed: Stream | Packet | Frame) -> Fraction:
+    """Seconds that one step of the time stamps of a stream, packet or frame takes."""
+    return timed.time_base or MICROSECOND

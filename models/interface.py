@@ -1,0 +1,57 @@
+"""What is used of a network, whatever else it can do: of its two streams, and of the network around them."""
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.settings import Settings
+
+
+class Streams(nn.Module):
+    """What a SyncNetModel(nOut, stride) has: the face and the voice stream, and what the first sees of a frame.
+
+    A network of your own need not be one by name: the same members do. Shapes as in TwoStreams.
+    """
+
+    crop: str  # "face" or "mouth"; not needed of one that sees whole faces only
+
+    @abstractmethod
+    def forward_aud(
+        self, audio: Tensor, content: bool = True, identity: bool = True
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Content and identity of voices; None for what is not asked for, or not there."""
+
+    @abstractmethod
+    def forward_vid(
+        self, video: Tensor, content: bool = True, identity: bool = True
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Content and identity of faces."""
+
+
+class Network(Protocol):
+    """SyncNet, or what behaves like it for evaluation and inference: two streams on a device.
+
+    `__S__` are the streams, `settings` what they were made with.
+    """
+
+    __S__: Streams
+    settings: Settings
+    maxFrames: int
+    nOut: int
+    device: torch.device
+    precision: str
+
+    def eval(self) -> nn.Module:
+        """No dropout, running statistics."""
+
+    def autocast(self) -> AbstractContextManager:
+        """The context of a forward pass in the network's precision."""
+
+    def identity_vectors(self, crops: Tensor, batch: int) -> Tensor:
+        """A unit vector for each crop of voices or faces, (crops, nOut) float32 on the CPU."""
+
+    def embed(self, files: list[str], num_eval: int = ..., print_interval: int = ...) -> Tensor:
+        """A voice identity vector for each wav, (files, nOut) float32 on the CPU."""
