@@ -25,7 +25,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,64 +78,17 @@ import av
 import cv2
 import numpy as np
 from scipy.io import wavfile
-from scipy.signal import istft, stft
 
 from media.clips import FPS, FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from media.demoFace import Face
+from media.demoVoice import STEPS_PER_FRAME, Identity, draw_identities, speak
 from support.files import replace_file
 from support.progress import progress_bar
-
-# Articulation is described in steps of 8 ms: five a video frame, and the hop of the vocal-tract filter.
-STEPS_PER_FRAME = 5
-HOP_LENGTH = SAMPLES_PER_FRAME // STEPS_PER_FRAME  # 128 samples
-STEP_RATE = SAMPLE_RATE // HOP_LENGTH  # 125 steps a second
-FILTER_LENGTH = 4 * HOP_LENGTH  # analysis window and FFT size of that filter
 
 KEY_FRAME_INTERVAL = 250  # frames, as in VoxCeleb2
 # Of successive clips: by how many frames the picture comes later than the sound.
 OFFSETS = (0, 3, 0, 0, -2, 0, 0, -3, 0, 1)
 MAX_OFFSET = max(map(abs, OFFSETS))
-
-SPEECH_RMS = 3000.0  # of int16 samples, as close speech
-NOISE_FLOOR = (4.0, 40.0)  # of the room, white: from the quietest recording to the noisiest
-
-
-class Identity(NamedTuple):
-    """Who speaks: four numbers in 0..1, each of them visible and audible."""
-
-    size: float
-    pitch: float
-    brightness: float
-    tempo: float
-
-
-class Sound(NamedTuple):
-    """A target of the vocal tract: resonances in Hz (of an average head), mouth and sources in 0..1."""
-
-    f1: float
-    f2: float
-    opening: float
-    spread: float
-    voice: float
-    hiss: float
-
-
-VOWELS = (
-    Sound(850, 1300, 1.00, 0.50, 1.0, 0.0),  # a
-    Sound(520, 1900, 0.60, 0.80, 0.9, 0.0),  # e
-    Sound(300, 2350, 0.30, 1.00, 0.8, 0.0),  # i
-    Sound(500, 850, 0.70, 0.15, 0.9, 0.0),  # o
-    Sound(320, 700, 0.35, 0.00, 0.8, 0.0),  # u
-)
-CLOSURE = Sound(250, 1300, 0.0, 0.4, 0.0, 0.0)  # p: silent, lips closed
-FRICATIVE = Sound(300, 1600, 0.12, 0.7, 0.0, 1.0)  # s: a hiss between the teeth
-
-
-class Speech(NamedTuple):
-    """samples: (n,) float, in int16 units; opening, spread: (n // HOP_LENGTH,) mouth shape in 0..1."""
-
-    samples: np.ndarray
-    opening: np.ndarray
-    spread: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -147,153 +100,6 @@ class Utterance:
     frames: int
     offset: int
     stream: tuple[int, ...]
-
-
-def between(low: float, high: float, share: float) -> float:
-    """The number at `share` (0..1) of the way from low to high, on a logarithmic scale."""
-    return low * (high / low) ** share
-
-
-def draw_identities(count: int, rng: np.random.Generator) -> list[Identity]:
-    """`count` identities spread evenly: each number takes one value in each of `count` equal strata."""
-    strata = rng.permuted(np.tile(np.arange(count), (len(Identity._fields), 1)), axis=1)
-    return [Identity(*map(float, values)) for values in ((strata + 0.5) / count).T]
-
-
-# ---------------------------------------------------------------- voice
-
-
-def articulate(identity: Identity, steps: int, rng: np.random.Generator) -> Sound:
-    """A random syllable sequence as tracks of `steps` values: closure or hiss, then a vowel, and again."""
-    rate = between(2.2, 6.0, identity.tempo)
-    sounds, lengths, vowel = [], [], None
-    while sum(lengths) < steps:
-        length = STEP_RATE / rate * rng.uniform(0.7, 1.4)
-        vowel = VOWELS[rng.choice([n for n in range(len(VOWELS)) if VOWELS[n] is not vowel])]
-        shares = (0.12, 0.28, 0.60) if rng.random() < 0.5 else (0.40, 0.0, 0.60)
-        sounds += [CLOSURE, FRICATIVE, vowel]
-        lengths += [round(share * length) for share in shares]
-    tracks = np.repeat(np.array(sounds), lengths, axis=0)
-    # Articulators glide from one target to the next in about 60 ms.
-    glide = np.hanning(9)[1:-1] / np.hanning(9).sum()
-    return Sound(*(np.convolve(track, glide, mode="same")[:steps] for track in tracks.T))
-
-
-def pitch_track(identity: Identity, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Fundamental frequency in Hz of each sample: a base pitch with vibrato and slow random intonation."""
-    time = np.arange(samples) / SAMPLE_RATE
-    anchors = np.arange(0, time[-1] + 0.5, 0.25)
-    intonation = np.interp(time, anchors, rng.uniform(-2.0, 2.0, len(anchors)))
-    vibrato_rate = between(3.0, 8.0, identity.pitch)
-    vibrato = 0.8 * np.sin(2 * np.pi * (vibrato_rate * time + rng.random()))
-    base = between(85.0, 340.0, identity.pitch) * rng.uniform(0.97, 1.03)
-    return base * 2 ** ((intonation + vibrato) / 12)
-
-
-def resonance(frequency: np.ndarray, centre: np.ndarray | float, bandwidth: np.ndarray | float) -> np.ndarray:
-    """Response of a two-pole resonator with gain 1 at 0 Hz; the arguments broadcast, all in Hz."""
-    return centre**2 / (centre**2 - frequency**2 + 1j * frequency * bandwidth)
-
-
-def speak(identity: Identity, frames: int, rng: np.random.Generator) -> Speech:
-    """`frames` video frames of speech: pulses and noise through a moving vocal tract (source and filter)."""
-    samples, steps = frames * SAMPLES_PER_FRAME, frames * STEPS_PER_FRAME
-    sound = articulate(identity, steps + 1, rng)
-    scale = between(1.3, 0.75, identity.size)
-
-    pitch = pitch_track(identity, samples, rng)
-    half_phase = np.pi * np.cumsum(pitch) / SAMPLE_RATE
-    # Dirichlet kernel: a pulse train with every harmonic below half the sampling rate and none above.
-    harmonics = int(SAMPLE_RATE / 2 / pitch.max())
-    pulses = np.sin((2 * harmonics + 1) * half_phase) / np.sin(half_phase) - 1
-    pulses /= np.sqrt(2 * harmonics)
-    noise = rng.standard_normal(samples)
-
-    def spectrum(signal: np.ndarray) -> np.ndarray:
-        return stft(signal, SAMPLE_RATE, nperseg=FILTER_LENGTH, noverlap=FILTER_LENGTH - HOP_LENGTH)[2]
-
-    frequency = np.linspace(0, SAMPLE_RATE / 2, FILTER_LENGTH // 2 + 1)[:, None]
-    formants = (sound.f1 * scale, sound.f2 * scale, 2700 * scale, 3700 * scale, 4900 * scale)
-    tract = reduce(np.multiply, (resonance(frequency, f, 50 + 0.06 * f) for f in formants))
-    # A cascade of low-passes falls steeply above its last resonance; the source's tilt replaces that fall.
-    tract /= np.maximum(np.abs(tract), 1e-9) ** 0.3
-    octaves = np.log2(np.maximum(frequency, 300) / 300)
-    tilt = 10 ** (-octaves * (12 - 11 * identity.brightness) / 20)
-    breath = between(0.25, 0.02, identity.tempo)
-    voiced = sound.voice * tract * tilt * (spectrum(pulses) + breath * spectrum(noise))
-    hiss_centre = 5200 * scale
-    hiss = np.exp(-0.5 * (np.log2(np.maximum(frequency, 1) / hiss_centre) / 0.25) ** 2)
-    mixed = voiced / np.sqrt(np.mean(np.abs(voiced) ** 2)) + sound.hiss * hiss * spectrum(noise) * 1.5
-    speech = istft(mixed, SAMPLE_RATE, nperseg=FILTER_LENGTH, noverlap=FILTER_LENGTH - HOP_LENGTH)[1]
-    speech = speech[:samples] * SPEECH_RMS / np.sqrt(np.mean(speech**2))
-    speech += between(*NOISE_FLOOR, rng.random()) * rng.standard_normal(samples)
-    return Speech(speech, sound.opening[:steps], sound.spread[:steps])
-
-
-# ---------------------------------------------------------------- face
-
-
-def mix(low: tuple, high: tuple, share: float) -> np.ndarray:
-    """The colour at `share` (0..1) of the way between two BGR colours."""
-    return np.array(low) + (np.array(high, float) - np.array(low)) * share
-
-
-class Face:
-    """A face that can be drawn again and again, in one light and one place, with a moving mouth."""
-
-    CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 48, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
-    SUBPIXEL = 4  # bits after the point in OpenCV's drawing coordinates
-
-    def __init__(self, identity: Identity, rng: np.random.Generator):
-        self.identity = identity
-        self.radius = FRAME_SIZE * (0.25 + 0.15 * identity.size)
-        self.skin = mix((45, 70, 120), (195, 220, 255), identity.brightness)
-        self.hair = mix((40, 150, 20), (190, 20, 200), identity.tempo)
-        self.background = mix((220, 60, 20), (10, 130, 255), identity.pitch)
-        self.centre = FRAME_SIZE * np.array([0.5, 0.5]) + rng.uniform(-6, 6, 2)
-        side = np.linspace(-1, 1, FRAME_SIZE)[None, :, None] * rng.uniform(-0.1, 0.1)
-        light = np.clip(rng.uniform(0.85, 0.95) + side, 0, 1) * np.ones((FRAME_SIZE, 1, 3))
-        self.light = np.uint8(255 * light)
-        # Slow sway: for x, y (pixels) and roll (radians), amplitude, frequency (Hz) and phase (turns).
-        self.sway = np.stack([[3.0, 2.5, 0.05], rng.uniform(0.2, 0.7, 3), rng.random(3)])
-        self.blink = rng.uniform(0.5, 3.0)
-
-    def pose(self, time: float) -> np.ndarray:
-        """x, y (pixels) and roll (radians) of the head at `time` seconds."""
-        amplitude, frequency, phase = self.sway
-        return amplitude * np.sin(2 * np.pi * (frequency * time + phase))
-
-    def draw(self, time: float, opening: float, spread: float) -> np.ndarray:
-        """The picture at `time` seconds, mouth shape in 0..1: (FRAME_SIZE, FRAME_SIZE, 3) uint8 BGR."""
-        image = np.empty((FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-        image[:] = self.background
-        x, y, roll = self.pose(time)
-        turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]]) * self.radius
-        origin = self.centre + (x, y)
-
-        def blob(centre: tuple, axes: tuple, colour: np.ndarray) -> None:
-            """An ellipse in units of the head's radius from the head's centre."""
-            points = (self.CIRCLE * axes + centre) @ turn + origin
-            points = np.int32(np.round(points * 2**self.SUBPIXEL))
-            cv2.fillPoly(image, [points], tuple(map(float, colour)), cv2.LINE_AA, self.SUBPIXEL)
-
-        size, dark, white = self.identity.size, self.hair * 0.4, np.full(3, 255.0)
-        blob((0, 1.95), (1.5, 0.85), self.hair)  # shirt
-        blob((0, -0.15), (1.0, 1.18), self.hair)
-        blob((0, 1.0), (0.4, 0.5), self.skin * 0.8)  # neck
-        blob((0, 0.1), (0.82, 1.05), self.skin)
-        blink = abs((time - self.blink + 1.5) % 3.0 - 1.5) < 0.06  # every three seconds
-        for eye in (-0.34, 0.34):
-            blob((eye, -0.22), (0.17, 0.02 if blink else 0.13 - 0.04 * size), white)
-            blob((eye, -0.22), (0.08, 0.02 if blink else 0.08), dark)
-            blob((eye, -0.46), (0.21, 0.03 + 0.03 * size), dark)
-        blob((0, 0.12), (0.08, 0.14), self.skin * 0.85)  # nose
-        width = 0.2 + 0.26 * spread
-        blob((0, 0.6), (width + 0.08, 0.08 + 0.34 * opening), np.array([40, 20, 215]))  # lips
-        blob((0, 0.6), (width, 0.34 * opening), np.array([15, 0, 25]))
-        if opening > 0.15:
-            blob((0, 0.6 - 0.2 * opening), (0.7 * width, 0.07 * opening), white)  # upper teeth
-        return cv2.multiply(image, self.light, scale=1 / 255)
 
 
 # ---------------------------------------------------------------- files
@@ -309,7 +115,7 @@ def write_mp4(path: str, images: Iterator[np.ndarray]) -> None:
         stream.width = stream.height = FRAME_SIZE
         stream.pix_fmt = "yuv420p"
         for image in images:
-            planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+            planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, "yuv420p")))
         container.mux(stream.encode())
 
@@ -368,9 +174,17 @@ def make_recording(folder: str, utterance: Utterance) -> None:
 # ---------------------------------------------------------------- corpus
 
 
-def plan(group: int, speakers: int, clips: int, frames: int, seed: int) -> list[Utterance]:
+class Task(NamedTuple):
+    """An utterance, what makes it, and the folder where it goes."""
+
+    make: Callable[[str, Utterance], None]
+    folder: str
+    utterance: Utterance
+
+
+def plan_group(group: int, speakers: int, clips: int, frames: int, seed: int) -> list[Utterance]:
     """The utterances of one group of speakers: `clips` each, one a video. Groups share no identity."""
-    utterances = []
+    utterances: list[Utterance] = []
     identities = draw_identities(speakers, np.random.default_rng((seed, group)))
     for (speaker, identity), clip in itertools.product(enumerate(identities), range(clips)):
         name = f"id{group * 10000 + speaker:05d}/video{clip:06d}/00001"
@@ -381,28 +195,28 @@ def plan(group: int, speakers: int, clips: int, frames: int, seed: int) -> list[
 
 def trial_lines(utterances: list[Utterance], rng: np.random.Generator) -> list[str]:
     """Every target pair, and as many non-target pairs drawn at random, in turn: `label fileA fileB`."""
-    pairs = {1: [], 0: []}
+    pairs: dict[bool, list[str]] = {True: [], False: []}
     for a, b in itertools.combinations(utterances, 2):
         pairs[a.identity == b.identity].append(f"{a.name}.wav {b.name}.wav")
-    others = [pairs[0][n] for n in rng.choice(len(pairs[0]), len(pairs[1]), replace=False)]
-    return [line for a, b in zip(pairs[1], others, strict=True) for line in (f"1 {a}", f"0 {b}")]
+    others = [pairs[False][n] for n in rng.choice(len(pairs[False]), len(pairs[True]), replace=False)]
+    return [line for a, b in zip(pairs[True], others, strict=True) for line in (f"1 {a}", f"0 {b}")]
 
 
-def plan_corpus(args: argparse.Namespace) -> tuple[list[tuple[Callable, Utterance]], list[str]]:
-    """What is to be made, as (how, what) tasks, and the lines of the trial list."""
+def plan_corpus(args: argparse.Namespace) -> tuple[list[Task], list[str]]:
+    """What is to be made, and the lines of the trial list."""
     frames = round(args.seconds * FPS)
-    train = plan(0, args.speakers, args.clips, frames, args.seed)
-    validation = plan(1, args.val_speakers, args.clips, frames, args.seed)
-    held_out = plan(2, args.test_speakers, args.utterances, frames, args.seed)
-    tasks = [(partial(make_clip, f"{args.out}/dev"), utterance) for utterance in train]
-    tasks += [(partial(make_clip, f"{args.out}/test"), utterance) for utterance in validation]
-    tasks += [(partial(make_recording, f"{args.out}/voxceleb1"), utterance) for utterance in held_out]
+    train = plan_group(0, args.speakers, args.clips, frames, args.seed)
+    validation = plan_group(1, args.val_speakers, args.clips, frames, args.seed)
+    held_out = plan_group(2, args.test_speakers, args.utterances, frames, args.seed)
+    tasks = [Task(make_clip, f"{args.out}/dev", utterance) for utterance in train]
+    tasks += [Task(make_clip, f"{args.out}/test", utterance) for utterance in validation]
+    tasks += [Task(make_recording, f"{args.out}/voxceleb1", utterance) for utterance in held_out]
     return tasks, trial_lines(held_out, np.random.default_rng((args.seed, 2)))
 
 
-def check_folder(out: Path, tasks: list[tuple[Callable, Utterance]]) -> int:
+def check_folder(out: Path, tasks: list[Task]) -> int:
     """How many of the clips and recordings are there already. Raises UserError when others are there too."""
-    expected = {os.path.relpath(f"{make.args[0]}/{what.name}", out) for make, what in tasks}
+    expected = {os.path.relpath(f"{task.folder}/{task.utterance.name}", out) for task in tasks}
     found = {}
     for pattern in ("dev/mp4/*/*/*.mp4", "test/mp4/*/*/*.mp4", "voxceleb1/*/*/*.wav"):
         for path in sorted(out.glob(pattern)):
@@ -416,10 +230,9 @@ def check_folder(out: Path, tasks: list[tuple[Callable, Utterance]]) -> int:
     return len(found)
 
 
-def run_task(task: tuple[Callable, Utterance]) -> None:
+def run_task(task: Task) -> None:
     cv2.setNumThreads(1)  # work is divided over processes; OpenCV's own threads would only get in their way
-    make, utterance = task
-    make(utterance)
+    task.make(task.folder, task.utterance)
 
 
 def make_corpus(args: argparse.Namespace) -> None:

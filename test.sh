@@ -6,5 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup.sh requirements-dev.txt
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/mypy
 # Each process computes with one thread: two with as many threads as cores would wait for each other.
 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
