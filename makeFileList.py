@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 import rooms  # noqa: F401
@@ -104,50 +104,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     answer_flags(parse_args)
 
-from media.clips import (
-    SAMPLES_PER_FRAME,
-    Clip,
-    MediaError,
-    beside,
-    find_files,
-    format_list_line,
-)
+from media.clipCheck import REMEDIES, CheckSettings, check_job, clip_paths
+from media.clips import Clip, find_files, format_list_line
 from media.content import VIDEO_FILES
 from media.openVideo import OTHER_VIDEO_FILES
-from media.videoFacts import (
-    EMPTY,
-    FRAMES_MISSING,
-    NOT_OPENED,
-    REWRITTEN,
-    VideoError,
-    probe,
-)
-from media.videoFacts import REMEDIES as VIDEO_REMEDIES
-from media.wav import SilentError, WavFormatError, check_heard, conversion_line, converted_folder, open_wav
+from media.videoFacts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
+from media.wav import conversion_line, converted_folder
 from support.errors import UserError
 from support.files import check_output, remove_leftovers, replace_file
 from support.progress import progress_bar
 
 JOURNAL_VERSION = 3
-MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
-PADDED = 2  # frames; an excess up to here is what AAC decoders add
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
 VOXCELEB2_PATH = re.compile(r"id\d{5}/[\w-]{11}/\d{5}\.mp4")
 
-# Why a clip is left out -> what to do about it.
-REMEDIES = VIDEO_REMEDIES | {
-    "txt missing": "unpack the txt archive into --txt_dir; for clips that have none: --no_txt",
-    "txt without an offset": "line 3 must read 'Offset : <number>'; unpack the txt archive again",
-    "wav missing": "make the wavs with convertAudio.py; check --wav_dir",
-    "wav broken": "cut off, damaged, or no wav: run convertAudio.py again, which makes such wavs anew",
-    "wav of another format": "training needs 16 kHz mono int16: convert them into a folder of their own",
-    "silent": "all samples are the same, which teaches nothing: convert its source again, or take the clip out",
-    "sound up to 2 frames too long": "run convertAudio.py on the videos: it ends the sound with the pictures",
-    "sound and video lengths different": f"run convertAudio.py on the videos; if they still differ, {REWRITTEN}",
-    "two videos, one wav": "videos whose names differ in their ending only: rename one, and run convertAudio.py",
-    "name cannot stand in a list": "rename it: no tabs or line ends, and UTF-8 only",
-}
-# The same, where all clips that are left out for a reason are VoxCeleb2's, whose archives have them whole.
+# REMEDIES, where all clips that are left out for a reason are VoxCeleb2's, whose archives have them whole.
 VOXCELEB2_REMEDIES = {
     EMPTY: "download or unpack it again",
     NOT_OPENED: "cut off or damaged: download or unpack it again",
@@ -157,131 +128,13 @@ VOXCELEB2_REMEDIES = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What decides whether a clip is listed. The folders carry no trailing slash."""
-
-    mp4_dir: str
-    txt_dir: str | None  # None: offset 0
-    wav_dir: str
-    check: str  # "decode" or "packets"
-    allow_resize: bool
-
-
-class SkipClip(Exception):
-    """A clip that is left out: a key of REMEDIES, and the details."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-
-
-def clip_paths(settings: Settings, relative: str) -> tuple[str, str, str | None]:
-    """(video, wav, txt) of a clip, whose video has this path relative to mp4_dir."""
-    stem = os.path.splitext(relative)[0]
-    txt = beside(settings.txt_dir, stem, ".txt") if settings.txt_dir else None
-    return os.path.join(settings.mp4_dir, relative), beside(settings.wav_dir, stem, ".wav"), txt
-
-
-def read_offset(path: str) -> int:
-    """The audio-to-video offset in video frames, from line 3 of a VoxCeleb2 txt. Raises SkipClip."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = [file.readline(1000) for _ in range(3)]
-    except OSError as error:
-        raise SkipClip("txt missing", f"{path}: {error.strerror}") from None
-    fields = lines[2].split()  # Offset : -3
-    try:
-        if fields[0] != "Offset":
-            raise ValueError
-        return int(fields[2])
-    except (IndexError, ValueError):
-        detail = f"{path}, line 3: found {lines[2].strip()!r}, expected 'Offset : <number>'"
-        raise SkipClip("txt without an offset", detail) from None
-
-
-def wav_samples(path: str) -> int:
-    """The length of a wav that training can read, with something to hear in it. Raises SkipClip."""
-    if not os.path.isfile(path):
-        raise SkipClip("wav missing", f"{path}: no such file")
-    try:
-        samples = open_wav(path)
-        check_heard(path, samples)
-    except SilentError as error:
-        raise SkipClip("silent", str(error)) from None
-    except WavFormatError as error:
-        raise SkipClip("wav of another format", str(error)) from None
-    except MediaError as error:
-        raise SkipClip("wav broken", str(error)) from None
-    return len(samples)
-
-
-def check_lengths(samples: int, frames: int, path: str) -> None:
-    """Raise SkipClip unless sound and video end within MAX_DIFFERENCE frames of each other."""
-    excess = samples / SAMPLES_PER_FRAME - frames
-    if abs(excess) > MAX_DIFFERENCE:
-        padded = 0 < excess <= PADDED
-        reason = "sound up to 2 frames too long" if padded else "sound and video lengths different"
-        detail = f"{path}: sound {samples / SAMPLES_PER_FRAME:.2f}, video {frames} frames long"
-        raise SkipClip(reason, detail)
-
-
-def check_clip(settings: Settings, relative: str) -> tuple[int, int]:
-    """(offset, frames) of a clip that can be used. Raises SkipClip."""
-    video, wav, txt = clip_paths(settings, relative)
-    try:
-        format_list_line(Clip(video, wav, 0, 1)).encode("utf-8")
-    except (MediaError, UnicodeEncodeError) as error:
-        raise SkipClip("name cannot stand in a list", f"{video!r}: {error}") from None
-    offset = read_offset(txt) if txt else 0
-    samples = wav_samples(wav)
-    try:
-        facts = probe(video, decode=settings.check == "decode")
-        facts.check(settings.allow_resize)
-    except VideoError as error:
-        raise SkipClip(error.reason, error.detail) from None
-    except MediaError as error:
-        raise SkipClip(NOT_OPENED, str(error)) from None
-    check_lengths(samples, facts.frames, wav)
-    return offset, facts.frames
-
-
 def sharing_a_wav(videos: list[str]) -> set[str]:
     """Of paths relative to mp4_dir, those that differ in their ending only."""
     stems = Counter(os.path.splitext(video)[0] for video in videos)
     return {video for video in videos if stems[os.path.splitext(video)[0]] > 1}
 
 
-def signature(settings: Settings, relative: str) -> str:
-    """Size and time of change of a clip's files: another one means that the clip is checked again."""
-    marks = []
-    for path in clip_paths(settings, relative):
-        try:
-            facts = os.stat(path) if path else None
-        except OSError:
-            facts = None
-        marks.append(f"{facts.st_size}:{facts.st_mtime_ns}" if facts else "-")
-    return " ".join(marks)
-
-
-def check_job(settings: Settings, job: tuple[str, list | None]) -> tuple[str, list, bool]:
-    """Check a clip unless the journal's entry for it still holds: (relative path, entry, is it new).
-
-    An entry is [signature, offset, frames] or [signature, reason, detail].
-    """
-    relative, known = job
-    mark = signature(settings, relative)
-    if known and known[0] == mark:
-        return relative, known, False
-    try:
-        result: tuple = check_clip(settings, relative)
-    except SkipClip as skip:
-        result = skip.args
-    except OSError as error:
-        result = NOT_OPENED, f"{clip_paths(settings, relative)[0]}: {error}"
-    return relative, [mark, *result], True
-
-
-def read_journal(path: str, settings: Settings) -> dict[str, list]:
+def read_journal(path: str, settings: CheckSettings) -> dict[str, list]:
     """What an interrupted run with the same settings has found: relative path -> entry.
 
     A line that was cut off, or is damaged, does not count; it is removed from the end of the file.
@@ -312,7 +165,7 @@ def read_journal(path: str, settings: Settings) -> dict[str, list]:
 
 
 def check_all(
-    clips: list[str], known: dict[str, list], settings: Settings, journal: str, workers: int
+    clips: list[str], known: dict[str, list], settings: CheckSettings, journal: str, workers: int
 ) -> Iterator[tuple[str, list, bool]]:
     """check_job for all clips, in any order; each new entry is in the journal before it is yielded."""
     jobs = ((clip, known.get(clip)) for clip in clips)
@@ -365,7 +218,7 @@ def remedy(reason: str, clips: list[str]) -> str:
 
 
 def report(
-    settings: Settings, clips: list[str], skipped: dict[str, list[str]], again: int, seconds: float
+    settings: CheckSettings, clips: list[str], skipped: dict[str, list[str]], again: int, seconds: float
 ) -> None:
     """Print what became of the clips, and what to do about those that were left out, by reason."""
     total, left_out = len(clips), sum(map(len, skipped.values()))
@@ -399,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.val_output:
         check_output("--val_output", args.val_output)
     txt_dir = None if args.no_txt else args.txt_dir
-    settings = Settings(args.mp4_dir, txt_dir, args.wav_dir, args.check, args.allow_resize)
+    settings = CheckSettings(args.mp4_dir, txt_dir, args.wav_dir, args.check, args.allow_resize)
     begin = time.monotonic()
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     remove_leftovers(glob.glob(glob.escape(args.output) + ".*.part"))

@@ -26,6 +26,7 @@ from clipMaker import make_clip, make_sound, noise  # noqa: E402
 
 import makeFileList  # noqa: E402
 from convertAudio import CONVERTED, SOURCES, convert_file, plan  # noqa: E402
+from media.clipCheck import CheckSettings, check_job  # noqa: E402
 from media.clips import find_files  # noqa: E402
 from media.openVideo import open_video  # noqa: E402
 from support.processes import map_in_processes  # noqa: E402
@@ -50,7 +51,7 @@ def decode_sounds(paths: list[str]) -> None:
                 pass
 
 
-def check_clips(settings: makeFileList.Settings, clips: list[str]) -> int:
+def check_clips(settings: CheckSettings, clips: list[str]) -> int:
     """List making in this process, journal included; returns the number of usable clips."""
     with tempfile.TemporaryDirectory() as folder:
         journal = os.path.join(folder, "journal")
@@ -132,8 +133,8 @@ def compare(args: argparse.Namespace, dst: str) -> None:
     videos = [os.path.join(args.mp4_dir, clip) for clip in clips]
     sounds = [os.path.join(args.aac_dir, name) for name in find_files(args.aac_dir, SOURCES)]
     jobs = plan(args.aac_dir)[0]
-    decode = makeFileList.Settings(args.mp4_dir, None, args.wav_dir, "decode", False)
-    packets = makeFileList.Settings(args.mp4_dir, None, args.wav_dir, "packets", False)
+    decode = CheckSettings(args.mp4_dir, None, args.wav_dir, "decode", False)
+    packets = CheckSettings(args.mp4_dir, None, args.wav_dir, "packets", False)
     passes = {
         "decode videos only": (len(videos), lambda: decode_videos(videos)),
         "list, --check decode": (len(clips), lambda: check_clips(decode, clips)),
@@ -149,7 +150,7 @@ def compare(args: argparse.Namespace, dst: str) -> None:
     print(f"{len(clips)} clips; {len(sounds)} sounds; median of {args.repeats}")
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in passes}
     gains: list[tuple[float, float]] = []
-    check = partial(makeFileList.check_job, decode)
+    check = partial(check_job, decode)
     for _ in range(args.repeats):
         make_folders(jobs, dst)
         for name, (_, work) in passes.items():

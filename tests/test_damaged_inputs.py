@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import makeFileList
 from DatasetLoader import DatasetLoader
+from media.clipCheck import SkipClip, read_offset
 from media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
 from models.checkpoints import CheckpointError
 from SyncNetDist import SyncNet
@@ -64,7 +65,7 @@ def use(kind: str, path: Path, intact: Path) -> None:
         video, audio = next(iter(DatasetLoader(str(lines), 1, 1, T, 1, decode_timeout=20)))
         assert video.shape == (1, 3, T, 224, 224) and audio.shape == (1, T * 640 + 240)
     elif kind == "txt":
-        assert -(10**6) < makeFileList.read_offset(str(path)) < 10**6
+        assert -(10**6) < read_offset(str(path)) < 10**6
     elif kind == "list":
         for clip in read_list(str(path)):
             assert clip.frames > 0 and clip.video and clip.audio
@@ -98,7 +99,7 @@ def test_damaged_files(kind, intact, tmp_path, capfd):
         path.write_bytes(damage(data, draws))
         try:
             use(kind, path, intact)
-        except (MediaError, CheckpointError, makeFileList.SkipClip) as error:
+        except (MediaError, CheckpointError, SkipClip) as error:
             refused += 1
             said = str(error)
             assert said and len(said) < 2000, case

@@ -1,0 +1,143 @@
+"""Can a clip be trained on? Its video, its sound and its offset are looked at, and the reason is given where not."""
+
+import os
+from dataclasses import dataclass
+
+from media.clips import SAMPLES_PER_FRAME, Clip, MediaError, beside, format_list_line
+from media.videoFacts import NOT_OPENED, REWRITTEN, VideoError, probe
+from media.videoFacts import REMEDIES as VIDEO_REMEDIES
+from media.wav import SilentError, WavFormatError, check_heard, open_wav
+
+MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
+PADDED = 2  # frames; an excess up to here is what AAC decoders add
+# Why a clip is left out -> what to do about it.
+REMEDIES = VIDEO_REMEDIES | {
+    "txt missing": "unpack the txt archive into --txt_dir; for clips that have none: --no_txt",
+    "txt without an offset": "line 3 must read 'Offset : <number>'; unpack the txt archive again",
+    "wav missing": "make the wavs with convertAudio.py; check --wav_dir",
+    "wav broken": "cut off, damaged, or no wav: run convertAudio.py again, which makes such wavs anew",
+    "wav of another format": "training needs 16 kHz mono int16: convert them into a folder of their own",
+    "silent": "all samples are the same, which teaches nothing: convert its source again, or take the clip out",
+    "sound up to 2 frames too long": "run convertAudio.py on the videos: it ends the sound with the pictures",
+    "sound and video lengths different": f"run convertAudio.py on the videos; if they still differ, {REWRITTEN}",
+    "two videos, one wav": "videos whose names differ in their ending only: rename one, and run convertAudio.py",
+    "name cannot stand in a list": "rename it: no tabs or line ends, and UTF-8 only",
+}
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """What decides whether a clip is listed. The folders carry no trailing slash."""
+
+    mp4_dir: str
+    txt_dir: str | None  # None: offset 0
+    wav_dir: str
+    check: str  # "decode" or "packets"
+    allow_resize: bool
+
+
+class SkipClip(Exception):
+    """A clip that is left out: a key of REMEDIES, and the details."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+
+
+def clip_paths(settings: CheckSettings, relative: str) -> tuple[str, str, str | None]:
+    """(video, wav, txt) of a clip, whose video has this path relative to mp4_dir."""
+    stem = os.path.splitext(relative)[0]
+    txt = beside(settings.txt_dir, stem, ".txt") if settings.txt_dir else None
+    return os.path.join(settings.mp4_dir, relative), beside(settings.wav_dir, stem, ".wav"), txt
+
+
+def read_offset(path: str) -> int:
+    """The audio-to-video offset in video frames, from line 3 of a VoxCeleb2 txt. Raises SkipClip."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [file.readline(1000) for _ in range(3)]
+    except OSError as error:
+        raise SkipClip("txt missing", f"{path}: {error.strerror}") from None
+    fields = lines[2].split()  # Offset : -3
+    try:
+        if fields[0] != "Offset":
+            raise ValueError
+        return int(fields[2])
+    except (IndexError, ValueError):
+        detail = f"{path}, line 3: found {lines[2].strip()!r}, expected 'Offset : <number>'"
+        raise SkipClip("txt without an offset", detail) from None
+
+
+def wav_samples(path: str) -> int:
+    """The length of a wav that training can read, with something to hear in it. Raises SkipClip."""
+    if not os.path.isfile(path):
+        raise SkipClip("wav missing", f"{path}: no such file")
+    try:
+        samples = open_wav(path)
+        check_heard(path, samples)
+    except SilentError as error:
+        raise SkipClip("silent", str(error)) from None
+    except WavFormatError as error:
+        raise SkipClip("wav of another format", str(error)) from None
+    except MediaError as error:
+        raise SkipClip("wav broken", str(error)) from None
+    return len(samples)
+
+
+def check_lengths(samples: int, frames: int, path: str) -> None:
+    """Raise SkipClip unless sound and video end within MAX_DIFFERENCE frames of each other."""
+    excess = samples / SAMPLES_PER_FRAME - frames
+    if abs(excess) > MAX_DIFFERENCE:
+        padded = 0 < excess <= PADDED
+        reason = "sound up to 2 frames too long" if padded else "sound and video lengths different"
+        detail = f"{path}: sound {samples / SAMPLES_PER_FRAME:.2f}, video {frames} frames long"
+        raise SkipClip(reason, detail)
+
+
+def check_clip(settings: CheckSettings, relative: str) -> tuple[int, int]:
+    """(offset, frames) of a clip that can be used. Raises SkipClip."""
+    video, wav, txt = clip_paths(settings, relative)
+    try:
+        format_list_line(Clip(video, wav, 0, 1)).encode("utf-8")
+    except (MediaError, UnicodeEncodeError) as error:
+        raise SkipClip("name cannot stand in a list", f"{video!r}: {error}") from None
+    offset = read_offset(txt) if txt else 0
+    samples = wav_samples(wav)
+    try:
+        facts = probe(video, decode=settings.check == "decode")
+        facts.check(settings.allow_resize)
+    except VideoError as error:
+        raise SkipClip(error.reason, error.detail) from None
+    except MediaError as error:
+        raise SkipClip(NOT_OPENED, str(error)) from None
+    check_lengths(samples, facts.frames, wav)
+    return offset, facts.frames
+
+
+def signature(settings: CheckSettings, relative: str) -> str:
+    """Size and time of change of a clip's files: another one means that the clip is checked again."""
+    marks = []
+    for path in clip_paths(settings, relative):
+        try:
+            facts = os.stat(path) if path else None
+        except OSError:
+            facts = None
+        marks.append(f"{facts.st_size}:{facts.st_mtime_ns}" if facts else "-")
+    return " ".join(marks)
+
+
+def check_job(settings: CheckSettings, job: tuple[str, list | None]) -> tuple[str, list, bool]:
+    """Check a clip unless the journal's entry for it still holds: (relative path, entry, is it new).
+
+    An entry is [signature, offset, frames] or [signature, reason, detail].
+    """
+    relative, known = job
+    mark = signature(settings, relative)
+    if known and known[0] == mark:
+        return relative, known, False
+    try:
+        result: tuple = check_clip(settings, relative)
+    except SkipClip as skip:
+        result = skip.args
+    except OSError as error:
+        result = NOT_OPENED, f"{clip_paths(settings, relative)[0]}: {error}"
+    return relative, [mark, *result], True
