@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import rooms  # noqa: F401
+from media.augment import Augmentation
 from media.badClips import BadClips
 from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, check_paths, read_list
 from media.crops import HOP_LENGTH, WINDOW_TAIL, check_length, spread_crops
@@ -27,6 +28,7 @@ from support.errors import UserError
 from support.names import refuse_unknown
 
 RECENT_BATCHES = 64  # whose clips are remembered, for messages
+AUGMENTATION = 1  # the draws of a clip's augmentation, beside those of its start
 MARGIN = 4  # a clip is used when frames - |offset| >= maxFrames + MARGIN
 
 
@@ -81,13 +83,17 @@ class DatasetLoader:
     share: (number, count) of the part of every batch to read, in a run of several processes: batches then
     hold nBatchSize / count clips, and those of all parts make the batch of a single process.
 
+    augment_noise, augment_rir: folders of noises and of room impulse responses; augment_prob: the share of the clips
+    that get one; flip: mirror the faces of every second clip, as drawn. See media/augment.py. What a clip gets is a
+    function of seed, epoch and position. Not in evalmode.
+
     The other flags of the 2020 program are accepted and not used, so that `DatasetLoader(train_list,
     nPerEpoch=..., **vars(args))` works; an argument of another name raises TypeError.
 
-    Raises MediaError for a broken list, or one with fewer usable clips than a batch; while iterating,
-    when too many clips cannot be read, naming them. The memory of a batch that the caller no longer holds
-    when asking for the next is used again at once. After an epoch, data_wait is the number of seconds
-    for which the batches were waited for.
+    Raises MediaError for a broken list, or one with fewer usable clips than a batch, UserError for a folder without
+    sound; while iterating, MediaError when too many clips cannot be read, naming them. The memory of a batch that
+    the caller no longer holds when asking for the next is used again at once. After an epoch, data_wait is the
+    number of seconds for which the batches were waited for.
     """
 
     def __init__(
@@ -106,6 +112,10 @@ class DatasetLoader:
         bad_log: str | None = None,
         decode_timeout: float = 60.0,
         share: tuple[int, int] = (0, 1),
+        augment_noise: str = "",
+        augment_rir: str = "",
+        augment_prob: float = 0.6,
+        flip: bool = False,
         **flags_of_2020: object,
     ):
         refuse_unknown("DatasetLoader", flags_of_2020, inspect.signature(DatasetLoader.__init__).parameters)
@@ -142,6 +152,9 @@ class DatasetLoader:
                 f"of them used an epoch: less than one batch of {nBatchSize}. "
                 "Use a smaller --nBatchSize or --maxFrames, or a longer list."
             )
+        self.augmentation = None
+        if not evalmode and (augment_noise or augment_rir or flip):
+            self.augmentation = Augmentation(augment_noise, augment_rir, augment_prob, flip)
         self.decode_timeout = decode_timeout
         self._bad_clips = BadClips(bad_log, self.nFiles / share[1], max_bad)
         self.bad = self._bad_clips.reasons
@@ -226,10 +239,16 @@ class DatasetLoader:
     def _draw(self, order: list[Clip], epoch: int, position: int, attempt: int) -> Clip:
         return order[position] if attempt == 0 else self.draw_again(epoch, position, attempt)
 
-    def _read(self, epoch: int, clip: Clip, position: int, video: np.ndarray, audio: np.ndarray) -> None:
+    def _read(
+        self, epoch: int, clip: Clip, position: int, attempt: int, video: np.ndarray, audio: np.ndarray
+    ) -> None:
         if clip in self.bad:
             raise MediaError(self.bad[clip])
         self.read_clip(clip, self.draw_start(clip, epoch, position), video, audio)
+        if self.augmentation:
+            # Last: a generator of fewer numbers is the same as one with zeros at the end.
+            draws = np.random.default_rng((self.seed, epoch, position, attempt, AUGMENTATION))
+            self.augmentation.change(draws, video, audio)
 
     def _room(self, number: int) -> Batch:
         """An empty batch: video memory that nobody uses any more, or new; the small audio is always new."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from media.clips import Clip, MediaError
 
 DrawClip = Callable[[int, int], Clip]
-ReadClip = Callable[[Clip, int, np.ndarray, np.ndarray], None]
+ReadClip = Callable[[Clip, int, int, np.ndarray, np.ndarray], None]
 RejectClip = Callable[[Clip, str], None]
 
 
@@ -52,9 +52,9 @@ class DecodingPool:
     """The threads that decode one epoch. OpenCV decodes without the interpreter lock.
 
     threads: how many. timeout: seconds for which a clip may be decoded. draw(position, attempt): the clip of a
-    position of the epoch, attempt counting those before it that could not be read. read(clip, position, video,
-    audio): decodes it into these arrays, its slot of a batch. reject(clip, reason): told of each clip that could
-    not be read; what it raises stops the epoch.
+    position of the epoch, attempt counting those before it that could not be read. read(clip, position, attempt,
+    video, audio): decodes it into these arrays, its slot of a batch. reject(clip, reason): told of each clip that
+    could not be read; what it raises stops the epoch.
 
     The threads are not joined when they hang in a decoder: such a clip is given up after the timeout,
     its memory is left to its thread, and another thread takes its place.
@@ -141,7 +141,7 @@ class DecodingPool:
                 video, audio = batch.video, batch.audio
             reason = None
             try:
-                self.read(clip, position, video[slot], audio[slot].numpy())
+                self.read(clip, position, task.attempt, video[slot], audio[slot].numpy())
             except MediaError as error:
                 reason = str(error)
             except MemoryError:

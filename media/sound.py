@@ -117,6 +117,15 @@ def timeline(container: InputContainer) -> tuple[float, int | None]:
     return origin, max(0, round((end - origin) * SAMPLE_RATE))
 
 
+def look(path: str) -> tuple[str, np.ndarray | None]:
+    """The content of a file, and its samples where it needs no decoder, else None. Raises MediaError."""
+    try:
+        kind = content(path)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be opened: {error.strerror}") from None
+    return kind, undecoded_wav(path) if kind == WAV else None
+
+
 def decode_audio(path: str) -> np.ndarray:
     """The first sound track of any sound or video file, in step with its pictures: (samples,) int16, 16 kHz mono.
 
@@ -125,7 +134,7 @@ def decode_audio(path: str) -> np.ndarray:
     with silence for at most MAX_PADDING, to the declared duration. A wav of that format is mapped, not
     decoded. Raises NoSoundError, MediaError.
     """
-    kind, plain = _look(path)
+    kind, plain = look(path)
     if plain is not None:
         return plain
     with open_sound(path, kind) as container:
@@ -138,7 +147,7 @@ def decode_clip(path: str) -> np.ndarray:
     Sound that ends more than a video frame later than the pictures is cut; sound that ends up to MAX_FILL
     earlier is filled with silence. Sound that ends earlier still is left as it is.
     """
-    kind, plain = _look(path)
+    kind, plain = look(path)
     if plain is not None:
         return plain
     with open_sound(path, kind) as container:
@@ -152,7 +161,7 @@ def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
 
     samples is None where only decoding tells. Raises as decode_clip.
     """
-    kind, plain = _look(path)
+    kind, plain = look(path)
     if plain is not None:
         return len(plain), plain[:OPENING]
     with open_sound(path, kind) as container:
@@ -164,15 +173,6 @@ def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
     end = _end(pieces, origin)
     opening = _lay_out(pieces, origin, min(OPENING, end if samples is None else samples))
     return None if samples is None else _clip_length(samples, span), opening
-
-
-def _look(path: str) -> tuple[str, np.ndarray | None]:
-    """The content of a file, and its samples where it needs no decoder, else None."""
-    try:
-        kind = content(path)
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be opened: {error.strerror}") from None
-    return kind, undecoded_wav(path) if kind == WAV else None
 
 
 def _pictures(container: InputContainer) -> VideoStream | None:

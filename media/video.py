@@ -45,6 +45,12 @@ def read_frames(path: str, first: int, out: np.ndarray, allow_resize: bool = Fal
         reader.read(first, out)
 
 
+def mirror(frames: np.ndarray) -> None:
+    """Mirror (T, H, W, 3) uint8 frames, left to right, in place."""
+    for frame in frames:
+        cv2.flip(frame, 1, dst=frame)
+
+
 class FrameReader:
     """Reads a video once, from its beginning to its end. Raises MediaError, as read_frames."""
 

@@ -161,6 +161,19 @@ def open_wav(path: str) -> np.ndarray:
         return _mapped(file, _plain_layout(file, path))
 
 
+def plain_length(path: str) -> int | None:
+    """The samples of a 16 kHz mono int16 wav, counted; None for a file of any other kind.
+
+    Raises MediaError for a wav that is broken, or a file that is not there.
+    """
+    with _open(path) as file:
+        if not WAV_HEAD.match(file.read(12)):
+            return None
+        file.seek(0)
+        layout = wav_layout(file, path)
+        return layout.size // 2 if layout.plain else None
+
+
 def undecoded_wav(path: str) -> np.ndarray | None:
     """The samples of a wav that needs no decoder, because it is 16 kHz mono int16: (samples,) int16, or None.
 

@@ -69,6 +69,36 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         help="scale videos that are not 224x224 instead of refusing them",
     )
 
+    augmentation = parser.add_argument_group(
+        "augmentation", "of training clips; validation and evaluation are never augmented"
+    )
+    augmentation.add_argument(
+        "--augment_noise",
+        default="",
+        metavar="DIR",
+        help="add noise from this folder of sounds: MUSAN, at signal-to-noise ratios of 0 to 15 dB for noise, 5 to "
+        "15 for music, 13 to 20 for speech, or any other, at 5 to 15. 16 kHz mono wavs, which convertAudio.py makes, "
+        "are read fastest",
+    )
+    augmentation.add_argument(
+        "--augment_rir",
+        default="",
+        metavar="DIR",
+        help="let voices be heard in the rooms of this folder of impulse responses: RIRS_NOISES or any other",
+    )
+    augmentation.add_argument(
+        "--augment_prob",
+        type=not_negative,
+        default=0.6,
+        help="share of the clips whose sound is changed; with both folders, half of them get a noise, half a room. "
+        "Near 1 the network never hears what the recordings are like",
+    )
+    augmentation.add_argument(
+        "--flip",
+        action="store_true",
+        help="mirror the faces of every second clip, as drawn; all frames of a clip alike",
+    )
+
     network = parser.add_argument_group("network")
     network.add_argument(
         "--model",
@@ -274,6 +304,11 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         parser.error("--score_norm asnorm needs a --cohort, and --cohort is for --score_norm asnorm")
     if args.untrained and (args.initial_model or not args.eval):
         parser.error("--untrained is for --eval without --initial_model")
+    if args.augment_prob > 1:
+        parser.error(f"--augment_prob {args.augment_prob:g}: a share of the clips, from 0 to 1")
+    sounds = args.augment_noise or args.augment_rir
+    if not sounds and args.augment_prob != parser.get_default("augment_prob"):
+        parser.error("--augment_prob is for --augment_noise and --augment_rir")
     if not (args.alphaC or args.alphaI):
         parser.error("--alphaC and --alphaI are both 0: nothing is left to train")
     return args

@@ -62,6 +62,10 @@ class TrainingRun:
             )
         lists = {"train_list": args.train_list, "verify_list": args.verify_list}
         self.settings = binding_settings(vars(args), lists)
+        if augmentation := self.train_loader.augmentation:
+            self.settings |= augmentation.fingerprints()
+            for folder in augmentation.folders:
+                print(folder)
         self.position = distributed.of_first(
             lambda: start_position(network, args, self.model_folder, self.settings)
         )
@@ -268,6 +272,10 @@ def make_loaders(args: argparse.Namespace, result_folder: str, pin_memory: bool)
             bad_log=os.path.join(result_folder, "bad_clips.txt"),
             decode_timeout=args.decode_timeout,
             share=(distributed.rank(), distributed.processes()),
+            augment_noise=args.augment_noise,
+            augment_rir=args.augment_rir,
+            augment_prob=args.augment_prob,
+            flip=args.flip,
         )
         for file_list, clips, evalmode in (
             (args.train_list, args.nTrainPerEpoch, False),

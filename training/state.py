@@ -25,11 +25,12 @@ from training.interface import TrainableNetwork
 STATE_FILE = "training_state.pt"  # in --save_path
 VERSION = 1
 # Flags that may change between two starts of one run: they alter speed, place or length, not results.
+# Of lists and folders of sounds, the content counts instead.
 FREE_SETTINGS = {
     "save_path", "initial_model", "max_epoch", "nDataLoaderThread", "device", "eval", "test_list", "test_path",
     "train_list", "verify_list", "save_steps", "keep", "force_resume", "decode_timeout", "max_bad",
     "num_eval", "test_interval", "tensorboard", "score_norm", "cohort", "cohort_path", "cohort_size", "top_n",
-    "save_embeddings", "load_embeddings",
+    "save_embeddings", "load_embeddings", "augment_noise", "augment_rir",
 }  # fmt: skip
 
 

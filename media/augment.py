@@ -1,0 +1,317 @@
+"""Training clips made harder: noise added, rooms heard, faces mirrored.
+
+What a clip gets is drawn from the generator that is handed in, and from nothing else. Sounds stay float32 on the
+int16 scale and are not clipped: nothing on the way to the network's front end needs that range.
+"""
+
+import hashlib
+import math
+import os
+import sys
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+import numpy as np
+from scipy.signal import fftconvolve
+
+from media.clips import SAMPLE_RATE, MediaError, find_files
+from media.content import SOUND_FILES, VIDEO_FILES
+from media.sound import NoSoundError, decode_audio, look, open_sound
+from media.video import mirror
+from media.wav import check_heard, open_wav, plain_length, read_wav
+from support.errors import UserError
+
+Decode = Callable[[str], np.ndarray]
+Change = Callable[[np.random.Generator, np.ndarray], None]
+
+# Lowest and highest signal-to-noise ratio in dB, by the names of MUSAN's folders (Snyder, Chen, Povey, 2015); the
+# ranges are those of Kaldi's VoxCeleb recipe.
+SNRS = {"noise": (0.0, 15.0), "music": (5.0, 15.0), "speech": (13.0, 20.0)}
+OTHER_SNRS = (5.0, 15.0)
+# RIRS_NOISES (OpenSLR 28) holds both: these folders have one kind, real_rirs_isotropic_noises tells by file name.
+RESPONSES_ALONE, NOISES_ALONE, BOTH = "simulated_rirs", "pointsource_noises", "real_rirs_isotropic_noises"
+MIRRORED = 0.5  # share of the clips
+MAX_DRAWS = 20  # of sounds for a clip, where the ones before were broken or silent
+CACHE_SIZE = 64 * 2**20  # bytes of decoded sounds that are kept
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A file of a folder of sounds. name: relative to it. snrs: lowest and highest, in dB, when used as noise."""
+
+    name: str
+    size: int
+    snrs: tuple[float, float]
+
+
+class SoundFolder:
+    """The sounds of a folder and those in it, of any kind that can be decoded; MUSAN or RIRS_NOISES by their names.
+
+    flag: for messages. responses: room impulse responses are wanted, not noises; of RIRS_NOISES, only those are
+    taken. decode: gives the samples of a file that is no 16 kHz mono int16 wav. Raises UserError when there
+    is no sound in the folder.
+    """
+
+    def __init__(self, flag: str, folder: str, responses: bool, decode: Decode):
+        self.flag, self.folder, self.responses, self.decode = flag, folder, responses, decode
+        if not os.path.isdir(folder):
+            raise UserError(f"{flag} {folder}: no such folder; give one with sound files in it")
+        names = find_files(folder, SOUND_FILES + VIDEO_FILES)
+        kept = [name for name in names if holds_response(self._places(name)) in (responses, None)]
+        self.left_out = len(names) - len(kept)
+        self.sounds = [Sound(name, _size(self._path(name)), snrs_of(self._places(name))) for name in kept]
+        self.bad: dict[str, str] = {}
+        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()  # guards both of these
+        self._check_that_some_can_be_read()
+
+    def fingerprint(self) -> str:
+        """A hash of names, sizes and how they are used: the same for the same sounds in another place."""
+        lines = (f"{sound.name}\t{sound.size}\t{sound.snrs}\n" for sound in self.sounds)
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
+
+    def draw(
+        self, draws: np.random.Generator, read: Callable[[Sound], np.ndarray]
+    ) -> tuple[Sound, np.ndarray] | None:
+        """A sound, every file alike likely, and what `read` gives of it; None when none of MAX_DRAWS can be used.
+
+        Silent ones are passed over, and broken ones, each with a warning at its first time.
+        """
+        for _ in range(MAX_DRAWS):
+            sound = self.sounds[draws.integers(len(self.sounds))]
+            try:
+                samples = read(sound)
+            except MemoryError:
+                raise
+            except Exception as error:  # a noise that breaks a decoder says nothing against the clip
+                self._warn(sound.name, error)
+                continue
+            if power(samples) > 0:
+                return sound, samples
+        return None
+
+    def read(self, sound: Sound) -> np.ndarray:
+        """The whole sound: (samples,) of any number type, 16 kHz, at least one sample. Raises MediaError."""
+        path = self._path(sound.name)
+        samples = plain_length(path)
+        return self._decoded(path) if samples is None else self._read_plain(path, 0, samples)
+
+    def read_stretch(self, sound: Sound, draws: np.random.Generator, samples: int) -> np.ndarray:
+        """A stretch from a random place, (samples,) float32; a shorter sound is repeated. Raises MediaError.
+
+        Of a wav that needs no decoder, however long, only the stretch is read.
+        """
+        path = self._path(sound.name)
+        length = plain_length(path)
+        if length is not None and length >= samples:
+            return self._read_plain(path, int(draws.integers(length - samples + 1)), samples)
+        whole = self.read(sound)
+        if len(whole) < samples:
+            whole = np.resize(np.roll(whole, -draws.integers(len(whole))), samples)
+            return whole.astype(np.float32)
+        first = draws.integers(len(whole) - samples + 1)
+        return whole[first : first + samples].astype(np.float32)
+
+    def __str__(self) -> str:
+        """What there is, in words."""
+        line = f"{self.flag} {self.folder}: {len(self.sounds)} files"
+        if not self.responses:
+            ranges = Counter(sound.snrs for sound in self.sounds)
+            line += "".join(f", {n} at {low:g} to {high:g} dB" for (low, high), n in sorted(ranges.items()))
+        if self.left_out:
+            line += f"; {self.left_out} others are left out: of RIRS_NOISES, and of the other kind"
+        return line
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def _places(self, name: str) -> list[str]:
+        """The names of the folders around a file, the given one first, and the file's own last."""
+        return [os.path.basename(os.path.abspath(self.folder)), *name.split(os.sep)]
+
+    def _read_plain(self, path: str, first: int, samples: int) -> np.ndarray:
+        if not samples:
+            raise MediaError(f"{path}: holds no samples")
+        sound = np.empty(samples, np.float32)
+        read_wav(path, first, sound)
+        return sound
+
+    def _decoded(self, path: str) -> np.ndarray:
+        """A file that needs a decoder, decoded unless that was done lately."""
+        with self._lock:
+            if path in self._cache:
+                self._cache.move_to_end(path)
+                return self._cache[path]
+        sound = self.decode(path)
+        if not len(sound) or not np.isfinite(sound).all():
+            found = "values that are no finite numbers" if len(sound) else "no samples"
+            raise MediaError(f"{path}: holds {found}")
+        with self._lock:
+            if sound.nbytes <= CACHE_SIZE:
+                self._cache[path] = sound
+            while sum(kept.nbytes for kept in self._cache.values()) > CACHE_SIZE:
+                self._cache.popitem(last=False)
+        return sound
+
+    def _warn(self, name: str, error: Exception) -> None:
+        reason = str(error) if isinstance(error, MediaError) else f"{self._path(name)}: {error}"
+        with self._lock:
+            known, self.bad[name] = name in self.bad, reason
+        if not known:
+            print(f"WARNING: {self.flag}: {reason}. Others take its place", file=sys.stderr, flush=True)
+
+    def _check_that_some_can_be_read(self) -> None:
+        reasons = []
+        for sound in self.sounds:
+            path = self._path(sound.name)
+            try:
+                check_heard(path, self._decoded(path) if plain_length(path) is None else open_wav(path))
+                return
+            except MediaError as error:
+                reasons.append(str(error))
+        if reasons:
+            raise UserError(
+                f"{self.flag} {self.folder}: none of its {len(reasons)} sound files can be used. The first:\n  "
+                + "\n  ".join(reasons[:3])
+            )
+        wanted = "room impulse responses" if self.responses else "noises"
+        others = (
+            f"; {self.left_out} files of RIRS_NOISES there are of the other kind" if self.left_out else ""
+        )
+        raise UserError(
+            f"{self.flag} {self.folder}: no {wanted} in this folder or the folders in it{others}. "
+            f"Looked for {' '.join(SOUND_FILES)} and videos"
+        )
+
+
+class Augmentation:
+    """What training clips are changed by. Threads may use one together.
+
+    noise: folder of sounds that are added ("": none). rir: folder of room impulse responses ("": none).
+    probability: share of the clips whose sound is changed; with both folders, half of these get a noise and half
+    a room. flip: mirror the faces of every second clip, as drawn, all frames of a clip alike. Raises UserError for
+    a folder without sound.
+    """
+
+    def __init__(self, noise: str = "", rir: str = "", probability: float = 0.6, flip: bool = False):
+        if not 0 <= probability <= 1:
+            raise UserError(f"augment_prob {probability}: a share of the clips, from 0 to 1")
+        self.probability, self.flip = probability, flip
+        self.noises = SoundFolder("--augment_noise", noise, False, decode_audio) if noise else None
+        self.rooms = SoundFolder("--augment_rir", rir, True, first_channel) if rir else None
+        self.folders = [folder for folder in (self.noises, self.rooms) if folder]
+        changes = ((self.noises, add_drawn_noise), (self.rooms, hear_in_drawn_room))
+        self._changes: list[Change] = [partial(change, folder) for folder, change in changes if folder]
+
+    def change(self, draws: np.random.Generator, video: np.ndarray, audio: np.ndarray) -> None:
+        """Change a clip in place. video: (T, H, W, 3) uint8. audio: (samples,) float32 on the int16 scale."""
+        mirrored, changed = draws.random(2)
+        if self.flip and mirrored < MIRRORED:
+            mirror(video)
+        if self._changes and changed < self.probability:
+            self._changes[draws.integers(len(self._changes))](draws, audio)
+
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of the content of each folder that is used, named as the settings of a run are."""
+        return {f"content of {folder.flag}": folder.fingerprint() for folder in self.folders}
+
+
+def add_drawn_noise(noises: SoundFolder, draws: np.random.Generator, audio: np.ndarray) -> None:
+    """Add a stretch of one of the noises to (samples,) float32 speech, in place, at a ratio of its range."""
+    drawn = noises.draw(draws, lambda sound: noises.read_stretch(sound, draws, len(audio)))
+    if drawn:
+        sound, noise = drawn
+        add_noise(audio, noise, draws.uniform(*sound.snrs))
+
+
+def hear_in_drawn_room(rooms: SoundFolder, draws: np.random.Generator, audio: np.ndarray) -> None:
+    """Let (samples,) float32 speech be heard in one of the rooms, in place."""
+    drawn = rooms.draw(draws, rooms.read)
+    if drawn:
+        reverberate(audio, drawn[1])
+
+
+def add_noise(speech: np.ndarray, noise: np.ndarray, snr: float) -> None:
+    """Add (samples,) noise to (samples,) float32 speech, in place, at a ratio of their mean powers of `snr` dB."""
+    loudness = math.sqrt(power(speech) / power(noise) / 10 ** (snr / 10))
+    speech += noise * np.float32(loudness)
+
+
+def reverberate(speech: np.ndarray, response: np.ndarray) -> None:
+    """Let (samples,) float32 speech be heard in a room, in place: nothing is delayed, and the level stays.
+
+    response: (n,), the room's impulse response; its largest value is the direct sound, which stays where it is.
+    The level is the mean power over the samples.
+    """
+    samples, direct = len(speech), int(np.abs(response).argmax())
+    heard = response[max(0, direct - samples + 1) : direct + samples].astype(np.float32)
+    heard /= np.abs(heard).max()
+    direct = min(direct, samples - 1)
+    wet = fftconvolve(speech, heard)[direct : direct + samples]
+    before, after = power(speech), power(wet)
+    if before > 0 and after > 0:
+        speech[:] = wet * np.float32(math.sqrt(before / after))
+
+
+def power(sound: np.ndarray) -> float:
+    """The mean square of (samples,) samples of any number type."""
+    return float(np.mean(np.square(sound, dtype=np.float64)))
+
+
+def first_channel(path: str) -> np.ndarray:
+    """The first channel of a file's first sound track, from its first sample on: (samples,) float32, 16 kHz.
+
+    Unlike a mixture of all microphones of a recording, that is a room as heard in one place; unlike int16, it has
+    the whole range of a response in float. Raises NoSoundError, MediaError.
+    """
+    import av  # whoever has wavs of 16 kHz alone does without it
+
+    kind, plain = look(path)
+    if plain is not None:
+        return plain.astype(np.float32)
+    with open_sound(path, kind) as container:
+        if not container.streams.audio:
+            raise NoSoundError(f"{path}: no sound track")
+        resampler = av.AudioResampler(
+            format="flt", rate=SAMPLE_RATE
+        )  # packed: PyAV takes any number of channels
+        parts: list[np.ndarray] = []
+        try:
+            for frame in chain(container.decode(audio=0), (None,)):
+                if frame is not None:
+                    frame.pts = None  # the resampler counts samples
+                for part in resampler.resample(frame):
+                    parts.append(part.to_ndarray().reshape(-1, len(part.layout.channels))[:, 0])
+        except av.error.FFmpegError as error:
+            raise MediaError(f"{path}: cannot be decoded ({error.strerror})") from None
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def snrs_of(places: Sequence[str]) -> tuple[float, float]:
+    """Lowest and highest signal-to-noise ratio, in dB, for a file with these names of folders around it.
+
+    places: from the outermost folder to the file's own name. A folder further in says more than the one given.
+    """
+    given, *inside = (place.lower() for place in places[:-1])
+    return next((SNRS[place] for place in (*inside, given) if place in SNRS), OTHER_SNRS)
+
+
+def holds_response(places: Sequence[str]) -> bool | None:
+    """Is a file of RIRS_NOISES a room impulse response? None for a file that is not in its folders."""
+    *folders, name = (place.lower() for place in places)
+    for folder in folders:
+        if folder == RESPONSES_ALONE:
+            return True
+        if folder == NOISES_ALONE:
+            return False
+        if folder == BOTH:
+            return "noise" not in name
+    return None
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else -1
