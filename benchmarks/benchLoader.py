@@ -2,11 +2,15 @@
 
     python benchmarks/benchLoader.py --list data/dev.txt             # T = 50, batch 30
     python benchmarks/benchLoader.py --list data/demo/dev.txt --maxFrames 20 --batch 8
+    python benchmarks/benchLoader.py --list data/dev.txt --augment musan RIRS_NOISES
 
 The limit is the number of cores times the decode-only rate of one thread; what as many threads that only
 decode reach, which may be less (cores share memory and clock), stands beside it. The passes take turns. Reports
 clips a second at each number of threads, the ratios, how long the first batch took against decoding one batch,
 and the peak memory of a process that does nothing but load.
+
+With --augment, two folders of noises and of room impulse responses, the loader with all augmentation on is compared
+with the plain one instead: in clips a second, and in processor time, which other work on the machine disturbs less.
 """
 
 import argparse
@@ -51,6 +55,19 @@ def load(loader: DatasetLoader) -> tuple[float, float]:
     return time.perf_counter() - started, first
 
 
+def augmented(args: argparse.Namespace, off: DatasetLoader, on: DatasetLoader) -> tuple:
+    """A row: threads, rates of both loaders, their ratio, and that of the processor time (off / on)."""
+    taken: dict[DatasetLoader, list[tuple[float, float]]] = {off: [], on: []}
+    for _ in range(args.repeats):
+        for loader, times in taken.items():
+            started = time.process_time()
+            wall = load(loader)[0]
+            times.append((wall, time.process_time() - started))
+    (off_wall, off_used), (on_wall, on_used) = (np.median(times, 0).tolist() for times in taken.values())
+    clips = len(off) * off.batch_size
+    return off.nThreads, clips / off_wall, clips / on_wall, off_wall / on_wall, off_used / on_used
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -61,11 +78,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--clips", type=int, default=720, help="at most so many clips a pass")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--augment", nargs=2, metavar=("NOISE_DIR", "RIR_DIR"))
     parser.add_argument("--memory", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
 
-    def make(threads: int) -> DatasetLoader:
-        return DatasetLoader(args.list, args.clips, args.batch, args.maxFrames, threads)
+    def make(threads: int, **augmentation: object) -> DatasetLoader:
+        return DatasetLoader(args.list, args.clips, args.batch, args.maxFrames, threads, **augmentation)
+
+    if args.augment:
+        noise, rir = args.augment
+        on = {"augment_noise": noise, "augment_rir": rir, "flip": True}
+        print(machine())
+        table(
+            f"Augmentation, T = {args.maxFrames}, batch {args.batch}",
+            ("threads", "off, clips/s", "on, clips/s", "ratio", "ratio in processor time"),
+            [augmented(args, make(threads), make(threads, **on)) for threads in args.threads],
+        )
+        return
 
     if args.memory:  # a process of its own, for its peak memory
         load(make(args.memory))

@@ -31,6 +31,7 @@ NOT_RUN = {  # how a command begins, or what it has in it -> why it is not run
     "syncnet_v2.model": "needs the published weights",
     "--save_path data/mine": "trains for hours on somebody's videos",
     "--save_path data/sync": "trains for hours on VoxCeleb2",
+    "--save_path data/noisy": "trains for days on VoxCeleb2, with MUSAN and RIRS_NOISES",
 }
 NOT_PYTHON = {"./demo.sh", "./test.sh", "pip", "wget", "source", "torchrun", "srun", "tensorboard", "ffmpeg"}
 
@@ -87,6 +88,7 @@ def desk(tmp_path_factory):
         shutil.copytree("data/demo/dev", "VOX2_PATH/dev")
         for wav in Path("VOX2_PATH/dev/wav").rglob("*.wav"):
             make_sound(str(wav).replace("/wav/", "/aac/").replace(".wav", ".m4a"), wavfile.read(wav)[1])
+        make_sound("my_noises/rain.flac", noise(1.0, 44100), 44100, kind="flac", codec="flac")
         for part in ("train", "val"):
             make_clip(f"my_clips/{part}/a.mp4", 40, sound=noise(1.6))
             make_video(
