@@ -82,7 +82,7 @@ from scipy.io import wavfile
 from media.clips import FPS, FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from media.demoFace import Face
 from media.demoVoice import STEPS_PER_FRAME, Identity, draw_identities, speak
-from support.files import replace_file
+from support.files import check_output, replace_file
 from support.progress import progress_bar
 
 KEY_FRAME_INTERVAL = 250  # frames, as in VoxCeleb2
@@ -251,6 +251,7 @@ def make_corpus(args: argparse.Namespace) -> None:
 @command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    check_output("--out", str(args.out), folder=True)
     try:
         make_corpus(args)
     except OSError as error:

@@ -94,6 +94,7 @@ from media.trackWork import (
     sources_in,
     work_on_part,
 )
+from support.files import check_output
 from support.progress import progress_bar
 
 SHOWN_REASONS = 5
@@ -176,6 +177,7 @@ class Run:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (there is no track), 130 (Ctrl-C)."""
     args = parse_args(argv)
+    check_output("--dst", args.dst, folder=True)
     begin = time.monotonic()
     folder = TrackFolder(args.dst)
     with folder.in_use(

@@ -4,6 +4,7 @@ What the weights do not tell, such as the crop of the face that they were traine
 `_metadata`, which torch writes with every state dict and programs that copy tensors by name do not see.
 """
 
+import argparse
 import errno
 import io
 import os
@@ -27,6 +28,8 @@ from support.files import replace_file
 # Where programs keep the state dict in what they save, and where they keep tensors that are none.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module")
 NO_WEIGHTS = ("optimizer", "optimizer_state_dict", "optimizer_states", "momentum")
+# What else may be in a file that is read: programs put their flags beside the weights. Making one runs nothing.
+HARMLESS = [argparse.Namespace]
 
 
 class CheckpointError(UserError):
@@ -40,10 +43,10 @@ class UnreadableCheckpoint(CheckpointError):
 def load_tensors(path: str) -> object:
     """What a file saved by torch holds, on the CPU.
 
-    Only tensors and plain values are read (torch's weights_only): a file that asks for anything else is refused
-    before any of it runs. Raises CheckpointError where there is no file, UnreadableCheckpoint for what the file
-    holds, and OSError, with the file's name, where a whole file could not be read: no permission, a passing
-    fault of the disk, no memory.
+    Only tensors, plain values and argparse.Namespace are read (torch's weights_only): a file that asks for anything
+    else is refused before any of it runs. Raises CheckpointError where there is no file, UnreadableCheckpoint for
+    what the file holds, and OSError, with the file's name, where a whole file could not be read: no permission, a
+    passing fault of the disk, no memory.
     """
     try:
         with open(path, "rb") as file:
@@ -70,7 +73,8 @@ def load_tensors(path: str) -> object:
                     )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which are read all the same
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(HARMLESS):
+                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except UnreadableCheckpoint:
         raise
     except Exception as error:  # a damaged file fails in as many ways as it can be damaged

@@ -42,14 +42,18 @@ def load_weights(network: nn.Module, path: str, crop: str, strict: bool = False)
     """Copy a checkpoint's tensors by name, print a line for each that does not fit, and return them.
 
     crop: of the face that the network sees. strict: raise CheckpointError instead when a weight that is needed is
-    missing or of another shape. Raises CheckpointError for a file that is not a state dict, or whose weights were
-    trained on another crop.
+    missing or of another shape. Raises CheckpointError for a file that is not a state dict, whose weights were
+    trained on another crop, or are not numbers any more.
     """
     state = read_checkpoint(path)
     theirs = trained_with(state).get("crop", crop)
     if theirs != crop:
         raise CheckpointError(
             f"{path}: was trained with --crop {theirs}, this is --crop {crop}; use --crop {theirs}"
+        )
+    if (failed := not_finite(state)) is not None:
+        raise CheckpointError(
+            f"{path}: {failed} holds values that are not finite: its training has failed; use an earlier checkpoint"
         )
     misfits = copy_weights(network, state)
     needed = misfits.lines(needed_weights(network))
@@ -62,6 +66,12 @@ def load_weights(network: nn.Module, path: str, crop: str, strict: bool = False)
     for line in needed if published_settings(state) else misfits.lines():
         print(f"{path}: {line}")
     return misfits
+
+
+def not_finite(state: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor with a NaN or an infinity in it."""
+    plain = (name for name, tensor in state.items() if kind_of(tensor) == "floating point")
+    return next((name for name in plain if not state[name].isfinite().all()), None)
 
 
 def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:

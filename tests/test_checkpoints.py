@@ -11,6 +11,7 @@ import sys
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from oracleCase import load_case, oracle_state
@@ -195,6 +196,7 @@ def renamed(state: dict, form: str) -> dict:
     [
         lambda s: {"state_dict": s, "epoch": 3, "optimizer": {"momentum": s}},
         lambda s: {"model": s},
+        lambda s: {"state_dict": s, "args": argparse.Namespace(lr=1, more=argparse.Namespace(x=[1]))},
         lambda s: {"epoch": 1, "weights of mine": s},
         lambda s: {"model": {"state_dict": renamed(s, "module.{}")}},
         lambda s: renamed(s, "_orig_mod.{}"),
@@ -213,6 +215,17 @@ def test_wrapped_and_renamed_weights_are_read(tiny, tmp_path, wrap):
     assert all(torch.equal(other.state_dict()[n], state[n]) for n in state if n.startswith("__S__."))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("strict", [True, False])
+def test_weights_of_a_failed_training_are_refused(tiny, tmp_path, value, strict):
+    state = tiny.state_dict()
+    state["__S__.heads.1.weight"] = state["__S__.heads.1.weight"].clone()
+    state["__S__.heads.1.weight"][0, 1] = value
+    torch.save(state, tmp_path / "x.model")
+    with pytest.raises(CheckpointError, match="x.model: __S__.heads.1.weight holds .* not finite"):
+        SyncNet(**TINY).loadParameters(str(tmp_path / "x.model"), strict=strict)
+
+
 def test_a_training_state_is_read_with_its_settings(tiny, tmp_path):
     flags = {"temporal_stride": "2", "nOut": "8", "model": "tinyModel", "lr": "0.1", "crop": "mouth"}
     save_state(str(tmp_path / "s.pt"), tiny, Position(1, [], random.getstate()), flags)
@@ -222,14 +235,14 @@ def test_a_training_state_is_read_with_its_settings(tiny, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("what", ["whole", "args"])
+@pytest.mark.parametrize("what", ["whole", "numpy"])
 def test_pickled_objects_are_refused_with_a_remedy_that_works(tiny, tmp_path, what):
     path = tmp_path / "x.model"
-    torch.save(tiny.__S__ if what == "whole" else {"state_dict": {}, "args": argparse.Namespace(lr=1)}, path)
+    torch.save(tiny.__S__ if what == "whole" else {"state_dict": {}, "best": np.float64(3)}, path)
     with pytest.raises(UnreadableCheckpoint) as raised:
         read_checkpoint(str(path))
     said = str(raised.value)
-    assert ("tinyModel.SyncNetModel" if what == "whole" else "argparse.Namespace") in said
+    assert ("tinyModel.SyncNetModel" if what == "whole" else "numpy") in said
     assert "torch.save(network.state_dict(), 'weights.model')" in said
     assert "weights_only" not in said and len(said.splitlines()) == 1
     torch.save(tiny.__S__.state_dict(), path)  # the remedy

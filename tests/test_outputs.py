@@ -6,6 +6,8 @@ import stat
 import pytest
 
 import convertAudio
+import makeDemoData
+import makeFaceTracks
 import makeFileList
 import trainSyncNet
 import tuneThreshold
@@ -69,6 +71,8 @@ def test_an_error_while_writing_names_the_file_that_was_asked_for(tmp_path, monk
             "--output {there} --mp4_dir {there} --wav_dir {there} --no_txt",
             "--output {there}: is",
         ),
+        (makeFaceTracks.main, "--src {there} --dst {there}/file/x", "--dst {there}/file/x: cannot be made"),
+        (makeDemoData.main, "--out {there}/file", "--out {there}/file: is a file"),
         (tuneThreshold.main, "{there}/none --plot {there}", "--plot {there}: is a folder"),
         (trainSyncNet.main, "--save_path {there}/file", "--save_path {there}/file: is a file"),
         (
