@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from models.byName import is_network_of_models
 from models.settings import Settings, check_setting, default_settings
 from models.SyncNetV2 import published_settings
+from models.twoStreams import settings_of_heads
 from support.errors import UserError
 from support.files import replace_file
 
@@ -167,12 +168,13 @@ def find_state_dict(loaded: object, depth: int = 3) -> dict[str, Tensor] | None:
 def trained_with(state: dict[str, Tensor]) -> dict[str, object]:
     """The settings (see models/settings.py) that the weights were trained with, as far as the file says.
 
-    The published lip-sync network, which says nothing, is known by its names and shapes.
+    Of a file that says nothing, the size of the embeddings is known by the shapes of its weights, and so is the
+    published lip-sync network.
     """
     metadata = getattr(state, "_metadata", None)
     said = metadata.get("settings") if isinstance(metadata, dict) else None
     if not isinstance(said, dict):
-        return published_settings(state)
+        return published_settings(state) or settings_of_heads(state)
     return {name: said[name] for name in default_settings() if name in said}
 
 

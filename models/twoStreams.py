@@ -4,6 +4,8 @@ A network is a file of its own, chosen with --model: a module whose SyncNetModel
 with an audio trunk and its features, or any nn.Module with the same forward_aud and forward_vid.
 """
 
+import re
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,12 @@ def head(nOut: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Conv1d(TRUNK_CHANNELS, nOut, 1),
     )
+
+
+def settings_of_heads(state: dict[str, Tensor]) -> dict[str, object]:
+    """The nOut of a state dict of TwoStreams, whatever its names begin with; {} where it is of another network."""
+    sizes = {len(tensor) for name, tensor in state.items() if re.search(r"netf(caud|clip)\.3\.weight$", name)}
+    return {"nOut": sizes.pop()} if len(sizes) == 1 else {}
 
 
 def lip_trunk(stride: int) -> nn.Sequential:

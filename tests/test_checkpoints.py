@@ -215,6 +215,15 @@ def test_wrapped_and_renamed_weights_are_read(tiny, tmp_path, wrap):
     assert all(torch.equal(other.state_dict()[n], state[n]) for n in state if n.startswith("__S__."))
 
 
+def test_the_weights_tell_the_size_of_the_embeddings(tmp_path):
+    network = SyncNet(nOut=24, maxFrames=16, device="cpu")
+    for name, state in (("plain", network.state_dict()), ("inner", network.__S__.state_dict())):
+        torch.save({"state_dict": renamed(state, "module.{}")}, tmp_path / name)
+        settings, told = choose_settings(str(tmp_path / name), {"maxFrames": 16})
+        assert (settings, told) == (Settings(nOut=24, maxFrames=16), [])
+    SyncNet(nOut=24, maxFrames=16).loadParameters(str(tmp_path / "inner"), strict=True)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("strict", [True, False])
 def test_weights_of_a_failed_training_are_refused(tiny, tmp_path, value, strict):
