@@ -35,7 +35,7 @@ from support.errors import UserError
 from support.names import refuse_unknown
 from training.device import BatchLoader, DeviceBatches, choose_device, compile_embeddings
 from training.epoch import PARTS, EpochResult, Figures
-from verification.scores import score_trials
+from verification.scores import score_vectors
 from verification.trials import Trials, read_trials
 from verification.voices import embed_wavs
 
@@ -279,7 +279,7 @@ class SyncNet(nn.Module):
     ) -> np.ndarray:
         """Scores of trials that are already read: (N,) float32. See evaluateFromListSave."""
         files = [os.path.join(test_path, file) for file in trials.files]
-        return score_trials(self.embed(files, num_eval, print_interval), trials)
+        return score_vectors(self.embed(files, num_eval, print_interval), trials)
 
     def updateLearningRate(self, alpha: float) -> list[float]:
         """Multiply the learning rate by alpha. Returns the new rate of each parameter group."""

@@ -128,7 +128,7 @@ def date_after(target: str, source: str) -> None:
         os.utime(target, ns=(changed, changed))
 
 
-def plan(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], list[str]]:
+def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], list[str]]:
     """The (source, wav) pairs of a folder, relative paths, sorted; and what is wrong with the others.
 
     dst: the folder of the wavs, so that wavs in it do not count as sources.
@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     check_output("--dst", args.dst, folder=True)
     begin = time.monotonic()
-    jobs, problems = plan(args.src, args.dst)
+    jobs, problems = find_jobs(args.src, args.dst)
     if os.path.isdir(args.dst):
         remove_leftovers(os.path.join(args.dst, path) for path in find_files(args.dst, (".part",)))
     if not jobs:

@@ -15,8 +15,7 @@ import csv
 import math
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import rooms  # noqa: F401
 from inference.flags import parse_args
@@ -36,18 +35,9 @@ from inference.lipSyncReport import HEADER, Row, line_of, mean_line, remark, wri
 from inference.match import match
 from inference.offset import Offset, offset, plot_offsets
 from inference.show import show
-from media.clips import (
-    Clip,
-    MediaError,
-    beside,
-    check_paths,
-    find_files,
-    format_list_line,
-    parse_list_line,
-    text_lines,
-)
-from media.content import SOUND_FILES as SOUNDS
-from media.content import VIDEO_FILES as VIDEOS
+from inference.sources import Source, find_sources, with_wavs
+from media.clips import Clip, MediaError, format_list_line
+from media.content import SOUND_FILES, VIDEO_FILES
 from models.checkpoints import CheckpointError, choose_settings
 from models.settings import default_settings
 from support.files import check_output, replace_file
@@ -55,56 +45,6 @@ from support.memory import keep_memory
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
 from verification.results import read_threshold
-
-# ---------------------------------------------------------------- inputs
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file to work on, with its list line where it came from a list. `name`: its path below a given folder."""
-
-    path: str
-    name: str
-    clip: Clip | None = None
-
-
-def find_sources(inputs: Sequence[str], extensions: tuple[str, ...]) -> list[Source]:
-    """Files as they are, those in folders, and those in lists, in order and once each.
-
-    A list has a path a line, or clips as makeFileList.py lists them: their video where `extensions` are
-    videos, else their wav. Raises MediaError for what is not there.
-    """
-    found: dict[str, Source] = {}
-    for given in inputs:
-        if os.path.isdir(given):
-            names = find_files(given, extensions)
-            if not names:
-                raise MediaError(f"{given}: no {' or '.join(extensions)} files in this folder")
-            sources = [Source(os.path.join(given, name), name) for name in names]
-        elif given.lower().endswith(SOUNDS + VIDEOS):
-            sources = [Source(given, os.path.basename(given))]
-        else:
-            sources = read_sources(given, extensions)
-        for source in sources:
-            found.setdefault(source.path, source)
-    return list(found.values())
-
-
-def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
-    """The files of a list; see find_sources."""
-    known = f"Give folders, lists, or files of these kinds: {', '.join(dict.fromkeys(SOUNDS + VIDEOS))}."
-    sources = []
-    for where, line in text_lines(path, known):
-        if line.strip().lower().endswith(SOUNDS + VIDEOS):
-            sources.append(Source(line.strip(), line.strip()))
-        else:
-            clip = parse_list_line(line, where)
-            chosen = clip.video if extensions == VIDEOS else clip.audio
-            sources.append(Source(chosen, chosen, clip))
-    if not sources:
-        raise MediaError(f"{path}: the list is empty")
-    check_paths(path, [source.path for source in sources])
-    return sources
 
 
 def load(
@@ -145,7 +85,7 @@ class Problems:
 
 
 def embed_command(args: argparse.Namespace, problems: Problems) -> None:
-    sources = find_sources(args.inputs, VIDEOS if args.face else SOUNDS)
+    sources = find_sources(args.inputs, VIDEO_FILES if args.face else SOUND_FILES)
     one_file = args.output.endswith(".npz")
     check_output("--output", args.output, folder=not one_file)
     targets = [os.path.join(args.output, os.path.splitext(source.name)[0] + ".npy") for source in sources]
@@ -204,23 +144,12 @@ def verify_command(args: argparse.Namespace, _: Problems) -> None:
         print(f"{'same speaker' if score >= threshold else 'different speakers'} (threshold {threshold:.6f})")
 
 
-def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str | None]]:
-    """Each clip and its sound: `wav` or the wav in that folder, else what the list says, else None."""
-    if wav is None:
-        return [(source, source.clip.audio if source.clip else None) for source in sources]
-    if os.path.isdir(wav):
-        return [(s, beside(wav, os.path.splitext(s.name)[0], ".wav")) for s in sources]
-    if len(sources) > 1:
-        raise MediaError(f"--wav {wav}: {len(sources)} clips need a folder with their wavs")
-    return [(sources[0], wav)]
-
-
 def is_found(measured: Offset) -> bool:
     return measured.found in ("yes", "unsure")
 
 
 def offset_command(args: argparse.Namespace, problems: Problems) -> None:
-    clips = with_wavs(find_sources(args.inputs, VIDEOS), args.wav)
+    clips = with_wavs(find_sources(args.inputs, VIDEO_FILES), args.wav)
     for flag in ("plot", "csv", "write_list"):
         if getattr(args, flag) is not None:
             check_output(f"--{flag}", getattr(args, flag))
@@ -287,7 +216,7 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
 
 
 def lse_command(args: argparse.Namespace, problems: Problems) -> None:
-    clips = with_wavs(find_sources(args.inputs, VIDEOS), args.wav)
+    clips = with_wavs(find_sources(args.inputs, VIDEO_FILES), args.wav)
     names = [os.path.splitext(source.name)[0] + ".csv" for source, _ in clips]
     if args.frames and len(set(names)) < len(names):
         raise MediaError(
@@ -342,7 +271,7 @@ def show_command(args: argparse.Namespace, problems: Problems) -> None:
 
 
 def match_command(args: argparse.Namespace, problems: Problems) -> None:
-    sources = find_sources([args.list], VIDEOS)
+    sources = find_sources([args.list], VIDEO_FILES)
     clips = [source.clip for source in sources if source.clip]
     if len(clips) < len(sources):
         raise MediaError(

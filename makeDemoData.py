@@ -77,11 +77,11 @@ if __name__ == "__main__":
 import av
 import cv2
 import numpy as np
-from scipy.io import wavfile
 
-from media.clips import FPS, FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
-from media.demoFace import Face
+from media.clips import FPS, FRAME_SIZE, SAMPLES_PER_FRAME
+from media.demoFace import DrawnFace
 from media.demoVoice import STEPS_PER_FRAME, Identity, draw_identities, speak
+from media.wav import write_wav
 from support.files import check_output, replace_file
 from support.progress import progress_bar
 
@@ -120,14 +120,13 @@ def write_mp4(path: str, images: Iterator[np.ndarray]) -> None:
         container.mux(stream.encode())
 
 
-def write_wav(path: str, samples: np.ndarray) -> None:
-    """Write samples (n,) in int16 units as 16 kHz mono int16."""
+def as_int16(samples: np.ndarray) -> np.ndarray:
+    """(n,) float in int16 units as int16."""
     limits = np.iinfo(np.int16)
-    with replace_file(path, "wb") as file:
-        wavfile.write(file, SAMPLE_RATE, np.int16(np.clip(np.round(samples), limits.min, limits.max)))
+    return np.clip(np.round(samples), limits.min, limits.max).astype(np.int16)
 
 
-def write_txt(path: str, utterance: Utterance, face: Face) -> None:
+def write_txt(path: str, utterance: Utterance, face: DrawnFace) -> None:
     """Write the description in VoxCeleb2's format: offset on line 3, then the track's box of each frame."""
     identity, reference, _ = utterance.name.split("/")
     lines = [
@@ -153,7 +152,7 @@ def make_clip(folder: str, utterance: Utterance) -> None:
     speech = speak(utterance.identity, utterance.frames + 2 * MAX_OFFSET, rng)
     start = MAX_OFFSET * SAMPLES_PER_FRAME
     samples = speech.samples[start : start + utterance.frames * SAMPLES_PER_FRAME]
-    face = Face(utterance.identity, rng)
+    face = DrawnFace(utterance.identity, rng)
 
     def images() -> Iterator[np.ndarray]:
         for frame in range(utterance.frames):
@@ -161,14 +160,14 @@ def make_clip(folder: str, utterance: Utterance) -> None:
             yield face.draw(frame / FPS, speech.opening[step], speech.spread[step])
 
     write_mp4(f"{folder}/mp4/{utterance.name}.mp4", images())
-    write_wav(f"{folder}/wav/{utterance.name}.wav", samples)
+    write_wav(f"{folder}/wav/{utterance.name}.wav", as_int16(samples))
     write_txt(f"{folder}/txt/{utterance.name}.txt", utterance, face)
 
 
 def make_recording(folder: str, utterance: Utterance) -> None:
     """Write the wav of one held-out utterance."""
     speech = speak(utterance.identity, utterance.frames, np.random.default_rng(utterance.stream))
-    write_wav(f"{folder}/{utterance.name}.wav", speech.samples)
+    write_wav(f"{folder}/{utterance.name}.wav", as_int16(speech.samples))
 
 
 # ---------------------------------------------------------------- corpus

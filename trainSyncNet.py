@@ -35,7 +35,7 @@ from training.run import TrainingRun, newest_readable
 from training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
 from verification.normalisation import read_cohort
 from verification.report import TrialTest, evaluate_list
-from verification.trials import check_trials
+from verification.trials import read_checked_trials
 
 
 def evaluate(network: SyncNet, args: argparse.Namespace, checkpoint: str | None) -> None:
@@ -72,7 +72,7 @@ def checkpoint_to_evaluate(args: argparse.Namespace) -> str | None:
     folder = os.path.join(args.save_path, "model")
     path = newest_readable(folder)
     if path is None:
-        check_trials(args.test_list, args.test_path, args.maxFrames)
+        read_checked_trials(args.test_list, args.test_path, args.maxFrames)
         raise UserError(
             f"--eval: no checkpoint in {folder}, and no --initial_model. Is --save_path right? "
             "(--untrained scores a network that has learnt nothing)"

@@ -18,7 +18,7 @@ import rooms  # noqa: F401
 from support.commands import Parser, at_least, command
 from support.errors import UserError
 from support.files import check_output
-from verification.bootstrap import MIN_SPEAKERS, bootstrap_interval, count_speakers, speakers_of
+from verification.bootstrap import MIN_SPEAKERS, bootstrap_interval, count_speakers, speakers_of_trials
 from verification.det import plot_det
 from verification.rates import (
     ABOUT_MIN_DCF,
@@ -85,7 +85,7 @@ def resample(
     scores: np.ndarray, labels: np.ndarray, pairs: list[tuple[str, str]] | None, resamples: int, seed: int
 ) -> tuple[dict[str, tuple[float, float]], str]:
     """The intervals of bootstrap_interval, and in words what was drawn: speakers where names tell enough of them."""
-    speakers = speakers_of(pairs, labels) if pairs else None
+    speakers = speakers_of_trials(pairs, labels) if pairs else None
     drawn = "trials" if speakers is None else f"{count_speakers(speakers)} speakers"
     if speakers is not None and count_speakers(speakers) < MIN_SPEAKERS:
         speakers, drawn = None, f"trials ({drawn} are too few)"

@@ -18,7 +18,7 @@ from scipy.io import wavfile
 
 from support.memory import keep_memory
 from SyncNetDist import SyncNet
-from verification.scores import score_trials
+from verification.scores import score_vectors
 from verification.trials import Trials, read_trials
 
 SIZES = {"VoxCeleb1-O": (4708, 37611), "VoxCeleb1-E": (145160, 579818)}  # files, trials
@@ -75,7 +75,7 @@ def main() -> None:
     for name, trials in lists.items():
         vectors = torch.randn(len(trials.files), 1024)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        taken = min(seconds(lambda t=trials, v=vectors: score_trials(v, t)) for _ in range(args.repeats))
+        taken = min(seconds(lambda t=trials, v=vectors: score_vectors(v, t)) for _ in range(args.repeats))
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
         rows.append((name, len(trials.first), len(trials.files), taken, len(trials.first) / taken, grown))
         del vectors

@@ -25,7 +25,7 @@ import av  # noqa: E402
 from clipMaker import make_clip, make_sound, noise  # noqa: E402
 
 import makeFileList  # noqa: E402
-from convertAudio import CONVERTED, SOURCES, convert_file, plan  # noqa: E402
+from convertAudio import CONVERTED, SOURCES, convert_file, find_jobs  # noqa: E402
 from media.clipCheck import CheckSettings, check_job  # noqa: E402
 from media.clips import find_files  # noqa: E402
 from media.openVideo import open_video  # noqa: E402
@@ -122,7 +122,7 @@ def main() -> None:
             args.mp4_dir, args.aac_dir, args.wav_dir = (f"{folder}/mp4", f"{folder}/aac", None)
         if not args.wav_dir:
             args.wav_dir = f"{folder}/wav"
-            for job in plan(args.aac_dir)[0]:
+            for job in find_jobs(args.aac_dir)[0]:
                 convert_file((args.aac_dir, args.wav_dir), job)
         compare(args, f"{folder}/converted")
 
@@ -132,7 +132,7 @@ def compare(args: argparse.Namespace, dst: str) -> None:
     clips = find_files(args.mp4_dir, (".mp4",))
     videos = [os.path.join(args.mp4_dir, clip) for clip in clips]
     sounds = [os.path.join(args.aac_dir, name) for name in find_files(args.aac_dir, SOURCES)]
-    jobs = plan(args.aac_dir)[0]
+    jobs = find_jobs(args.aac_dir)[0]
     decode = CheckSettings(args.mp4_dir, None, args.wav_dir, "decode", False)
     packets = CheckSettings(args.mp4_dir, None, args.wav_dir, "packets", False)
     passes = {

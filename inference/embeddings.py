@@ -17,18 +17,17 @@ from media.wav import check_heard
 from models.byName import at_every_frame
 from models.interface import Network
 from models.losses import unit
-from models.twoStreams import content_of
+from models.twoStreams import LIP_FRAMES, content_of
 from support.progress import progress_bar
 from verification.voices import read_ahead
 
-FIELD = 5  # video frames that one embedding sees
 # The loader takes the picture from frame start + offset - 1, which the network has learnt as in step.
 LOADER_LEAD = 1
 BLOCK = 250  # frames whose content is computed at once; bounds memory, and is not a choice of the caller
 Skip = Callable[[MediaError], None]  # told of a file that cannot be used; without one, the error is raised
 
 
-def read_sound(path: str) -> np.ndarray:
+def heard_sound(path: str) -> np.ndarray:
     """The sound of any sound or video file as 16 kHz mono: (samples,) int16.
 
     Raises MediaError, also for a file in which nothing is heard.
@@ -41,9 +40,9 @@ def read_sound(path: str) -> np.ndarray:
 
 
 def clip_sound(video: str, wav: str | None) -> np.ndarray:
-    """The sound of a clip: of `wav`, or of the video itself; see read_sound. Raises MediaError."""
+    """The sound of a clip: of `wav`, or of the video itself; see heard_sound. Raises MediaError."""
     try:
-        return read_sound(wav or video)
+        return heard_sound(wav or video)
     except MediaError as error:
         raise MediaError(str(error) + ("" if wav else " (--wav gives a clip its sound)")) from None
 
@@ -58,9 +57,9 @@ def count_frames(path: str) -> int:
 def voice_crops(path: str, maxFrames: int, num_eval: int) -> Tensor:
     """The evenly spread crops that the evaluation takes: (num_eval, maxFrames*640 + 240) float32, int16 scale.
 
-    Raises MediaError; see read_sound.
+    Raises MediaError; see heard_sound.
     """
-    return spread_crops(path, read_sound(path), maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL, num_eval)
+    return spread_crops(path, heard_sound(path), maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL, num_eval)
 
 
 def face_crops(path: str, maxFrames: int, num_eval: int, allow_resize: bool = False) -> Tensor:
@@ -136,8 +135,8 @@ def face_content(network: Network, path: str, allow_resize: bool = False) -> Ten
     Row v sees the frames v ... v + 4. network: of any temporal stride. Raises MediaError.
     """
     frames = count_frames(path)
-    if frames < FIELD:
-        raise MediaError(f"{path}: {frames} frames, at least {FIELD} are needed")
+    if frames < LIP_FRAMES:
+        raise MediaError(f"{path}: {frames} frames, at least {LIP_FRAMES} are needed")
     return torch.cat([unit(part).cpu() for part in face_windows(network, path, frames, BLOCK, allow_resize)])
 
 
@@ -149,9 +148,9 @@ def face_windows(
     Output v sees the frames v ... v + 4 of the first `frames`. network: of any temporal stride. Raises MediaError.
     """
     streams = at_every_frame(network)
-    memory = np.empty((batch + FIELD - 1, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+    memory = np.empty((batch + LIP_FRAMES - 1, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     with FrameReader(path, allow_resize) as reader:
-        for first in range(0, frames - FIELD + 1, batch):
+        for first in range(0, frames - LIP_FRAMES + 1, batch):
             known = reader.position - first  # frames at the end of the block before this one
             memory[:known] = memory[batch : batch + known].copy()
             block = memory[: frames - first]
@@ -180,8 +179,8 @@ def voice_windows(network: Network, samples: np.ndarray) -> Iterator[Tensor]:
     """
     frames = (len(samples) - WINDOW_TAIL) // SAMPLES_PER_FRAME
     streams = at_every_frame(network)
-    for first in range(0, frames - FIELD + 1, BLOCK):
-        last = min(first + BLOCK + FIELD - 1, frames)
+    for first in range(0, frames - LIP_FRAMES + 1, BLOCK):
+        last = min(first + BLOCK + LIP_FRAMES - 1, frames)
         block = samples[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME + WINDOW_TAIL]
         audio = torch.from_numpy(block.astype(np.float32))[None]
         with torch.inference_mode(), network.autocast():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
-from inference.embeddings import FIELD, LOADER_LEAD, clip_sound, count_frames, face_windows, voice_windows
+from inference.embeddings import LOADER_LEAD, clip_sound, count_frames, face_windows, voice_windows
 from media.clips import SAMPLES_PER_FRAME, MediaError
 from media.crops import WINDOW_TAIL
 from models.interface import Network
@@ -22,6 +22,7 @@ from models.losses import unit
 from models.SyncNetModelMFCC import HOP_LENGTH, WINDOW_LENGTH
 from models.SyncNetV2 import MFCC_PER_FRAME, WINDOW
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
+from models.twoStreams import LIP_FRAMES
 
 LEAST_FRAMES = 6
 MEDIAN_OVER = 9  # frames
@@ -100,12 +101,12 @@ def lse(
         raise MediaError(f"{found}, lip sync needs {LEAST_FRAMES} (0.24 s): leave this track out")
     if is_published(network):
         windows = frames - LEAST_FRAMES + 1
-        lips = face_windows(network, video, windows + FIELD - 1, batch, allow_resize)
+        lips = face_windows(network, video, windows + LIP_FRAMES - 1, batch, allow_resize)
         sounds = published_sound(network, samples, windows, batch)
         distance, lead = euclidean, 0
     else:
-        windows = min(pictures, (len(samples) - WINDOW_TAIL) // SAMPLES_PER_FRAME) - FIELD + 1
-        moments = windows + FIELD - 1
+        windows = min(pictures, (len(samples) - WINDOW_TAIL) // SAMPLES_PER_FRAME) - LIP_FRAMES + 1
+        moments = windows + LIP_FRAMES - 1
         lips = map(unit, face_windows(network, video, moments, batch, allow_resize))
         sounds = map(unit, voice_windows(network, samples[: moments * SAMPLES_PER_FRAME + WINDOW_TAIL]))
         distance, lead = chord, LOADER_LEAD

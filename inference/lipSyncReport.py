@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference.embeddings import FIELD
 from inference.lipSync import LipSync, is_published
 from models.interface import Network
+from models.twoStreams import LIP_FRAMES
 from support.files import replace_file
 from verification.report import file_hash
 
@@ -76,5 +76,5 @@ def write_frames(found: LipSync, path: str) -> None:
     with replace_file(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["frame", "confidence"])
-        for frame, confidence in enumerate(found.confidences, FIELD // 2):
+        for frame, confidence in enumerate(found.confidences, LIP_FRAMES // 2):
             table.writerow([frame, f"{confidence:.6f}"])

@@ -42,7 +42,7 @@ def match(
     Returns (face to voice, voice to face, speaker of each clip used); see matching_accuracy. Raises MediaError, and
     UserError when there are too few speakers, before anything is computed where the list tells.
     """
-    check_ways(speakers_of([clip.video for clip in clips]), ways)
+    check_ways(speakers_of_clips([clip.video for clip in clips]), ways)
     heard, voices = embed(network, [c.audio for c in clips], False, num_eval, False, batch, skip=skip)
     voice = dict(zip(heard, voices, strict=True))
     clips = [clip for clip in clips if clip.audio in voice]
@@ -51,14 +51,14 @@ def match(
     )
     usable = set(seen)
     clips = [clip for clip in clips if clip.video in usable]
-    speakers = speakers_of([clip.video for clip in clips])
+    speakers = speakers_of_clips([clip.video for clip in clips])
     check_ways(speakers, ways)
     similarity = (faces @ torch.stack([voice[clip.audio] for clip in clips]).T).numpy()
     there, back = ([matching_accuracy(s, speakers, n) for n in ways] for s in (similarity, similarity.T))
     return there, back, speakers
 
 
-def speakers_of(videos: Sequence[str]) -> list[str]:
+def speakers_of_clips(videos: Sequence[str]) -> list[str]:
     """Who is in each video: the folder two above it (<id>/<ref>/<utt>.mp4); where all share one, each its own."""
     folders = [os.path.dirname(os.path.dirname(os.path.abspath(video))) for video in videos]
     return list(videos) if len(set(folders)) == 1 else folders

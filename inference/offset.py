@@ -8,11 +8,12 @@ import numpy as np
 from torch import Tensor
 
 from inference.defaults import MAX_OFFSET
-from inference.embeddings import FIELD, LOADER_LEAD, clip_sound, face_content, voice_content
+from inference.embeddings import LOADER_LEAD, clip_sound, face_content, voice_content
 from inference.lipSync import is_published, lse
 from media.clips import FPS, SAMPLES_PER_FRAME, MediaError
 from media.crops import WINDOW_TAIL
 from models.interface import Network
+from models.twoStreams import LIP_FRAMES
 from support.errors import UserError
 from support.files import replace_file
 
@@ -104,7 +105,7 @@ def find_offset(video: Tensor, audio: Tensor, max_offset: int = MAX_OFFSET) -> O
     """
     longest = max_offset + LOADER_LEAD + MIN_MOMENTS
     if min(len(video), len(audio)) < longest:
-        have, need = min(len(video), len(audio)) + FIELD - 1, longest + FIELD - 1
+        have, need = min(len(video), len(audio)) + LIP_FRAMES - 1, longest + LIP_FRAMES - 1
         raise UserError(
             f"{have} frames of picture and sound, --max_offset {max_offset} needs {need}; use a smaller one"
         )
@@ -132,7 +133,7 @@ def offset(
         nearness = -found.mean_distances[::-1]  # at the shift -max_offset the sound is the latest
         return Offset(found.offset, found.lse_c, shifts, nearness, "mean distance, negative", PUBLISHED_FOUND)
     samples = clip_sound(video, wav)
-    need = FIELD * SAMPLES_PER_FRAME + WINDOW_TAIL
+    need = LIP_FRAMES * SAMPLES_PER_FRAME + WINDOW_TAIL
     if len(samples) < need:
         raise MediaError(f"{wav or video}: {len(samples)} samples, at least {need} are needed")
     try:

@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 
 from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
-from inference.embeddings import FIELD, Skip
+from inference.embeddings import Skip
 from inference.lipSync import LipSync, in_sync_confidence, lse
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.timeline import VideoReader
 from media.trackFiles import read_track_boxes
 from media.trackSound import has_sound, read_sound
 from models.interface import Network
+from models.twoStreams import LIP_FRAMES
 from support.files import replace_file
 from support.progress import progress_bar
 
@@ -131,7 +132,7 @@ def confidence_of_frames(found: LipSync | None, frames: int) -> np.ndarray:
     """
     if found is None:
         return np.full(frames, np.nan)
-    middle = FIELD // 2
+    middle = LIP_FRAMES // 2
     windows = found.confidences[:frames]
     return np.pad(windows, (middle, max(0, frames - middle - len(windows))), "edge")[:frames]
 

@@ -49,10 +49,10 @@ def content(path: str) -> str:
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, "not a file")  # a pipe would be waited for
     with open(path, "rb", buffering=0) as file:
-        return content_of(file.read(HEAD))
+        return content_of_head(file.read(HEAD))
 
 
-def content_of(head: bytes) -> str:
+def content_of_head(head: bytes) -> str:
     """content(), from the first bytes of a file."""
     if not head:
         return EMPTY

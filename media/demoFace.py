@@ -12,7 +12,7 @@ def mix(low: tuple, high: tuple, share: float) -> np.ndarray:
     return np.array(low) + (np.array(high, float) - np.array(low)) * share
 
 
-class Face:
+class DrawnFace:
     """A face that can be drawn again and again, in one light and one place, with a moving mouth."""
 
     CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 48, endpoint=False)) for f in (np.cos, np.sin)], axis=1)

@@ -27,7 +27,7 @@ class Identity(NamedTuple):
     tempo: float
 
 
-class Sound(NamedTuple):
+class Phone(NamedTuple):
     """A target of the vocal tract: resonances in Hz (of an average head), mouth and sources in 0..1."""
 
     f1: float
@@ -39,18 +39,18 @@ class Sound(NamedTuple):
 
 
 VOWELS = (
-    Sound(850, 1300, 1.00, 0.50, 1.0, 0.0),  # a
-    Sound(520, 1900, 0.60, 0.80, 0.9, 0.0),  # e
-    Sound(300, 2350, 0.30, 1.00, 0.8, 0.0),  # i
-    Sound(500, 850, 0.70, 0.15, 0.9, 0.0),  # o
-    Sound(320, 700, 0.35, 0.00, 0.8, 0.0),  # u
+    Phone(850, 1300, 1.00, 0.50, 1.0, 0.0),  # a
+    Phone(520, 1900, 0.60, 0.80, 0.9, 0.0),  # e
+    Phone(300, 2350, 0.30, 1.00, 0.8, 0.0),  # i
+    Phone(500, 850, 0.70, 0.15, 0.9, 0.0),  # o
+    Phone(320, 700, 0.35, 0.00, 0.8, 0.0),  # u
 )
-CLOSURE = Sound(250, 1300, 0.0, 0.4, 0.0, 0.0)  # p: silent, lips closed
-FRICATIVE = Sound(300, 1600, 0.12, 0.7, 0.0, 1.0)  # s: a hiss between the teeth
+CLOSURE = Phone(250, 1300, 0.0, 0.4, 0.0, 0.0)  # p: silent, lips closed
+FRICATIVE = Phone(300, 1600, 0.12, 0.7, 0.0, 1.0)  # s: a hiss between the teeth
 
 
 class Articulation(NamedTuple):
-    """Sounds one after the other: (steps,) of each of a Sound's numbers, STEP_RATE a second."""
+    """Sounds one after the other: (steps,) of each of a Phone's numbers, STEP_RATE a second."""
 
     f1: np.ndarray
     f2: np.ndarray
@@ -82,7 +82,7 @@ def draw_identities(count: int, rng: np.random.Generator) -> list[Identity]:
 def articulate(identity: Identity, steps: int, rng: np.random.Generator) -> Articulation:
     """A random syllable sequence as tracks of `steps` values: closure or hiss, then a vowel, and again."""
     rate = between(2.2, 6.0, identity.tempo)
-    sounds: list[Sound] = []
+    sounds: list[Phone] = []
     lengths: list[int] = []
     vowel = None
     while sum(lengths) < steps:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
-from media.content import EMPTY, MP4, TEXT, UNKNOWN, WAV, content, get_again
+from media.content import WAV, content, get_again
+from media.openSound import open_sound
 from media.streams import tick
 from media.wav import undecoded_wav
 
@@ -22,26 +22,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Pieces = list[tuple[float, np.ndarray]]  # (start in seconds, 16 kHz mono int16)
-# FFmpeg's demuxers that may be used: each reads the one file that it is given.
-DEMUXERS = (
-    *("mov", "matroska", "avi", "mpegts", "mpeg", "asf", "flv"),
-    *(
-        "wav",
-        "w64",
-        "aiff",
-        "au",
-        "caf",
-        "nistsphere",
-        "flac",
-        "ogg",
-        "mp3",
-        "aac",
-        "ac3",
-        "eac3",
-        "amr",
-        "wv",
-    ),
-)
 DECLARING = (
     "mp4",
     "mov",
@@ -64,40 +44,7 @@ class NoSoundError(MediaError):
     """A file without a sound track."""
 
 
-def open_sound(path: str, kind: str | None = None) -> InputContainer:
-    """Open a sound or video file by its content, whatever its name. Raises MediaError; close the result.
-
-    kind: the content, where it is known already. Local files of the kinds in DEMUXERS only: a crafted file
-    may be a playlist of other files or addresses.
-    """
-    import av  # here and below: whoever reads wavs alone does without it
-
-    fault = f"{path}: cannot be opened: "
-    try:
-        kind = kind or content(path)
-        if kind == EMPTY:
-            raise MediaError(f"{fault}empty, 0 bytes; {get_again(path)}")
-        if kind == TEXT:
-            raise MediaError(f"{fault}a text file, neither sound nor video")
-        options = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
-        # Asking every demuxer takes a while, so that VoxCeleb2's kind goes straight to its own.
-        container = av.open(
-            os.path.abspath(path),
-            format="mp4" if kind == MP4 else None,
-            container_options=options,
-            metadata_errors="replace",
-        )
-    except av.error.FFmpegError as error:
-        reason = error.strerror or type(error).__name__
-        if kind == UNKNOWN:
-            raise MediaError(f"{fault}neither sound nor video of a kind that is known ({reason})") from None
-        raise MediaError(f"{fault}{kind}, cut off or damaged ({reason}); {get_again(path)}") from None
-    except OSError as error:
-        raise MediaError(f"{fault}{error.strerror}") from None
-    return container
-
-
-def timeline(container: InputContainer) -> tuple[float, int | None]:
+def extent(container: InputContainer) -> tuple[float, int | None]:
     """Where the wav lies on the file's clock: (time of its first sample in seconds, samples).
 
     The wav begins with the first picture, or at time 0 where there is no video (with the sound, in files whose
@@ -165,7 +112,7 @@ def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
     if plain is not None:
         return len(plain), plain[:OPENING]
     with open_sound(path, kind) as container:
-        origin, samples = _timeline(container, path)
+        origin, samples = _extent(container, path)
         tracks = _Tracks(container)
         # A little more, because a resampler sees ahead.
         pieces = decode_pieces(tracks.frames(until=origin + OPENING / SAMPLE_RATE + MAX_PADDING), path)
@@ -183,16 +130,16 @@ def _pictures(container: InputContainer) -> VideoStream | None:
     return next(shown, None)
 
 
-def _timeline(container: InputContainer, path: str) -> tuple[float, int | None]:
-    """timeline() of a file that may have no sound."""
+def _extent(container: InputContainer, path: str) -> tuple[float, int | None]:
+    """extent() of a file that may have no sound."""
     if not container.streams.audio:
         raise NoSoundError(f"{path}: no sound track")
-    return timeline(container)
+    return extent(container)
 
 
 def _decode(container: InputContainer, path: str) -> tuple[np.ndarray, int | None]:
     """The sound as the track declares it, and the length of the pictures; both in samples."""
-    origin, samples = _timeline(container, path)
+    origin, samples = _extent(container, path)
     tracks = _Tracks(container)
     pieces = decode_pieces(tracks.frames(), path)
     end = _end(pieces, origin)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from media.clips import SAMPLE_RATE, MediaError
-from media.content import EMPTY, HEAD, TEXT, UNKNOWN, content_of, get_again
+from media.content import EMPTY, HEAD, TEXT, UNKNOWN, content_of_head, get_again
 from support.files import aside
 
 INT16 = "int16"
@@ -129,7 +129,7 @@ def _read_form(form: bytes, order: str, path: str) -> tuple[int, int, str]:
 def _no_wav(file: BinaryIO, path: str) -> MediaError:
     """Why a file that does not begin as a wav cannot be read, as an exception to raise."""
     file.seek(0)
-    kind = content_of(file.read(HEAD))
+    kind = content_of_head(file.read(HEAD))
     if kind == EMPTY:
         return MediaError(f"{path}: empty, 0 bytes; {get_again(path)}")
     if kind == TEXT:

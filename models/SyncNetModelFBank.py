@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
+from media.clips import SAMPLE_RATE
 from models.twoStreams import TRUNK_CHANNELS, TwoStreams, conv2d
 
-SAMPLE_RATE = 16000
 N_MELS = 40
 
 

@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from media.clips import SAMPLE_RATE
 from models.twoStreams import TRUNK_CHANNELS, TwoStreams, conv2d
 
-SAMPLE_RATE = 16000
 PRE_EMPHASIS = 0.97
 WINDOW_LENGTH = 400  # samples, 25 ms, rectangular
 HOP_LENGTH = 160  # samples, 10 ms: four frames a video frame

@@ -10,7 +10,7 @@ import pytest
 
 import makeDemoData
 from media.clips import FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
-from media.demoFace import Face
+from media.demoFace import DrawnFace
 from media.demoVoice import Identity, speak
 from media.wav import open_wav
 from support.errors import UserError
@@ -169,7 +169,7 @@ def test_a_bigger_head_has_a_lower_voice():
         identity = Identity(*[0.5] * 4)._replace(**changed)
         samples = speak(identity, 50, np.random.default_rng(1)).samples
         power = np.abs(np.fft.rfft(samples)) ** 2
-        return Face(identity, np.random.default_rng(1)).draw(0.0, 0.5, 0.5).astype(float), power
+        return DrawnFace(identity, np.random.default_rng(1)).draw(0.0, 0.5, 0.5).astype(float), power
 
     def centroid(power: np.ndarray, low: float = 0, high: float = 4000) -> float:
         hertz = np.linspace(0, SAMPLE_RATE / 2, len(power))

@@ -22,7 +22,7 @@ from tuneThreshold import min_dcf, read_scores, tuneThresholdfromScore
 from verification import normalisation
 from verification import report as evaluation
 from verification.normalisation import as_norm, read_cohort
-from verification.scores import measure, score_trials, write_scores
+from verification.scores import measure, score_vectors, write_scores
 from verification.trials import Trials, read_trials
 
 NETWORK = {"model": "tinyModel", "nOut": 8, "maxFrames": 6, "device": "cpu"}
@@ -145,7 +145,7 @@ def test_as_norm_is_the_formula(monkeypatch, block, top_n):
     trials = Trials([str(n) for n in range(9)], draws.integers(9, size=40), draws.integers(9, size=40), None)
     vectors, cohort = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (vectors, cohort))
     tensors = torch.tensor(vectors).float(), torch.tensor(cohort).float()
-    scores = score_trials(tensors[0], trials)
+    scores = score_vectors(tensors[0], trials)
     found = as_norm(scores, trials, *tensors, top_n)
     for score, e, t, normalised in zip(scores, trials.first, trials.second, found, strict=True):
         sides = []
@@ -161,7 +161,7 @@ def test_as_norm_beside_raw(network, voices, tmp_path, capsys):
     trials = read_trials(str(voices / "half.txt"))
     vectors = network.embed([str(voices / file) for file in trials.files])
     others = network.embed(list(cohort.values()))
-    raw = score_trials(vectors, trials)
+    raw = score_vectors(vectors, trials)
     expected = as_norm(raw, trials, vectors, others, 4)
     assert read_scores(str(tmp_path / "eval_scores.txt"))[0] == pytest.approx(raw, abs=1e-6)
     normalised = read_scores(str(tmp_path / "eval_scores_asnorm.txt"))[0]

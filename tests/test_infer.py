@@ -21,8 +21,9 @@ import inferSyncNet
 import trainSyncNet
 from DatasetLoader import DatasetLoader, get_frames, loadWAV
 from inference import embeddings as clipEmbeddings
-from inference.match import matching_accuracy, speakers_of
+from inference.match import matching_accuracy, speakers_of_clips
 from inference.offset import Offset, find_offset
+from inference.sources import find_sources
 from inferSyncNet import embed, match, offset, verify
 from media.clips import Clip, MediaError, format_list_line, read_list
 from support.errors import UserError
@@ -436,8 +437,8 @@ def test_matching_accuracy_at_its_ends():
 
 
 def test_speakers():
-    assert len(set(speakers_of(["x/id1/a/1.mp4", "x/id1/b/2.mp4", "x/id2/a/1.mp4"]))) == 2
-    assert speakers_of(["x/1.mp4", "x/2.mp4"]) == ["x/1.mp4", "x/2.mp4"]
+    assert len(set(speakers_of_clips(["x/id1/a/1.mp4", "x/id1/b/2.mp4", "x/id2/a/1.mp4"]))) == 2
+    assert speakers_of_clips(["x/1.mp4", "x/2.mp4"]) == ["x/1.mp4", "x/2.mp4"]
 
 
 class Familiar(nn.Module):
@@ -521,7 +522,7 @@ def test_a_list_read_in_another_folder_says_so(clips, tmp_path, capsys, monkeypa
     text.rename(tmp_path / "away/list.txt")
     assert "Run the command there, or make" in run(capsys, "offset", "list.txt", "--initial_model", "x")[2][0]
     monkeypatch.chdir(tmp_path / "home")
-    assert len(inferSyncNet.find_sources(["../away/list.txt"], (".mp4",))) == 2
+    assert len(find_sources(["../away/list.txt"], (".mp4",))) == 2
 
 
 # ---------------------------------------------------------------- outputs

@@ -21,7 +21,7 @@ from tuneThreshold import (
     read_scores,
     tuneThresholdfromScore,
 )
-from verification.bootstrap import count_speakers, speakers_of
+from verification.bootstrap import count_speakers, speakers_of_trials
 
 ROOT = Path(__file__).resolve().parent.parent
 ORACLE = json.loads((ROOT / "tests/oracle/thresholds.json").read_text())
@@ -239,7 +239,7 @@ def corpus(seed, speakers=10, files=6):
 
 def test_speakers_are_read_from_names():
     scores, labels, pairs = corpus(0)
-    first, second = speakers_of(pairs, labels)
+    first, second = speakers_of_trials(pairs, labels)
     assert [(f"id{a:03d}", f"id{b:03d}") for a, b in zip(first, second, strict=True)] == [
         (a.split("/")[0], b.split("/")[0]) for a, b in pairs
     ]
@@ -247,20 +247,20 @@ def test_speakers_are_read_from_names():
     # The speaker is the folder that agrees with the labels, however deep; names without one tell nothing.
     for form, known in (("/data/vox1/wav/{}", True), ("set/{}", True), ("{}", True), ("", False)):
         renamed = [tuple(form.format(n) if form else n.replace("/", "_") for n in pair) for pair in pairs]
-        found = speakers_of(renamed, labels)
+        found = speakers_of_trials(renamed, labels)
         assert (found is not None) == known
         if known:
             assert np.array_equal(found[0], first) and np.array_equal(found[1], second)
     wrong = labels.copy()
     wrong[0] = 1 - wrong[0]
-    assert speakers_of(pairs, wrong) is None
+    assert speakers_of_trials(pairs, wrong) is None
 
 
 def test_bootstrap_over_speakers_equals_one_resample_at_a_time(monkeypatch):
     """Against trials that are repeated as often as their speakers were drawn."""
     scores, labels, pairs = corpus(1, speakers=6, files=3)
     scores = np.round(scores, 1)  # with ties
-    speakers = speakers_of(pairs, labels)
+    speakers = speakers_of_trials(pairs, labels)
     drawn, default_rng = [], np.random.default_rng
 
     class Recorder:
@@ -293,7 +293,7 @@ def test_bootstrap_over_speakers_covers_where_trials_do_not():
     inside = {"speakers": 0, "trials": 0}
     for seed in range(40):
         scores, labels, pairs = corpus(seed, 10, 6)
-        for name, speakers in (("speakers", speakers_of(pairs, labels)), ("trials", None)):
+        for name, speakers in (("speakers", speakers_of_trials(pairs, labels)), ("trials", None)):
             low, high = bootstrap_interval(scores, labels, resamples=100, progress=False, speakers=speakers)[
                 "eer_interpolated"
             ]
@@ -319,7 +319,7 @@ def test_what_was_drawn_is_said(tmp_path, capsys):
     assert "minDCF(P_target): C_miss = C_fa = 1; 1 is useless" in out
     with pytest.raises(UserError, match="3 speakers are too few"):
         bootstrap_interval(
-            scores[few], labels[few], speakers=speakers_of(np.array(pairs)[few].tolist(), labels[few])
+            scores[few], labels[few], speakers=speakers_of_trials(np.array(pairs)[few].tolist(), labels[few])
         )
 
 

@@ -27,7 +27,7 @@ def bootstrap_interval(
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of eer_interpolated (percent) and min_dcf (costs 1 and 1).
 
-    speakers: from speakers_of; the speakers are drawn with replacement, and a trial counts as often as its
+    speakers: from speakers_of_trials; the speakers are drawn with replacement, and a trial counts as often as its
     speaker, or its two speakers, were drawn (the product of both counts): other people might have been
     recorded. Draws without a target or without a non-target trial are repeated. At least MIN_SPEAKERS.
     None: target and non-target trials are drawn with replacement, each kind as often as the list has it. Trials
@@ -62,7 +62,7 @@ def bootstrap_interval(
     return {name: (float(low), float(high)) for name, (low, high) in zip(names, edges, strict=True)}
 
 
-def speakers_of(pairs: Sequence[tuple[str, str]], labels: ArrayLike) -> Speakers | None:
+def speakers_of_trials(pairs: Sequence[tuple[str, str]], labels: ArrayLike) -> Speakers | None:
     """The speakers of trials, by the folders in their files' names; None where those do not tell.
 
     pairs: the two file names of each trial, such as <id>/<ref>/<utt>.wav. The speaker is the first folder, or the

@@ -41,7 +41,7 @@ def read_cohort(path: str, folder: str, size: int = 0, seed: int = 0) -> dict[st
 def cohort_statistics(vectors: Tensor, cohort: Tensor, top_n: int) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the top_n highest scores of each utterance against the cohort.
 
-    vectors: (files, nOut), cohort: (N, nOut), scored as in score_trials. Returns two (files,) float64.
+    vectors: (files, nOut), cohort: (N, nOut), scored as in score_vectors. Returns two (files,) float64.
     Raises ValueError when the scores do not differ.
     """
     rows = max(1, COSINES_AT_ONCE // len(cohort))

@@ -27,8 +27,8 @@ from verification.results import (
     weights_hash,
     what_is_tested,
 )
-from verification.scores import in_words, measure, score_trials, write_scores
-from verification.trials import Trials, check_labels, check_trials, read_trials
+from verification.scores import costs_in_words, measure, score_vectors, write_scores
+from verification.trials import Trials, check_labels, read_checked_trials, read_trials
 
 SCORE_FILES = {"raw": "eval_scores.txt", "asnorm": "eval_scores_asnorm.txt"}
 DET_PLOT = "eval_det.png"
@@ -42,7 +42,7 @@ class TrialTest:
 
     def __init__(self, network: Network, test_list: str, test_path: str, num_eval: int = 10):
         self.network, self.num_eval = network, num_eval
-        self.trials = check_trials(test_list, test_path, network.settings.maxFrames)
+        self.trials = read_checked_trials(test_list, test_path, network.settings.maxFrames)
         if self.trials.labels is None:
             raise MediaError(f"{test_list}: an EER needs labels, lines `label fileA fileB`")
         self.labels = self.trials.labels
@@ -51,11 +51,11 @@ class TrialTest:
 
     def run(self) -> dict[str, float]:
         """EER in percent and minDCFs of the network as it is now; prints them."""
-        scores = score_trials(self.network.embed(self.files, self.num_eval), self.trials)
+        scores = score_vectors(self.network.embed(self.files, self.num_eval), self.trials)
         figures = measure(scores, self.labels)
         explanation = "" if self.explained else f"  ({ABOUT_MIN_DCF})"
         self.explained = True
-        print(f"  {'test':10s} EER {figures['eer']:2.4f}  {in_words(figures)}{explanation}")
+        print(f"  {'test':10s} EER {figures['eer']:2.4f}  {costs_in_words(figures)}{explanation}")
         rates = {"eer", *(f"min_dcf_{p:g}" for p in P_TARGETS)}
         return {name: value for name, value in figures.items() if name in rates and value is not None}
 
@@ -148,7 +148,7 @@ def evaluate_list(
     vectors = voices.vectors(made)
     if save_to:
         save_vectors(save_to, files, voices.recordings, vectors, voices.settings)
-    scores = {"raw": score_trials(vectors[tested], trials)}
+    scores = {"raw": score_vectors(vectors[tested], trials)}
     if not np.isfinite(scores["raw"]).all():
         raise UserError(f"{checkpoint}: gives scores that are not finite; its training has failed")
     if cohort:
@@ -185,7 +185,7 @@ def evaluate_list(
     if trials.labels is not None:
         print(ABOUT_MIN_DCF)
     for kind, found in figures.items():
-        print({"raw": "", "asnorm": "as-norm: "}[kind] + in_words(found))
+        print({"raw": "", "asnorm": "as-norm: "}[kind] + costs_in_words(found))
         print(f"EER {found['eer']:2.4f}")
     return report
 

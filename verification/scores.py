@@ -13,7 +13,7 @@ from verification.trials import Trials
 TRIALS_PER_BLOCK = 512  # scored at once: few enough to stay in the processor's cache
 
 
-def score_trials(vectors: Tensor, trials: Trials) -> np.ndarray:
+def score_vectors(vectors: Tensor, trials: Trials) -> np.ndarray:
     """Scores of all trials: the dot products of their vectors, (N,) float32.
 
     vectors: (files, nOut) float32, each the mean of the unit vectors of a file's crops. The mean of
@@ -56,5 +56,5 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     return figures
 
 
-def in_words(figures: dict[str, float | None]) -> str:
+def costs_in_words(figures: dict[str, float | None]) -> str:
     return ", ".join(f"minDCF({p:g}) {figures[f'min_dcf_{p:g}']:.4f}" for p in P_TARGETS)

@@ -61,7 +61,7 @@ def check_labels(trials: Trials, path: str) -> None:
         )
 
 
-def check_trials(path: str, folder: str, maxFrames: int) -> Trials:
+def read_checked_trials(path: str, folder: str, maxFrames: int) -> Trials:
     """The trials of a list, after a look at the labels and at the wavs in `folder`. Raises MediaError."""
     trials = read_trials(path)
     check_labels(trials, path)

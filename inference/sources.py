@@ -1,0 +1,67 @@
+"""The files that a command is given: by themselves, in folders or in lists, and the sound of each."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from media.clips import Clip, MediaError, beside, check_paths, find_files, parse_list_line, text_lines
+from media.content import SOUND_FILES, VIDEO_FILES
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to work on, with its list line where it came from a list. `name`: its path below a given folder."""
+
+    path: str
+    name: str
+    clip: Clip | None = None
+
+
+def find_sources(inputs: Sequence[str], extensions: tuple[str, ...]) -> list[Source]:
+    """Files as they are, those in folders, and those in lists, in order and once each.
+
+    A list has a path a line, or clips as makeFileList.py lists them: their video where `extensions` are
+    videos, else their wav. Raises MediaError for what is not there.
+    """
+    found: dict[str, Source] = {}
+    for given in inputs:
+        if os.path.isdir(given):
+            names = find_files(given, extensions)
+            if not names:
+                raise MediaError(f"{given}: no {' or '.join(extensions)} files in this folder")
+            sources = [Source(os.path.join(given, name), name) for name in names]
+        elif given.lower().endswith(SOUND_FILES + VIDEO_FILES):
+            sources = [Source(given, os.path.basename(given))]
+        else:
+            sources = read_sources(given, extensions)
+        for source in sources:
+            found.setdefault(source.path, source)
+    return list(found.values())
+
+
+def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
+    """The files of a list; see find_sources."""
+    known = f"Give folders, lists, or files of these kinds: {', '.join(dict.fromkeys(SOUND_FILES + VIDEO_FILES))}."
+    sources = []
+    for where, line in text_lines(path, known):
+        if line.strip().lower().endswith(SOUND_FILES + VIDEO_FILES):
+            sources.append(Source(line.strip(), line.strip()))
+        else:
+            clip = parse_list_line(line, where)
+            chosen = clip.video if extensions == VIDEO_FILES else clip.audio
+            sources.append(Source(chosen, chosen, clip))
+    if not sources:
+        raise MediaError(f"{path}: the list is empty")
+    check_paths(path, [source.path for source in sources])
+    return sources
+
+
+def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str | None]]:
+    """Each clip and its sound: `wav` or the wav in that folder, else what the list says, else None."""
+    if wav is None:
+        return [(source, source.clip.audio if source.clip else None) for source in sources]
+    if os.path.isdir(wav):
+        return [(s, beside(wav, os.path.splitext(s.name)[0], ".wav")) for s in sources]
+    if len(sources) > 1:
+        raise MediaError(f"--wav {wav}: {len(sources)} clips need a folder with their wavs")
+    return [(sources[0], wav)]
