@@ -13,7 +13,7 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from support.files import replace_file
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module")
 NO_WEIGHTS = ("optimizer", "optimizer_state_dict", "optimizer_states", "momentum")
 # What else may be in a file that is read: programs put their flags beside the weights. Making one runs nothing.
-HARMLESS = [argparse.Namespace]
+HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
 
 
 class CheckpointError(UserError):
