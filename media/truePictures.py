@@ -21,6 +21,7 @@ from media.videoFacts import (
     open_container,
     probe,
 )
+from media.videoPass import DECODING_TIMES
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -64,7 +65,7 @@ class TruePictures:
         path = self.facts.path
         if picture.interlaced_frame:
             raise VideoError(INTERLACED, f"{path}: frame {number} is interlaced")
-        if picture.pts is not None:
+        if picture.pts is not None and self._container.format.name not in DECODING_TIMES:
             time = float(picture.pts * tick(self._stream)) - self.facts.start
             if abs(time - number * FRAME) > allowed_lateness(time, self.facts.step):
                 raise VideoError(FRAMES_MISSING, f"{path}: frame {number} or one before it cannot be decoded")

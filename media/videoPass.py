@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+DECODING_TIMES = ("avi",)  # containers that do not say when a packet is shown, only when it is decoded
 VP8_SHOWN = 0x10  # bit of a VP8 frame's first byte; others only serve to predict from
 CUT_OFF = 0.1  # seconds missing at the end, where the header has the length of the longest track only
 
@@ -40,6 +41,7 @@ class VideoPass:
         self.interlaced = False
         self.changes = False  # of size or pixel format
         self.reordered = False  # do packets say that they are shown in another order than decoded?
+        self._decoding_times = False  # are the time stamps those of decoding, in another order than shown?
         self._packets = 0
         self._shown: list[int | None] = []  # time stamps of the packets that an edit list does not hide
         self._decoded: list[int | None] = []  # time stamps of pictures
@@ -54,6 +56,7 @@ class VideoPass:
         streams = [stream] if stream.duration else [stream, *container.streams.audio]
         ends = {one.index: 0 for one in streams}
         vp8 = codec_name(stream) == "vp8"
+        self._decoding_times = container.format.name in DECODING_TIMES
         try:
             for packet in container.demux(streams):
                 shown = (
@@ -98,7 +101,7 @@ class VideoPass:
     def times(self, stream: VideoStream) -> tuple[float, np.ndarray]:
         """When the first picture is shown, and all of them after it: seconds, (frames,) float64 seconds."""
         # Pictures come in the order in which they are shown, packets in that in which they are decoded.
-        in_order = self.decode and None not in self._decoded
+        in_order = self.decode and not self._decoding_times and None not in self._decoded
         stamps = self._decoded if in_order else self._shown
         known = [stamp for stamp in stamps if stamp is not None]
         if len(known) < len(stamps):  # a container without time stamps

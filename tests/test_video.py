@@ -66,6 +66,7 @@ SOUND_FILES = {
     "flash.flv": ({"clock": 1000}, 0),
     "syncnet_python.avi": ({"codec": "mpeg4", "clock": 25}, 0),
     "jpegs.avi": ({"codec": "mjpeg", "clock": 25}, 0),
+    "both ways.avi": ({"options": {"bf": "2", "b_strategy": "0"}, "clock": 25}, 0),
     "fragments.mp4": ({"options": {"g": "8"}, "muxing": {"movflags": "frag_keyframe+empty_moov"}}, 0),
     "indexed fragments.mp4": (
         {"options": {"g": "8"}, "muxing": {"movflags": "frag_keyframe+empty_moov+dash+global_sidx"}},
