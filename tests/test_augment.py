@@ -130,6 +130,28 @@ def test_the_folder_that_is_given_may_be_one_of_musan(noises):
     assert [(sound.name, sound.snrs) for sound in folder.sounds] == [("librivox/2.wav", (13, 20))]
 
 
+def test_a_folder_inside_says_more_than_the_one_that_is_given(tmp_path):
+    for name in ("noise/a.wav", "other/b.wav"):
+        tone(tmp_path / "Speech" / name, 300)
+    folder = SoundFolder("--augment_noise", str(tmp_path / "Speech"), False, decode_audio)
+    assert [sound.snrs for sound in folder.sounds] == [(0, 15), (13, 20)]
+
+
+def test_a_fingerprint_is_of_names_sizes_and_use(noises, tmp_path):
+    def fingerprint(folder: Path) -> str:
+        return Augmentation(noise=str(folder)).fingerprints()["content of --augment_noise"]
+
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(noises, copy)
+    assert fingerprint(copy) == fingerprint(noises)
+    tone(copy / "noise/free-sound/0.wav", 500, samples=16001)
+    longer = fingerprint(copy)
+    (copy / "music").rename(copy / "tunes")
+    renamed = fingerprint(copy)
+    copy.rename(tmp_path / "speech")
+    assert len({fingerprint(noises), longer, renamed, fingerprint(tmp_path / "speech")}) == 4
+
+
 def test_of_a_long_wav_a_stretch_is_read_as_it_is(tmp_path, monkeypatch):
     make_wav(str(tmp_path / "long.wav"), 60000)
     folder = SoundFolder("--augment_noise", str(tmp_path), False, None)  # nothing is decoded
