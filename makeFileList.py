@@ -111,7 +111,7 @@ from media.openVideo import OTHER_VIDEO_FILES
 from media.videoFacts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
 from media.wav import conversion_line, converted_folder
 from support.errors import UserError
-from support.files import check_output, remove_leftovers, replace_file
+from support.files import check_output, journal_at, remove_leftovers, replace_file
 from support.progress import progress_bar
 
 JOURNAL_VERSION = 3
@@ -170,13 +170,12 @@ def check_all(
     """check_job for all clips, in any order; each new entry is in the journal before it is yielded."""
     jobs = ((clip, known.get(clip)) for clip in clips)
     chunk = 1 if settings.check == "decode" else 16  # counting packets takes only about 1 ms a clip
-    with open(journal, "a" if known else "w", encoding="ascii") as file:
+    with journal_at(journal, "a" if known else "w") as add:
         if not known:
-            file.write(json.dumps([JOURNAL_VERSION, asdict(settings)]) + "\n")
+            add(json.dumps([JOURNAL_VERSION, asdict(settings)]))
         for clip, entry, new in map_in_processes(partial(check_job, settings), jobs, workers, chunk):
             if new:
-                file.write(json.dumps([clip, entry]) + "\n")
-                file.flush()
+                add(json.dumps([clip, entry]))
             yield clip, entry, new
 
 

@@ -74,6 +74,8 @@ def text_lines(path: str, remedy: str) -> Iterator[tuple[str, str]]:
 
     Raises MediaError, with the remedy, when there is no such file or no text in it.
     """
+    if os.path.isdir(path):
+        raise MediaError(f"{path}: is a folder, expected a text file. {remedy}")
     if not os.path.isfile(path):
         raise MediaError(f"{path}: no such file. {remedy}")
     try:

@@ -23,7 +23,7 @@ from media.clips import FPS, MediaError
 from media.faceTracks import Found
 from media.openVideo import open_video
 from media.trackRule import Rule
-from support.files import lock_file, replace_file
+from support.files import journal_at, lock_file, replace_file
 
 VERSION = 1  # of the records; another one makes everything anew
 KINDS = ("mp4", "wav", "txt")
@@ -119,8 +119,8 @@ class TrackFolder:
             shots += found.shots
         self.records[record.source] = record
         self.tracks += len(record.tracks) - (len(before.tracks) if before else 0)
-        with open(self._journal, "a", encoding="ascii") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
+        with journal_at(self._journal) as add:
+            add(json.dumps(asdict(record)))
 
     def _remove_tracks(self, name: str) -> None:
         """Remove the numbered files of a folder of tracks; folders in it belong to other sources."""

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -59,6 +59,26 @@ def replace_file(path: str, mode: str = "w") -> Iterator[IO]:
             error.filename, error.filename2 = path, None  # the name that the user knows
         raise
     _folder_to_disk(folder)
+
+
+@contextmanager
+def journal_at(path: str, mode: str = "a") -> Iterator[Callable[[str], None]]:
+    """Open a file that grows by whole ASCII lines; yields what writes one. mode: "a", or "w" for a new file.
+
+    Raises OSError with the name of the file, also where there is no more room.
+    """
+    with open(path, mode + "b", buffering=0) as file:
+
+        def add(line: str) -> None:
+            data = line.encode("ascii") + b"\n"
+            try:
+                written = file.write(data)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, path) from None
+            if written < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+        yield add
 
 
 def check_output(flag: str, path: str, folder: bool = False) -> None:

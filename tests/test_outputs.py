@@ -1,7 +1,9 @@
 """Where commands are to write is checked before they compute."""
 
+import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,7 @@ import makeFileList
 import trainSyncNet
 import tuneThreshold
 from support.errors import UserError
-from support.files import check_output, replace_file
+from support.files import check_output, journal_at, replace_file
 
 
 def test_places_that_can_be_written(tmp_path, monkeypatch):
@@ -62,6 +64,18 @@ def test_an_error_while_writing_names_the_file_that_was_asked_for(tmp_path, monk
     assert stat.S_ISDIR(os.stat(tmp_path / "sub").st_mode) and not os.listdir(tmp_path / "sub")
 
 
+def test_a_journal_has_whole_lines_and_names_itself_when_the_disk_is_full(tmp_path):
+    path = str(tmp_path / "j")
+    for mode, kept in (("w", "1\n"), ("a", "1\n1\n"), ("w", "1\n")):
+        with journal_at(path, mode) as add:
+            add("1")
+            assert Path(path).read_text() == kept  # at once
+    if os.path.exists("/dev/full"):
+        with pytest.raises(OSError) as told, journal_at("/dev/full") as add:
+            add("1")
+        assert (told.value.errno, told.value.filename) == (errno.ENOSPC, "/dev/full")
+
+
 @pytest.mark.parametrize(
     ("main", "flags", "wrong"),
     [
@@ -74,6 +88,11 @@ def test_an_error_while_writing_names_the_file_that_was_asked_for(tmp_path, monk
         (makeFaceTracks.main, "--src {there} --dst {there}/file/x", "--dst {there}/file/x: cannot be made"),
         (makeDemoData.main, "--out {there}/file", "--out {there}/file: is a file"),
         (tuneThreshold.main, "{there}/none --plot {there}", "--plot {there}: is a folder"),
+        (
+            trainSyncNet.main,
+            "--model tinyModel --save_path {there}/new --train_list {there}",
+            "{there}: is a folder",
+        ),
         (trainSyncNet.main, "--save_path {there}/file", "--save_path {there}/file: is a file"),
         (
             trainSyncNet.main,
