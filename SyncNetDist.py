@@ -109,7 +109,7 @@ class SyncNet(nn.Module):
         self.__optimizer__ = torch.optim.SGD(
             self.parameters(), learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
         )
-        self.run_streams = compile_embeddings(self.embeddings) if compiled else self.embeddings
+        self.compiled_embeddings = compile_embeddings(self.embeddings) if compiled else None
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context of a forward pass in this precision."""
@@ -183,8 +183,8 @@ class SyncNet(nn.Module):
         self, video: Tensor, audio: Tensor, alpC: float, alpI: float, alpD: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Total loss and figures of a batch on the device; see losses."""
-        embeddings = self.run_streams(video, audio, content=alpC > 0, identity=alpI > 0)
-        return self.losses(*embeddings, alpC, alpI, alpD)
+        run = self.compiled_embeddings or self.embeddings
+        return self.losses(*run(video, audio, content=alpC > 0, identity=alpI > 0), alpC, alpI, alpD)
 
     def train_network(
         self, loader: BatchLoader, evalmode: bool = False, alpC: float = 1.0, alpI: float = 1.0
