@@ -1,11 +1,14 @@
 """The files that a command is given: by themselves, in folders or in lists, and the sound of each."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from media.clips import Clip, MediaError, beside, check_paths, find_files, parse_list_line, text_lines
 from media.content import SOUND_FILES, VIDEO_FILES
+
+TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
     sources = []
     for where, line in text_lines(path, known):
         if line.strip().lower().endswith(SOUND_FILES + VIDEO_FILES):
+            if TRIAL.match(line) and not os.path.exists(line.strip()):
+                raise MediaError(
+                    f"{where}: is a trial (`label fileA fileB`); expected a path a line, or clips as makeFileList.py "
+                    "lists them. Trials are for trainSyncNet.py --eval --test_list"
+                )
             sources.append(Source(line.strip(), line.strip()))
         else:
             clip = parse_list_line(line, where)

@@ -635,3 +635,13 @@ def test_every_command_has_help(command, capsys):
         inferSyncNet.main([command, "--help"])
     said = capsys.readouterr().out
     assert end.value.code == 0 and "--device" in said and "--initial_model" in said
+
+
+def test_a_trial_list_is_told_from_a_list_of_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("trials.txt").write_text("1 a/x.wav b/y.wav\n0 a/x.wav c/z.wav\n")
+    with pytest.raises(MediaError, match=r"trials.txt, line 1: is a trial .*--test_list"):
+        find_sources(["trials.txt"], (".wav",))
+    Path("1 my own.wav").write_text("")
+    Path("files.txt").write_text("1 my own.wav\n")
+    assert [source.path for source in find_sources(["files.txt"], (".wav",))] == ["1 my own.wav"]
