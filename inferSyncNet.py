@@ -1,4 +1,4 @@
-"""Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching.
+"""Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching, export.
 
     python inferSyncNet.py embed  --initial_model x.model a.wav folder/ --output voices.npz
     python inferSyncNet.py verify --initial_model x.model a.wav b.wav
@@ -6,8 +6,10 @@
     python inferSyncNet.py lse    --initial_model syncnet_v2.model tracks/ --csv lse.csv
     python inferSyncNet.py show   --initial_model syncnet_v2.model --tracks tracks --video a.mp4 --output seen.mp4
     python inferSyncNet.py match  --initial_model x.model list.txt
+    python inferSyncNet.py export --initial_model x.model --stream voice --head identity --output voice.onnx
+    python inferSyncNet.py average a.model b.model c.model --output mean.model
 
-Each has its own --help, and a Python function of the same name.
+Each has its own --help, and all but the last a Python function of the same name.
 """
 
 import argparse
@@ -30,6 +32,7 @@ import torch
 from tqdm import tqdm
 
 from inference.embeddings import count_frames, embed, verify
+from inference.export import INPUTS, export, import_packages
 from inference.lipSync import lse
 from inference.lipSyncReport import HEADER, Row, line_of, mean_line, remark, write_frames, write_table
 from inference.match import match
@@ -38,13 +41,15 @@ from inference.show import show
 from inference.sources import Source, find_sources, with_wavs
 from media.clips import Clip, MediaError, format_list_line
 from media.content import SOUND_FILES, VIDEO_FILES
-from models.checkpoints import CheckpointError, choose_settings
+from models.averaging import average_checkpoints
+from models.checkpoints import CheckpointError, choose_settings, save_state_dict
 from models.settings import default_settings
 from support.files import check_output, replace_file
 from support.memory import keep_memory
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
-from verification.results import read_threshold
+from verification.calibration import posterior, read_calibration
+from verification.results import file_hash, read_threshold
 
 
 def load(
@@ -66,8 +71,12 @@ def load(
 
 def load_network(args: argparse.Namespace) -> SyncNet:
     """The network that a command's flags ask for."""
-    given = {name: getattr(args, name, None) for name in default_settings()}
-    return load(args.initial_model, args.device, args.precision, **given)
+    return load(args.initial_model, args.device, args.precision, **given_settings(args))
+
+
+def given_settings(args: argparse.Namespace) -> dict[str, object]:
+    """The settings among a command's flags by name; None for what was not given."""
+    return {name: getattr(args, name, None) for name in default_settings()}
 
 
 # ---------------------------------------------------------------- commands
@@ -121,19 +130,28 @@ def find_threshold(given: str, args: argparse.Namespace, network: SyncNet) -> fl
     if not os.path.isfile(given):
         raise UserError(f"--threshold {given}: neither a number nor an eval.json")
     threshold, report = read_threshold(given, args.initial_model, network.settings, args.num_eval)
-    made_with = report.get("precision")
+    tell_precision(f"--threshold {given}", report, args)
+    return threshold
+
+
+def tell_precision(named: str, record: dict, args: argparse.Namespace) -> None:
+    """Say on stderr when what is compared with a score was made with another --precision."""
+    made_with = record.get("precision")
     if made_with != args.precision:
         print(
-            f"--threshold {given}: made with --precision {made_with}, the score with {args.precision}; they differ "
-            "a little",
+            f"{named}: made with --precision {made_with}, the score with {args.precision}; they differ a little",
             file=sys.stderr,
         )
-    return threshold
 
 
 def verify_command(args: argparse.Namespace, _: Problems) -> None:
     network = load_network(args)
     threshold = None if args.threshold is None else find_threshold(args.threshold, args, network)
+    if args.calibration is not None:
+        calibration, made_of = read_calibration(
+            args.calibration, args.initial_model, network.settings, args.num_eval
+        )
+        tell_precision(f"--calibration {args.calibration}", made_of, args)
     score = verify(network, args.a, args.b, args.num_eval, args.nBatchSize)
     print(f"score {score:.6f}")
     if os.path.samefile(args.a, args.b):
@@ -142,6 +160,10 @@ def verify_command(args: argparse.Namespace, _: Problems) -> None:
         )
     if threshold is not None:
         print(f"{'same speaker' if score >= threshold else 'different speakers'} (threshold {threshold:.6f})")
+    if args.calibration is not None:
+        llr = float(calibration.llr(score))
+        print(f"log-likelihood ratio {llr:.6f} (natural logarithm)")
+        print(f"probability of the same speaker {posterior(llr, args.prior):.6g} (prior {args.prior:g})")
 
 
 def is_found(measured: Offset) -> bool:
@@ -289,6 +311,32 @@ def match_command(args: argparse.Namespace, problems: Problems) -> None:
         print(f"{one.ways:4d}  {100 / one.ways:6.2f}  {cells[0]:<22}  {cells[1]}")
 
 
+def export_command(args: argparse.Namespace, _: Problems) -> None:
+    check_output("--output", args.output)
+    import_packages()  # before anything is computed
+    network = load(args.initial_model, "cpu", **given_settings(args))
+    checkpoint = {"checkpoint_sha256": file_hash(args.initial_model)}
+    difference = export(network, args.stream, args.head, args.output, checkpoint)
+    print(
+        f"{args.output}: {INPUTS[args.stream]} to {args.stream} {args.head} embeddings of {network.nOut}; largest "
+        f"difference from PyTorch {difference:.2g}"
+    )
+
+
+def average_command(args: argparse.Namespace, _: Problems) -> None:
+    check_output("--output", args.output)
+    places: dict[str, str] = {}
+    for path in args.checkpoints:
+        if (place := os.path.realpath(path)) in places:
+            raise UserError(f"{path}: is given twice (as {places[place]}); give each checkpoint once")
+        places[place] = path
+    if os.path.realpath(args.output) in places:
+        raise UserError(f"--output {args.output}: is one of the checkpoints; write to another file")
+    weights, settings = average_checkpoints(args.checkpoints)
+    save_state_dict(weights, args.output, settings)
+    print(f"{args.output}: the mean of {len(args.checkpoints)} checkpoints")
+
+
 COMMANDS = {
     "embed": embed_command,
     "verify": verify_command,
@@ -296,6 +344,8 @@ COMMANDS = {
     "lse": lse_command,
     "show": show_command,
     "match": match_command,
+    "export": export_command,
+    "average": average_command,
 }
 
 

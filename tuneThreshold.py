@@ -3,8 +3,10 @@
     python tuneThreshold.py scores.txt                                   # one line a trial: score label ...
     python tuneThreshold.py scores.txt --plot det.png --compare other.txt
     python tuneThreshold.py scores.txt --bootstrap 1000                  # with 95 % intervals
+    python tuneThreshold.py scores.txt --calibrate dev_scores.txt        # scores as log-likelihood ratios
 
-What stands in verification/rates.py, bootstrap.py and det.py can be imported from here by the same names.
+What stands in verification/rates.py, bootstrap.py, calibration.py and det.py can be imported from here by the same
+names.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from support.commands import Parser, at_least, command
 from support.errors import UserError
 from support.files import check_output
 from verification.bootstrap import MIN_SPEAKERS, bootstrap_interval, count_speakers, speakers_of_trials
+from verification.calibration import actual_dcf, calibrate, cllr, min_cllr, save_calibration
 from verification.det import plot_det
 from verification.rates import (
     ABOUT_MIN_DCF,
@@ -29,56 +32,26 @@ from verification.rates import (
     min_dcf,
     tuneThresholdfromScore,
 )
+from verification.results import check_same_system, scores_made_with
+from verification.scoreFiles import has_labels, read_scored_trials, read_scores, read_unlabelled, write_llrs
+
+Scored = tuple[np.ndarray, np.ndarray, list[tuple[str, str]] | None]  # see read_scored_trials
 
 __all__ = [
     "P_TARGETS",
+    "actual_dcf",
     "bootstrap_interval",
+    "calibrate",
     "check_trials",
+    "cllr",
     "eer_interpolated",
     "error_rates",
+    "min_cllr",
     "min_dcf",
     "plot_det",
     "read_scores",
     "tuneThresholdfromScore",
 ]
-
-
-def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and labels of a file of `score label` or `score label fileA fileB` lines, split at white space.
-
-    Returns (scores float64, labels int64), both (trials,). Empty lines are skipped.
-    Raises UserError naming the file and the line, and OSError.
-    """
-    return read_scored_trials(path)[:2]
-
-
-def read_scored_trials(path: str) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]] | None]:
-    """As read_scores, with the two file names of each trial; None where a line has none."""
-    scores, labels, pairs = [], [], []
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            fields = line.rstrip("\n").split("\t") if line.count("\t") == 3 else line.split()
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            if len(fields) not in (2, 4):
-                raise UserError(f"{where}: {len(fields)} fields, expected 'score label [fileA fileB]'")
-            try:
-                score = float(fields[0])
-            except ValueError:
-                raise UserError(f"{where}: score {fields[0][:40]!r} is not a number") from None
-            if not np.isfinite(score):
-                raise UserError(f"{where}: score {fields[0]!r} is not a finite number")
-            if fields[1] not in ("0", "1"):
-                raise UserError(f"{where}: label {fields[1][:40]!r}, expected 0 or 1 (1 = same speaker)")
-            scores.append(score)
-            labels.append(int(fields[1]))
-            if len(fields) == 4:
-                pairs.append((fields[2], fields[3]))
-    try:
-        return *check_trials(scores, labels), pairs if len(pairs) == len(scores) else None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def resample(
@@ -99,8 +72,12 @@ def describe(
     target_fa: Sequence[float],
     resamples: int = 0,
     seed: int = 0,
+    llr: bool = False,
 ) -> list[tuple[str, str]]:
-    """The lines of the table for one system, (name, value); resamples > 0 adds the intervals."""
+    """The lines of the table for one system, (name, value); resamples > 0 adds the intervals.
+
+    llr: the scores are taken for log-likelihood ratios, which adds Cllr and the actual DCF.
+    """
     tuned, eer, _, _ = tuneThresholdfromScore(scores, labels, target_fa)
     intervals, drawn = resample(scores, labels, pairs, resamples, seed) if resamples else ({}, "")
     counts = [("trials", len(labels)), ("targets", labels.sum()), ("non-targets", (labels == 0).sum())]
@@ -116,6 +93,12 @@ def describe(
         lines += [(title, f"{value:2.4f}"), ("  at threshold", f"{threshold:.6g}")]
         if key in intervals:
             lines.append(("  95 % interval", "{:.4f} - {:.4f}".format(*intervals[key])))
+    if llr:
+        for p in P_TARGETS:
+            value, threshold = actual_dcf(scores, labels, p)
+            lines += [(f"actual DCF({p:g})", f"{value:2.4f}"), ("  at threshold", f"{threshold:.6g}")]
+        lines += [("Cllr (bits)", f"{cllr(scores, labels):2.4f}")]
+        lines += [("minimum Cllr (bits)", f"{min_cllr(scores, labels):2.4f}")]
     for wanted, (threshold, fa, fr) in zip(target_fa, tuned, strict=True):
         lines.append((f"threshold for FA {wanted:g} %", f"{threshold:.6g}"))
         lines.append(("  FA / FR there (%)", f"{fa:.4f} / {fr:.4f}"))
@@ -141,10 +124,81 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=at_least(int, 0), default=0, help="of the bootstrap")
     wanted = "give the threshold nearest to these false acceptance rates"
     add("--target_fa", type=float, nargs="+", default=[1, 0.1], metavar="PERCENT", help=wanted)
+    calibration = parser.add_argument_group("calibration").add_argument
+    calibration(
+        "--calibrate",
+        metavar="DEV_SCORES",
+        help="write the scores as log-likelihood ratios, calibrated on these labelled scores of the same network, of "
+        "other speakers; the scores themselves may have no labels",
+    )
+    calibration(
+        "--llr_output",
+        metavar="FILE",
+        help="where --calibrate writes the ratios; by default the scores' name with _llr, beside them",
+    )
+    calibration(
+        "--calibration",
+        metavar="JSON",
+        help="where --calibrate writes the calibration, for inferSyncNet.py verify; by default cal.json beside "
+        "DEV_SCORES, or cal_asnorm.json where they are as-normed",
+    )
+    calibration(
+        "--llr",
+        action="store_true",
+        help="the scores are log-likelihood ratios: give Cllr, its minimum and the actual DCF too",
+    )
     args = parser.parse_args(argv)
+    for flag in ("llr_output", "calibration"):
+        if args.calibrate is None and getattr(args, flag) is not None:
+            parser.error(f"--{flag} goes with --calibrate DEV_SCORES")
     if not all(0 <= rate <= 100 for rate in args.target_fa):
         parser.error("--target_fa is in percent, 0 to 100")
     return args
+
+
+def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str, Scored | None]:
+    """Write the ratios and the calibration of --calibrate; return the ratios' file and what it holds.
+
+    trials: of args.scores; None for scores without labels, whose ratios are only written.
+    Raises UserError, OSError.
+    """
+    stem, extension = os.path.splitext(args.scores)
+    output = f"{stem}_llr{extension}" if args.llr_output is None else args.llr_output
+    check_output("--llr_output", output)
+    dev_scores, dev_labels, _ = read_scored_trials(args.calibrate)
+    dev_made_with = scores_made_with(args.calibrate, dev_scores, dev_labels)
+    kept = args.calibration
+    if kept is None:
+        normalised = dev_made_with is not None and dev_made_with["kind"] != "raw"
+        name = f"cal_{dev_made_with['kind']}.json" if normalised else "cal.json"
+        kept = os.path.join(os.path.dirname(args.calibrate), name)
+    check_output("--calibration", kept)
+    read = {os.path.realpath(path) for path in (args.scores, args.calibrate, *args.compare)}
+    for flag, path in (("--llr_output", output), ("--calibration", kept)):
+        if os.path.realpath(path) in read:
+            raise UserError(f"{flag} {path}: is read here, and would be replaced; write to another file")
+    scores = read_unlabelled(args.scores) if trials is None else trials[0]
+    made_with = scores_made_with(args.scores, scores, None if trials is None else trials[1])
+    check_same_system(args.scores, made_with, args.calibrate, dev_made_with)
+    try:
+        calibration = calibrate(dev_scores, dev_labels)
+    except UserError as error:
+        raise UserError(f"--calibrate {args.calibrate}: {error}") from None
+    llrs = calibration.llr(scores)
+    write_llrs(args.scores, output, llrs)
+    save_calibration(kept, calibration, dev_made_with, args.calibrate)
+    print(
+        f"{output}: {len(llrs)} log-likelihood ratios, {calibration.slope:.6g} x score {calibration.offset:+.6g}"
+    )
+    print(f"{kept}: the calibration, of {len(dev_labels)} trials in {args.calibrate}")
+    if dev_made_with is None:
+        print(
+            "(it does not say of which checkpoint, since there is no eval.json of these scores beside them; "
+            "inferSyncNet.py verify needs that)"
+        )
+    if os.path.realpath(args.scores) == os.path.realpath(args.calibrate):
+        print("(calibrated on the trials themselves: Cllr and the actual DCF are too good)")
+    return output, None if trials is None else (llrs, *trials[1:])
 
 
 @command
@@ -152,8 +206,20 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     if args.plot is not None:
         check_output("--plot", args.plot)
-    systems = {path: read_scored_trials(path) for path in dict.fromkeys([args.scores, *args.compare])}
-    settings = args.target_fa, args.bootstrap, args.seed
+    systems: dict[str, Scored] = {}
+    if args.calibrate is None or has_labels(args.scores):
+        systems[args.scores] = read_scored_trials(args.scores)
+    elif args.compare or args.plot is not None or args.bootstrap:
+        raise UserError(f"{args.scores}: has no labels, which --compare, --plot and --bootstrap need")
+    given = list(dict.fromkeys([args.scores, *args.compare]))
+    systems |= {path: read_scored_trials(path) for path in given[1:]}
+    drawn = dict(systems)
+    if args.calibrate is not None:
+        output, calibrated = calibrate_file(args, systems.get(args.scores))
+        if calibrated is None:
+            return 0
+        systems = {args.scores: systems.pop(args.scores), output: calibrated} | systems
+    settings = args.target_fa, args.bootstrap, args.seed, args.llr or args.calibrate is not None
     columns = [describe(*trials, *settings) for trials in systems.values()]
     # The table first: it may have taken long, and the picture may find no place.
     table = [("", *systems)]
@@ -163,9 +229,9 @@ def main(argv: list[str] | None = None) -> int:
         cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
         print("  ".join([f"{name:<{widths[0]}}", *cells]))
     if args.plot:
-        short = [os.path.basename(path) for path in systems]
-        names = short if len(set(short)) == len(short) else systems
-        plot_det({name: system[:2] for name, system in zip(names, systems.values(), strict=True)}, args.plot)
+        short = [os.path.basename(path) for path in drawn]
+        names = short if len(set(short)) == len(short) else drawn
+        plot_det({name: system[:2] for name, system in zip(names, drawn.values(), strict=True)}, args.plot)
         print(f"DET plot: {args.plot}")
     return 0
 

@@ -5,3 +5,4 @@ CROPS_AT_ONCE = 10
 MAX_OFFSET = 15  # frames, either way
 WAYS = (2, 10)
 WINDOWS_AT_ONCE = 32
+PRIOR = 0.05  # of one speaker, at which a calibration is fitted and a probability given

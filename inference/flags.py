@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Sequence
 
-from inference.defaults import CROPS_AT_ONCE, MAX_OFFSET, NUM_EVAL, WAYS, WINDOWS_AT_ONCE
+from inference.defaults import CROPS_AT_ONCE, MAX_OFFSET, NUM_EVAL, PRIOR, WAYS, WINDOWS_AT_ONCE
 from models.choices import AUTO, CROPS, PRECISIONS
 from support.commands import Parser, at_least
 
-DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching.
+DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching,
+export to ONNX, averages of checkpoints.
 
 Each command has its own --help."""
 COMMAND = "python inferSyncNet.py"
@@ -26,16 +27,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"{COMMAND} lse    {PUBLISHED} tracks/ --csv lse.csv",
             f"{COMMAND} show   {PUBLISHED} --tracks my_tracks --video my_videos/talk.mp4 --output seen.mp4",
             f"{COMMAND} match  {MODEL} data/test.txt",
+            f"{COMMAND} export {MODEL} --stream voice --head identity --output voice.onnx",
+            f"{COMMAND} average a.model b.model c.model --output mean.model",
         ],
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    common, crops, video = checkpoint_flags(), crop_flags(), video_flags()
+    checkpoint, machine, crops, video = checkpoint_flags(), machine_flags(), crop_flags(), video_flags()
     windows, tracks = window_flags(), track_flags()
 
     def add(name: str, help: str, example: Sequence[str], *parents: Parser) -> Parser:
-        return commands.add_parser(
-            name, parents=[common, *parents], help=help, description=help, example=example
-        )
+        return commands.add_parser(name, parents=list(parents), help=help, description=help, example=example)
+
+    common = (checkpoint, machine)
 
     command = add(
         "embed",
@@ -44,6 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"{COMMAND} embed {MODEL} folder/ --output voices.npz",
             f"{COMMAND} embed {MODEL} tracks/ --face --output faces",
         ],
+        *common,
         crops,
         video,
     )
@@ -70,7 +74,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         [
             f"{COMMAND} verify {MODEL} a.wav b.wav",
             f"{COMMAND} verify {MODEL} a.wav b.wav --threshold data/exp01/result/eval.json",
+            f"{COMMAND} verify {MODEL} a.wav b.wav --calibration data/exp01/result/cal.json --prior 0.5",
         ],
+        *common,
         crops,
     )
     command.add_argument("a", help="sound file")
@@ -78,6 +84,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     command.add_argument(
         "--threshold",
         help="decide: same speaker from this score on; or the eval.json of a run, for its EER's",
+    )
+    command.add_argument(
+        "--calibration",
+        metavar="JSON",
+        help="give the score as a log-likelihood ratio, and the probability of the same speaker, by what "
+        "tuneThreshold.py --calibrate made of this checkpoint's scores",
+    )
+    command.add_argument(
+        "--prior",
+        type=probability,
+        metavar="P",
+        help="with --calibration: how probable the same speaker is before anything is heard, between 0 and 1 "
+        f"(default: {PRIOR})",
     )
 
     command = add(
@@ -88,6 +107,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"{COMMAND} offset {MODEL} data/test.txt --csv offsets.csv --write_list data/checked.txt",
             f"{COMMAND} offset {PUBLISHED} my.txt --write_list checked.txt --min_confidence 3 --max_shift 5",
         ],
+        *common,
         tracks,
         video,
     )
@@ -121,6 +141,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"{COMMAND} lse {PUBLISHED} tracks/ --csv lse.csv",
             f"{COMMAND} lse {PUBLISHED} my_tracks/mp4 --wav my_tracks/wav --frames frames",
         ],
+        *common,
         tracks,
         windows,
         video,
@@ -138,6 +159,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "show",
         "Draw the face tracks of a video on it, each with its confidence: green where it speaks in sync, else red.",
         [f"{COMMAND} show {PUBLISHED} --tracks my_tracks --video my_videos/talk.mp4 --output seen.mp4"],
+        *common,
         windows,
     )
     command.add_argument("--tracks", required=True, metavar="DIR", help="folder that makeFaceTracks.py wrote")
@@ -156,6 +178,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "match",
         "How well do faces find their voices among others?",
         [f"{COMMAND} match {MODEL} --ways 2 10 data/test.txt"],
+        *common,
         crops,
         video,
     )
@@ -169,13 +192,63 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=list(WAYS),
         help="choices: 2 is one wrong, one right",
     )
-    return parser.parse_args(argv)
+
+    command = add(
+        "export",
+        "Write a stream with one head as an ONNX file, front end inside, for programs without this one. Needs the "
+        "packages onnx, onnxscript and onnxruntime; the file is checked against PyTorch.",
+        [
+            f"{COMMAND} export {MODEL} --stream voice --head identity --output voice.onnx",
+            f"{COMMAND} export {PUBLISHED} --stream face --head content --output lips.onnx",
+        ],
+        checkpoint,
+    )
+    command.add_argument(
+        "--stream",
+        required=True,
+        choices=("voice", "face"),
+        help="voice: waveform (batch, samples) float32 at 16 kHz, -32768 to 32767; face: frames (batch, frames, 224, "
+        "224, 3) uint8, BGR, 25 a second",
+    )
+    command.add_argument(
+        "--head",
+        required=True,
+        choices=("identity", "content"),
+        help="identity: a unit vector a clip, (batch, nOut); content: a vector each moment, (batch, moments, nOut)",
+    )
+    command.add_argument("--output", required=True, metavar="ONNX", help="file to write")
+
+    command = add(
+        "average",
+        "The mean of the weights of several checkpoints, usually of a run's last epochs, as one checkpoint.",
+        [f"{COMMAND} average data/exp01/model/model0000004*.model --output data/exp01/mean.model"],
+    )
+    command.add_argument(
+        "checkpoints", nargs="+", help="two checkpoints or more, of one network and settings"
+    )
+    command.add_argument("--output", required=True, metavar="MODEL", help="checkpoint to write")
+    args = parser.parse_args(argv)
+    if args.command == "verify":
+        if args.prior is not None and args.calibration is None:
+            parser.error("--prior goes with --calibration")
+        args.prior = PRIOR if args.prior is None else args.prior
+    if args.command == "average" and len(args.checkpoints) < 2:
+        parser.error(f"average needs two checkpoints or more, found {args.checkpoints[0]} alone")
+    return args
+
+
+def probability(text: str) -> float:
+    """An argparse type: a number between 0 and 1, and neither of them."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, needs a number between 0 and 1")
+    return value
 
 
 def checkpoint_flags() -> Parser:
-    """What all commands are given: the checkpoint, and the machine."""
-    common = Parser(add_help=False)
-    add = common.add_argument_group("checkpoint and machine").add_argument
+    """What the commands are given that use a network: its checkpoint."""
+    checkpoint = Parser(add_help=False)
+    add = checkpoint.add_argument_group("checkpoint").add_argument
     add("--initial_model", required=True, help="checkpoint to use")
     unless = "; by default as the checkpoint says, else as in training"
     add("--model", help="module in models/ that holds the network" + unless)
@@ -183,6 +256,13 @@ def checkpoint_flags() -> Parser:
     add("--maxFrames", type=at_least(int, 5), help="video frames (40 ms) of a crop" + unless)
     add("--temporal_stride", type=at_least(int, 1), help="frames between embeddings" + unless)
     add("--crop", choices=CROPS, help="what the lip stream sees of a face track" + unless)
+    return checkpoint
+
+
+def machine_flags() -> Parser:
+    """What the commands are given that compute with it: on what, and how exactly."""
+    machine = Parser(add_help=False)
+    add = machine.add_argument_group("machine").add_argument
     add("--device", help="cpu, cuda, cuda:1 ...; by default a GPU if there is one")
     add(
         "--precision",
@@ -190,7 +270,7 @@ def checkpoint_flags() -> Parser:
         default="fp32",
         help="bf16 is less exact, and faster on most GPUs and some CPUs; auto: the faster, measured here",
     )
-    return common
+    return machine
 
 
 def crop_flags() -> Parser:

@@ -53,8 +53,9 @@ class SyncNetModel(Streams):
         if not content:
             return None, None
         windows = self.mfcc(audio).unfold(3, WINDOW, MFCC_PER_FRAME * self.stride)  # (B, 1, 13, T', 20)
-        found = self.embed_windows(windows.permute(0, 3, 1, 2, 4).flatten(0, 1))
-        return found.unflatten(0, (len(audio), -1)).transpose(1, 2), None
+        windows = windows.permute(0, 3, 1, 2, 4)
+        found = self.embed_windows(windows.flatten(0, 1))
+        return found.unflatten(0, windows.shape[:2]).transpose(1, 2), None
 
     def forward_vid(
         self, video: Tensor, content: bool = True, identity: bool = False

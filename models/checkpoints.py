@@ -214,10 +214,14 @@ def choose_settings(path: str | None, given: Mapping[str, object]) -> tuple[Sett
 
 def save_checkpoint(network: nn.Module, path: str, settings: dict[str, object]) -> None:
     """Write the network's state dict with what it was trained with, complete or not at all. Raises OSError."""
-    state = OrderedDict(
-        (name, tensor.detach().cpu().contiguous()) for name, tensor in network.state_dict().items()
-    )
-    vars(state)["_metadata"] = {"settings": settings}
+    save_state_dict(network.state_dict(), path, settings)
+
+
+def save_state_dict(weights: Mapping[str, Tensor], path: str, settings: dict[str, object]) -> None:
+    """As save_checkpoint, of weights by name; settings: {} where they are not known."""
+    state = OrderedDict((name, tensor.detach().cpu().contiguous()) for name, tensor in weights.items())
+    if settings:
+        vars(state)["_metadata"] = {"settings": settings}
     with replace_file(path, "wb") as file:
         torch.save(state, file)
 

@@ -20,10 +20,21 @@ def crop_mouth(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     Beside the result it needs the float32 memory of one clip: clips are scaled one by one.
     """
     side = video.shape[-1]
-    left, top, size = (round(side * part) for part in (MOUTH_LEFT, MOUTH_TOP, MOUTH_SIZE))
-    mouths = video[..., top : top + size, left : left + size].transpose(1, 2)  # (B, T, 3, size, size)
+    mouths = mouth_box(video)
     scaled = torch.empty((*mouths.shape[:2], side, side, 3), dtype=dtype, device=video.device)
     for mouth, place in zip(mouths, scaled.permute(0, 1, 4, 2, 3), strict=True):
-        pixels = mouth.float().contiguous(memory_format=torch.channels_last)
-        place.copy_(F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False))
+        place.copy_(enlarge(mouth, side))
     return scaled.permute(0, 4, 1, 2, 3)
+
+
+def mouth_box(video: Tensor) -> Tensor:
+    """The mouth's box of every frame, a view: (B, 3, T, S, S) to (B, T, 3, size, size)."""
+    side = video.shape[-1]
+    left, top, size = (round(side * part) for part in (MOUTH_LEFT, MOUTH_TOP, MOUTH_SIZE))
+    return video[..., top : top + size, left : left + size].transpose(1, 2)
+
+
+def enlarge(mouths: Tensor, side: int) -> Tensor:
+    """Boxes scaled to the size of a frame: (N, 3, size, size) to (N, 3, side, side) float32."""
+    pixels = mouths.float().contiguous(memory_format=torch.channels_last)
+    return F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False)

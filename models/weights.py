@@ -84,7 +84,7 @@ def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
     left = set(own)
     misfits = Misfits()
     for original, tensor in state.items():
-        plain = ".".join(part for part in original.split(".") if part not in ADDED_NAMES)
+        plain = plain_name(original)
         name = next((name for name in (original, plain, f"__S__.{plain}") if name in own), None)
         if name is None:
             misfits.unknown.append(original)
@@ -103,6 +103,11 @@ def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
         own[name].copy_(tensor)
     misfits.missing = [name for name in own if name in left]
     return misfits
+
+
+def plain_name(name: str) -> str:
+    """A weight's name without what torch.compile and DataParallel put into it."""
+    return ".".join(part for part in name.split(".") if part not in ADDED_NAMES)
 
 
 def needed_weights(network: HasStateDict) -> set[str]:

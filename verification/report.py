@@ -21,6 +21,7 @@ from verification.normalisation import as_norm
 from verification.rates import ABOUT_MIN_DCF, P_TARGETS
 from verification.results import (
     REPORT,
+    SCORE_FILES,
     evaluated_with,
     file_hash,
     place_for,
@@ -30,7 +31,6 @@ from verification.results import (
 from verification.scores import costs_in_words, measure, score_vectors, write_scores
 from verification.trials import Trials, check_labels, read_checked_trials, read_trials
 
-SCORE_FILES = {"raw": "eval_scores.txt", "asnorm": "eval_scores_asnorm.txt"}
 DET_PLOT = "eval_det.png"
 
 

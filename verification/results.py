@@ -1,16 +1,25 @@
 """Where the results of an evaluation go, what eval.json says they are of, and the threshold that it gives."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import numpy as np
 
 from models.settings import Settings, differences
 from support.errors import UserError
+from verification.rates import tuneThresholdfromScore
+
+if TYPE_CHECKING:  # slow to import, and tuneThreshold.py has no use for it
+    from torch import nn
 
 REPORT = "eval.json"
+SCORE_FILES = {"raw": "eval_scores.txt", "asnorm": "eval_scores_asnorm.txt"}
+SAME_EER = 1e-3  # percent; scores are written with all their digits
 
 
 def file_hash(path: str) -> str:
@@ -61,6 +70,48 @@ def read_report(folder: str) -> dict | None:
     return report if isinstance(report, dict) else {}
 
 
+def scores_made_with(path: str, scores: np.ndarray, labels: np.ndarray | None) -> dict[str, Any] | None:
+    """What the scores of an evaluation's file are of, by the eval.json beside it; None where nothing tells.
+
+    scores, labels: what the file holds; an eval.json of others does not count. The record has the `kind` of scores
+    (see SCORE_FILES), `checkpoint`, `evaluated_with` and `precision`; of normalised scores the size of the cohort and
+    `top_n` too.
+    """
+    report = read_report(os.path.dirname(path))
+    kind = {name: kind for kind, name in SCORE_FILES.items()}.get(os.path.basename(path))
+    try:
+        if not report or kind is None or not says_what_it_is_of(report) or report["trials"] != len(scores):
+            return None
+        if labels is not None:
+            eer = tuneThresholdfromScore(scores, labels, [])[1]
+            if not abs(report["figures"][kind]["eer"] - eer) < SAME_EER:
+                return None
+        names = ("checkpoint", "evaluated_with", "precision") + (("cohort",) if kind == "asnorm" else ())
+        made_with = {"kind": kind} | {name: report[name] for name in names}
+        return made_with | ({"top_n": report["settings"].get("top_n")} if kind == "asnorm" else {})
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def check_same_system(
+    path: str, made_with: dict[str, Any] | None, dev_path: str, dev_made_with: dict[str, Any] | None
+) -> None:
+    """Raise UserError when scores are not of what the development scores are of, as far as both are known."""
+    if made_with is None or dev_made_with is None:
+        return
+    ours, theirs = (
+        {"kind of scores": record["kind"], "checkpoint": (record["checkpoint"] or {}).get("sha256")}
+        | {"cohort": record.get("cohort"), "top_n": record.get("top_n")}
+        | record["evaluated_with"]
+        for record in (made_with, dev_made_with)
+    )
+    if others := differences(theirs, ours):
+        listed = ", ".join(f"{name} {now} ({dev_path}: {before})" for name, before, now in others)
+        raise UserError(
+            f"{path}: made with {listed}; a calibration fits scores of the same checkpoint and settings only"
+        )
+
+
 def place_for(result_folder: str, tested: dict[str, str]) -> tuple[str, dict | None]:
     """The folder for the results of a trial list, and the report that is there already.
 
@@ -79,6 +130,11 @@ def place_for(result_folder: str, tested: dict[str, str]) -> tuple[str, dict | N
     raise UserError(f"{folder}: has results that are of other trials; move them, or use another --save_path")
 
 
+def says_what_it_is_of(record: dict[str, Any]) -> bool:
+    """Has a record the checkpoint (None: untrained) and the settings that it was made with? Raises KeyError."""
+    return isinstance(record["evaluated_with"], dict) and isinstance(record["checkpoint"], (dict, type(None)))
+
+
 def read_threshold(path: str, checkpoint: str, settings: Settings, num_eval: int) -> tuple[float, dict]:
     """The threshold at the EER in an eval.json of this checkpoint and these settings, and the whole report.
 
@@ -88,23 +144,31 @@ def read_threshold(path: str, checkpoint: str, settings: Settings, num_eval: int
         with open(path, encoding="utf-8") as file:
             report = json.load(file)
         threshold = float(report["figures"]["raw"]["eer_threshold"])
-        made_with, source = report["evaluated_with"], report["checkpoint"]
-        if not isinstance(made_with, dict) or not isinstance(source, (dict, type(None))):
+        if not says_what_it_is_of(report):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"--threshold {path}: not an eval.json of labelled trials that this version of the program made; "
             "make it with trainSyncNet.py --eval"
         ) from None
+    check_made_with(f"--threshold {path}", "threshold", report, checkpoint, settings, num_eval)
+    return threshold, report
+
+
+def check_made_with(
+    named: str, what: str, record: dict[str, Any], checkpoint: str, settings: Settings, num_eval: int
+) -> None:
+    """Raise UserError unless a record's `checkpoint` and `evaluated_with` are this checkpoint and these settings.
+
+    named: flag and file that the record is of, what: its kind, for the message.
+    """
+    made_with, source = record["evaluated_with"], record["checkpoint"]
     if source is None:
-        raise UserError(
-            f"--threshold {path}: of an untrained network; its threshold does not fit {checkpoint}"
-        )
+        raise UserError(f"{named}: of an untrained network; its {what} does not fit {checkpoint}")
     if source.get("sha256") != file_hash(checkpoint):
         raise UserError(
-            f"--threshold {path}: made with another checkpoint, {source.get('path')}; its threshold does not fit"
+            f"{named}: made with another checkpoint, {source.get('path')}; its {what} does not fit"
         )
     if others := differences(made_with, evaluated_with(settings, num_eval)):
         listed = ", ".join(f"{name} {before} (here {now})" for name, before, now in others)
-        raise UserError(f"--threshold {path}: made with {listed}; its threshold does not fit")
-    return threshold, report
+        raise UserError(f"{named}: made with {listed}; its {what} does not fit")

@@ -1,0 +1,101 @@
+"""The mean of several checkpoints' weights, usually of the last epochs of one run.
+
+Izmailov et al., "Averaging weights leads to wider optima and better generalization", UAI 2018. The running
+statistics of batch normalisation are averaged like the weights; the paper measures them anew on training data, which
+matters where the checkpoints are far apart.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.checkpoints import CheckpointError, read_checkpoint, trained_with
+from models.settings import differences
+from models.weights import kind_of, plain_name
+
+NETWORK = "__S__."  # how the network's names begin in a whole checkpoint
+COUNTER = ".num_batches_tracked"
+TOLD = 3  # names that a message lists
+
+
+def average_checkpoints(paths: Sequence[str]) -> tuple[OrderedDict[str, Tensor], dict[str, object]]:
+    """The mean of the weights of two checkpoints or more, and the settings that all of them say.
+
+    Names are those of a whole checkpoint (126 for the networks of the 2020 baseline), whatever was put around them.
+    Floating-point tensors are summed in float64; of counters of batches the largest is taken; other whole numbers
+    have to be the same. The settings are {} where no file says any. Raises CheckpointError, naming the file, for
+    checkpoints of different networks or settings, and for values that are not finite.
+    """
+    first, *others = paths
+    state = named_alike(read_checkpoint(first))
+    settings = trained_with(state)
+    check_finite(state, first)
+    sums = {name: tensor.double() for name, tensor in state.items() if tensor.is_floating_point()}
+    mean = OrderedDict(state)
+    for path in others:
+        state = named_alike(read_checkpoint(path))
+        check_settings(settings, trained_with(state), first, path)
+        check_same_network(mean, state, first, path)
+        check_finite(state, path)
+        for name, tensor in state.items():
+            if name in sums:
+                sums[name] += tensor
+                mean[name] = mean[name].to(torch.promote_types(mean[name].dtype, tensor.dtype))
+            elif name.endswith(COUNTER):
+                mean[name] = torch.maximum(mean[name], tensor)
+            elif not torch.equal(mean[name], tensor):
+                raise CheckpointError(f"{path}: {name} is another than in {first}, and has no mean")
+    for name, total in sums.items():
+        mean[name] = (total / len(paths)).to(mean[name].dtype)
+    return mean, settings
+
+
+def named_alike(state: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """The state dict with the names of a whole checkpoint, and with its metadata."""
+    names = {name: plain_name(name) for name in state}
+    inner = not any(name.startswith(NETWORK) for name in names.values())
+    named = OrderedDict((NETWORK + names[n] if inner else names[n], tensor) for n, tensor in state.items())
+    if (metadata := getattr(state, "_metadata", None)) is not None:
+        vars(named)["_metadata"] = metadata
+    return named
+
+
+def check_settings(first: dict[str, object], other: dict[str, object], path: str, other_path: str) -> None:
+    """Raise CheckpointError unless both say the same settings, or neither says any."""
+    if bool(first) != bool(other):
+        silent, telling = (other_path, path) if first else (path, other_path)
+        raise CheckpointError(
+            f"{silent}: does not say what it was trained with, {telling} does; average checkpoints of one run"
+        )
+    if others := differences(first, other):
+        listed = ", ".join(f"{name} {now} ({path}: {before})" for name, before, now in others)
+        raise CheckpointError(f"{other_path}: was trained with {listed}; average checkpoints of one run")
+
+
+def check_same_network(
+    first: dict[str, Tensor], other: dict[str, Tensor], path: str, other_path: str
+) -> None:
+    """Raise CheckpointError unless both have the same names, shapes and kinds of number."""
+    found = [f"has no {name}" for name in first if name not in other]
+    found += [f"has {name}, which is not in {path}" for name in other if name not in first]
+    for name in first:
+        if name in other and (ours := in_words(first[name])) != (theirs := in_words(other[name])):
+            found.append(f"{name} is {theirs}, in {path} {ours}")
+    if found:
+        more = f" and {len(found) - TOLD} more" if len(found) > TOLD else ""
+        listed = "; ".join(found[:TOLD])
+        raise CheckpointError(f"{other_path}: is of another network than {path}: {listed}{more}")
+
+
+def in_words(tensor: Tensor) -> str:
+    return f"{kind_of(tensor)} {tuple(tensor.shape)}"
+
+
+def check_finite(state: dict[str, Tensor], path: str) -> None:
+    for name, tensor in state.items():
+        if kind_of(tensor) not in ("floating point", "whole numbers"):
+            raise CheckpointError(f"{path}: {name} is {kind_of(tensor)}, and has no mean")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} has values that are not finite; leave this checkpoint out")
