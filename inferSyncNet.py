@@ -314,7 +314,7 @@ def match_command(args: argparse.Namespace, problems: Problems) -> None:
 def export_command(args: argparse.Namespace, _: Problems) -> None:
     check_output("--output", args.output)
     import_packages()  # before anything is computed
-    network = load(args.initial_model, "cpu", **given_settings(args))
+    network = load(args.initial_model, "cpu", "fp32", **given_settings(args))
     checkpoint = {"checkpoint_sha256": file_hash(args.initial_model)}
     difference = export(network, args.stream, args.head, args.output, checkpoint)
     print(

@@ -167,11 +167,10 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
     check_output("--llr_output", output)
     dev_scores, dev_labels, _ = read_scored_trials(args.calibrate)
     dev_made_with = scores_made_with(args.calibrate, dev_scores, dev_labels)
-    kept = args.calibration
-    if kept is None:
-        normalised = dev_made_with is not None and dev_made_with["kind"] != "raw"
-        name = f"cal_{dev_made_with['kind']}.json" if normalised else "cal.json"
-        kept = os.path.join(os.path.dirname(args.calibrate), name)
+    kind = dev_made_with["kind"] if dev_made_with else "raw"
+    name = "cal.json" if kind == "raw" else f"cal_{kind}.json"
+    beside = os.path.join(os.path.dirname(args.calibrate), name)
+    kept = beside if args.calibration is None else args.calibration
     check_output("--calibration", kept)
     read = {os.path.realpath(path) for path in (args.scores, args.calibrate, *args.compare)}
     for flag, path in (("--llr_output", output), ("--calibration", kept)):
@@ -219,8 +218,10 @@ def main(argv: list[str] | None = None) -> int:
         if calibrated is None:
             return 0
         systems = {args.scores: systems.pop(args.scores), output: calibrated} | systems
-    settings = args.target_fa, args.bootstrap, args.seed, args.llr or args.calibrate is not None
-    columns = [describe(*trials, *settings) for trials in systems.values()]
+    llr = args.llr or args.calibrate is not None
+    columns = [
+        describe(*trials, args.target_fa, args.bootstrap, args.seed, llr) for trials in systems.values()
+    ]
     # The table first: it may have taken long, and the picture may find no place.
     table = [("", *systems)]
     table += [(rows[0][0], *(value for _, value in rows)) for rows in zip(*columns, strict=True)]

@@ -148,6 +148,7 @@ def to_onnx(module: Exported, stream: str, batch: Tensor, about: dict[str, str])
         raise UserError(
             f"PyTorch cannot export the {stream} stream of this network to ONNX: {reason}"
         ) from error
+    assert program is not None  # the older exporter alone gives none
     proto = program.model_proto
     for name, value in about.items():
         proto.metadata_props.add(key=name, value=value)
