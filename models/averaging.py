@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.checkpoints import CheckpointError, read_checkpoint, trained_with
+from models.checkpoints import CheckpointError, read_checkpoint, recorded_settings
 from models.settings import differences
 from models.weights import kind_of, plain_name
 
@@ -30,13 +30,13 @@ def average_checkpoints(paths: Sequence[str]) -> tuple[OrderedDict[str, Tensor],
     """
     first, *others = paths
     state = named_alike(read_checkpoint(first))
-    settings = trained_with(state)
+    settings = recorded_settings(state) or {}
     check_finite(state, first)
     sums = {name: tensor.double() for name, tensor in state.items() if tensor.is_floating_point()}
     mean = OrderedDict(state)
     for path in others:
         state = named_alike(read_checkpoint(path))
-        check_settings(settings, trained_with(state), first, path)
+        check_settings(settings, recorded_settings(state) or {}, first, path)
         check_same_network(mean, state, first, path)
         check_finite(state, path)
         for name, tensor in state.items():

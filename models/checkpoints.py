@@ -171,10 +171,16 @@ def trained_with(state: dict[str, Tensor]) -> dict[str, object]:
     Of a file that says nothing, the size of the embeddings is known by the shapes of its weights, and so is the
     published lip-sync network.
     """
+    said = recorded_settings(state)
+    return published_settings(state) or settings_of_heads(state) if said is None else said
+
+
+def recorded_settings(state: dict[str, Tensor]) -> dict[str, object] | None:
+    """The settings that a file itself says that its weights were trained with; None where it says nothing."""
     metadata = getattr(state, "_metadata", None)
     said = metadata.get("settings") if isinstance(metadata, dict) else None
     if not isinstance(said, dict):
-        return published_settings(state) or settings_of_heads(state)
+        return None
     return {name: said[name] for name in default_settings() if name in said}
 
 
