@@ -110,7 +110,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         usage="%(prog)s scores.txt [options]",
         description="EER, minDCF and thresholds of a file of scores.",
         epilog="Exit status: 0; 1 if a file cannot be read or written; 2 for a wrong option.",
-        example=["python tuneThreshold.py data/exp01/result/eval_scores.txt --bootstrap 1000 --plot det.png"],
+        example=[
+            "python tuneThreshold.py data/exp01/result/eval_scores.txt --bootstrap 1000 --plot det.png",
+            "python tuneThreshold.py data/exp01/result/eval_scores.txt --calibrate data/dev/result/eval_scores.txt",
+        ],
     )
     add = parser.add_argument
     add("scores", help="one trial a line: 'score label' or 'score label fileA fileB'")
