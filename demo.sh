@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a network that has learnt: makes a small talking-face corpus, lists it, evaluates the
 # untrained network, trains it for five short epochs and evaluates it again on voices it has never heard.
-# About five minutes on two cores. Everything it makes is under data/demo.
+# Less than five minutes on two cores, after the installation. Everything it makes is under data/demo.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup.sh requirements.txt
@@ -11,8 +11,8 @@ rm -rf "$demo"
 
 say() { printf '\n== %s\n' "$*"; }
 
-say "1/5 A corpus: 160 faces that talk, 24 others for validation, 12 held-out voices"
-$python makeDemoData.py --out $demo --speakers 160
+say "1/5 A corpus: 128 faces that talk, 24 others for validation, 12 held-out voices"
+$python makeDemoData.py --out $demo --speakers 128
 
 say "2/5 Lists"
 for part in dev test; do
