@@ -167,7 +167,7 @@ def verify_command(args: argparse.Namespace, _: Problems) -> None:
 
 
 def is_found(measured: Offset) -> bool:
-    return measured.found in ("yes", "unsure")
+    return measured.found == "yes"
 
 
 def offset_command(args: argparse.Namespace, problems: Problems) -> None:

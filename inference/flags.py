@@ -124,7 +124,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=float,
         default=0.0,
         help="--write_list leaves out clips below it. Usual of clips in sync: about 7 with syncnet_v2.model, where "
-        "below 2 to 3 nothing was found; 0.3 to 0.7 with a network of this program, where below 0.1 nothing was",
+        "below 2 to 3 nothing was found; 0.3 to 0.7 with a network of this program, where below 0.2 nothing was",
     )
     command.add_argument(
         "--max_shift",
