@@ -294,7 +294,7 @@ def test_what_a_journal_is_good_for(tmp_path, master, capsys, monkeypatch):
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, master):
-    make_corpus(tmp_path, master, 300)
+    make_corpus(tmp_path, master, 2000)  # more than can be checked before the signal comes
     command = [sys.executable, str(SCRIPT), *flags(tmp_path, tmp_path / "list", "--nWorkers=2")]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
