@@ -17,7 +17,7 @@ import csv
 import math
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import rooms  # noqa: F401
 from inference.flags import parse_args
@@ -42,6 +42,7 @@ from inference.sources import Source, find_sources, with_wavs
 from media.clips import Clip, MediaError, format_list_line
 from media.content import SOUND_FILES, VIDEO_FILES
 from models.averaging import average_checkpoints
+from models.byName import at_every_frame
 from models.checkpoints import CheckpointError, choose_settings, save_state_dict
 from models.settings import default_settings
 from support.files import check_output, replace_file
@@ -69,9 +70,13 @@ def load(
     return network
 
 
-def load_network(args: argparse.Namespace) -> SyncNet:
-    """The network that a command's flags ask for."""
-    return load(args.initial_model, args.device, args.precision, **given_settings(args))
+def load_network(args: argparse.Namespace, every_frame: bool = False) -> SyncNet:
+    """The network that a command's flags ask for; with every_frame, content at every frame is set up once for all."""
+    network = load(args.initial_model, args.device, args.precision, **given_settings(args))
+    if every_frame:
+        network.__S__ = at_every_frame(network)
+        network.settings = replace(network.settings, temporal_stride=1)
+    return network
 
 
 def given_settings(args: argparse.Namespace) -> dict[str, object]:
@@ -179,7 +184,7 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
         raise MediaError(
             "--write_list: a list names a wav for every clip; give a list, or a folder with --wav"
         )
-    network = load_network(args)
+    network = load_network(args, every_frame=True)
     rows: list[tuple[Source, str | None, Offset]] = []
     several = len(clips) > 1
     if several:
@@ -248,7 +253,7 @@ def lse_command(args: argparse.Namespace, problems: Problems) -> None:
         check_output("--csv", args.csv)
     if args.frames is not None:
         check_output("--frames", args.frames, folder=True)
-    network = load_network(args)
+    network = load_network(args, every_frame=True)
     rows: list[Row] = []
     print(HEADER)
     with progress_bar(total=len(clips), unit="track", desc="lip sync", leave=False) as bar:
@@ -274,7 +279,7 @@ def lse_command(args: argparse.Namespace, problems: Problems) -> None:
 
 def show_command(args: argparse.Namespace, problems: Problems) -> None:
     check_output("--output", args.output)
-    network = load_network(args)
+    network = load_network(args, every_frame=True)
     measured = show(
         network,
         args.tracks,
