@@ -1,9 +1,10 @@
 """Evaluation: embedding against a matrix product, and scoring trial lists of VoxCeleb1's sizes.
 
-    python benchmarks/benchEvaluate.py [--device cuda] [--trials voxceleb/test_list.txt]
+    python benchmarks/benchEvaluate.py [--device cuda] [--trials voxceleb/test_list.txt] [--short 1000]
 
-Embedding is measured end to end on wavs that are made here (10 crops each, T = 50, temporal stride 2);
-scoring given the embeddings, on --trials if given, and on random trials of the size of VoxCeleb1-E.
+Embedding is measured end to end on wavs that are made here (10 crops each, T = 50, temporal stride 2). --short
+compares inferSyncNet.py's embed with --eval's on that many short ones. Scoring is measured given the embeddings, on
+--trials if given, and on random trials of the size of VoxCeleb1-E.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import torch
 from common import convolution_operations, machine, matrix_product, median_seconds, seconds, table
 from scipy.io import wavfile
 
+from inference.embeddings import embed
 from support.memory import keep_memory
 from SyncNetDist import SyncNet
 from verification.scores import score_vectors
@@ -30,6 +32,31 @@ def random_trials(files: int, trials: int) -> Trials:
     return Trials([""] * files, pairs[0], pairs[1], None)
 
 
+def make_wavs(folder: str, count: int, samples: int) -> list[str]:
+    draws = np.random.default_rng(0)
+    files = [os.path.join(folder, f"{i}.wav") for i in range(count)]
+    for file in files:
+        wavfile.write(file, 16000, (3000 * draws.standard_normal(samples)).astype(np.int16))
+    return files
+
+
+def compare_short(count: int, device: str, repeats: int) -> None:
+    """embed, which takes any file, and --eval's, which takes wavs of one kind; crops of 0.8 s out of 1.2 s."""
+    network = SyncNet(maxFrames=20, temporal_stride=2, device=device)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = make_wavs(folder, count, 19200)
+        for crops in (1, 10):
+            works = {
+                "--eval": lambda n=crops: network.embed(files, n),
+                "embed": lambda n=crops: embed(network, files, num_eval=n),
+            }
+            taken = median_seconds(works, repeats, device)
+            rows.append((crops, *(count / t for t in taken.values()), taken["--eval"] / taken["embed"]))
+    title = f"{count} wavs of 1.2 s, T = 20, temporal stride 2, files/s"
+    table(title, ("crops a file", "--eval", "embed", "ratio"), rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -37,6 +64,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--trials", help="a trial list to score too")
     parser.add_argument("--files", type=int, default=12)
+    parser.add_argument("--short", type=int, default=0, help="short wavs to compare embed with --eval on")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
@@ -44,10 +72,7 @@ def main() -> None:
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        draws = np.random.default_rng(0)
-        files = [os.path.join(folder, f"{i}.wav") for i in range(args.files)]
-        for file in files:
-            wavfile.write(file, 16000, (3000 * draws.standard_normal(8 * 16000)).astype(np.int16))
+        files = make_wavs(folder, args.files, 8 * 16000)
         for precision in args.precisions:
             network = SyncNet(maxFrames=50, temporal_stride=2, device=args.device, precision=precision)
             operations = convolution_operations(
@@ -67,6 +92,9 @@ def main() -> None:
         ("", "files/s", "TFLOP/s", "matrix product", "ratio"),
         rows,
     )
+
+    if args.short:
+        compare_short(args.short, args.device, args.repeats)
 
     lists = {name: random_trials(*size) for name, size in SIZES.items()}
     if args.trials:

@@ -1,7 +1,7 @@
 """What the functions and the commands of inference do unless told otherwise. No torch: flags read it at once."""
 
 NUM_EVAL = 10  # evenly spread crops of a file, as in evaluation
-CROPS_AT_ONCE = 10
+VOICES_AT_ONCE, FACES_AT_ONCE = 40, 10  # crops; those of faces take much memory
 MAX_OFFSET = 15  # frames, either way
 WAYS = (2, 10)
 WINDOWS_AT_ONCE = 32

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.defaults import CROPS_AT_ONCE, NUM_EVAL
+from inference.defaults import FACES_AT_ONCE, NUM_EVAL, VOICES_AT_ONCE
 from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
 from media.crops import WINDOW_TAIL, crop_starts, spread_crops
 from media.sound import decode_audio
@@ -84,7 +84,7 @@ def embed(
     face: bool = False,
     num_eval: int = NUM_EVAL,
     per_crop: bool = False,
-    batch: int = CROPS_AT_ONCE,
+    batch: int | None = None,
     allow_resize: bool = False,
     skip: Skip | None = None,
 ) -> tuple[list[str], Tensor]:
@@ -92,9 +92,10 @@ def embed(
 
     A crop's embedding is the mean over time of the identity output, at unit length. A file's is the mean of
     those of its num_eval evenly spread crops of maxFrames, brought to unit length again.
-    per_crop: give the crops' instead. batch: crops computed at once. skip: called with the error of a file
-    that cannot be used, which is left out. Returns (files, (files, nOut) float32); per_crop (files, num_eval,
-    nOut). The dot product of the means of two files' crops is their score in --eval. Raises MediaError.
+    per_crop: give the crops' instead. batch: crops computed at once, of as many files as give them (None: 40 of
+    voices, 10 of faces). skip: called with the error of a file that cannot be used, which is left out.
+    Returns (files, (files, nOut) float32); per_crop (files, num_eval, nOut). The dot product of the means of two
+    files' crops is their score in --eval. Raises MediaError.
     """
 
     def read(path: str) -> Tensor | MediaError:
@@ -105,22 +106,35 @@ def embed(
         except MediaError as error:
             return error
 
-    used, vectors = [], []
+    at_once = batch or (FACES_AT_ONCE if face else VOICES_AT_ONCE)
+    used: list[str] = []
+    waiting: list[Tensor] = []  # crops of the files that are read and not yet computed
+    vectors: list[Tensor] = []
     with progress_bar(total=len(files), unit="file", desc="embed", leave=False) as bar:
+
+        def compute() -> None:
+            if waiting:
+                vectors.append(network.identity_vectors(torch.cat(waiting), at_once))
+                bar.update(len(waiting))
+                waiting.clear()
+
         for path, crops in zip(files, read_ahead(read, list(files)), strict=True):
             if isinstance(crops, MediaError):
                 if not skip:
                     raise crops
                 skip(crops)
+                bar.update()
             else:
                 used.append(path)
-                vectors.append(network.identity_vectors(crops, batch))
-            bar.update()
-    made = torch.stack(vectors) if vectors else torch.empty(0, num_eval, network.nOut)
+                waiting.append(crops)
+                if len(waiting) * num_eval >= at_once:
+                    compute()
+        compute()
+    made = torch.cat(vectors or [torch.empty(0, network.nOut)]).view(len(used), num_eval, network.nOut)
     return used, made if per_crop else unit(made.mean(1))
 
 
-def verify(network: Network, a: str, b: str, num_eval: int = NUM_EVAL, batch: int = CROPS_AT_ONCE) -> float:
+def verify(network: Network, a: str, b: str, num_eval: int = NUM_EVAL, batch: int | None = None) -> float:
     """The score that --eval gives a pair: the mean of the num_eval x num_eval cosines of their crops.
 
     a, b: sound files. Raises MediaError.

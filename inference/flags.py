@@ -3,7 +3,15 @@
 import argparse
 from collections.abc import Sequence
 
-from inference.defaults import CROPS_AT_ONCE, MAX_OFFSET, NUM_EVAL, PRIOR, WAYS, WINDOWS_AT_ONCE
+from inference.defaults import (
+    FACES_AT_ONCE,
+    MAX_OFFSET,
+    NUM_EVAL,
+    PRIOR,
+    VOICES_AT_ONCE,
+    WAYS,
+    WINDOWS_AT_ONCE,
+)
 from models.choices import AUTO, CROPS, PRECISIONS
 from support.commands import Parser, at_least
 
@@ -282,8 +290,8 @@ def crop_flags() -> Parser:
     crops.add_argument(
         "--nBatchSize",
         type=at_least(int, 1),
-        default=CROPS_AT_ONCE,
-        help="crops computed at once; changes memory and speed, not results",
+        help=f"crops computed at once (default: {VOICES_AT_ONCE} of voices, {FACES_AT_ONCE} of faces); changes "
+        "memory and speed, not results",
     )
     return crops
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
-from inference.defaults import CROPS_AT_ONCE, NUM_EVAL, WAYS
+from inference.defaults import NUM_EVAL, WAYS
 from inference.embeddings import Skip, embed
 from media.clips import Clip
 from models.interface import Network
@@ -33,7 +33,7 @@ def match(
     clips: Sequence[Clip],
     ways: Sequence[int] = WAYS,
     num_eval: int = NUM_EVAL,
-    batch: int = CROPS_AT_ONCE,
+    batch: int | None = None,
     allow_resize: bool = False,
     skip: Skip | None = None,
 ) -> tuple[list[Matching], list[Matching], list[str]]:

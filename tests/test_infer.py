@@ -117,6 +117,23 @@ def test_embeddings(network, voices):
             assert torch.allclose(found, identity / identity.norm(dim=1, keepdim=True), atol=1e-6)
 
 
+def test_crops_of_several_files_are_computed_at_once(network, voices, tmp_path, monkeypatch):
+    paths = [str(path) for path in sorted(voices.rglob("*.wav"))]
+    expected = embed(network, paths, num_eval=2, batch=2)[1]
+    broken = str(tmp_path / "not_there.wav")
+    batches, skipped = [], []
+    forward = network.__S__.forward_aud
+    monkeypatch.setattr(
+        network.__S__, "forward_aud", lambda audio: (batches.append(len(audio)), forward(audio))[1]
+    )
+    files, vectors = embed(network, [paths[0], broken, *paths[1:]], num_eval=2, batch=6, skip=skipped.append)
+    assert batches == [6, 2] and files == paths and len(skipped) == 1
+    assert torch.allclose(vectors, expected, atol=1e-6)
+    nothing = embed(network, [broken], num_eval=2, skip=skipped.append)
+    assert nothing[0] == [] and nothing[1].shape == (0, 8)
+    assert embed(network, [broken], num_eval=2, per_crop=True, skip=skipped.append)[1].shape == (0, 2, 8)
+
+
 def test_other_formats_are_decoded_in_memory(network, voices, tmp_path):
     rate, samples = wavfile.read(voices / "spk1/3.wav")
     original = embed(network, [str(voices / "spk1/3.wav")])[1]
