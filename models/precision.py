@@ -14,7 +14,7 @@ ROUNDS = 2
 def faster_precision(device: torch.device) -> tuple[str, str]:
     """ "fp32" or "bf16", whichever trains the lip stream faster on a device, and why, in words.
 
-    Takes about a second, and draws no random numbers.
+    Takes about half a second, and draws no random numbers.
     """
     if not has_bfloat16(device):
         return "fp32", f"{device} has no bfloat16 instructions"
