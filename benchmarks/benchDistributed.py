@@ -2,8 +2,9 @@
 
     python benchmarks/benchDistributed.py --list data/demo/dev.txt [--processes 1 2] [--device cuda]
 
-Every process computes with one thread and decodes with one, so that two processes use two cores; on GPUs each
-process has its own. Reports clips a second of all processes together, and the ratio to one.
+Every process computes with one thread and decodes with one (--threads), so that two processes use two cores; on GPUs
+each process has its own, or they share the only one. Reports clips a second of all processes together, and the ratio
+to one.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def worker(args: argparse.Namespace) -> None:
     share = (distributed.rank(), distributed.processes())
     pinned = (device or "cpu").startswith("cuda")
     loader = DatasetLoader(
-        args.list, args.clips, args.batch, args.maxFrames, 1, share=share, pin_memory=pinned
+        args.list, args.clips, args.batch, args.maxFrames, args.threads, share=share, pin_memory=pinned
     )
     network = SyncNet(
         maxFrames=args.maxFrames, temporal_stride=2, device=device or args.device, precision=args.precision
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--maxFrames", type=int, default=20)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--clips", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1, help="decoding threads of a process")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -91,8 +93,8 @@ def main() -> None:
     rows = [(count, load, load / base[0], train, train / base[1]) for count, (load, train) in found.items()]
     print(machine(args.device))
     table(
-        f"Processes, one computing and one decoding thread each, T = {args.maxFrames}, batch {args.batch}, "
-        f"{args.precision}",
+        f"Processes, one computing thread and {args.threads} decoding each, T = {args.maxFrames}, "
+        f"batch {args.batch}, {args.precision}",
         ("processes", "loader, clips/s", "ratio", "training, clips/s", "ratio"),
         rows,
     )

@@ -4,10 +4,12 @@
     python benchmarks/benchTrain.py --device cuda --maxFrames 50 --batch 30   # the README's settings
 
 Reports clips a second, the rate of the convolutions' operations, its ratio to a matrix product of the same
-number format, and the share of the losses. --profile adds where the time of a step goes.
+number format, and the share of the losses. --profile adds where the time of a step goes, --layouts contiguous the
+step with weights and pictures in the other order in memory.
 """
 
 import argparse
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -31,6 +33,13 @@ def main() -> None:
     parser.add_argument("--temporal_stride", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="measure with torch.compile too")
+    parser.add_argument(
+        "--layouts",
+        nargs="+",
+        choices=["channels_last", "contiguous"],
+        default=["channels_last"],
+        help="order of weights and pictures in memory; channels_last is what training has",
+    )
     parser.add_argument("--profile", action="store_true", help="list the operators that take most of a step")
     parser.add_argument("--precisions", nargs="+", choices=list(FORMATS), default=None)
     args = parser.parse_args()
@@ -42,49 +51,48 @@ def main() -> None:
     video = torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 4, 1, 2, 3).to(args.device)
     audio = (3000 * torch.randn(args.batch, args.maxFrames * 640 + 240)).to(args.device)
     rows, profiles = [], {}
-    for precision in precisions:
-        for compiled in (False, True) if args.compile else (False,):
-            network = SyncNet(
-                temporal_stride=args.temporal_stride,
-                device=args.device,
-                precision=precision,
-                compiled=compiled,
-            ).train()
+    settings = {"temporal_stride": args.temporal_stride, "device": args.device}
+    compilings = (False, True) if args.compile else (False,)
+    for precision, layout, compiled in itertools.product(precisions, args.layouts, compilings):
+        network = SyncNet(**settings, precision=precision, compiled=compiled).train()
+        pixels = video
+        if layout == "contiguous":
+            network.__S__.to(memory_format=torch.contiguous_format)
+            pixels = video.contiguous()
 
-            def step(network: SyncNet = network) -> None:
-                total, _ = network(video, audio, 1.0, 1.0)
-                network.__optimizer__.zero_grad(set_to_none=True)
-                total.backward()
-                network.__optimizer__.step()
+        def step(network: SyncNet = network, pixels: torch.Tensor = pixels) -> None:
+            total, _ = network(pixels, audio, 1.0, 1.0)
+            network.__optimizer__.zero_grad(set_to_none=True)
+            total.backward()
+            network.__optimizer__.step()
 
-            counted = SyncNet(temporal_stride=args.temporal_stride, device=args.device, precision=precision)
-            operations = convolution_operations(
-                counted.__S__, lambda n=counted: n(video, audio, 1.0, 1.0), training=True
+        counted = SyncNet(**settings, precision=precision)
+        operations = convolution_operations(
+            counted.__S__, lambda n=counted: n(video, audio, 1.0, 1.0), training=True
+        )
+        del counted
+        product, product_operations = matrix_product(FORMATS[precision], args.device, 8192 if cuda else 2048)
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        taken = median_seconds({"step": step, "product": product}, args.repeats, args.device)
+        peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else float("nan")
+        name = precision + f", {layout}" * (layout != "channels_last") + ", compiled" * compiled
+        if args.profile:
+            profiles[name] = operators(step, cuda)
+        rate, limit = operations / taken["step"], product_operations / taken["product"]
+        rows.append(
+            (
+                name,
+                args.batch / taken["step"],
+                operations / args.batch / 1e9,
+                rate / 1e12,
+                limit / 1e12,
+                rate / limit,
+                loss_share(network, video, audio, taken["step"], args.device),
+                f"{peak:.1f}" if cuda else "-",
             )
-            del counted
-            product, product_operations = matrix_product(
-                FORMATS[precision], args.device, 8192 if cuda else 2048
-            )
-            if cuda:
-                torch.cuda.reset_peak_memory_stats()
-            taken = median_seconds({"step": step, "product": product}, args.repeats, args.device)
-            peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else float("nan")
-            name = precision + (", compiled" if compiled else "")
-            if args.profile:
-                profiles[name] = operators(step, cuda)
-            rate, limit = operations / taken["step"], product_operations / taken["product"]
-            rows.append(
-                (
-                    name,
-                    args.batch / taken["step"],
-                    operations / args.batch / 1e9,
-                    rate / 1e12,
-                    limit / 1e12,
-                    rate / limit,
-                    loss_share(network, video, audio, taken["step"], args.device),
-                    f"{peak:.1f}" if cuda else "-",
-                )
-            )
+        )
+        del network, step  # their memory, before the next is measured
     print(machine(args.device))
     table(
         f"Training step, T = {args.maxFrames}, batch {args.batch}, temporal stride {args.temporal_stride}",
