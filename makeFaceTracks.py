@@ -24,7 +24,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "VoxCeleb2 has them. Finished videos are kept, so the same command goes on after an interruption.",
         example=["python makeFaceTracks.py --src my_videos --dst my_tracks"],
     )
-    parser.add_argument("--src", required=True, help="folder with videos of any kind, at any depth")
+    parser.add_argument(
+        "--src", required=True, help="folder with videos of any kind, at any depth; or one video"
+    )
     parser.add_argument(
         "--dst",
         required=True,
@@ -65,8 +67,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     ):
         if not least <= getattr(args, flag) <= most:
             parser.error(f"--{flag} {getattr(args, flag)}: expected {least} to {most}")
-    if not os.path.isdir(args.src):
-        parser.error(f"--src {args.src}: no such folder")
+    if not os.path.exists(args.src):
+        parser.error(f"--src {args.src}: no such folder, and no such video")
     src, dst = os.path.realpath(args.src), os.path.realpath(args.dst)
     if src == dst or any(is_in(src, os.path.join(dst, kind)) for kind in ("mp4", "wav", "txt")):
         parser.error(f"--dst {args.dst}: its tracks would become videos of --src; give a folder of its own")
@@ -104,24 +106,25 @@ class Run:
     """One run of the command: what is to be done, and what came of it."""
 
     def __init__(self, args: argparse.Namespace, folder: TrackFolder) -> None:
-        self.src, self.workers = args.src, args.nWorkers
+        self.src, self.paths = sources_in(args.src, folder.path)
+        self.workers = args.nWorkers
         self.rule = Rule(args.detect_every, args.min_frames, args.min_face)
         self.folder = folder
         self.sources: list[Source] = []
-        self.kept = self.others = 0
+        self.kept = self.changed = self.others = 0
 
     def plan(self) -> None:
         """Find the videos, and of those that are not finished the parts."""
-        paths = sources_in(self.src, self.folder.path)
-        names = folder_names(paths)
+        names = folder_names(self.paths, {path: record.name for path, record in self.folder.records.items()})
         marks: dict[str, str] = {}
-        for path in paths:
+        for path in self.paths:
             try:
                 marks[path] = mark_of(os.path.join(self.src, path), self.rule)
             except MediaError as error:
                 self._finish(Source(path, "", names[path], NOTHING, {}, [str(error)]))
         todo = [path for path in marks if not self.folder.is_finished(path, marks[path], names[path])]
         self.kept = len(marks) - len(todo)
+        self.changed = sum(path in self.folder.records for path in todo)
         self.folder.clear_work(but=(self.folder.work(path, marks[path]) for path in todo))
         bar = progress_bar(total=len(todo), unit=" files", desc="looking at the files", dynamic_ncols=True)
         with bar:
@@ -193,16 +196,22 @@ def main(argv: list[str] | None = None) -> int:
             return 130
         reasons = folder.write_tables()
         folder.clear_work()
-    records = folder.records.values()
-    tracks = [track for record in records for track in record.tracks]
+    records = folder.records
+    found = [records[path] for path in run.paths if path in records]
+    gone = [record for path, record in records.items() if path not in set(run.paths)]
+    tracks = [track for record in records.values() for track in record.tracks]
     seconds = sum(track["frames"] for track in tracks) / FPS
-    without = sum(not record.tracks for record in records)
+    without = sum(not record.tracks for record in found)
     if not records:
         raise UserError(f"{args.src}: no videos in this folder or the folders in it")
-    print(f"{len(records)} videos in {args.src}, {time.monotonic() - begin:.0f} s")
+    print(f"{len(found)} video{'s' * (len(found) != 1)} in {args.src}, {time.monotonic() - begin:.0f} s")
     print(f"  finished before  {run.kept:>9}")
-    print(f"  with a track     {len(records) - without:>9}")
+    if run.changed:
+        print(f"  made anew        {run.changed:>9}   they, or the flags, have changed since")
+    print(f"  with a track     {len(found) - without:>9}")
     print(f"  without          {without:>9}")
+    if gone:
+        print(f"  no longer there  {len(gone):>9}   their tracks are kept")
     print(f"  tracks           {len(tracks):>9}   {seconds / 3600:.2f} hours")
     if run.others:
         print(f"  other files      {run.others:>9}   left out")

@@ -39,13 +39,16 @@ class Source:
         return (self.plan.slots or PART) / FPS
 
 
-def folder_names(paths: list[str]) -> dict[str, str]:
-    """Each source's folder of tracks: its path without the extension, or with it where another has that already."""
+def folder_names(paths: list[str], given: dict[str, str]) -> dict[str, str]:
+    """Each source's folder of tracks: its path without the extension, or with it where another has that already.
+
+    given: the folders of sources that have one, also of some that are no longer there; they keep it.
+    """
     names: dict[str, str] = {}
-    taken: set[str] = set()
+    taken = set(given.values())
     for path in paths:
-        name = os.path.splitext(path)[0]
-        while name in taken:
+        name = given.get(path) or os.path.splitext(path)[0]
+        while name in taken and path not in given:
             name = path if name != path and path not in taken else name + "_"
         taken.add(name)
         names[path] = name
@@ -127,10 +130,15 @@ def reason_for(source: Source, rule: Rule) -> str:
     return f"{broken}; {why}" if broken else why
 
 
-def sources_in(src: str, dst: str) -> list[str]:
-    """Paths, relative to src, of all files in it, sorted; without those in dst, which may lie inside src."""
+def sources_in(src: str, dst: str) -> tuple[str, list[str]]:
+    """(folder, paths relative to it) of all files in src, sorted; without those in dst, which may lie inside src.
+
+    src: a folder, or a single file.
+    """
+    if os.path.isfile(src):
+        return os.path.dirname(src), [os.path.basename(src)]
     top, tracks = os.path.realpath(src), os.path.realpath(dst)
     if not is_in(tracks, top):
-        return find_files(src, ("",))
+        return src, find_files(src, ("",))
     inside = os.path.relpath(tracks, top) + os.sep
-    return [path for path in find_files(src, ("",)) if not path.startswith(inside)]
+    return src, [path for path in find_files(src, ("",)) if not path.startswith(inside)]

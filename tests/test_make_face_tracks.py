@@ -73,7 +73,10 @@ def reasons(dst: Path) -> dict[str, str]:
 
 def files(dst: Path) -> dict[str, bytes]:
     return {
-        str(p.relative_to(dst)): p.read_bytes() for k in ("mp4", "wav", "txt") for p in (dst / k).rglob("*.*")
+        str(p.relative_to(dst)): p.read_bytes()
+        for k in ("mp4", "wav", "txt")
+        for p in (dst / k).rglob("*.*")
+        if p.is_file()
     }
 
 
@@ -236,9 +239,50 @@ def test_finished_videos_are_kept_and_changed_ones_made_anew(tmp_path, capsys):
 
 
 def test_sources_that_differ_in_their_extension_have_folders_of_their_own():
-    assert folder_names(["a.avi", "a.mkv", "a.mp4", "b/a.mp4", "c"]) == {
+    assert folder_names(["a.avi", "a.mkv", "a.mp4", "b/a.mp4", "c"], {}) == {
         "a.avi": "a", "a.mkv": "a.mkv", "a.mp4": "a.mp4", "b/a.mp4": "b/a", "c": "c",
     }  # fmt: skip
+    # a.mkv was there first, and gone.mp4 left tracks
+    assert folder_names(["a.avi", "a.mkv", "gone.avi"], {"a.mkv": "a", "gone.mp4": "gone"}) == {
+        "a.avi": "a.avi", "a.mkv": "a", "gone.avi": "gone.avi",
+    }  # fmt: skip
+
+
+def test_videos_come_and_go(tmp_path, capsys):
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    video(src / "a.mp4")
+    video(src / "a.mkv", frames=33, format="matroska")
+    assert run(src, dst) == 0
+    first = files(dst)
+    assert sorted(rows(dst)) == ["a.mkv", "a.mp4"] and len(first) == 6
+    (src / "a.mkv").unlink()  # whose tracks have the folder of the shorter name
+    video(src / "a.mov", frames=36, format="mov")
+    capsys.readouterr()
+    assert run(src, dst) == 0
+    said = capsys.readouterr().out
+    assert f"2 videos in {src}" in said and "no longer there          1" in said and "made anew" not in said
+    assert {path: content for path, content in files(dst).items() if path in first} == first
+    assert {name: found[0]["frames"] for name, found in rows(dst).items()} == {
+        "a.mkv": "33", "a.mp4": "30", "a.mov": "36",
+    }  # fmt: skip
+    assert len(files(dst)) == 9
+    video(src / "a.mp4", frames=35)
+    assert run(src, dst) == 0
+    assert "made anew                1" in capsys.readouterr().out and len(files(dst)) == 9
+
+
+def test_a_single_video(tmp_path, capsys, monkeypatch):
+    video(tmp_path / "src" / "a.mp4")
+    video(tmp_path / "src" / "b.mp4")
+    monkeypatch.chdir(tmp_path / "src")
+    assert run(Path("a.mp4"), tmp_path / "dst") == 0
+    assert "1 video in a.mp4" in capsys.readouterr().out
+    assert sorted(files(tmp_path / "dst")) == ["mp4/a/00001.mp4", "txt/a/00001.txt", "wav/a/00001.wav"]
+    assert run(tmp_path / "src/b.mp4", tmp_path / "dst") == 0
+    assert sorted(rows(tmp_path / "dst")) == ["a.mp4", "b.mp4"]
+    (tmp_path / "notes.txt").write_text("no video")
+    assert run(tmp_path / "notes.txt", tmp_path / "other") == 1
+    assert "no videos" in capsys.readouterr().err
 
 
 def test_flags(tmp_path, capsys):
