@@ -10,14 +10,13 @@ number of steps; one that is stopped goes on when the same command is given agai
 The equal error rates are of clean and of noisy trials (both utterances noisy), as --eval scores them.
 """
 
-import argparse
 import os
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from common import machine, table
-from compareOptions import train
+from compareOptions import flags_of_runs, train
 from scipy.io import wavfile
 
 from media.augment import add_noise
@@ -101,22 +100,7 @@ def make_noisy(clean: str, noisy: str, snrs: tuple[float, float], voices: str) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", default="data/demo", help="folder of makeDemoData.py, with dev.txt and test.txt"
-    )
-    parser.add_argument("--save_path", default="data/augmented", help="folder of the runs and the noises")
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--maxFrames", type=int, default=16)
-    parser.add_argument("--temporal_stride", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--clips", type=int, default=10**9, help="training clips an epoch")
-    parser.add_argument("--threads", type=int, default=2)
+    parser = flags_of_runs(__doc__, "data/augmented")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--noises", type=int, default=20, help="made of each of the three kinds")
     parser.add_argument("--snrs", type=float, nargs=2, default=(0, 10), help="of the test voices, in dB")

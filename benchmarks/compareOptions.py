@@ -44,6 +44,27 @@ CONSTRUCTED = ("model", "crop", "distance")  # flags that are arguments of SyncN
 MOMENTS_PROBED = 10  # random time steps of the identity task, for each batch
 
 
+def flags_of_runs(description: str, save_path: str) -> argparse.ArgumentParser:
+    """A parser of the flags with which train makes its runs. save_path: where they go by default."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", default="data/demo", help="folder of makeDemoData.py, with dev.txt and test.txt"
+    )
+    parser.add_argument("--save_path", default=save_path, help="folder of the runs")
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--maxFrames", type=int, default=16)
+    parser.add_argument("--temporal_stride", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--clips", type=int, default=10**9, help="training clips an epoch")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
 def train(args: argparse.Namespace, name: str, options: dict[str, object]) -> str:
     """Train with an option, or go on with it. Returns the checkpoint."""
     folder = os.path.join(args.save_path, "".join(filter(str.isalnum, name)))
@@ -94,22 +115,7 @@ def measure(args: argparse.Namespace, network: SyncNet) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", default="data/demo", help="folder of makeDemoData.py, with dev.txt and test.txt"
-    )
-    parser.add_argument("--save_path", default="data/options", help="folder of the runs")
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--maxFrames", type=int, default=16)
-    parser.add_argument("--temporal_stride", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--clips", type=int, default=10**9, help="training clips an epoch")
-    parser.add_argument("--threads", type=int, default=2)
+    parser = flags_of_runs(__doc__, "data/options")
     parser.add_argument("--only", nargs="+", choices=list(OPTIONS), default=list(OPTIONS))
     args = parser.parse_args()
 
