@@ -1,5 +1,8 @@
+import contextlib
+import itertools
 import signal
 import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -28,3 +31,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
         for item in marked if not torch.cuda.is_available() else []:
             item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+@pytest.fixture
+def one_thread() -> None:
+    """Sums in one order, for runs that are compared bit by bit."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def stopped_at() -> Callable[[int], contextlib.AbstractContextManager]:
+    """A context in which a run fails at its step of that number, training and validation counted together."""
+    from SyncNetDist import SyncNet
+
+    real = SyncNet.forward
+
+    @contextlib.contextmanager
+    def stopped(number: int) -> Iterator[None]:
+        steps = itertools.count(1)
+
+        def forward(self, *args):
+            if next(steps) == number:
+                raise OSError("stopped")
+            return real(self, *args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SyncNet, "forward", forward)
+            yield
+
+    return stopped

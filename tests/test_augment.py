@@ -16,7 +16,6 @@ from DatasetLoader import DatasetLoader
 from media.augment import Augmentation, SoundFolder, add_noise, first_channel, reverberate
 from media.sound import decode_audio
 from support.errors import UserError
-from SyncNetDist import SyncNet
 from training.flags import parse_args
 from training.run import make_loaders
 
@@ -445,14 +444,6 @@ def test_wrong_share(clip_list, noises):
 # --- a run
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def run(capsys, clip_list, save_path, *more) -> tuple[int, str, str]:
     flags = f"--maxFrames {T} --nBatchSize 2 --nOut 8 --model tinyModel --device cpu --lr 0.01 --save_steps 1"
     lists = ("--train_list", clip_list, "--verify_list", clip_list, "--save_path", save_path)
@@ -462,7 +453,7 @@ def run(capsys, clip_list, save_path, *more) -> tuple[int, str, str]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_run_goes_on_and_is_the_same(clip_list, noises, rooms, tmp_path, capsys):
+def test_a_run_goes_on_and_is_the_same(clip_list, noises, rooms, tmp_path, capsys, stopped_at):
     """Stopped after a step of the second epoch, and gone on with other threads and the folders moved."""
     moved = tmp_path / "moved" / "musan"
     shutil.copytree(noises, moved)
@@ -472,16 +463,7 @@ def test_a_run_goes_on_and_is_the_same(clip_list, noises, rooms, tmp_path, capsy
     assert status == 0 and f"--augment_rir {rooms}: 3 files\n" in out
     assert f"--augment_noise {noises}: 4 files, 1 at 0 to 15 dB, 2 at 5 to 15 dB, 1 at 13 to 20 dB" in out
 
-    real, steps = SyncNet.forward, []
-
-    def killed(self, *args):
-        steps.append(1)
-        if len(steps) == 10:  # four steps of training, four of validation, one of training
-            raise OSError("killed")
-        return real(self, *args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SyncNet, "forward", killed)
+    with stopped_at(10):  # four steps of training, four of validation, one of training
         assert run(capsys, clip_list, tmp_path / "halves", *flags)[0] == 1
     again = ("--augment_noise", moved, "--augment_rir", rooms, *share, "--nDataLoaderThread", 1)
     status, out, err = run(capsys, clip_list, tmp_path / "halves", *again)

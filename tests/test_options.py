@@ -217,32 +217,14 @@ OPTIONS = {
 }
 
 
-@pytest.fixture
-def one_thread():
-    """Sums in one order, for runs that are compared bit by bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_run_goes_on_and_is_the_same(name, clip_list, tmp_path, capsys):
+def test_a_run_goes_on_and_is_the_same(name, clip_list, tmp_path, capsys, stopped_at):
     """Two epochs in one go, and with a stop after the first step of the second, end alike."""
     flags = (*OPTIONS[name], "--save_steps", 1)
     assert run(capsys, clip_list, tmp_path / "whole", *flags, "--max_epoch", 2)[0] == 0
 
-    real, steps = SyncNet.forward, []
-
-    def killed(self, *args):
-        steps.append(1)
-        if len(steps) == 6:  # two steps of training, two of validation, one of training
-            raise OSError("killed")
-        return real(self, *args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SyncNet, "forward", killed)
+    with stopped_at(6):  # two steps of training, two of validation, one of training
         assert run(capsys, clip_list, tmp_path / "halves", *flags, "--max_epoch", 2)[0] == 1
     status, out, err = run(capsys, clip_list, tmp_path / "halves", *flags, "--max_epoch", 2)
     assert status == 0 and "Going on in epoch 2 after step 1" in out, err
