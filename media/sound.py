@@ -12,11 +12,12 @@ import numpy as np
 from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.content import WAV, content, get_again
 from media.openSound import open_sound
-from media.streams import tick
+from media.streams import MAX_JUMP, tick
 from media.wav import undecoded_wav
 
 if TYPE_CHECKING:
     import av
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
@@ -58,10 +59,18 @@ def extent(container: InputContainer) -> tuple[float, int | None]:
         return (sound.start_time or 0) * float(tick(sound)), None
     first = pictures or (sound if container.format.name in CLOCKS else None)
     origin = (first.start_time or 0) * float(tick(first)) if first else 0.0
+    end = declared_end(container, sound)
+    return origin, None if end is None else max(0, round((end - origin) * SAMPLE_RATE))
+
+
+def declared_end(container: InputContainer, sound: AudioStream) -> float | None:
+    """When a sound track says that it is over, in seconds on the file's clock; what a decoder gives beyond is padding.
+
+    None where it does not say, or where FFmpeg only guesses.
+    """
     if sound.duration is None or container.format.name.split(",")[0] not in DECLARING:
-        return origin, None
-    end = ((sound.start_time or 0) + sound.duration) * float(tick(sound))
-    return origin, max(0, round((end - origin) * SAMPLE_RATE))
+        return None
+    return ((sound.start_time or 0) + sound.duration) * float(tick(sound))
 
 
 def look(path: str) -> tuple[str, np.ndarray | None]:
@@ -196,6 +205,11 @@ def decode_pieces(frames: Iterable[av.AudioFrame], path: str) -> Pieces:
         for frame in frames:
             time_stamp = due if frame.time is None else frame.time
             frame_kind = (frame.sample_rate, frame.layout.name, frame.format.name)
+            if runs and time_stamp > due + MAX_JUMP:
+                raise MediaError(
+                    f"{path}: broken {due:.2f} s into the sound (its time stamps go on at {time_stamp:.2f} s); "
+                    f"{get_again(path)}"
+                )
             if frame_kind != kind or abs(time_stamp - due) > MAX_DRIFT:
                 runs.append(_Run(time_stamp, plain=frame_kind == (SAMPLE_RATE, "mono", "fltp")))
                 due, kind = time_stamp, frame_kind

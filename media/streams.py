@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
+DECODING_TIMES = ("avi",)  # containers that do not say when a packet is shown, only when it is decoded
+MAX_JUMP = 3600.0  # seconds; where times go on by more, they are broken, or another recording begins
 MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's own time base
 
 

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from media.clips import FPS, MediaError
-from media.streams import tick
+from media.streams import DECODING_TIMES, MAX_JUMP, tick
 
 # Kinds of files, by content. Playlists and lists of files, which could name other files, are not among them.
 CONTAINERS = (
@@ -102,6 +102,8 @@ class VideoReader:
         end = None
         of_pictures = True
         tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", self.stream.metadata.get("DURATION", "").strip())
+        if self.stream.frames > self.container.size:  # a number that stands for "many", of an AVI from a pipe
+            return None, False
         if self.stream.duration:
             end = ((self.stream.start_time or 0) + self.stream.duration) * float(tick(self.stream))
         elif tag:  # Matroska
@@ -189,15 +191,26 @@ class VideoReader:
         """Decoded frames with their times in seconds, which only increase. Damaged packets are left out."""
         before, step = None, 1 / float(self.stream.average_rate or FPS)
         deinterlacer = _Deinterlacer(self.stream)
-        for frame in deinterlacer.run(decoded(self.container, self.stream)):
+        for frame in deinterlacer.run(self._stamped()):
+            if frame.pts is None and before is None:  # where it belongs beside the sound, nothing tells
+                continue
             due = 0.0 if before is None else before + step
             time = due if frame.pts is None else float(frame.pts * tick(frame))
-            if before is not None and time < before - MAX_RETURN:
+            if before is not None and (time < before - MAX_RETURN or time > before + MAX_JUMP):
                 self.ends_at = before + step
                 return
             if before is None or time > before:
+                step = step if before is None else time - before
                 before = time
                 yield time, frame
+
+    def _stamped(self) -> Iterator[av.VideoFrame]:
+        """Decoded frames, stamped with the time at which they are shown."""
+        decoding_times = self.container.format.name in DECODING_TIMES
+        for frame in decoded(self.container, self.stream):
+            if decoding_times:  # FFmpeg guesses the others
+                frame.pts = frame.dts
+            yield frame
 
 
 def _chain(first: tuple[float, av.VideoFrame], rest: Iterator[Timed]) -> Iterator[Timed]:

@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
-from media.sound import decode_pieces
+from media.sound import declared_end, decode_pieces
 from media.streams import tick
 from media.timeline import MAX_RETURN, decoded, open_media
 
@@ -61,11 +61,8 @@ def read_sound(path: str, first_time: float, first: int, last: int) -> Sound:
         frames = _frames(container, stream, begin if first > 0 else None)
         end = begin + (last - first) / FPS
         pieces = decode_pieces(_until(frames, end), path)
-        if stream.duration:  # what a decoder gives beyond this is padding
-            stop = ((stream.start_time or 0) + stream.duration) * float(tick(stream))
-            wanted_end = round((stop - begin) * SAMPLE_RATE)
-        else:
-            wanted_end = wanted
+        stop = declared_end(container, stream)
+        wanted_end = wanted if stop is None else round((stop - begin) * SAMPLE_RATE)
     samples = np.zeros(wanted, np.int16)
     covered_from, covered_to = wanted, 0
     for start, piece in pieces:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from media.openVideo import FRAME, allowed_lateness
-from media.streams import tick
+from media.streams import DECODING_TIMES, tick
 from media.videoFacts import (
     FRAMES_MISSING,
     INTERLACED,
@@ -21,7 +21,6 @@ from media.videoFacts import (
     open_container,
     probe,
 )
-from media.videoPass import DECODING_TIMES
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

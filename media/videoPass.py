@@ -8,7 +8,7 @@ import numpy as np
 
 from media.clips import FPS
 from media.openVideo import FRAME
-from media.streams import tick
+from media.streams import DECODING_TIMES, tick
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-DECODING_TIMES = ("avi",)  # containers that do not say when a packet is shown, only when it is decoded
 VP8_SHOWN = 0x10  # bit of a VP8 frame's first byte; others only serve to predict from
 CUT_OFF = 0.1  # seconds missing at the end, where the header has the length of the longest track only
 
@@ -134,8 +133,8 @@ class VideoPass:
             return f"{len(self._decoded)} frames can be decoded, {found} are in it"
         if stream.frames and self._packets >= stream.frames:
             return ""
-        kind = container.format.name
-        if kind.startswith("mov"):  # says when a track ends, edit lists considered
+        kind = container.format.name.split(",")[0]  # all of a demuxer's names, or the one it was asked for by
+        if kind in ("mov", "mp4"):  # says when a track ends, edit lists considered
             if stream.duration:
                 start = (
                     stream.start_time if stream.frames and stream.start_time else 0
@@ -144,7 +143,10 @@ class VideoPass:
                 if end - self._end > FRAME / 2:
                     return f"{found} frames found, it ends {end - self._end:.2f} s before its declared end"
         elif kind == "avi":  # counts frames, and one or two that stand for "as before"
-            if stream.average_rate == FPS and stream.frames - self._packets > 2:
+            counted = (
+                stream.frames <= container.size
+            )  # written into a pipe, it has a number that stands for "many"
+            if counted and stream.average_rate == FPS and stream.frames - self._packets > 2:
                 return f"{self._packets} frames found, {stream.frames} declared"
         elif not stream.duration and container.duration:
             end = container.duration / 1e6

@@ -16,6 +16,7 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -68,7 +69,7 @@ def make_clip(
 
 
 def make_video(
-    path: str,
+    path: Any,
     moments: Sequence[float],
     *,
     codec: str = "libx264",
@@ -80,13 +81,14 @@ def make_video(
     options: dict[str, str] | None = None,
     muxing: dict[str, str] | None = None,
 ) -> None:
-    """Write a 224x224 video of any kind; frame i shows i, from moments[i] 25ths of a second on.
+    """Write a 224x224 video of any kind, to a path or a file; frame i shows i, from moments[i] 25ths of a second on.
 
     kind: FFmpeg's name of the container, if the path's ending is not to decide. clock: ticks a second of the time
     stamps. sound: int16 at 16 kHz, as AAC, or PCM in an AVI. turned: degrees by which a player has to turn the
     pictures, against the clock. still: every picture is black. options, muxing: of the encoder, the container.
     """
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    if isinstance(path, str):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with av.open(path, "w", format=kind, options=muxing or {}) as container:
         video = container.add_stream(codec, rate=25)
         video.width = video.height = 224
@@ -131,6 +133,16 @@ def make_wav(path: str, samples: int, first: int = 0) -> None:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     ramp = (first + np.arange(samples)) % RAMP - RAMP // 2
     wavfile.write(path, 16000, ramp.astype(np.int16))
+
+
+class Pipe:
+    """What can only be written to, one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("wb")
+
+    def write(self, data: bytes) -> int:
+        return self.file.write(data)
 
 
 def make_txt(path: str, offset: int = 0) -> None:

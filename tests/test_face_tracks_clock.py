@@ -6,9 +6,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from clipMaker import Pipe
 from videoMaker import click_time, flash_time, make_video
 
-from media.faceTracks import Part, write_tracks
+from media.faceTracks import Part, plan_parts, write_tracks
 from media.timeline import VideoReader
 from media.tracks import Track
 from media.trackSound import read_sound
@@ -128,3 +129,74 @@ def test_damaged_packets_leave_a_gap_and_do_not_shift_what_follows(tmp_path):
             target.mux(packet)
     pictures, samples = whole_picture_track(damaged, tmp_path / "out")
     assert abs(flash_time(pictures) - click_time(samples)) <= HALF_FRAME + TONE_ONSET
+
+
+def numbered(picture: np.ndarray, number: int) -> None:
+    """Draw a bar for each picture, as wide as its number says, for shown_numbers()."""
+    picture[:, : 4 * number] = 230
+
+
+def shown_numbers(path: str, last: int | None = None) -> dict[int, int]:
+    """Slot -> number of the picture that is shown there."""
+    with VideoReader(path) as reader:
+        pictures = {slot: reader.bgr(frame)[10, :, 0] > 145 for slot, frame in reader.slots(0, last)}
+    return {slot: round(row.sum() / 4) for slot, row in pictures.items()}
+
+
+@pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "2", "b_strategy": "0"}])
+def test_an_avi_says_only_when_a_picture_is_decoded(tmp_path, options):
+    """No picture twice, none left out; without B-frames, whose decoding comes first, each at its own time."""
+    path = str(tmp_path / "a.avi")
+    make_video(
+        path,
+        np.arange(50) / 25,
+        format="avi",
+        sound_codec="pcm_s16le",
+        draw=numbered,
+        flash=None,
+        options=options,
+    )
+    assert list(shown_numbers(path).values()) == list(range(50))
+    if options["bf"] == "0":
+        make_video(path, np.arange(50) / 25, format="avi", sound_codec="pcm_s16le", options=options)
+        pictures, samples = whole_picture_track(Path(path), tmp_path / "out")
+        assert abs(flash_time(pictures) - click_time(samples)) <= TONE_ONSET
+
+
+def test_the_sound_of_a_stream_reaches_to_its_end(tmp_path):
+    """What FFmpeg takes for the length of sound in an MPEG stream is a guess, and often too short."""
+    path = str(tmp_path / "a.vob")
+    make_video(path, np.arange(50) / 25, format="vob", codec="mpeg2video", sound_codec="ac3", rate=48000)
+    with VideoReader(path) as reader:
+        sound = read_sound(path, reader.first_time, 0, 50)
+    assert (sound.begin, sound.end) == (0, 50)
+    assert sound.samples[-640:].any()
+
+
+def test_an_avi_from_a_pipe_does_not_know_its_length(tmp_path):
+    pipe = Pipe(tmp_path / "a.avi")
+    make_video(pipe, np.arange(50) / 25, format="avi", sound_codec="pcm_s16le", options={"bf": "0"})
+    pipe.file.close()
+    plan = plan_parts(str(tmp_path / "a.avi"))
+    assert (plan.slots, plan.sure, len(plan.parts)) == (None, False, 1)
+
+
+def test_pictures_of_unknown_time_are_left_out(tmp_path):
+    """Matroska of pictures before time 0: FFmpeg reads them without a time stamp."""
+    path = tmp_path / "a.mkv"
+    make_video(
+        str(path), np.arange(-36, 40) / 25, format="matroska", sound_from=-1.44, flash=0.6, rate=48000,
+        container_options={"avoid_negative_ts": "disabled"},
+    )  # fmt: skip
+    pictures, samples = whole_picture_track(path, tmp_path / "out")
+    assert 0.4 < click_time(samples) < 2.1
+    assert abs(flash_time(pictures) - click_time(samples)) <= HALF_FRAME + TONE_ONSET
+
+
+def test_time_stamps_that_jump_by_hours(tmp_path):
+    """They would be hours of silence in the memory."""
+    path = str(tmp_path / "a.mkv")
+    make_video(path, np.r_[np.arange(40) / 25, 2e6 + np.arange(5) / 25], format="matroska", sound_to=1.6)
+    with VideoReader(path) as reader:
+        assert [slot for slot, _ in reader.slots()] == list(range(40))
+        assert reader.ends_at == pytest.approx(1.6, abs=0.05)

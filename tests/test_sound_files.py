@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -508,3 +509,19 @@ def test_training_on_wavs_and_mp4s_starts_without_av():
     assert {"torch", "cv2", "numpy"} <= packages
     assert not {"av", "matplotlib"} & packages
     assert "av" not in imported_at_start(ROOT / "convertAudio.py", {})  # it waits for a file that needs it
+
+
+def test_time_stamps_that_jump_by_hours_are_told(tmp_path):
+    """They would be hours of silence in the memory."""
+    path = str(tmp_path / "jump.mka")
+    with av.open(path, "w", format="matroska") as container:
+        stream = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+        for begin in (0, 3000 * 3600 * 16):
+            frame = av.AudioFrame.from_ndarray(SOUND[None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16000, begin, Fraction(1, 16000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(
+        MediaError, match=r"broken 1.20 s into the sound .its time stamps go on at 10800.00 s"
+    ):
+        decode_audio(path)

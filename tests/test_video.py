@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from clipMaker import frame_number, make_clip, make_video, make_wav, noise
+from clipMaker import Pipe, frame_number, make_clip, make_video, make_wav, noise
 from scipy.io import wavfile
 from test_make_file_list import reasons
 
@@ -381,6 +381,28 @@ def test_what_is_cut_off_is_told(tmp_path, name, how, check):
         make_wav(str(tmp_path / f"{stem}.wav"), FRAMES * 640)
     assert [os.path.basename(clip.video) for clip in made_list(tmp_path, check)] == [f"whole {name}"]
     assert reasons(tmp_path / "list.txt") == {str(path): "frames missing"}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_file_that_is_cut_off_between_two_pictures(tmp_path, check):
+    path = tmp_path / "clip.mp4"
+    make_video(str(path), STEADY, muxing={"movflags": "faststart"})
+    make_wav(str(tmp_path / "clip.wav"), (FRAMES - 6) * 640)
+    with av.open(str(path)) as container:
+        ends = sorted(packet.pos + packet.size for packet in container.demux(video=0) if packet.size)
+    path.write_bytes(path.read_bytes()[: ends[FRAMES - 7]])
+    assert made_list(tmp_path, check) == []
+    assert reasons(tmp_path / "list.txt") == {str(path): "frames missing"}
+    with pytest.raises(VideoError, match=f"{FRAMES - 6} frames found, it ends 0.2. s before"):
+        inference.embeddings.count_frames(str(path))
+
+
+def test_an_avi_from_a_pipe_does_not_say_how_many_pictures_it_has(tmp_path):
+    pipe = Pipe(tmp_path / "clip.avi")
+    make_video(pipe, STEADY, codec="mjpeg", kind="avi", clock=25)
+    pipe.file.close()
+    make_wav(str(tmp_path / "clip.wav"), FRAMES * 640)
+    assert [clip.frames for clip in made_list(tmp_path)] == [FRAMES]
 
 
 def test_a_damaged_picture_that_is_concealed(tmp_path):

@@ -8,6 +8,7 @@ flash_time(pictures), click_time(samples)     # -> seconds, on the track's own c
 import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -21,7 +22,7 @@ DARK, BRIGHT = 60, 230
 
 
 def make_video(
-    path: str,
+    path: Any,
     times: Sequence[float],
     *,
     size: tuple[int, int] = (320, 240),
@@ -41,13 +42,14 @@ def make_video(
     loudness: int = 100,
     draw: Callable[[np.ndarray, int], None] | None = None,
 ) -> None:
-    """Write pictures that appear at `times` seconds, all dark but the flash, and a click at `flash` in the sound.
+    """Write pictures, to a path or a file, that appear at `times` seconds, all dark but the flash, and a click at `flash` in the sound.
 
     The first picture at or after `flash` and those of FLASH_LENGTH from there are bright; the click sounds when it
     appears, in a noise of this loudness. flash: None for neither. sound_from, sound_to: seconds; None: no sound, and
     to the last picture. start: added to all times. draw: changes picture number i, (height, width, 3) BGR, in place.
     """
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    if isinstance(path, str):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     times = np.asarray(times, np.float64)
     onset = np.inf if flash is None else times[times >= flash - 1e-6][0]
     with av.open(path, "w", format=format, options=container_options or {}) as container:
