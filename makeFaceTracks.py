@@ -69,6 +69,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{flag} {getattr(args, flag)}: expected {least} to {most}")
     if not os.path.exists(args.src):
         parser.error(f"--src {args.src}: no such folder, and no such video")
+    if not os.path.isdir(args.src) and not os.path.isfile(args.src):
+        parser.error(f"--src {args.src}: neither a folder nor an ordinary file")
     src, dst = os.path.realpath(args.src), os.path.realpath(args.dst)
     if src == dst or any(is_in(src, os.path.join(dst, kind)) for kind in ("mp4", "wav", "txt")):
         parser.error(f"--dst {args.dst}: its tracks would become videos of --src; give a folder of its own")
@@ -88,7 +90,6 @@ from media.faceTracks import Part
 from media.trackFolder import Record, TrackFolder, mark_of
 from media.trackWork import (
     NOTHING,
-    VIDEO_NAMES,
     Source,
     folder_names,
     plan,
@@ -132,7 +133,7 @@ class Run:
                 bar.update()
                 if planned.parts:
                     self.sources.append(Source(path, marks[path], names[path], planned, {}, []))
-                elif path.lower().endswith(VIDEO_NAMES) or "not a video" not in reason:
+                elif reason:
                     self._finish(Source(path, marks[path], names[path], planned, {}, [reason]))
                 else:
                     self.others += 1
@@ -203,7 +204,8 @@ def main(argv: list[str] | None = None) -> int:
     seconds = sum(track["frames"] for track in tracks) / FPS
     without = sum(not record.tracks for record in found)
     if not records:
-        raise UserError(f"{args.src}: no videos in this folder or the folders in it")
+        where = "folder or the folders in it" if os.path.isdir(args.src) else "file"
+        raise UserError(f"{args.src}: no videos in this {where}")
     print(f"{len(found)} video{'s' * (len(found) != 1)} in {args.src}, {time.monotonic() - begin:.0f} s")
     print(f"  finished before  {run.kept:>9}")
     if run.changed:

@@ -8,6 +8,7 @@ be used is left out, counted, and named with the reason in <output>.skipped.txt.
 """
 
 import argparse
+import contextlib
 import glob
 import hashlib
 import json
@@ -320,7 +321,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"List: {path}{people if args.val_output else ''}")
     else:
         print(f"No clip can be used; {args.output} is not written.", file=sys.stderr)
-    os.remove(journal)
+    with contextlib.suppress(FileNotFoundError):  # another run with this --output was done first
+        os.remove(journal)
     return 0 if listed else 1
 
 

@@ -23,13 +23,14 @@ class Source:
 def find_sources(inputs: Sequence[str], extensions: tuple[str, ...]) -> list[Source]:
     """Files as they are, those in folders, and those in lists, in order and once each.
 
-    A list has a path a line, or clips as makeFileList.py lists them: their video where `extensions` are
-    videos, else their wav. Raises MediaError for what is not there.
+    Of a folder without sound files the videos are taken, for their sound. A list has a path a line, or clips as
+    makeFileList.py lists them: their video where `extensions` are videos, else their wav. Raises MediaError for what
+    is not there.
     """
     found: dict[str, Source] = {}
     for given in inputs:
         if os.path.isdir(given):
-            names = find_files(given, extensions)
+            names = find_files(given, extensions) or find_files(given, VIDEO_FILES)  # whose sound is taken
             if not names:
                 raise MediaError(f"{given}: no {' or '.join(extensions)} files in this folder")
             sources = [Source(os.path.join(given, name), name) for name in names]

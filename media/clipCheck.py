@@ -4,17 +4,18 @@ import os
 from dataclasses import dataclass
 
 from media.clips import SAMPLES_PER_FRAME, Clip, MediaError, beside, format_list_line
-from media.videoFacts import NOT_OPENED, REWRITTEN, VideoError, probe
+from media.videoFacts import NOT_OPENED, REWRITTEN, VideoError, open_container, probe
 from media.videoFacts import REMEDIES as VIDEO_REMEDIES
 from media.wav import SilentError, WavFormatError, check_heard, open_wav
 
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
 PADDED = 2  # frames; an excess up to here is what AAC decoders add
+NO_WAV = "wav missing"
 # Why a clip is left out -> what to do about it.
 REMEDIES = VIDEO_REMEDIES | {
     "txt missing": "unpack the txt archive into --txt_dir; for clips that have none: --no_txt",
     "txt without an offset": "line 3 must read 'Offset : <number>'; unpack the txt archive again",
-    "wav missing": "make the wavs with convertAudio.py; check --wav_dir",
+    NO_WAV: "make the wavs with convertAudio.py, of the videos or of their sound files; check --wav_dir",
     "wav broken": "cut off, damaged, or no wav: run convertAudio.py again, which makes such wavs anew",
     "wav of another format": "training needs 16 kHz mono int16: convert them into a folder of their own",
     "silent": "all samples are the same, which teaches nothing: convert its source again, or take the clip out",
@@ -70,7 +71,7 @@ def read_offset(path: str) -> int:
 def wav_samples(path: str) -> int:
     """The length of a wav that training can read, with something to hear in it. Raises SkipClip."""
     if not os.path.isfile(path):
-        raise SkipClip("wav missing", f"{path}: no such file")
+        raise SkipClip(NO_WAV, f"{path}: no such file")
     try:
         samples = open_wav(path)
         check_heard(path, samples)
@@ -81,6 +82,18 @@ def wav_samples(path: str) -> int:
     except MediaError as error:
         raise SkipClip("wav broken", str(error)) from None
     return len(samples)
+
+
+def without_wav(video: str, skip: SkipClip) -> SkipClip:
+    """Why a clip has no wav, as an exception to raise: where its video is to blame, no wav can be made of it."""
+    try:
+        with open_container(video) as container:
+            mute = not container.streams.audio
+    except VideoError as error:
+        return SkipClip(error.reason, error.detail)
+    except (MediaError, OSError):
+        return skip
+    return SkipClip(NO_WAV, skip.args[1] + ", and no sound in the video" * mute)
 
 
 def check_lengths(samples: int, frames: int, path: str) -> None:
@@ -101,7 +114,10 @@ def check_clip(settings: CheckSettings, relative: str) -> tuple[int, int]:
     except (MediaError, UnicodeEncodeError) as error:
         raise SkipClip("name cannot stand in a list", f"{video!r}: {error}") from None
     offset = read_offset(txt) if txt else 0
-    samples = wav_samples(wav)
+    try:
+        samples = wav_samples(wav)
+    except SkipClip as skip:
+        raise without_wav(video, skip) if skip.args[0] == NO_WAV else skip from None
     try:
         facts = probe(video, decode=settings.check == "decode")
         facts.check(settings.allow_resize)

@@ -16,10 +16,18 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 FRAME_SIZE = 224  # pixels a side, of VoxCeleb2's face tracks
 
 
-# Made by macOS, by NAS systems and by Windows; what has the name of a clip in there is none.
+# Made by macOS, by NAS systems and by Windows; what has the name of a clip in there is none. Hidden folders (waste
+# bins, snapshots, what git-annex keeps) are left out as well.
 SYSTEM_FOLDERS = {
-    *("__MACOSX", ".AppleDouble", ".Trashes", ".Spotlight-V100"),
-    *("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
+    *(
+        "__MACOSX",
+        "@eaDir",
+        "#recycle",
+        "#snapshot",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+    ),
 }
 LOOKED_AT = 20  # files of a list, to see whether it belongs here
 
@@ -124,8 +132,9 @@ def check_paths(path: str, named: Sequence[str], kind: str = "file") -> None:
 def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:
     """Paths, relative to `folder`, of all files with one of `extensions` (lower case), sorted as strings.
 
-    What systems put beside files (macOS's ._name, a NAS's @eaDir) is left out. Symbolic links are followed;
-    one that leads back to a folder around it is left out. Raises OSError for a folder that cannot be read.
+    What systems put beside files (macOS's ._name, a NAS's @eaDir) and hidden folders (.Trash-1000) are left out.
+    Symbolic links are followed; one that leads back to a folder around it is left out. Raises OSError for a folder
+    that cannot be read.
     """
 
     def stop(error: OSError) -> None:
@@ -137,7 +146,7 @@ def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:
     real_paths: dict[str, tuple[str, ...]] = {top: (os.path.realpath(top),)}
     for path, folders, files in os.walk(top, followlinks=True, onerror=stop):
         around = real_paths.pop(path)
-        folders[:] = [name for name in folders if name not in SYSTEM_FOLDERS]
+        folders[:] = [name for name in folders if name not in SYSTEM_FOLDERS and not name.startswith(".")]
         for name in list(folders):
             full = os.path.join(path, name)
             real = os.path.realpath(full) if os.path.islink(full) else os.path.join(around[-1], name)

@@ -38,6 +38,8 @@ CLOCKS = ("mpegts", "mpeg")  # whose time does not begin at 0
 MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a gap in the sound
 MAX_PADDING = 0.1  # seconds; a track that ends earlier than declared by more than this is broken
 MAX_FILL = 0.25  # seconds; sound that ends earlier than the pictures by more than this is not made longer
+SAMPLE_FLOATS = ("flt", "dbl")  # of files that hold plain floats
+LOUDEST = 32.0  # of full scale; louder is not loud, but another scale
 OPENING = SAMPLE_RATE // 4  # samples
 
 
@@ -64,9 +66,9 @@ def extent(container: InputContainer) -> tuple[float, int | None]:
 
 
 def declared_end(container: InputContainer, sound: AudioStream) -> float | None:
-    """When a sound track says that it is over, in seconds on the file's clock; what a decoder gives beyond is padding.
+    """When a sound track says that it is over, in seconds on the file's clock; None where FFmpeg only guesses.
 
-    None where it does not say, or where FFmpeg only guesses.
+    What a decoder gives beyond is padding.
     """
     if sound.duration is None or container.format.name.split(",")[0] not in DECLARING:
         return None
@@ -213,12 +215,27 @@ def decode_pieces(frames: Iterable[av.AudioFrame], path: str) -> Pieces:
             if frame_kind != kind or abs(time_stamp - due) > MAX_DRIFT:
                 runs.append(_Run(time_stamp, plain=frame_kind == (SAMPLE_RATE, "mono", "fltp")))
                 due, kind = time_stamp, frame_kind
+            if frame.format.name in SAMPLE_FLOATS:
+                _check_scale(frame, due, path)
             runs[-1].add(frame)
             due += frame.samples / frame.sample_rate
     except av.error.FFmpegError as error:
         reason = f"broken {due:.2f} s into the sound ({error.strerror}); {get_again(path)}"
         raise MediaError(f"{path}: {reason}") from None
     return [(run.start, run.samples()) for run in runs]
+
+
+def _check_scale(frame: av.AudioFrame, time: float, path: str) -> None:
+    """Raise MediaError for samples that are no sound at the scale of floats, on which 1 is the loudest."""
+    values = frame.to_ndarray()
+    if (np.abs(values) <= LOUDEST).all():
+        return
+    most = np.abs(values).max()
+    found = "samples that are no numbers" if np.isnan(most) else f"float samples up to {most:g}"
+    raise MediaError(
+        f"{path}: {found} at {time:.2f} s, where 1 is full scale; int16 numbers as floats have to be divided by "
+        "32768 when the file is written"
+    )
 
 
 class _Tracks:

@@ -36,8 +36,12 @@ Timed = tuple[float, av.VideoFrame]  # a frame behind its time in seconds
 ATTACHED_PICTURE = av.stream.Disposition.attached_pic
 
 
+class NoVideoError(MediaError):
+    """A file that is neither video nor sound."""
+
+
 def open_media(path: str) -> av.container.InputContainer:
-    """Open any media file by its content. Raises MediaError; close the result."""
+    """Open any media file by its content. Raises MediaError, NoVideoError for no such file; close the result."""
     try:
         options = {
             "protocol_whitelist": "file",
@@ -48,11 +52,11 @@ def open_media(path: str) -> av.container.InputContainer:
         return av.open(os.path.abspath(path), container_options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         if os.path.isfile(path) and os.path.getsize(path) == 0:
-            raise MediaError(f"{path}: empty (0 bytes)") from None
+            raise NoVideoError(f"{path}: empty (0 bytes)") from None
         reason = error.strerror or type(error).__name__
         if isinstance(error, PermissionError):
             raise MediaError(f"{path}: cannot be read ({reason})") from None
-        raise MediaError(f"{path}: not a video, or broken at its beginning ({reason})") from None
+        raise NoVideoError(f"{path}: not a video, or broken at its beginning ({reason})") from None
 
 
 class VideoReader:

@@ -150,7 +150,7 @@ class TrackFolder:
             table.writerow(COLUMNS)
             for record in records:
                 table.writerows(_rows(record))
-        reasons = [_printable(f"{record.source}: {record.reason}") for record in records if record.reason]
+        reasons = [_line(f"{record.source}: {record.reason}") for record in records if record.reason]
         self._write_or_remove("no_tracks.txt", "".join(line + "\n" for line in reasons).encode())
         self._write_or_remove("tracks.png", self._contact_sheet(records))
         return reasons
@@ -219,6 +219,11 @@ def _rows(record: Record) -> Iterable[tuple]:
 def _printable(text: str) -> str:
     """Names that are not UTF-8 with their bytes as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _line(text: str) -> str:
+    """_printable() in one line, and nothing that steers a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in _printable(text))
 
 
 def _middle_frame(path: str) -> np.ndarray:

@@ -9,6 +9,7 @@ import cv2
 
 from media.clips import FPS, MediaError, find_files
 from media.faceTracks import Found, Part, Plan, make_tracks, plan_parts
+from media.timeline import NoVideoError
 from media.trackRule import PART, Rule, is_in
 from support.files import replace_file
 
@@ -18,6 +19,19 @@ VIDEO_NAMES = (
     ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob",
     ".webm", ".wmv", ".wtv",
 )  # fmt: skip
+# What programs call a file that they have not finished.
+UNFINISHED = (
+    ".part",
+    ".partial",
+    ".crdownload",
+    ".download",
+    ".opdownload",
+    ".filepart",
+    ".!qb",
+    ".!ut",
+    ".tmp",
+    "~",
+)
 NOTHING = Plan([], None, False)
 EARLY_END = FPS // 2  # slots that pictures may end before the file says so
 
@@ -56,9 +70,11 @@ def folder_names(paths: list[str], given: dict[str, str]) -> dict[str, str]:
 
 
 def plan(src: str, path: str) -> tuple[str, Plan, str]:
-    """(path, its parts, or the reason why there are none)."""
+    """(path, its parts, or the reason why there are none; "" for a file that nobody would take for a video)."""
     try:
         return path, plan_parts(os.path.join(src, path)), ""
+    except NoVideoError as error:
+        return path, NOTHING, str(error) if path.lower().endswith(VIDEO_NAMES) else ""
     except MediaError as error:
         return path, NOTHING, str(error)
     except Exception as error:  # a file that breaks the decoder in a new way must not stop the others
@@ -131,14 +147,16 @@ def reason_for(source: Source, rule: Rule) -> str:
 
 
 def sources_in(src: str, dst: str) -> tuple[str, list[str]]:
-    """(folder, paths relative to it) of all files in src, sorted; without those in dst, which may lie inside src.
+    """(folder, paths relative to it) of all files in src, sorted; without those in dst, which may lie inside src, and
+    without unfinished downloads.
 
     src: a folder, or a single file.
     """
     if os.path.isfile(src):
         return os.path.dirname(src), [os.path.basename(src)]
+    found = [path for path in find_files(src, ("",)) if not path.lower().endswith(UNFINISHED)]
     top, tracks = os.path.realpath(src), os.path.realpath(dst)
     if not is_in(tracks, top):
-        return src, find_files(src, ("",))
+        return src, found
     inside = os.path.relpath(tracks, top) + os.sep
-    return src, [path for path in find_files(src, ("",)) if not path.startswith(inside)]
+    return src, [path for path in found if not path.startswith(inside)]

@@ -77,9 +77,19 @@ def prepare() -> None:
     """Stop where the program cannot run; let text be printed that the terminal cannot show."""
     if sys.platform == "win32" or not hasattr(signal, "pthread_sigmask"):
         raise SystemExit(SYSTEMS)
+    _replace_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _replace_missing_streams() -> None:
+    """Put the null device where this process was started without input or output (`>&-`), for its workers too."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, mode)  # noqa: SIM115 (for the life of the process)
+            os.set_inheritable(nowhere.fileno(), True)
+            setattr(sys, name, nowhere)
 
 
 def answer_flags(parse_args: Callable[[], object]) -> None:

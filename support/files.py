@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import socket
@@ -16,6 +17,7 @@ from support.errors import UserError
 NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOTTY}
 # A folder may also be written to without being readable, and Windows opens none.
 NOT_OPENED = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF}
+LONGEST_NAME = 255  # bytes; what file systems allow
 _warned: set[str] = set()
 
 
@@ -28,7 +30,11 @@ def warn_once(kind: str, message: str) -> None:
 
 def aside(path: str) -> str:
     """The name under which this process writes what becomes `path`; see remove_leftovers."""
-    return f"{path}.{os.getpid()}@{_host()}.part"
+    folder, name = os.path.split(path)
+    stamp = f".{os.getpid()}@{_host()}.part"
+    if len(os.fsencode(name + stamp)) > LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return os.path.join(folder, name + stamp)
 
 
 def _host() -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,18 @@ def test_a_reader_who_leaves_gets_no_traceback():
         ["bash", "-c", line], cwd=REPOSITORY, env=os.environ | {"CODE": code}, capture_output=True, text=True
     )
     assert done.stdout == "x141\n" and done.stderr == ""
+
+
+def test_a_process_without_output_runs():
+    """As under cron or a daemon: whatever it opens next must not become its output."""
+    code = "import sys; from support.commands import command; from support.progress import progress_bar\n@command\n"
+    code += "def main(argv=None):\n    file = open('out', 'w'); print('said'); print('told', file=sys.stderr)\n    "
+    code += "list(progress_bar(range(3))); return 7\nsys.exit(main())"
+    with tempfile.TemporaryDirectory() as folder:
+        line = f'{sys.executable} -c "$CODE" <&- >&- 2>&-'
+        env = os.environ | {"CODE": code, "PYTHONPATH": str(REPOSITORY)}
+        assert subprocess.run(["bash", "-c", line], cwd=folder, env=env).returncode == 7
+        assert os.stat(os.path.join(folder, "out")).st_size == 0
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])

@@ -26,6 +26,7 @@ from inference.offset import Offset, find_offset
 from inference.sources import find_sources
 from inferSyncNet import embed, match, offset, verify
 from media.clips import Clip, MediaError, format_list_line, read_list
+from media.content import SOUND_FILES
 from support.errors import UserError
 from SyncNetDist import SyncNet
 
@@ -663,3 +664,13 @@ def test_a_trial_list_is_told_from_a_list_of_files(tmp_path, monkeypatch):
     Path("1 my own.wav").write_text("")
     Path("files.txt").write_text("1 my own.wav\n")
     assert [source.path for source in find_sources(["files.txt"], (".wav",))] == ["1 my own.wav"]
+
+
+def test_a_folder_of_videos_has_voices(tmp_path, monkeypatch):
+    for name in ("a.mp4", "b/c.MP4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert [source.path for source in find_sources(["."], SOUND_FILES)] == ["./a.mp4", "./b/c.MP4"]
+    (tmp_path / "d.wav").touch()
+    assert [source.path for source in find_sources(["."], SOUND_FILES)] == ["./d.wav"]

@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -383,3 +384,23 @@ def test_recordings_one_after_the_other_in_a_file(tmp_path):
     assert "where its time stamps begin anew; tracks up to there only" in reasons(tmp_path / "dst")["two.ts"]
     (track,) = rows(tmp_path / "dst")["two.ts"]
     assert 55 <= int(track["frames"]) <= 60
+
+
+def test_what_is_no_video_of_its_own(tmp_path, capsys):
+    """Downloads that are not done, hidden folders, and files of any other kind."""
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    video(src / "a.mp4")
+    for name in ("b.mp4.part", "c.mkv.crdownload", "d.mp4~", ".Trash-1000/files/e.mp4", "@eaDir/f.mp4"):
+        (src / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(src / "a.mp4", src / name)
+    (src / "lock").touch()
+    (src / "notes.txt").write_text("no video")
+    (src / "two\nlines\x1b[31m.mp4").touch()
+    assert run(src, dst) == 0
+    assert list(rows(dst)) == ["a.mp4"]
+    assert (dst / "no_tracks.txt").read_text() == "two\\nlines\\x1b[31m.mp4: empty (0 bytes)\n"
+    assert "other files              2" in capsys.readouterr().out
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SystemExit):
+        run(tmp_path / "pipe", dst)
+    assert "pipe: neither a folder nor an ordinary file" in capsys.readouterr().err

@@ -380,3 +380,23 @@ def test_one_person_cannot_be_split(master, tmp_path, capsys):
     assert "one person's" in capsys.readouterr().err and not (tmp_path / "val.txt").exists()
     with pytest.raises(SystemExit):
         main(flags(tmp_path, tmp_path / "x.txt", f"--val_output={tmp_path}/x.txt"))
+
+
+def test_a_clip_without_wav_whose_video_is_to_blame(tmp_path, capsys):
+    """convertAudio.py can make no wav of it, so that it is not told to."""
+    (tmp_path / "wav").mkdir()
+    make_clip(str(tmp_path / "mp4/whole.mp4"), 20, sound=noise(0.8))
+    make_clip(str(tmp_path / "mp4/mute.mp4"), 20)
+    (tmp_path / "mp4/empty.mp4").touch()
+    (tmp_path / "mp4/text.mp4").write_text("<html>404</html>")
+    folders = [f"--mp4_dir={tmp_path / 'mp4'}", f"--wav_dir={tmp_path / 'wav'}", "--no_txt", "--nWorkers=1"]
+    assert main([f"--output={tmp_path / 'list'}", *folders]) == 1
+    told = (tmp_path / "list.skipped.txt").read_text()
+    assert reasons(tmp_path / "list") == {
+        f"{tmp_path}/mp4/empty.mp4": "mp4 empty",
+        f"{tmp_path}/mp4/text.mp4": "mp4 cannot be opened",
+        f"{tmp_path}/wav/mute.wav": "wav missing",
+        f"{tmp_path}/wav/whole.wav": "wav missing",
+    }
+    assert "mute.wav: no such file, and no sound in the video" in told and "whole.wav: no such file\n" in told
+    assert "2 wav missing: make the wavs with convertAudio.py" in capsys.readouterr().out

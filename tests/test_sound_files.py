@@ -525,3 +525,26 @@ def test_time_stamps_that_jump_by_hours_are_told(tmp_path):
         MediaError, match=r"broken 1.20 s into the sound .its time stamps go on at 10800.00 s"
     ):
         decode_audio(path)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_floats_at_the_scale_of_integers_are_told(tmp_path, kind):
+    """They would be clipped to noise."""
+    path = str(tmp_path / "a.wav")
+    wavfile.write(path, 16000, SOUND.astype(kind))
+    with pytest.raises(MediaError, match=r"a.wav: float samples up to \d+ at 0.00 s.* divided by 32768"):
+        decode_audio(path)
+    sound = (SOUND / 32768).astype(kind)
+    wavfile.write(path, 16000, sound * 2)  # loud, and clipped as by a player
+    assert np.abs(decode_audio(path).astype(int)).max() == 32768
+    sound[5000] = np.nan
+    wavfile.write(path, 16000, sound)
+    with pytest.raises(MediaError, match="samples that are no numbers"):
+        decode_audio(path)
+
+
+def test_names_as_long_as_they_can_be(tmp_path):
+    name = "ü" * 125 + ".flac"
+    make_sound(str(tmp_path / "src" / name), SOUND, kind="flac", codec="flac")
+    assert convert(tmp_path / "src", tmp_path / "dst") == 0
+    assert [path.name for path in (tmp_path / "dst").iterdir()] == ["ü" * 125 + ".wav"]

@@ -143,3 +143,14 @@ def test_only_the_first_process_shows_a_bar(monkeypatch):
     monkeypatch.setattr(sys, "stderr", log)
     monkeypatch.setenv("RANK", "1")
     assert list(progress_bar(range(3))) == [0, 1, 2] and log.getvalue() == ""
+
+
+def test_left_overs_of_long_names_are_removed(tmp_path, monkeypatch):
+    one, other = (str(tmp_path / (letter * 250)) for letter in "ab")
+    assert len({aside(one), aside(other), one, other}) == 4
+    with replace_file(one) as file:
+        file.write("whole")
+    monkeypatch.setattr(files, "_is_running", lambda _: False)
+    open(aside(other), "w").close()
+    remove_leftovers(str(path) for path in tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["a" * 250]

@@ -456,10 +456,13 @@ def test_a_whole_video_is_read_in_one_pass(tmp_path, monkeypatch):
 
 
 def test_system_files_are_no_clips(tmp_path):
-    for name in ("id1/a.mp4", "id1/._a.mp4", "id1/@eaDir/a.mp4", "__MACOSX/id1/a.mp4", "#recycle/b.mp4"):
+    names = ["id1/a.mp4", "id1/._a.mp4", "id1/@eaDir/a.mp4", "__MACOSX/id1/a.mp4", "#recycle/b.mp4"]
+    names += ["#snapshot/a.mp4", ".snapshot/a.mp4", ".Trash-1000/files/a.mp4", "id1/.Trash/a.mp4"]
+    for name in [*names, ".git/annex/objects/x/a.mp4"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert find_files(str(tmp_path), (".mp4",)) == ["id1/a.mp4"]
+    assert find_files(str(tmp_path / ".snapshot"), (".mp4",)) == ["a.mp4"]  # asked for by its name
 
 
 def test_names_in_capitals_and_shared_wavs(tmp_path, capsys):

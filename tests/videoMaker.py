@@ -42,11 +42,12 @@ def make_video(
     loudness: int = 100,
     draw: Callable[[np.ndarray, int], None] | None = None,
 ) -> None:
-    """Write pictures, to a path or a file, that appear at `times` seconds, all dark but the flash, and a click at `flash` in the sound.
+    """Write pictures that appear at `times` seconds, all dark but the flash, and a click at `flash` in the sound.
 
-    The first picture at or after `flash` and those of FLASH_LENGTH from there are bright; the click sounds when it
-    appears, in a noise of this loudness. flash: None for neither. sound_from, sound_to: seconds; None: no sound, and
-    to the last picture. start: added to all times. draw: changes picture number i, (height, width, 3) BGR, in place.
+    path: or a file. The first picture at or after `flash` and those of FLASH_LENGTH from there are bright; the click
+    sounds when it appears, in a noise of this loudness. flash: None for neither. sound_from, sound_to: seconds; None:
+    no sound, and to the last picture. start: added to all times. draw: changes picture number i, (height, width, 3)
+    BGR, in place.
     """
     if isinstance(path, str):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
