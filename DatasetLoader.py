@@ -156,7 +156,7 @@ class DatasetLoader:
         if not evalmode and (augment_noise or augment_rir or flip):
             self.augmentation = Augmentation(augment_noise, augment_rir, augment_prob, flip)
         self.decode_timeout = decode_timeout
-        self._bad_clips = BadClips(bad_log, self.nFiles / share[1], max_bad)
+        self._bad_clips = BadClips(bad_log, self.nFiles, max_bad)
         self.bad = self._bad_clips.reasons
         self.epoch = -1
         self.first_batch = 0
@@ -214,12 +214,13 @@ class DatasetLoader:
         self.handed_out.clear()
         first_batch, self.first_batch = self.first_batch, 0
         ahead = self._ahead = deque()
+        self._bad_clips.begin_epoch()
         pool = DecodingPool(
             self.nThreads,
             self.decode_timeout,
             partial(self._draw, self.draws(self.epoch), self.epoch),
             partial(self._read, self.epoch),
-            partial(self._bad_clips.reject, []),
+            self._bad_clips.reject,
         )
         try:
             sent = first_batch
@@ -242,7 +243,8 @@ class DatasetLoader:
     def _read(
         self, epoch: int, clip: Clip, position: int, attempt: int, video: np.ndarray, audio: np.ndarray
     ) -> None:
-        if clip in self.bad:
+        # Others are tried again: what a batch holds must not depend on what was met before it, or in which process.
+        if clip in self._bad_clips.hung:
             raise MediaError(self.bad[clip])
         self.read_clip(clip, self.draw_start(clip, epoch, position), video, audio)
         if self.augmentation:

@@ -1,40 +1,56 @@
 """Clips that cannot be read: remembered, noted in a file, and too many of them stop an epoch."""
 
+import itertools
 import os
 
 from media.clips import Clip, MediaError
+from support import distributed
+
+_loaders = itertools.count()
 
 
 class BadClips:
-    """The clips that could not be read so far, with the `reasons`.
+    """The clips that could not be read so far, with the `reasons`; `hung` are those that took too long.
 
-    log: file that gets a line for each, where nobody has noted its video yet; None for none. clips: of an epoch.
-    max_bad: the fraction of them that may be replaced by other draws; 0: the first one stops the epoch.
+    log: file that gets a line for each, where nobody has noted its video yet; None for none. clips: of an epoch, of
+    all processes together. max_bad: the fraction of them that may be replaced by other draws, in whichever process;
+    0: the first one stops the epoch. Processes make theirs, and begin epochs, in the same order.
     """
 
-    def __init__(self, log: str | None, clips: float, max_bad: float):
+    def __init__(self, log: str | None, clips: int, max_bad: float):
         self.log = log
         self.clips = clips
         self.max_bad = max_bad
         self.reasons: dict[Clip, str] = {}
+        self.hung: set[Clip] = set()
         self._logged: set[str] = set()
+        self._loader, self._epoch = next(_loaders), 0
+        self._replaced: list[str] = []
 
-    def reject(self, replaced: list[str], clip: Clip, reason: str) -> None:
+    def begin_epoch(self) -> None:
+        """Count the draws that are replaced from 0 again."""
+        self._epoch += 1
+        self._replaced = []
+
+    def reject(self, clip: Clip, reason: str, hung: bool = False) -> None:
         """Add a clip that has to be replaced. Raises MediaError when these are more than max_bad allows.
 
-        replaced: the reasons of this epoch so far, one for each draw that was replaced.
+        hung: it took too long.
         """
         self.note(clip, reason)
-        replaced.append(reason)
+        if hung:
+            self.hung.add(clip)
+        self._replaced.append(reason)
         allowed = self.max_bad * self.clips
-        if len(replaced) <= allowed:
+        count = distributed.add_one(f"bad clips {self._loader} {self._epoch}", len(self._replaced))
+        if count <= allowed:
             return
         if allowed == 0:
             raise MediaError(reason)
         where = f"; all are in {self.log}" if self.log else ""
         raise MediaError(
-            f"{len(replaced)} clips of this epoch of {int(self.clips)} cannot be read, more than --max_bad "
-            f"{self.max_bad:g} allows{where}. The last of them:\n  " + "\n  ".join(replaced[-3:])
+            f"{count} clips of this epoch of {self.clips} cannot be read, more than --max_bad "
+            f"{self.max_bad:g} allows{where}. The last of them:\n  " + "\n  ".join(self._replaced[-3:])
         )
 
     def note(self, clip: Clip, reason: str) -> None:

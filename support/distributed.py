@@ -215,6 +215,16 @@ def average_running_statistics(module: nn.Module) -> None:
             tensor.copy_(part)
 
 
+def add_one(name: str, here: int) -> int:
+    """A count of all processes together, one higher; may be asked from any thread, without the other processes.
+
+    here: what this process alone counts, this one included.
+    """
+    if not dist.is_initialized():
+        return here
+    return dist.distributed_c10d._get_default_store().add(name, 1)
+
+
 def any_of(flag: bool, device: torch.device) -> bool:
     """Is the flag set in any process? All of them must ask."""
     return bool(total(torch.tensor(float(flag), device=device)) > 0) if dist.is_initialized() else flag

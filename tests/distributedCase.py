@@ -58,6 +58,14 @@ def check_that_differences_are_named() -> None:
     assert distributed.of_first(distributed.rank) == 0
 
 
+def check_that_counts_are_shared() -> None:
+    counted = [distributed.add_one("counted", here=1) for _ in range(3)]
+    distributed.wait_for_all()
+    shared = distributed.processes() > 1
+    assert not shared or counted[0] < counted[1] < counted[2] <= 3 * distributed.processes()
+    assert not shared or distributed.add_one("counted", here=1) > 3 * distributed.processes()
+
+
 def main(output: str, trials: str, wavs: str) -> None:
     distributed.setup("cpu")
     random.seed(0)
@@ -67,6 +75,7 @@ def main(output: str, trials: str, wavs: str) -> None:
             tensor += distributed.rank()  # until they are those of the first
     follow_the_first(network, {"lists": "the same"})
     check_that_differences_are_named()
+    check_that_counts_are_shared()
     gradients = []
     step = network.__optimizer__.step
 

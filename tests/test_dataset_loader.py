@@ -16,6 +16,7 @@ from DatasetLoader import DatasetLoader, get_frames, loadWAV
 from media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
 from media.decoding import DecodingPool
 from media.wav import read_wav
+from support import distributed
 
 FRAMES = 40
 T = 10
@@ -233,6 +234,55 @@ def test_a_decoder_that_raises_is_a_broken_clip(clips, clip_list, monkeypatch):
     assert reader.bad[clips[2]].endswith("2.mp4: RuntimeError: inside the decoder")
     with pytest.raises(MediaError, match="inside the decoder"):
         list(loader(clip_list, nBatchSize=7))
+
+
+def test_a_clip_that_reads_in_part_is_replaced_where_it_does_not(clips, clip_list, monkeypatch):
+    """What a batch holds is the same in a pass of its own, whatever earlier ones met, and with any threads."""
+    real = DatasetLoader.read_clip
+
+    def read_clip(self, clip, start, *rest):
+        if clip.video == clips[2].video and start > 12:
+            raise MediaError("cut off")
+        real(self, clip, start, *rest)
+
+    monkeypatch.setattr(DatasetLoader, "read_clip", read_clip)
+
+    def epochs(reader, *which) -> list:
+        found = []
+        for epoch in which:
+            reader.set_epoch(epoch)
+            found.append([contents(batch) for batch in reader])
+        return found
+
+    settings = {"nBatchSize": 7, "max_bad": 5.0}
+    in_one_go = epochs(loader(clip_list, 1, **settings), *range(6))
+    assert {len([k for batch in epoch for k, _, _ in batch if k == 2]) for epoch in in_one_go} >= {0, 1}
+    assert [epochs(loader(clip_list, 3, **settings), epoch)[0] for epoch in range(6)] == in_one_go
+
+
+def test_processes_count_their_broken_clips_together(partly_broken, monkeypatch):
+    """As many may be replaced as in a single process, whichever shares they are in, and not one more."""
+    counted = []
+
+    def add_one(_name: str, here: int) -> int:
+        counted.append(here)
+        return len(counted)
+
+    monkeypatch.setattr(distributed, "add_one", add_one)
+
+    def read_in_shares(count: int, allowed: float) -> None:
+        counted.clear()
+        settings = {"nBatchSize": 6, "nPerEpoch": 6, "max_bad": allowed / 6, "seed": 3}
+        for number in range(count):
+            list(loader(partly_broken, threads=1, share=(number, count), **settings))
+
+    read_in_shares(1, 100)
+    most = len(counted)
+    assert most >= 2
+    read_in_shares(3, most)
+    assert len(counted) == most and counted[-1] < most
+    with pytest.raises(MediaError, match=f"{most} clips of this epoch of 6 cannot be read"):
+        read_in_shares(3, most - 0.5)
 
 
 @pytest.mark.parametrize("count", [2, 3])
