@@ -124,6 +124,48 @@ def short_run(clip_list, tmp_path, capsys) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_a_network_that_draws_goes_on_with_its_draws(clip_list, tmp_path, capsys, stopped_at):
+    dropping = ("--model", "dropModel", "--max_epoch", 2, "--save_steps", 1)
+    assert run(capsys, *flags(clip_list, tmp_path / "whole", *dropping))[0] == 0
+    for step in (3, 8, 11):  # six steps of training, two of validation
+        halves = flags(clip_list, tmp_path / str(step), *dropping)
+        with stopped_at(step):
+            assert run(capsys, *halves)[0] == 1
+        assert run(capsys, *halves)[0] == 0
+        a, b = (
+            torch.load(tmp_path / name / "model/model000000002.model", weights_only=True)
+            for name in ("whole", str(step))
+        )
+        assert same(a, b)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_validation_and_training_draw_apart(clip_list, tmp_path, capsys):
+    """A longer validation trains the same; without training, every epoch validates the same."""
+    for clips in (2, 6):
+        short = flags(clip_list, tmp_path / str(clips), "--max_epoch", 2, "--nTestPerEpoch", clips)
+        assert run(capsys, *short)[0] == 0
+    a, b = (
+        torch.load(tmp_path / name / "model/model000000002.model", weights_only=True) for name in ("2", "6")
+    )
+    assert same(a, b)
+    still = ("--lr", 0, "--model", "plainModel", "--max_epoch", 3, "--maxFrames", 8)
+    assert run(capsys, *flags(clip_list, tmp_path / "still", *still))[0] == 0
+    lines = result_lines(tmp_path / "still")
+    assert len(lines) == 3 and len({line[line.index("VACC") :] for line in lines}) == 1
+
+
+def test_a_state_of_an_earlier_version_goes_on(clip_list, short_run, capsys):
+    """Earlier ones did not keep where torch's generators were."""
+    path = short_run / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["torch_random"], state["gpu_random"]
+    torch.save(state, path)
+    status, out, err = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
+    assert status == 0 and "Going on in epoch 2 after step 0" in out, err
+
+
 def test_changed_settings_are_named_and_refused(clip_list, short_run, tmp_path, capsys):
     other = tmp_path / "other.txt"
     other.write_text("".join(reversed(clip_list.read_text().splitlines(keepends=True))))

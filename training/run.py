@@ -29,6 +29,7 @@ from training.state import (
     changed_settings,
     follow_the_first,
     load_state,
+    position_now,
     restore,
     save_state,
 )
@@ -70,7 +71,7 @@ class TrainingRun:
             lambda: start_position(network, args, self.model_folder, self.settings)
         )
         follow_the_first(network, self.settings)
-        random.setstate(self.position.random_state)
+        self.position.draw_from_here(network.device)
         self.rate = args.lr
         for _ in range(1, self.position.epoch):
             self.rate = max(network.updateLearningRate(args.lr_decay))
@@ -90,7 +91,7 @@ class TrainingRun:
                 time.strftime("%Y-%m-%d %H:%M:%S"), f"epoch {epoch}, learning rate {self.rate:g}", flush=True
             )
             learnt = self.learn(epoch, self.position.rows if epoch == first else [])
-            trained = Position(epoch, learnt.rows, random.getstate())
+            trained = position_now(epoch, learnt.rows, self.network.device)
             self.stop_if_asked(trained)
             checked = self.check(trained)
             self.stop_if_asked(trained)
@@ -111,20 +112,27 @@ class TrainingRun:
         )
 
     def check(self, trained: Position) -> EpochResult:
-        """Validate. Every part that is trained counts fully, as in the 2020 baseline, whatever its weight."""
-        return self.network.run_epoch(
-            self.verify_loader,
-            evalmode=True,
-            alpC=float(self.args.alphaC > 0),
-            alpI=float(self.args.alphaI > 0),
-            alpD=float(self.args.alphaD > 0),
-            after_step=partial(self.after_validation_step, trained),
-        )
+        """Validate. Every part that is trained counts fully, as in the 2020 baseline, whatever its weight.
+
+        It draws the same in every epoch, and takes nothing from what training draws.
+        """
+        random.seed(self.args.seed)
+        try:
+            return self.network.run_epoch(
+                self.verify_loader,
+                evalmode=True,
+                alpC=float(self.args.alphaC > 0),
+                alpI=float(self.args.alphaI > 0),
+                alpD=float(self.args.alphaD > 0),
+                after_step=partial(self.after_validation_step, trained),
+            )
+        finally:
+            trained.draw_from_here(self.network.device)
 
     def after_training_step(self, epoch: int, step: int, rows: Callable[[], list[list[float]]]) -> None:
         stopping = self.stop_asked(step)
         if stopping or (self.args.save_steps and step % self.args.save_steps == 0):
-            here = Position(epoch, rows(), random.getstate())
+            here = position_now(epoch, rows(), self.network.device)
             self.save(here)
             if stopping:
                 raise self.interrupted()
@@ -142,7 +150,7 @@ class TrainingRun:
         if self.test and epoch % args.test_interval == 0:
             self.save(trained)  # a test may take long
             more |= self.test()
-        after = Position(epoch + 1, [], random.getstate())
+        after = position_now(epoch + 1, [], self.network.device)
         if self.log:
             self.network.saveParameters(os.path.join(self.model_folder, f"model{epoch:09d}.model"))
             line = self.log.add(epoch, rate, learnt, checked, more)
@@ -216,7 +224,7 @@ def start_position(
         warn(path, network.loadParameters(path).lines())
         epoch = next(number for number, checkpoint in checkpoints.items() if checkpoint == path)
         print(f"Going on after epoch {epoch} from {path}, without the momentum")
-        return Position(epoch + 1, [], random.getstate())
+        return position_now(epoch + 1, [], network.device)
     if args.initial_model:
         misfits = network.loadParameters(args.initial_model)
         if len(misfits.lines(needed := needed_weights(network))) == len(needed):
@@ -226,7 +234,7 @@ def start_position(
             )
         warn(args.initial_model, misfits.lines())
         print(f"Starting from {args.initial_model}")
-    return Position(1, [], random.getstate())
+    return position_now(1, [], network.device)
 
 
 def newest_readable(model_folder: str) -> str | None:

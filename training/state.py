@@ -7,11 +7,14 @@ can run. It is replaced as a whole, so a killed run leaves the last complete one
 import glob
 import hashlib
 import os
+import random
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -36,11 +39,32 @@ FREE_SETTINGS = {
 
 @dataclass
 class Position:
-    """Where a run is: `rows` has the figures of the epoch's steps so far, one row of PARTS a step."""
+    """Where a run is: `rows` has the figures of the epoch's steps so far, one row of PARTS a step.
+
+    The next step draws from random_state, of Python's random, and where the network itself draws, as dropout does,
+    from torch_state, of torch on the CPU, or gpu_state. None: not known, they stay as they are.
+    """
 
     epoch: int  # being trained, from 1
     rows: list[list[float]]
-    random_state: tuple  # of Python's random, from which the next step draws
+    random_state: tuple
+    torch_state: Tensor | None = None
+    gpu_state: Tensor | None = None
+
+    def draw_from_here(self, device: torch.device) -> None:
+        """Set the generators that a step on this device draws from."""
+        random.setstate(self.random_state)
+        if is_state_like(self.torch_state, torch.get_rng_state()):
+            torch.set_rng_state(self.torch_state)
+        if device.type == "cuda" and is_state_like(self.gpu_state, torch.cuda.get_rng_state(device)):
+            torch.cuda.set_rng_state(self.gpu_state, device)
+
+
+def position_now(epoch: int, rows: list[list[float]], device: torch.device) -> Position:
+    """A run's position, with the generators as they are."""
+    on_gpu = device.type == "cuda"
+    gpu_state = torch.cuda.get_rng_state(device) if on_gpu else None
+    return Position(epoch, rows, random.getstate(), torch.get_rng_state(), gpu_state)
 
 
 def binding_settings(args: dict[str, object], lists: dict[str, str]) -> dict[str, str]:
@@ -61,6 +85,8 @@ def save_state(path: str, network: TrainableNetwork, position: Position, setting
         "rows": torch.tensor(position.rows, dtype=torch.float64).reshape(-1, len(PARTS)),
         "random": torch.tensor([version, *words], dtype=torch.int64),
         "gauss": gauss,
+        "torch_random": position.torch_state,
+        "gpu_random": position.gpu_state,
         "settings": settings,
         "network": network.state_dict(),
         "momentum": {
@@ -89,6 +115,7 @@ def load_state(
     state = load_tensors(path)
     kinds: dict[str, type | tuple[type, ...]] = {
         "version": int, "epoch": int, "rows": Tensor, "random": Tensor, "gauss": (float, type(None)),
+        "torch_random": (Tensor, type(None)), "gpu_random": (Tensor, type(None)),
         "settings": dict, "network": dict, "momentum": dict,
     }  # fmt: skip
     version = state.get("version") if isinstance(state, dict) else None
@@ -97,6 +124,8 @@ def load_state(
             f"{path}: has version {version}, this program writes {VERSION}; go on with the program that wrote it, "
             "or use another --save_path"
         )
+    if isinstance(state, dict):  # earlier versions did not keep these
+        state = {"torch_random": None, "gpu_random": None} | state
     if not isinstance(state, dict) or state.keys() != kinds.keys():
         raise UnreadableCheckpoint(f"{path}: not a training state of this program")
     for name, kind in kinds.items():
@@ -142,7 +171,15 @@ def restore(state: dict, network: TrainableNetwork) -> Position:
             momentum.copy_(state["momentum"][name])
         network.__optimizer__.state[parameter]["momentum_buffer"] = momentum
     version, *words = state["random"].tolist()
-    return Position(state["epoch"], state["rows"].tolist(), (version, tuple(words), state["gauss"]))
+    random_state = (version, tuple(words), state["gauss"])
+    return Position(
+        state["epoch"], state["rows"].tolist(), random_state, state["torch_random"], state["gpu_random"]
+    )
+
+
+def is_state_like(state: Tensor | None, present: Tensor) -> TypeGuard[Tensor]:
+    """Can it take the place of a generator's present state? Other versions of torch may have others."""
+    return state is not None and state.dtype == present.dtype and state.shape == present.shape
 
 
 def follow_the_first(network: TrainableNetwork, settings: dict[str, str]) -> None:
@@ -221,8 +258,14 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are put into the list; a second one ends the process at once."""
+    """SIGINT and SIGTERM are put into the list; a second one ends the process at once.
+
+    On a thread other than the main one, where Python lets nobody see to signals, the list stays empty.
+    """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def note(number: int, _frame: object) -> None:
         if received:
@@ -234,4 +277,4 @@ def stop_signals() -> Iterator[list[int]]:
         yield received
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
