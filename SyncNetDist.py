@@ -26,7 +26,7 @@ from models.losses import (
     identity_loss,
     unit,
 )
-from models.precision import faster_precision
+from models.precision import allow_tf32, faster_precision
 from models.settings import Settings
 from models.twoStreams import content_of, identity_of, moments
 from models.weights import Misfits, load_weights
@@ -96,7 +96,7 @@ class SyncNet(nn.Module):
             precision, reason = distributed.of_first(lambda: faster_precision(self.device))
             self.precision_found = f"precision auto: {precision}; {reason}"
         self.precision = precision
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        self.own_exactness()  # for callers of __S__, who ask nobody
         self.maxFrames, self.nOut, self.temporal_stride = maxFrames, nOut, temporal_stride
         self.__S__: Streams = load_model(model)(nOut=nOut, stride=temporal_stride).to(self.device)
         if crop != "face" and not hasattr(self.__S__, "crop"):
@@ -109,10 +109,23 @@ class SyncNet(nn.Module):
         self.__optimizer__ = torch.optim.SGD(
             self.parameters(), learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
         )
-        self.compiled_embeddings = compile_embeddings(self.embeddings) if compiled else None
+        self.compiled = compiled
+        self.compiled_embeddings: Callable | None = None  # made at the first step
+
+    def __getstate__(self) -> dict[str, object]:
+        """What a copy or a pickle has: not what is compiled for the weights of this network."""
+        return self.__dict__ | {"compiled_embeddings": None}
+
+    def own_exactness(self) -> None:
+        """Undo what another network's precision has set for the whole process; see allow_tf32."""
+        allow_tf32(self.precision == "tf32")
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context of a forward pass in this precision."""
+        self.own_exactness()
+        return self.autocast_alone()
+
+    def autocast_alone(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def embeddings(
@@ -123,7 +136,7 @@ class SyncNet(nn.Module):
         content, identity: False leaves those heads out and gives None for them.
         """
         heads = {} if content and identity else {"content": content, "identity": identity}
-        with self.autocast():
+        with self.autocast_alone():  # the other part cannot be compiled
             return (*self.__S__.forward_aud(audio, **heads), *self.__S__.forward_vid(video, **heads))
 
     def losses(
@@ -183,6 +196,9 @@ class SyncNet(nn.Module):
         self, video: Tensor, audio: Tensor, alpC: float, alpI: float, alpD: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Total loss and figures of a batch on the device; see losses."""
+        self.own_exactness()
+        if self.compiled and not self.compiled_embeddings:
+            self.compiled_embeddings = compile_embeddings(self.embeddings)
         run = self.compiled_embeddings or self.embeddings
         return self.losses(*run(video, audio, content=alpC > 0, identity=alpI > 0), alpC, alpI, alpD)
 
@@ -231,13 +247,13 @@ class SyncNet(nn.Module):
 
     def update(self, total: Tensor) -> None:
         """One step of SGD on a batch's total loss; of several processes, on the mean over the whole batch."""
+        self.own_exactness()
         self.__optimizer__.zero_grad(set_to_none=True)
         (total / distributed.processes()).backward()
         distributed.sum_gradients(self)
         self.__optimizer__.step()
         distributed.average_running_statistics(self)
 
-    @torch.inference_mode()
     def identity_vectors(self, crops: Tensor, batch: int) -> Tensor:
         """The identity embedding of each crop, its mean over time at unit length: (crops, nOut) float32 on the CPU.
 
@@ -248,9 +264,10 @@ class SyncNet(nn.Module):
         forward = self.__S__.forward_vid if crops.dim() == 5 else self.__S__.forward_aud
         vectors = []
         for part in crops.split(batch):
-            with self.autocast():
-                identity = identity_of(forward(part.to(self.device)))
-            vectors.append(unit(identity.float().mean(2)).cpu())
+            with torch.inference_mode():
+                with self.autocast():
+                    identity = identity_of(forward(part.to(self.device)))
+                vectors.append(unit(identity.float().mean(2)).cpu())
         return torch.cat(vectors)
 
     def embed(self, files: list[str], num_eval: int = 10, print_interval: int = 100) -> Tensor:

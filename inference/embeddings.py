@@ -198,4 +198,5 @@ def voice_windows(network: Network, samples: np.ndarray) -> Iterator[Tensor]:
         block = samples[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME + WINDOW_TAIL]
         audio = torch.from_numpy(block.astype(np.float32))[None]
         with torch.inference_mode(), network.autocast():
-            yield content_of(streams.forward_aud(audio.to(network.device)))[0].T.float()
+            content = content_of(streams.forward_aud(audio.to(network.device)))[0].T.float()
+        yield content

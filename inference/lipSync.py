@@ -131,7 +131,8 @@ def published_sound(network: Network, samples: np.ndarray, windows: int, batch: 
     network.eval()
     for part in inputs.split(batch):
         with network.autocast():
-            yield published.embed_windows(part.contiguous()).float()
+            content = published.embed_windows(part.contiguous()).float()
+        yield content
 
 
 def coefficient_blocks(

@@ -1,4 +1,7 @@
-"""Which precision is faster on this device: measured, since having the instructions does not mean being faster."""
+"""What a precision is for PyTorch, and which is faster on this device.
+
+That is measured, since having the instructions does not mean being faster.
+"""
 
 import time
 from collections.abc import Callable
@@ -11,10 +14,20 @@ CPU_CLIPS, GPU_CLIPS = 2, 16  # of 5 frames, one moment each
 ROUNDS = 2
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Let GPU matrix products and convolutions round to 10-bit mantissas, or not: for the whole process, from now on.
+
+    PyTorch has one setting for all networks, so that each sets its own ahead of what it computes.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
 def faster_precision(device: torch.device) -> tuple[str, str]:
     """ "fp32" or "bf16", whichever trains the lip stream faster on a device, and why, in words.
 
-    Takes about half a second, and draws no random numbers.
+    Takes about half a second, and draws no random numbers. Trains also where the caller computes without gradients.
     """
     if not has_bfloat16(device):
         return "fp32", f"{device} has no bfloat16 instructions"

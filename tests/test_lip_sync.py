@@ -12,7 +12,7 @@ from scipy.io import wavfile
 from torch import Tensor, nn
 
 from DatasetLoader import get_frames
-from inference import lipSync
+from inference import embeddings, lipSync
 from inference.embeddings import embed
 from inference.lipSync import (
     beside_every_shift,
@@ -20,6 +20,7 @@ from inference.lipSync import (
     coefficient_blocks,
     euclidean,
     lse,
+    published_sound,
     summarise,
 )
 from inference.lipSyncReport import mean_interval
@@ -257,6 +258,17 @@ def test_no_more_sounds_are_held_than_needed():
     for number, (_, beside) in enumerate(beside_every_shift(torch.zeros(1000, 4).split(20), sounds(), 15)):
         assert beside.untyped_storage().nbytes() <= (20 + 30 + 10) * 4 * 4
         assert len(asked) * 10 <= min(1000, 20 * (number + 1) + 15 + 10)
+
+
+def test_a_long_sound_leaves_the_callers_precision_alone(monkeypatch):
+    """Between two blocks of sound, distances are computed: without autocast, whatever the network's precision."""
+    monkeypatch.setattr(embeddings, "BLOCK", 4)
+    bf16 = SyncNet(model="tinyModel", nOut=4, device="cpu", precision="bf16")
+    published = SyncNet(model="models.SyncNetV2", device="cpu", precision="bf16")
+    samples = np.random.default_rng(0).integers(-999, 999, 640 * 14, np.int16)
+    for sounds in (embeddings.voice_windows(bf16, samples), published_sound(published, samples, 6, 2)):
+        found = [(torch.is_autocast_enabled("cpu"), torch.is_inference_mode_enabled()) for _ in sounds]
+        assert found == [(False, False)] * 3
 
 
 def test_coefficients_of_a_long_sound_are_those_of_the_whole(network, monkeypatch):

@@ -33,6 +33,49 @@ def test_without_bfloat16_nothing_is_tried(monkeypatch):
     assert faster_precision(torch.device("cpu")) == ("fp32", "cpu has no bfloat16 instructions")
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_trial_trains_where_the_caller_does_not(monkeypatch, context):
+    monkeypatch.setattr(precision, "ROUNDS", 1)
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: True)
+    with context():
+        assert faster_precision(torch.device("cpu"))[0] in ("fp32", "bf16")
+        assert not torch.is_grad_enabled()
+
+
+def allowed() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+def test_two_networks_keep_their_own_precision():
+    """PyTorch has one setting for all of a process: forward and backward, each network finds its own."""
+    found = []
+    video = torch.zeros(2, 3, 8, 224, 224, dtype=torch.uint8)
+    audio = torch.randn(2, 8 * 640 + 240)
+
+    class Batches(list):
+        batch_size, nFiles = 2, 2
+
+    def note(*_):
+        found.append(allowed())
+
+    networks = {
+        name: SyncNet(model="tinyModel", nOut=4, maxFrames=8, device="cpu", precision=name)
+        for name in ("fp32", "tf32")
+    }
+    for network in networks.values():
+        network.__S__.norm.register_forward_hook(note)
+        network.__S__.norm.register_full_backward_hook(note)
+    for name in ("fp32", "tf32", "fp32"):
+        found.clear()
+        networks[name].run_epoch(Batches([(video, audio)]))
+        networks["tf32" if name == "fp32" else "fp32"].identity_vectors(audio, 1)
+        networks[name].identity_vectors(audio, 2)
+        own, other = ((flag, flag) for flag in (name == "tf32", name != "tf32"))
+        assert found == [own] * 4 + [other] * 2 + [own]
+    networks["tf32"].autocast()
+    assert allowed() == (True, True)
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_trial_draws_no_random_numbers(device, monkeypatch):
     monkeypatch.setattr(precision, "ROUNDS", 1)

@@ -1,14 +1,19 @@
 """The classes and functions in other people's scripts: their names, their packages, their main."""
 
+import copy
+import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from clipMaker import make_clip, make_wav
 
+import trainSyncNet
 from DatasetLoader import DatasetLoader
 from media.clips import Clip, format_list_line
 from support.names import FLAGS_OF_2020
@@ -102,6 +107,45 @@ USE = """
     import {room}.mine
     print({room}.mine.HERE)
 """
+
+
+def weights_of(network: SyncNet) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def changed(network: SyncNet, before: dict[str, torch.Tensor]) -> bool:
+    return any(not torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_copy_is_a_network_of_its_own(flags, monkeypatch, copied, compiled):
+    """Trained first and then copied: the copy learns, and the original does not."""
+    monkeypatch.setattr(
+        "SyncNetDist.compile_embeddings", lambda function: lambda *x, **kw: function(*x, **kw)
+    )
+    network = SyncNet(**flags, device="cpu", compiled=compiled)
+    loader = DatasetLoader(flags["train_list"], nPerEpoch=2, **flags)
+    network.train_network(loader)
+    other = copied(network)
+    before = weights_of(network)
+    assert not changed(other, before)
+    other.train_network(loader)
+    assert changed(other, before) and not changed(network, before)
+
+
+def test_a_run_on_a_thread(flags, tmp_path, capsys):
+    """Signals are the main thread's: a run elsewhere goes without."""
+    lists = ("--train_list", flags["train_list"], "--verify_list", flags["train_list"])
+    line = f"--maxFrames {T} --nBatchSize 2 --nOut 8 --model tinyModel --device cpu --max_epoch 1".split()
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(trainSyncNet.main([*line, *lists, "--save_path", str(tmp_path)]))
+    )
+    thread.start()
+    thread.join()
+    assert found == [0], capsys.readouterr().err
+    assert (tmp_path / "model/model000000001.model").exists()
 
 
 @pytest.mark.parametrize("room", ["models", "support", "media"])
