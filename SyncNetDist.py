@@ -42,6 +42,7 @@ from verification.voices import embed_wavs
 # Huge pages for PyTorch's large tensors on the CPU, which are mapped anew in every step; read at the first tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+Heads = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # see SyncNet.embeddings
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-5
 STEPS_PER_LOOK = 10  # on a GPU the losses are fetched, and the bar moves, once in so many steps
@@ -110,7 +111,7 @@ class SyncNet(nn.Module):
             self.parameters(), learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
         )
         self.compiled = compiled
-        self.compiled_embeddings: Callable | None = None  # made at the first step
+        self.compiled_embeddings: Callable[..., Heads] | None = None  # made at the first step
 
     def __getstate__(self) -> dict[str, object]:
         """What a copy or a pickle has: not what is compiled for the weights of this network."""
@@ -128,9 +129,7 @@ class SyncNet(nn.Module):
     def autocast_alone(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def embeddings(
-        self, video: Tensor, audio: Tensor, content: bool = True, identity: bool = True
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    def embeddings(self, video: Tensor, audio: Tensor, content: bool = True, identity: bool = True) -> Heads:
         """Audio content, audio identity, video content and video identity of a batch, (B, nOut, T') each.
 
         content, identity: False leaves those heads out and gives None for them.
