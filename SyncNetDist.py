@@ -251,6 +251,8 @@ class SyncNet(nn.Module):
         (total / distributed.processes()).backward()
         distributed.sum_gradients(self)
         self.__optimizer__.step()
+        # Gone before the next forward pass, whose memory they would break up.
+        self.__optimizer__.zero_grad(set_to_none=True)
         distributed.average_running_statistics(self)
 
     def identity_vectors(self, crops: Tensor, batch: int) -> Tensor:
