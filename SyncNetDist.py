@@ -32,6 +32,7 @@ from models.twoStreams import content_of, identity_of, moments
 from models.weights import Misfits, load_weights
 from support import distributed
 from support.errors import UserError
+from support.memory import prefer_huge_pages
 from support.names import refuse_unknown
 from training.device import BatchLoader, DeviceBatches, choose_device, compile_embeddings
 from training.epoch import PARTS, EpochResult, Figures
@@ -39,10 +40,9 @@ from verification.scores import score_vectors
 from verification.trials import Trials, read_trials
 from verification.voices import embed_wavs
 
-# Huge pages for PyTorch's large tensors on the CPU, which are mapped anew in every step; read at the first tensor.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
 Heads = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # see SyncNet.embeddings
+prefer_huge_pages(True)
+
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-5
 STEPS_PER_LOOK = 10  # on a GPU the losses are fetched, and the bar moves, once in so many steps

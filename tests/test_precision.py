@@ -1,5 +1,6 @@
 """--precision auto, and memory that is kept."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from clipMaker import make_list
 import trainSyncNet
 from models import precision
 from models.precision import faster_precision
+from support.memory import HUGE_PAGES
 from SyncNetDist import SyncNet
 
 
@@ -155,3 +157,33 @@ def test_memory_is_kept():
         for how in ("give back", "keep")
     )
     assert new > 20 and kept < 5
+
+
+PREFERENCES = """
+import os
+from support.memory import HUGE_PAGES, keep_memory, prefer_huge_pages
+prefer_huge_pages(True)
+before = os.environ[HUGE_PAGES]
+assert keep_memory()
+print(before, os.environ[HUGE_PAGES])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
+def test_huge_pages_are_for_memory_that_is_not_kept():
+    root = Path(__file__).parent.parent
+    for given, expected in (({}, "1 0"), ({HUGE_PAGES: "1"}, "1 1"), ({HUGE_PAGES: "0"}, "0 0")):
+        environment = {name: value for name, value in os.environ.items() if name != HUGE_PAGES} | given
+        said = subprocess.run(
+            [sys.executable, "-c", PREFERENCES], capture_output=True, text=True, cwd=root, env=environment
+        )
+        assert said.stdout.strip() == expected, said.stderr
+
+
+def test_no_gradients_are_left_to_break_up_the_memory_of_the_next_step():
+    network = SyncNet(model="tinyModel", nOut=4, device="cpu")
+    video, audio = torch.randint(0, 256, (2, 3, 6, 224, 224)).float(), 1000 * torch.randn(2, 6 * 640 + 240)
+    before = network.__S__.voice.weight.clone()
+    network.update(network(video, audio, 1.0, 1.0)[0])
+    assert not torch.equal(network.__S__.voice.weight, before)
+    assert all(parameter.grad is None for parameter in network.parameters())
