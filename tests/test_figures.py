@@ -65,7 +65,7 @@ def test_an_epoch_in_words():
         "identity top-1 25.00% (chance 10.00%)  7.5 clips/s  data wait 25%"
     )
     nothing = {"identity_loss": NAN, "identity_top1": NAN, "identity_chance": NAN}
-    assert str(result(disentanglement_loss=0.25, **nothing)) == (
+    assert str(result(disentanglement_loss=0.25, **untrained)) == (
         "loss 4.0000  content 2.5000  identity -  disentanglement 0.2500  sync top-1 50.00% (chance 12.50%)  "
         "identity top-1 -  7.5 clips/s  data wait 25%"
     )
@@ -179,7 +179,10 @@ def test_the_curves(tmp_path):
     assert list(lines["identity, training"].get_ydata()) == [25.0]
     assert list(lines["identity, validation"].get_ydata()) == [30.0]
     assert lines["identity, training"].get_marker() != lines["identity, validation"].get_marker()
-    assert {line.get_label() for line in losses.get_lines()}.isdisjoint({"content, chance"})
+    guesses = {
+        line.get_label(): line.get_ydata()[0] for line in losses.get_lines() if "log" in line.get_label()
+    }
+    assert guesses == pytest.approx({"content, log 8": math.log(8), "identity, log 10": math.log(10)})
     for axes in figure.axes:  # one epoch: no ticks between whole epochs
         low, high = axes.get_xlim()
         assert [tick for tick in axes.xaxis.get_major_locator()() if low <= tick <= high] == [1.0]
@@ -188,6 +191,11 @@ def test_the_curves(tmp_path):
     log.add(3, 0.25, result(), result(), {"eer": 10.0, "min_dcf_0.05": 0.25})
     best = {"epoch": 3, "checkpoint": "model/model000000003.model", "eer": 10.0, "min_dcf_0.05": 0.25}
     assert json.loads((tmp_path / "best.json").read_text()) == best
+    sync_only = TrainingLog(str(tmp_path / "sync"), {}, 1)
+    untrained = {"identity_loss": NAN, "identity_top1": NAN, "identity_chance": NAN}
+    sync_only.add(1, 0.5, result(**untrained), result(**untrained), {})
+    for axes in sync_only.drawn().axes:
+        assert not any("identity" in line.get_label() for line in axes.get_lines())
     assert log.best_epoch == 3 and log.drawn().axes[2].get_title() == "EER on the trial list (%)"
 
 

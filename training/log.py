@@ -155,9 +155,12 @@ class TrainingLog:
             for colour, task in (("tab:blue", "content"), ("tab:orange", "identity")):
                 for split, name, style in (("train", "training", "--x"), ("val", "validation", "-o")):
                     values = [float(row.get(f"{split}_{task}_{figures}") or "nan") for row in self.rows]
-                    panel.plot(epochs, values, style, color=colour, label=f"{task}, {name}", markersize=4)
-                if chance := self.rows[-1].get(f"{task}_{figures}_chance"):
-                    panel.axhline(float(chance), color=colour, linestyle=":", label=f"{task}, chance")
+                    if not all(map(math.isnan, values)):  # a task that is not trained has none
+                        panel.plot(epochs, values, style, color=colour, label=f"{task}, {name}", markersize=4)
+                if chance := float(self.rows[-1].get(f"{task}_top1_chance") or 0):
+                    ways = round(100 / chance)
+                    guess, name = (chance, "chance") if figures == "top1" else (math.log(ways), f"log {ways}")
+                    panel.axhline(guess, color=colour, linestyle=":", label=f"{task}, {name}")
             panel.set_title(title)
             panel.legend(fontsize=8)
         tested = [row for row in self.rows if row.get("eer")]
@@ -177,5 +180,6 @@ class TrainingLog:
             panel.set_xlabel("epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             panel.grid(alpha=0.3)
+        for panel in panels[1:]:
             panel.set_ylim(bottom=0)
         return figure
