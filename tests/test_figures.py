@@ -17,6 +17,7 @@ from training.log import TrainingLog, peak_memory, score_line
 
 ROWS = [[3.0, 2.0, 1.0, 0.25, 0.5, 0.125], [5.0, 3.0, 2.0, 0.75, 0.0, 0.375]]  # PARTS of two steps
 NAN = math.nan
+NO_IDENTITY = {"identity_loss": NAN, "identity_top1": NAN, "identity_chance": NAN}
 
 
 def result(**changed) -> EpochResult:
@@ -64,8 +65,7 @@ def test_an_epoch_in_words():
         "loss 4.0000  content 2.5000  identity 1.5000  sync top-1 50.00% (chance 12.50%)  "
         "identity top-1 25.00% (chance 10.00%)  7.5 clips/s  data wait 25%"
     )
-    nothing = {"identity_loss": NAN, "identity_top1": NAN, "identity_chance": NAN}
-    assert str(result(disentanglement_loss=0.25, **untrained)) == (
+    assert str(result(disentanglement_loss=0.25, **NO_IDENTITY)) == (
         "loss 4.0000  content 2.5000  identity -  disentanglement 0.2500  sync top-1 50.00% (chance 12.50%)  "
         "identity top-1 -  7.5 clips/s  data wait 25%"
     )
@@ -192,8 +192,7 @@ def test_the_curves(tmp_path):
     best = {"epoch": 3, "checkpoint": "model/model000000003.model", "eer": 10.0, "min_dcf_0.05": 0.25}
     assert json.loads((tmp_path / "best.json").read_text()) == best
     sync_only = TrainingLog(str(tmp_path / "sync"), {}, 1)
-    untrained = {"identity_loss": NAN, "identity_top1": NAN, "identity_chance": NAN}
-    sync_only.add(1, 0.5, result(**untrained), result(**untrained), {})
+    sync_only.add(1, 0.5, result(**NO_IDENTITY), result(**NO_IDENTITY), {})
     for axes in sync_only.drawn().axes:
         assert not any("identity" in line.get_label() for line in axes.get_lines())
     assert log.best_epoch == 3 and log.drawn().axes[2].get_title() == "EER on the trial list (%)"
