@@ -12,7 +12,7 @@ import numpy as np
 from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.content import WAV, content, get_again
 from media.openSound import open_sound
-from media.streams import MAX_JUMP, tick
+from media.streams import MAX_JUMP, played, tick
 from media.wav import undecoded_wav
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def extent(container: InputContainer) -> tuple[float, int | None]:
     clock has no 0), and ends where the sound
     track says it ends. samples is None where the track does not say, or only guesses.
     """
-    sound = container.streams.audio[0]
+    sound = played(container.streams.audio)
     pictures = _pictures(container)
     if container.format.name == "mp3":
         # It starts late by the encoder's delay, which the decoder leaves out.
@@ -85,7 +85,7 @@ def look(path: str) -> tuple[str, np.ndarray | None]:
 
 
 def decode_audio(path: str) -> np.ndarray:
-    """The first sound track of any sound or video file, in step with its pictures: (samples,) int16, 16 kHz mono.
+    """The sound of any sound or video file as a player plays it, in step with its pictures: (samples,) int16, 16 kHz.
 
     Sample i is heard i / 16000 s after the first picture appears. The encoder's priming, edit lists, a
     late or early start and gaps are accounted for by the frames' time stamps; the tail is cut, or filled
@@ -244,23 +244,23 @@ class _Tracks:
     def __init__(self, container: InputContainer):
         self.container = container
         self.pictures = _pictures(container)
+        self.sound = played(container.streams.audio)
         self.shown: list[float] = []  # when each picture appears, and when it is gone, in seconds
 
     def frames(self, until: float = math.inf) -> Iterator[av.AudioFrame]:
         """The frames of the sound that begin before `until` seconds, while the pictures pass by."""
         if not self.pictures:
-            frames = self.container.decode(audio=0)
+            frames = self.container.decode(self.sound)
             return frames if until == math.inf else takewhile(lambda frame: _begins(frame, until), frames)
         return self._frames_beside_pictures(until)
 
     def _frames_beside_pictures(self, until: float) -> Iterator[av.AudioFrame]:
         over = False
-        sound = self.container.streams.audio[0]
-        for packet in self.container.demux([sound, self.pictures]):
+        for packet in self.container.demux([self.sound, self.pictures]):
             if packet.stream is self.pictures:
                 self.shown += _shown(packet)
             elif not over:
-                for frame in sound.decode(packet):
+                for frame in self.sound.decode(packet):
                     over = over or not _begins(frame, until)
                     if not over:
                         yield frame

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from av.frame import Frame
     from av.packet import Packet
     from av.stream import Stream
 
+Track = TypeVar("Track", bound="Stream")
 DECODING_TIMES = ("avi",)  # containers that do not say when a packet is shown, only when it is decoded
 MAX_JUMP = 3600.0  # seconds; where times go on by more, they are broken, or another recording begins
 MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's own time base
@@ -18,3 +20,10 @@ MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's own time base
 def tick(timed: Stream | Packet | Frame) -> Fraction:
     """Seconds that one step of the time stamps of a stream, packet or frame takes."""
     return timed.time_base or MICROSECOND
+
+
+def played(tracks: Sequence[Track]) -> Track:
+    """The one of several tracks that a player takes: the first that the file marks as default, or else the first."""
+    from av.stream import Disposition
+
+    return next((track for track in tracks if track.disposition & Disposition.default), tracks[0])

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from media.clips import FPS, MediaError
-from media.streams import DECODING_TIMES, MAX_JUMP, tick
+from media.streams import DECODING_TIMES, MAX_JUMP, played, tick
 
 # Kinds of files, by content. Playlists and lists of files, which could name other files, are not among them.
 CONTAINERS = (
@@ -60,7 +60,7 @@ def open_media(path: str) -> av.container.InputContainer:
 
 
 class VideoReader:
-    """The first video stream of a file. Use it in a with statement; reading begins where it was last left.
+    """The pictures of a file, of the stream that a player shows. Use it in a with statement; reading begins where it was left.
 
     first_time: seconds on the file's own clock at which the first picture appears (slot 0 begins then).
     ends_at: seconds on that clock where the time stamps begin anew, once that was come to; reading ends there.
@@ -90,7 +90,7 @@ class VideoReader:
         if not streams:
             self.container.close()
             raise MediaError(f"{self.path}: no pictures in it")
-        self.stream = streams[0]
+        self.stream = played(streams)
         self.stream.thread_count = 1  # files, and parts of files, are read side by side instead
 
     def __enter__(self) -> "VideoReader":

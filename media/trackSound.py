@@ -9,7 +9,7 @@ import numpy as np
 
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.sound import declared_end, decode_pieces
-from media.streams import tick
+from media.streams import played, tick
 from media.timeline import MAX_RETURN, decoded, open_media
 
 LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
@@ -48,7 +48,7 @@ def has_sound(path: str) -> bool:
 
 
 def read_sound(path: str, first_time: float, first: int, last: int) -> Sound:
-    """The sound of slots first ... last - 1 of the file's first sound track.
+    """The sound of slots first ... last - 1, of the sound track that a player plays.
 
     first_time: as of the VideoReader. Raises MediaError where there is no sound track.
     """
@@ -57,7 +57,7 @@ def read_sound(path: str, first_time: float, first: int, last: int) -> Sound:
     with open_media(path) as container:
         if not container.streams.audio:
             raise MediaError(f"{path}: no sound in it")
-        stream = container.streams.audio[0]
+        stream = played(container.streams.audio)
         frames = _frames(container, stream, begin if first > 0 else None)
         end = begin + (last - first) / FPS
         pieces = decode_pieces(_until(frames, end), path)

@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from clipMaker import make_clip, make_sound, noise, shift
 from scipy.io import wavfile
 
@@ -22,7 +23,8 @@ import convertAudio
 import makeFileList
 from DatasetLoader import loadWAV
 from media.clips import MediaError, read_list
-from media.sound import decode_audio, decode_clip
+from media.sound import clip_opening, decode_audio, decode_clip
+from media.trackSound import read_sound
 from media.wav import SilentError, WavFormatError, check_heard, open_wav, read_wav
 from verification.voices import check_wavs
 
@@ -548,3 +550,23 @@ def test_names_as_long_as_they_can_be(tmp_path):
     make_sound(str(tmp_path / "src" / name), SOUND, kind="flac", codec="flac")
     assert convert(tmp_path / "src", tmp_path / "dst") == 0
     assert [path.name for path in (tmp_path / "dst").iterdir()] == ["ü" * 125 + ".wav"]
+
+
+def test_the_track_that_a_player_plays(tmp_path):
+    """A file says which of its sound tracks is the usual one; without a word, it is the first."""
+    path = str(tmp_path / "two.mkv")
+    other = noise(1.2, seed=5)
+    for default, expected in (((), SOUND), ((1,), other), ((0, 1), SOUND)):
+        with av.open(path, "w", options={"default_mode": "passthrough"}) as container:
+            tracks = [container.add_stream("pcm_s16le", rate=16000, layout="mono") for _ in range(2)]
+            for number in default:
+                tracks[number].disposition = Disposition.default
+            for track, sound in zip(tracks, (SOUND, other), strict=True):
+                frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+                container.mux(track.encode(frame))
+                container.mux(track.encode(None))
+        assert np.array_equal(decode_audio(path), expected), default
+        assert np.array_equal(read_sound(path, 0.0, 0, 30).samples, expected), default
+        opening = clip_opening(path)[1]
+        assert np.array_equal(opening, expected[: len(opening)]) and len(opening), default
