@@ -60,7 +60,7 @@ def open_media(path: str) -> av.container.InputContainer:
 
 
 class VideoReader:
-    """The pictures of a file, of the stream that a player shows. Use it in a with statement; reading begins where it was left.
+    """The pictures of a file, as a player shows them. Use it in a with statement; reading begins where it was left.
 
     first_time: seconds on the file's own clock at which the first picture appears (slot 0 begins then).
     ends_at: seconds on that clock where the time stamps begin anew, once that was come to; reading ends there.
