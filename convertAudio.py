@@ -71,8 +71,14 @@ def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str,
                 check_replaceable(target)
             if os.path.samefile(source, target) or is_converted(source, target):
                 return PRESENT, ""
-        write_wav(target, decode_clip(source))
-        date_after(target, source)
+        changed = os.stat(source).st_mtime_ns
+        sound = decode_clip(source)
+        if os.stat(source).st_mtime_ns != changed:
+            raise MediaError(
+                f"{source}: has changed while it was read; run this command again when it is done"
+            )
+        write_wav(target, sound)
+        date_after(target, changed)
     except NoSoundError as error:
         return SILENT, str(error)
     except MediaError as error:
@@ -121,9 +127,11 @@ def is_converted(source: str, target: str) -> bool:
     return not len(difference) or np.abs(difference).max() <= MAX_ROUNDING
 
 
-def date_after(target: str, source: str) -> None:
-    """A source from the future (another machine's clock) must not count as newer than its new wav."""
-    changed = os.stat(source).st_mtime_ns
+def date_after(target: str, changed: int) -> None:
+    """A source from the future (another machine's clock) must not count as newer than its new wav.
+
+    changed: when the source was, in nanoseconds, before it was read.
+    """
     if os.stat(target).st_mtime_ns < changed:
         os.utime(target, ns=(changed, changed))
 

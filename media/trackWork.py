@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 
@@ -32,6 +33,9 @@ UNFINISHED = (
     ".tmp",
     "~",
 )
+TRACK_FILE = re.compile(
+    r"/\d{5}\.(mp4|wav|txt)$"
+)  # a folder of that name would stand where a track may have to
 NOTHING = Plan([], None, False)
 EARLY_END = FPS // 2  # slots that pictures may end before the file says so
 
@@ -62,7 +66,7 @@ def folder_names(paths: list[str], given: dict[str, str]) -> dict[str, str]:
     taken = set(given.values())
     for path in paths:
         name = given.get(path) or os.path.splitext(path)[0]
-        while name in taken and path not in given:
+        while (name in taken or TRACK_FILE.search(name)) and path not in given:
             name = path if name != path and path not in taken else name + "_"
         taken.add(name)
         names[path] = name

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from clipMaker import make_clip, make_sound, noise, shift
 
+import convertAudio
 from convertAudio import main
 from media.clips import MediaError
 from media.sound import decode_audio
@@ -261,3 +262,22 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, wavs):
     assert "The same command goes on from here." in printed
     assert "Traceback" not in printed
     assert not list((tmp_path / "dst").rglob("*.part"))
+
+
+def test_a_source_that_changes_while_it_is_read(tmp_path, monkeypatch, capsys):
+    """Its wav would be that of both, and as new as the file."""
+    source, real = tmp_path / "src/a.m4a", convertAudio.decode_clip
+    make_sound(str(source), noise(1.2))
+
+    def copied_meanwhile(path: str) -> np.ndarray:
+        sound = real(path)
+        make_sound(str(source), noise(1.2, seed=1))
+        os.utime(source, (2e9, 2e9))
+        return sound
+
+    monkeypatch.setattr(convertAudio, "decode_clip", copied_meanwhile)
+    assert convert(tmp_path / "src", tmp_path / "dst") == 1
+    assert "a.m4a: has changed while it was read; run this command again" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert convert(tmp_path / "src", tmp_path / "dst") == 0
+    assert shift(open_wav(str(tmp_path / "dst/a.wav")), noise(1.2, seed=1)) == 0

@@ -249,6 +249,14 @@ def test_sources_that_differ_in_their_extension_have_folders_of_their_own():
     }  # fmt: skip
 
 
+def test_a_folder_of_tracks_never_has_the_name_of_a_track():
+    names = folder_names(["a.mp4", "a/00001.mkv", "a/00001.mp4", "a/00002.wav.mov", "00001.mp4.mp4"], {})
+    assert names == {
+        "a.mp4": "a", "a/00001.mkv": "a/00001", "a/00001.mp4": "a/00001.mp4_", "a/00002.wav.mov": "a/00002.wav.mov",
+        "00001.mp4.mp4": "00001.mp4",
+    }  # fmt: skip
+
+
 def test_videos_come_and_go(tmp_path, capsys):
     src, dst = tmp_path / "src", tmp_path / "dst"
     video(src / "a.mp4")
