@@ -12,7 +12,7 @@ import numpy as np
 from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.content import WAV, content, get_again
 from media.openSound import open_sound
-from media.streams import MAX_JUMP, played, tick
+from media.streams import MAX_JUMP, MAX_RETURN, played, tick
 from media.wav import undecoded_wav
 
 if TYPE_CHECKING:
@@ -202,10 +202,13 @@ def decode_pieces(frames: Iterable[av.AudioFrame], path: str) -> Pieces:
     import av
 
     runs: list[_Run] = []
-    due, kind = 0.0, None
+    due, anew, kind = 0.0, 0.0, None  # anew: seconds by which time stamps that began anew are late
     try:
         for frame in frames:
-            time_stamp = due if frame.time is None else frame.time
+            time_stamp = due if frame.time is None else frame.time + anew
+            if runs and time_stamp < due - MAX_RETURN:  # another recording begins, behind this one
+                anew += due - time_stamp
+                time_stamp = due
             frame_kind = (frame.sample_rate, frame.layout.name, frame.format.name)
             if runs and time_stamp > due + MAX_JUMP:
                 raise MediaError(

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from media.clips import FPS, MediaError
-from media.streams import DECODING_TIMES, MAX_JUMP, played, tick
+from media.streams import DECODING_TIMES, MAX_JUMP, MAX_RETURN, played, tick
 
 # Kinds of files, by content. Playlists and lists of files, which could name other files, are not among them.
 CONTAINERS = (
@@ -23,7 +23,6 @@ CONTAINERS = (
     "h264,hevc,ivf,obu,m4v,mpegvideo,mp3,wav,w64,flac,aac,aiff,ac3,amr,au,caf"
 )
 MIDDLE = 0.49  # of a slot; just before its middle, where at 50 pictures a second two of them meet
-MAX_RETURN = 1.0  # seconds; where times go back by more, another recording begins, and reading ends
 MAX_HOLD = 0.5  # seconds that a picture stays up; where the next comes later, there is no picture between
 SEEK_MARGINS = (
     0.0,

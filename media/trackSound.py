@@ -9,8 +9,8 @@ import numpy as np
 
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.sound import declared_end, decode_pieces
-from media.streams import played, tick
-from media.timeline import MAX_RETURN, decoded, open_media
+from media.streams import MAX_RETURN, played, tick
+from media.timeline import decoded, open_media
 
 LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
 ROUNDING = 80  # samples; what a resampler may leave out at the end of the sound

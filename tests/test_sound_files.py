@@ -570,3 +570,17 @@ def test_the_track_that_a_player_plays(tmp_path):
         assert np.array_equal(read_sound(path, 0.0, 0, 30).samples, expected), default
         opening = clip_opening(path)[1]
         assert np.array_equal(opening, expected[: len(opening)]) and len(opening), default
+
+
+def test_recordings_one_after_the_other_in_a_file(tmp_path):
+    """Where time stamps begin anew, the sound goes on behind what was there, and not over it."""
+    parts = [noise(2.4, seed=3), noise(1.6, seed=4)]
+    for number, part in enumerate(parts):
+        make_sound(str(tmp_path / f"{number}.ts"), part, kind="mpegts", codec="mp2")
+    path = tmp_path / "both.ts"
+    path.write_bytes((tmp_path / "0.ts").read_bytes() + (tmp_path / "1.ts").read_bytes())
+    heard = decode_audio(str(path)).astype(float)
+    assert abs(len(heard) - 4 * 16000) < 4000
+    assert abs(shift(heard, parts[0])) < 1200 and abs(shift(heard, parts[1]) - 2.4 * 16000) < 2400
+    opening = heard[: len(parts[0])]
+    assert np.corrcoef(opening[2000:36000], parts[0][2000 - shift(heard, parts[0]) :][:34000])[0, 1] > 0.9
