@@ -145,11 +145,17 @@ class DatasetLoader:
         clips = read_list(dataset_file_name)
         self.clips = [c for c in clips if c.frames - abs(c.offset) >= maxFrames + MARGIN]
         self.nFiles = min(nPerEpoch, len(self.clips))
+        if nPerEpoch < nBatchSize <= len(self.clips):
+            flag = "nTestPerEpoch" if evalmode else "nTrainPerEpoch"
+            raise MediaError(
+                f"{dataset_file_name}: {nPerEpoch} clips an epoch (nPerEpoch, --{flag}) are less than one batch of "
+                f"{nBatchSize} (--nBatchSize); use {nBatchSize} or more, or a smaller batch"
+            )
         if self.nFiles < nBatchSize:
             raise MediaError(
                 f"{dataset_file_name}: {len(self.clips)} of {len(clips)} clips have the "
-                f"{maxFrames + MARGIN} frames (+ |offset|) that maxFrames {maxFrames} needs, {self.nFiles} "
-                f"of them used an epoch: less than one batch of {nBatchSize}. "
+                f"{maxFrames + MARGIN} frames (+ |offset|) that maxFrames {maxFrames} needs: less than one batch of "
+                f"{nBatchSize}. "
                 "Use a smaller --nBatchSize or --maxFrames, or a longer list."
             )
         self.augmentation = None

@@ -135,16 +135,16 @@ def find_threshold(given: str, args: argparse.Namespace, network: SyncNet) -> fl
     if not os.path.isfile(given):
         raise UserError(f"--threshold {given}: neither a number nor an eval.json")
     threshold, report = read_threshold(given, args.initial_model, network.settings, args.num_eval)
-    tell_precision(f"--threshold {given}", report, args)
+    tell_precision(f"--threshold {given}", report, network)
     return threshold
 
 
-def tell_precision(named: str, record: dict, args: argparse.Namespace) -> None:
+def tell_precision(named: str, record: dict, network: SyncNet) -> None:
     """Say on stderr when what is compared with a score was made with another --precision."""
     made_with = record.get("precision")
-    if made_with != args.precision:
+    if made_with != network.precision:
         print(
-            f"{named}: made with --precision {made_with}, the score with {args.precision}; they differ a little",
+            f"{named}: made with --precision {made_with}, the score with {network.precision}; they differ a little",
             file=sys.stderr,
         )
 
@@ -156,7 +156,7 @@ def verify_command(args: argparse.Namespace, _: Problems) -> None:
         calibration, made_of = read_calibration(
             args.calibration, args.initial_model, network.settings, args.num_eval
         )
-        tell_precision(f"--calibration {args.calibration}", made_of, args)
+        tell_precision(f"--calibration {args.calibration}", made_of, network)
     score = verify(network, args.a, args.b, args.num_eval, args.nBatchSize)
     print(f"score {score:.6f}")
     if os.path.samefile(args.a, args.b):
@@ -184,6 +184,8 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
         raise MediaError(
             "--write_list: a list names a wav for every clip; give a list, or a folder with --wav"
         )
+    if args.write_list is None and (args.min_confidence or args.max_shift is not None):
+        print("not used: --min_confidence and --max_shift, for --write_list alone", file=sys.stderr)
     network = load_network(args, every_frame=True)
     rows: list[tuple[Source, str | None, Offset]] = []
     several = len(clips) > 1

@@ -16,7 +16,7 @@ from dataclasses import asdict
 
 import rooms  # noqa: F401
 from support.commands import answer_flags, command
-from training.flags import defaults, parse_args
+from training.flags import defaults, not_used, parse_args
 
 if __name__ == "__main__":
     answer_flags(parse_args)
@@ -33,6 +33,7 @@ from support.memory import keep_memory
 from SyncNetDist import SyncNet
 from training.run import TrainingRun, newest_readable
 from training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
+from verification.kept import kept_settings
 from verification.normalisation import read_cohort
 from verification.report import TrialTest, evaluate_list
 from verification.trials import read_checked_trials
@@ -96,10 +97,15 @@ def settings_to_train(args: argparse.Namespace) -> str | None:
 
 
 def precision_to_go_on_with(args: argparse.Namespace) -> str:
-    """--precision; where it is auto and --save_path holds a run, which goes on with its own, that."""
-    state = os.path.join(args.save_path, STATE_FILE)
-    if args.precision != AUTO or args.eval or not os.path.exists(state):
+    """--precision; where it is auto, that of the run in --save_path, which goes on, or of --load_embeddings."""
+    if args.precision != AUTO:
         return args.precision
+    if args.eval:
+        kept = kept_settings(args.load_embeddings).get("precision") if args.load_embeddings else None
+        return kept if isinstance(kept, str) else AUTO
+    state = os.path.join(args.save_path, STATE_FILE)
+    if not os.path.exists(state):
+        return AUTO
     try:
         held = load_tensors(state)
     except CheckpointError:  # start_position tells
@@ -138,7 +144,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"{name} {vars(args)[name]}")
     count = f", {distributed.processes()} processes" if distributed.processes() > 1 else ""
     print(f"running on {network.device}{count}, torch {torch.__version__}", flush=True)
-    for line in told:
+    for line in told + not_used(args):
         print(line)
     if args.eval:
         if checkpoint:

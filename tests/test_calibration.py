@@ -278,7 +278,7 @@ def upside(folder: Path) -> None:
         (folder / "eval.json").write_text(json.dumps(report))
 
 
-def test_verify_with_a_calibration(evaluated, tmp_path, capsys):
+def test_verify_with_a_calibration(evaluated, tmp_path, capsys, monkeypatch):
     upside(evaluated / "a")
     upside(evaluated / "b")
     raw, normalised = (evaluated / "a" / name for name in ("eval_scores.txt", "eval_scores_asnorm.txt"))
@@ -322,6 +322,9 @@ def test_verify_with_a_calibration(evaluated, tmp_path, capsys):
     assert status == 1 and out == [] and "made with another checkpoint" in error
     status, out, error = verify("--calibration", cal, "--precision", "bf16")
     assert status == 0 and "made with --precision fp32" in error
+    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("fp32", "it won"))
+    status, out, error = verify("--calibration", cal, "--precision", "auto")  # which is fp32, and the same
+    assert status == 0 and "made with" not in error
 
     assert run(capsys, "--calibrate", normalised, normalised)[0] == 0
     status, out, error = verify("--calibration", evaluated / "a/cal_asnorm.json")

@@ -332,6 +332,45 @@ def test_without_tensorboard_it_is_said_before_training(clip_list, voices, tmp_p
     assert not list((tmp_path / "model").iterdir())
 
 
+def test_flags_that_do_nothing_are_told(clip_list, voices, tmp_path, capsys):
+    """Beside the others that are given; a run is not refused for them."""
+
+    def told(*more) -> list[str]:
+        assert run(clip_list, voices, tmp_path, "--max_epoch", 1, *more) == 0
+        return [
+            line for line in capsys.readouterr().out.splitlines() if line.startswith(("not used", "--alphaI"))
+        ]
+
+    flags = (
+        "--score_norm",
+        "asnorm",
+        "--cohort",
+        voices / "cohort.txt",
+        "--load_embeddings",
+        tmp_path / "none.npz",
+    )
+    assert told(*flags, "--num_eval", 3) == [
+        "not used: --test_list, --test_path, --num_eval, for --eval and --test_interval",
+        "not used: --load_embeddings, --score_norm, --cohort, for --eval alone (--test_interval gives raw scores)",
+    ]
+    assert told("--test_interval", 1) == []
+    assert told("--test_interval", 1, "--eval", "--lr", 3) == []
+    assert told("--eval", "--top_n", 7, "--compile") == [
+        "not used: --top_n, for --score_norm asnorm",
+        "not used: --compile, for training alone",
+    ]
+
+
+def test_a_test_of_what_is_not_trained(clip_list, voices, tmp_path, capsys):
+    flags = ("--max_epoch", 1, "--alphaI", 0, "--test_interval", 1, "--num_eval", 2)
+    assert run(clip_list, voices, tmp_path / "tiny", *flags) == 0
+    assert "--alphaI 0 does not train the voice identity" in capsys.readouterr().out
+    published = (*flags, "--model", "models.SyncNetV2")
+    assert run(clip_list, voices, tmp_path / "published", *published) == 1
+    said = capsys.readouterr()
+    assert "this network has no identity heads" in said.err and "epoch 1, " not in said.out
+
+
 def test_trials_are_checked_before_training(clip_list, voices, tmp_path, capsys):
     (tmp_path / "bad.txt").write_text("1 0.wav none.wav\n0 0.wav 5.wav\n")
     flags = ("--test_interval", 1, "--test_list", tmp_path / "bad.txt")
@@ -392,6 +431,29 @@ def test_an_overlap_is_found_under_every_name(network, tmp_path):
         evaluation.evaluate_list(network, str(trials), str(a), str(tmp_path / "r"), cohort=cohort)
 
 
+def test_a_recording_is_in_the_cohort_once(network, tmp_path):
+    """A second name of one, or a link to it, would count it twice among the nearest."""
+    a, b, trials = numbered(tmp_path / "a", 1), numbered(tmp_path / "b", 2), all_pairs(tmp_path / "t.txt")
+    (tmp_path / "link").symlink_to(b)
+    cohort = {f"{k}.wav": str(b / f"{k}.wav") for k in range(4)}
+    again = {
+        f"{place}/{k}.wav": str(tmp_path / f"{place}/{k}.wav")
+        for place in ("link", "a/../b")
+        for k in range(3)
+    }
+    scores = []
+    for number, others in enumerate((cohort, cohort | again)):
+        report = evaluation.evaluate_list(
+            network, str(trials), str(a), str(tmp_path / str(number)), cohort=others, top_n=3
+        )
+        assert report["cohort"] == 4
+        scores.append((tmp_path / str(number) / "eval_scores_asnorm.txt").read_text())
+    assert scores[0] == scores[1]
+    one = {name: path for name, path in (cohort | again).items() if path.endswith("0.wav")}
+    with pytest.raises(MediaError, match=r"the cohort's 3 utterances are one recording"):
+        evaluation.evaluate_list(network, str(trials), str(a), str(tmp_path / "one"), cohort=one)
+
+
 def test_kept_vectors_are_of_the_same_files(network, tmp_path, capsys):
     a, b, trials = numbered(tmp_path / "a", 1), numbered(tmp_path / "b", 2), all_pairs(tmp_path / "t.txt")
     kept = str(tmp_path / "kept.npz")
@@ -429,6 +491,21 @@ def test_kept_vectors_are_of_the_same_settings(network, voices, tmp_path, other)
     name, value = next(iter(other.items()))
     with pytest.raises(MediaError, match=rf"kept.npz: made with {name} \w+, this evaluation has {value}"):
         evaluate(changed, voices, tmp_path / "b", trials="half.txt", load_from=kept)
+
+
+def test_auto_is_what_the_kept_vectors_were_made_with(clip_list, voices, tmp_path, capsys, monkeypatch):
+    """A trial may end otherwise another time; the same command works all the same."""
+    kept = tmp_path / "kept.npz"
+    flags = ("--eval", "--untrained", "--num_eval", 2, "--precision", "auto")
+    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("bf16", "it won"))
+    assert run(clip_list, voices, tmp_path, *flags, "--save_embeddings", kept) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("fp32", "it won"))
+    assert run(clip_list, voices, tmp_path, *flags, "--load_embeddings", kept) == 0
+    assert "12 of 12 embeddings from" in capsys.readouterr().out
+    kept.write_bytes(b"nothing")
+    assert run(clip_list, voices, tmp_path, *flags, "--load_embeddings", kept) == 1
+    assert "not written by --save_embeddings" in capsys.readouterr().err
 
 
 def test_kept_vectors_of_an_earlier_version(network, voices, tmp_path):

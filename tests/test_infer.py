@@ -423,6 +423,9 @@ def test_offset_command(clock, checkpoint, tmp_path, capsys, monkeypatch):
     one = (tmp_path / "mp4/2.mp4", "--wav", tmp_path / "wav/2.wav", "--initial_model", checkpoint)
     status, out, _ = run(capsys, "offset", *one, "--plot", tmp_path / "one.png")
     assert status == 0 and "offset 5 frames (200 ms)" in out and "5 frames later than the sound" in out
+    for flag, value in (("--min_confidence", 0.5), ("--max_shift", 0)):
+        status, again, errors = run(capsys, "offset", *one, flag, value)
+        assert status == 0 and again == out and "not used" in errors[0]
 
 
 # ---------------------------------------------------------------- match

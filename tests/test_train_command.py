@@ -156,7 +156,12 @@ def write(folder: Path, name: str, text: str) -> Path:
         (lambda _: {"--train_list": "none.txt"}, r"none.txt: no such file"),
         (bad_list("a.mp4 a.wav 0\n"), r"bad.txt, line 1: found 3 fields"),
         (bad_list(""), r"bad.txt: the list is empty"),
-        (bad_list("a.mp4 a.wav 0 50\n"), r"less than one batch of 2"),
+        (bad_list("a.mp4 a.wav 0 50\n"), r"less than one batch of 2\. Use a smaller"),
+        (
+            lambda _: {"--nTestPerEpoch": 1},
+            r"1 clips an epoch \(.*--nTestPerEpoch\) are less than .* use 2 or more",
+        ),
+        (lambda _: {"--nTrainPerEpoch": 1}, r"1 clips an epoch \(.*--nTrainPerEpoch\) are less than"),
         (bad_list("a.mp4 a.wav 0 50\nb.mp4 b.wav 0 50\n"), r"[ab].wav: no such wav file"),
         (
             lambda _: {"--model": "models.Nothing"},

@@ -314,6 +314,34 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     return args
 
 
+def not_used(args: argparse.Namespace) -> list[str]:
+    """A line for each group of flags that were given and do nothing beside the others.
+
+    What training alone uses is not told with --eval: the command of a run with --eval behind it evaluates it.
+    """
+    trials, of_asnorm = ("test_list", "test_path", "num_eval"), ("cohort_path", "cohort_size", "top_n")
+    of_eval = ("save_embeddings", "load_embeddings", "score_norm", "cohort", *of_asnorm)
+    reasons: list[tuple[tuple[str, ...], str]] = []
+    if not (args.eval or args.test_interval):
+        reasons.append((trials, "for --eval and --test_interval"))
+    if not args.eval:
+        reasons.append((of_eval, "for --eval alone (--test_interval gives raw scores)"))
+    elif args.score_norm == "none":
+        reasons.append((of_asnorm, "for --score_norm asnorm"))
+    if args.eval and args.compile:
+        reasons.append((("compile",), "for training alone"))
+    usual = defaults()
+    lines = []
+    for names, reason in reasons:
+        if given := [f"--{name}" for name in names if getattr(args, name) != usual[name]]:
+            lines.append(f"not used: {', '.join(given)}, {reason}")
+    if args.test_interval and not args.eval and not args.alphaI:
+        lines.append(
+            "--alphaI 0 does not train the voice identity, which --test_interval scores: its EER tells nothing"
+        )
+    return lines
+
+
 def defaults() -> dict[str, object]:
     """The value of each flag that is not given."""
     return vars(parse_args([]))

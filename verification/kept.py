@@ -58,6 +58,16 @@ def save_vectors(
         )
 
 
+def kept_settings(path: str) -> dict[str, object]:
+    """What the vectors in a file of save_vectors were made with; {} where load_vectors finds something wrong."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            settings = json.loads(kept["settings"].item())
+    except Exception:  # a damaged file fails in as many ways as it can be damaged
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
 def load_vectors(path: str, settings: dict[str, object]) -> dict[Recording, Tensor]:
     """The vectors of save_vectors by recording. Raises MediaError, also when made with other settings."""
     if not os.path.isfile(path):

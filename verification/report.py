@@ -37,7 +37,8 @@ DET_PLOT = "eval_det.png"
 class TrialTest:
     """A trial list that is scored again and again during training.
 
-    Raises MediaError at once for a list without an EER or an utterance that cannot be read later.
+    Raises MediaError at once for a list without an EER or an utterance that cannot be read later, UserError for a
+    network that has no voice identity.
     """
 
     def __init__(self, network: Network, test_list: str, test_path: str, num_eval: int = 10):
@@ -47,6 +48,7 @@ class TrialTest:
             raise MediaError(f"{test_list}: an EER needs labels, lines `label fileA fileB`")
         self.labels = self.trials.labels
         self.files = [os.path.join(test_path, file) for file in self.trials.files]
+        network.embed(self.files[:1], num_eval=1)  # a network without identity is told before it is trained
         self.explained = False
 
     def run(self) -> dict[str, float]:
@@ -107,6 +109,16 @@ def check_overlap(cohort: Sequence[Recording], tested: Sequence[Recording]) -> N
         )
 
 
+def distinct_recordings(cohort: Mapping[str, str]) -> dict[str, str]:
+    """A cohort without second names of a recording, which would count twice. Raises MediaError."""
+    first: dict[Recording, str] = {}
+    for name, path in cohort.items():
+        first.setdefault(find_recording(path), name)
+    if len(first) == 1 < len(cohort):
+        raise MediaError(f"the cohort's {len(cohort)} utterances are one recording ({min(cohort.values())})")
+    return {name: cohort[name] for name in first.values()}
+
+
 def evaluate_list(
     network: Network,
     test_list: str,
@@ -130,7 +142,8 @@ def evaluate_list(
     """
     trials = read_trials(test_list)
     check_labels(trials, test_list)
-    cohort = cohort or {}
+    given = cohort or {}
+    cohort = distributed.of_first(lambda: distinct_recordings(given))
     files = [*trials.files, *cohort]
     paths = [*(os.path.join(test_path, file) for file in trials.files), *cohort.values()]
     tested = slice(len(trials.files))
