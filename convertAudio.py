@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     if problems or without_sound:
         with replace_file(report) as file:
             for line in sorted(problems) + sorted(without_sound):
-                file.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
+                file.write(line + "\n")
         print(f"What was not converted, and why: {report}")
         for line in sorted(problems)[:5]:
             print(f"  {line}")

@@ -184,7 +184,7 @@ def write_lines(path: str, lines: Iterable[str]) -> None:
     """Write a text file whole or not at all. Raises OSError."""
     with replace_file(path) as file:
         for line in lines:
-            file.write(line.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+            file.write(line + "\n")
 
 
 def person(clip: str) -> str:

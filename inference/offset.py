@@ -16,6 +16,7 @@ from models.interface import Network
 from models.twoStreams import LIP_FRAMES
 from support.errors import UserError
 from support.files import replace_file
+from support.names import printable
 
 MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at every shift
 # Confidence of this program's networks from which on an offset counts as found. With the demo's network, clips in
@@ -128,7 +129,7 @@ def plot_offsets(found: Sequence[tuple[str, Offset]], path: str) -> None:
 
     if len(found) == 1:
         path_of_clip, one = found[0]
-        name = "/".join(Path(path_of_clip).parts[-3:])  # <id>/<ref>/<utt>.mp4
+        name = printable("/".join(Path(path_of_clip).parts[-3:]))  # <id>/<ref>/<utt>.mp4
         figure = Figure(figsize=(7, 3.8), layout="constrained")
         axes = figure.subplots()
         axes.plot(one.shifts, one.similarity, ".-")

@@ -21,6 +21,7 @@ from media.trackSound import has_sound, read_sound
 from models.interface import Network
 from models.twoStreams import LIP_FRAMES
 from support.files import replace_file
+from support.names import printable
 from support.progress import progress_bar
 
 IN_SYNC, OUT_OF_SYNC, UNKNOWN = (60, 200, 60), (40, 40, 220), (160, 160, 160)  # BGR
@@ -114,7 +115,7 @@ def find_tracks(folder: str, video: str) -> list[str]:
         for row in rows:
             tracks.setdefault(row["source"], []).append(row["track"])
     parts = Path(os.path.abspath(video)).parts
-    ends = {os.path.join(*parts[-length:]) for length in range(1, len(parts))}
+    ends = {printable(os.path.join(*parts[-length:])) for length in range(1, len(parts))}
     sources = sorted(ends & set(tracks), key=len)
     if not sources:
         why = os.path.join(folder, "no_tracks.txt")

@@ -110,8 +110,8 @@ def check_clip(settings: CheckSettings, relative: str) -> tuple[int, int]:
     """(offset, frames) of a clip that can be used. Raises SkipClip."""
     video, wav, txt = clip_paths(settings, relative)
     try:
-        format_list_line(Clip(video, wav, 0, 1)).encode("utf-8")
-    except (MediaError, UnicodeEncodeError) as error:
+        format_list_line(Clip(video, wav, 0, 1))
+    except MediaError as error:
         raise SkipClip("name cannot stand in a list", f"{video!r}: {error}") from None
     offset = read_offset(txt) if txt else 0
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from support.errors import UserError
+from support.names import is_utf8, printable
 
 SAMPLE_RATE = 16000
 FPS = 25
@@ -68,9 +69,11 @@ def parse_list_line(line: str, where: str) -> Clip:
 
 
 def format_list_line(clip: Clip) -> str:
-    """The inverse of parse_list_line, without a line end. Raises MediaError for tabs and line ends."""
+    """The inverse of parse_list_line, without a line end. Raises MediaError for a path that no list can have."""
     if any(c in path for path in (clip.video, clip.audio) for c in "\t\r\n"):
         raise MediaError(f"{clip.video!r}: a path in a list cannot contain tabs or line ends; rename it")
+    if not is_utf8(clip.video + clip.audio):
+        raise MediaError(f"{printable(clip.video)}: a path in a list has to be UTF-8; rename it")
     # str.split() splits at every kind of white space, so any of them asks for tabs.
     spaced = any(c.isspace() for c in clip.video + clip.audio)
     separator = "\t" if spaced else " "

@@ -8,6 +8,7 @@ import numpy as np
 
 from media.clips import FPS, FRAME_SIZE, MediaError, text_lines
 from media.tracks import Track
+from support.names import one_line
 
 # Near lossless for the network; a key frame every 250 as VoxCeleb2 has. With one thread and without mbtree, whose
 # vector code reads memory that x264 has not set, the same pictures give the same file.
@@ -53,8 +54,8 @@ def track_text(identity: str, reference: str, track: Track, width: int, height: 
     face was verified; ASD Conf is 0, since it was not looked at who speaks.
     """
     lines = [
-        f"Identity  : \t{identity}",
-        f"Reference : \t{reference}",
+        f"Identity  : \t{one_line(identity)}",
+        f"Reference : \t{one_line(reference)}",
         "Offset    : \t0",
         f"FV Conf   : \t{track.confidence:.3f}\t(1)",
         "ASD Conf  : \t0.000",

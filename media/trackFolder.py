@@ -24,6 +24,7 @@ from media.faceTracks import Found
 from media.openVideo import open_video
 from media.trackRule import Rule
 from support.files import journal_at, lock_file, replace_file
+from support.names import one_line, printable
 
 VERSION = 1  # of the records; another one makes everything anew
 KINDS = ("mp4", "wav", "txt")
@@ -150,7 +151,7 @@ class TrackFolder:
             table.writerow(COLUMNS)
             for record in records:
                 table.writerows(_rows(record))
-        reasons = [_line(f"{record.source}: {record.reason}") for record in records if record.reason]
+        reasons = [one_line(f"{record.source}: {record.reason}") for record in records if record.reason]
         self._write_or_remove("no_tracks.txt", "".join(line + "\n" for line in reasons).encode())
         self._write_or_remove("tracks.png", self._contact_sheet(records))
         return reasons
@@ -204,8 +205,8 @@ class TrackFolder:
 def _rows(record: Record) -> Iterable[tuple]:
     for number, track in enumerate(record.tracks, 1):
         yield (
-            _printable(record.source),
-            _printable(f"{record.name}/{number:05d}"),
+            printable(record.source),
+            printable(f"{record.name}/{number:05d}"),
             f"{track['first'] / FPS:.2f}",
             f"{(track['first'] + track['frames']) / FPS:.2f}",
             track["frames"],
@@ -214,16 +215,6 @@ def _rows(record: Record) -> Iterable[tuple]:
             track["confidence"],
             track["shot"],
         )
-
-
-def _printable(text: str) -> str:
-    """Names that are not UTF-8 with their bytes as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _line(text: str) -> str:
-    """_printable() in one line, and nothing that steers a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in _printable(text))
 
 
 def _middle_frame(path: str) -> np.ndarray:

@@ -22,20 +22,14 @@ VIDEO_NAMES = (
 )  # fmt: skip
 # What programs call a file that they have not finished.
 UNFINISHED = (
-    ".part",
-    ".partial",
-    ".crdownload",
-    ".download",
-    ".opdownload",
-    ".filepart",
-    ".!qb",
-    ".!ut",
-    ".tmp",
-    "~",
-)
+    ".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".!qb", ".!ut", ".tmp", "~",
+)  # fmt: skip
 TRACK_FILE = re.compile(
     r"/\d{5}\.(mp4|wav|txt)$"
 )  # a folder of that name would stand where a track may have to
+NOT_LISTED = re.compile(
+    "[\ud800-\udfff\\t\\r\\n]"
+)  # of a name: what no list can have, and bytes that are not UTF-8
 NOTHING = Plan([], None, False)
 EARLY_END = FPS // 2  # slots that pictures may end before the file says so
 
@@ -65,9 +59,10 @@ def folder_names(paths: list[str], given: dict[str, str]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken = set(given.values())
     for path in paths:
-        name = given.get(path) or os.path.splitext(path)[0]
+        full = NOT_LISTED.sub("_", path)
+        name = given.get(path) or os.path.splitext(full)[0]
         while (name in taken or TRACK_FILE.search(name)) and path not in given:
-            name = path if name != path and path not in taken else name + "_"
+            name = full if name != full and full not in taken else name + "_"
         taken.add(name)
         names[path] = name
     return names

@@ -45,15 +45,16 @@ def _host() -> str:
 def replace_file(path: str, mode: str = "w") -> Iterator[IO]:
     """Open a file beside `path` for writing; on success it becomes `path`, on an error it is removed.
 
-    mode: "w" (UTF-8 text) or "wb". A reader sees the old file or the whole new one, never a part.
-    Raises OSError (no room, no permission) with `path` untouched. Where the file system cannot be asked to
-    write through to the disk, the file is made all the same, with a warning.
+    mode: "w" (UTF-8 text, with escapes for what is none) or "wb". A reader sees the old file or the whole new one,
+    never a part. Raises OSError (no room, no permission) with `path` untouched. Where the file system cannot be asked
+    to write through to the disk, the file is made all the same, with a warning.
     """
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
     part = aside(path)
     try:
-        with open(part, mode, encoding=None if "b" in mode else "utf-8") as file:
+        encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+        with open(part, mode, encoding=encoding, errors=errors) as file:
             yield file
             file.flush()
             _to_disk(file.fileno(), folder)

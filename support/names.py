@@ -1,4 +1,4 @@
-"""Names of flags and arguments: those of the 2020 program, and what a misspelt one may have meant."""
+"""Names of flags and arguments: those of the 2020 program, and what a misspelt one may have meant. Names of files."""
 
 import difflib
 from collections.abc import Iterable
@@ -77,3 +77,18 @@ def refuse_unknown(function: str, given: Iterable[str], known: Iterable[str]) ->
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
+
+
+def is_utf8(name: str) -> bool:
+    """Can a path be written as UTF-8? Linux has any bytes in a name; those that are not stand as surrogates."""
+    return printable(name) == name
+
+
+def printable(name: str) -> str:
+    """A path for people and text files: the bytes of it that are not UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(text: str) -> str:
+    """printable() without line ends, and without anything else that steers a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in printable(text))

@@ -20,6 +20,7 @@ from videoMaker import face, make_video
 
 import makeFaceTracks
 import makeFileList
+from media.clips import read_list
 from media.trackWork import folder_names
 
 SCRIPT = Path(makeFaceTracks.__file__)
@@ -412,3 +413,20 @@ def test_what_is_no_video_of_its_own(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path / "pipe", dst)
     assert "pipe: neither a folder nor an ordinary file" in capsys.readouterr().err
+
+
+def test_a_name_that_no_list_can_have_gives_tracks_that_can_be_listed(tmp_path, capsys):
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    video(src / "a.mp4")
+    for name in (b"J\xfcrgen.mp4", b"J\xffrgen.mp4", b"two\nlines.mp4"):
+        shutil.copy(src / "a.mp4", src / os.fsdecode(name))
+    (src / "a.mp4").unlink()
+    assert run(src, dst) == 0
+    assert list(rows(dst)) == ["J\\udcfcrgen.mp4", "J\\udcffrgen.mp4", "two\nlines.mp4"]
+    flags = [f"--{kind}_dir={dst / kind}" for kind in ("mp4", "wav", "txt")]
+    assert makeFileList.main(["--output", str(tmp_path / "list.txt"), "--nWorkers", "1", *flags]) == 0
+    listed = [os.path.relpath(clip.video, dst / "mp4") for clip in read_list(str(tmp_path / "list.txt"))]
+    assert listed == ["J_rgen.mp4/00001.mp4", "J_rgen/00001.mp4", "two_lines/00001.mp4"]
+    assert (dst / "txt/J_rgen/00001.txt").read_text().startswith("Identity  : \tJ_rgen\n")
+    assert run(src, dst) == 0
+    assert "finished before          3" in capsys.readouterr().out

@@ -107,3 +107,9 @@ def test_commands_check_first(tmp_path, capsys, main, flags, wrong):
     said = capsys.readouterr().err
     assert wrong.format(there=tmp_path) in said and len(said.splitlines()) == 1
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_text_that_is_not_utf8_is_written_with_escapes(tmp_path):
+    with replace_file(str(tmp_path / "x.csv")) as file:
+        file.write(f"ü,{os.fsdecode(bytes([255]))}\n")
+    assert (tmp_path / "x.csv").read_text(encoding="utf-8") == "ü,\\udcff\n"

@@ -5,6 +5,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from media.video import FrameReader, read_frames
 from media.videoFacts import REMEDIES, REWRITE, VideoError, probe
 from SyncNetDist import SyncNet
 
+ROOT = Path(__file__).resolve().parent.parent
 FRAMES = 24
 STEADY = range(FRAMES)
 CHECKS = ("decode", "packets")
@@ -629,3 +632,29 @@ def test_crops_of_a_face_are_read_in_one_pass(tmp_path, monkeypatch, frames):
     for crop, start in zip(crops, starts, strict=True):
         assert [frame_number(picture) for picture in crop] == list(range(start, start + 6))
     assert len(read) <= frames
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    """OpenCV would crash, and with it the process."""
+    folder = tmp_path / os.fsdecode(b"d\xe9")
+    folder.mkdir()
+    make_clip(str(tmp_path / "a.mp4"), FRAMES)
+    for name in (b"x.mp4", b"x\xff.mp4"):
+        shutil.copy(tmp_path / "a.mp4", folder / os.fsdecode(name))
+    code = """
+        import os, numpy as np
+        from clipMaker import frame_number
+        from media.video import read_frames
+        from media.videoFacts import probe
+        for name in sorted(os.listdir(".")):
+            pictures = np.empty((3, 224, 224, 3), np.uint8)
+            probe(name).check()
+            read_frames(name, 2, pictures)
+            print([frame_number(picture) for picture in pictures])
+    """
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[2, 3, 4]\n" * 2
