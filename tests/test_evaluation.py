@@ -325,6 +325,23 @@ def test_tensorboard_has_the_columns(clip_list, voices, tmp_path):
         assert {e.step: e.value for e in events.Scalars(name)} == pytest.approx(expected, rel=1e-5)
 
 
+def test_tensorboard_switched_on_later_has_the_epochs_before(clip_list, voices, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for epochs, flags in (
+        (2, ("--test_interval", 2, "--num_eval", 2)),
+        (3, ("--tensorboard",)),
+        (4, ("--tensorboard",)),
+    ):
+        assert run(clip_list, voices, tmp_path, *flags, "--max_epoch", epochs) == 0
+    events = accumulator.EventAccumulator(str(tmp_path / "result/tensorboard"))
+    events.Reload()
+    for name in ("eer", "val_loss"):
+        expected = [(int(row["epoch"]), float(row[name])) for row in table(tmp_path) if row[name]]
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert len(found) == len(expected) == (4 if name == "val_loss" else 1)
+        assert np.array(found) == pytest.approx(np.array(expected), rel=1e-5)
+
+
 def test_without_tensorboard_it_is_said_before_training(clip_list, voices, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert run(clip_list, voices, tmp_path, "--tensorboard", "--max_epoch", 1) == 1

@@ -58,18 +58,20 @@ class TrainingLog:
 
     settings: written to scores.txt, a `name value` line each, at every start. first_epoch: the epoch that
     this start begins with; what an earlier start wrote of it and of later ones is dropped. tensorboard: write
-    scalars, named as the columns of metrics.csv, to the folder tensorboard; UserError where that package is
-    not installed.
+    scalars, named as the columns of metrics.csv, to the folder tensorboard, with those of the epochs before where
+    there are none yet; UserError where that package is not installed.
     """
 
     def __init__(self, folder: str, settings: dict[str, object], first_epoch: int, tensorboard: bool = False):
-        self.writer = None
+        self.writer, switched_on_later = None, False
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise UserError(f"--tensorboard: {error}; install it with: pip install tensorboard") from None
-            self.writer = SummaryWriter(os.path.join(folder, "tensorboard"), purge_step=first_epoch)
+            scalars = os.path.join(folder, "tensorboard")
+            switched_on_later = not os.path.isdir(scalars)
+            self.writer = SummaryWriter(scalars, purge_step=first_epoch)
         self.best = os.path.join(folder, "best.json")
         self.scores = os.path.join(folder, "scores.txt")
         self.metrics = os.path.join(folder, "metrics.csv")
@@ -78,6 +80,8 @@ class TrainingLog:
         self.lines = [line for line, epoch in epochs if not epoch or int(epoch[1]) < first_epoch]
         table = csv.DictReader(lines_of(self.metrics))
         self.rows = [renamed(row) for row in table if int(row["epoch"]) < first_epoch]
+        for row in self.rows if switched_on_later else []:
+            self._write_scalars(int(row["epoch"]), {name: float(row[name] or "nan") for name in row})
         self.lines += [f"{name} {value}" for name, value in settings.items()]
         self._write_scores()
         self._write_best()
@@ -120,12 +124,15 @@ class TrainingLog:
         self._write_best()
         with replace_file(self.curves, "wb") as file:
             self.drawn().savefig(file, format="png", dpi=110)
+        self._write_scalars(epoch, row | more)
+        return self.lines[-1]
+
+    def _write_scalars(self, epoch: int, row: dict[str, float]) -> None:
         if self.writer:
-            for name, value in (row | more).items():
+            for name, value in row.items():
                 if name != "epoch" and not math.isnan(value):
                     self.writer.add_scalar(name, value, epoch)
             self.writer.flush()
-        return self.lines[-1]
 
     def _write_scores(self) -> None:
         with replace_file(self.scores) as file:
