@@ -176,7 +176,7 @@ def is_found(measured: Offset) -> bool:
 
 
 def offset_command(args: argparse.Namespace, problems: Problems) -> None:
-    clips = with_wavs(find_sources(args.inputs, VIDEO_FILES), args.wav)
+    clips = with_wavs(find_sources(args.inputs, VIDEO_FILES, with_sound=args.wav is None), args.wav)
     for flag in ("plot", "csv", "write_list"):
         if getattr(args, flag) is not None:
             check_output(f"--{flag}", getattr(args, flag))
@@ -245,7 +245,7 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
 
 
 def lse_command(args: argparse.Namespace, problems: Problems) -> None:
-    clips = with_wavs(find_sources(args.inputs, VIDEO_FILES), args.wav)
+    clips = with_wavs(find_sources(args.inputs, VIDEO_FILES, with_sound=args.wav is None), args.wav)
     names = [os.path.splitext(source.name)[0] + ".csv" for source, _ in clips]
     if args.frames and len(set(names)) < len(names):
         raise MediaError(
@@ -300,7 +300,7 @@ def show_command(args: argparse.Namespace, problems: Problems) -> None:
 
 
 def match_command(args: argparse.Namespace, problems: Problems) -> None:
-    sources = find_sources([args.list], VIDEO_FILES)
+    sources = find_sources([args.list], VIDEO_FILES, with_sound=True)
     clips = [source.clip for source in sources if source.clip]
     if len(clips) < len(sources):
         raise MediaError(

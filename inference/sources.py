@@ -20,14 +20,16 @@ class Source:
     clip: Clip | None = None
 
 
-def find_sources(inputs: Sequence[str], extensions: tuple[str, ...]) -> list[Source]:
+def find_sources(
+    inputs: Sequence[str], extensions: tuple[str, ...], with_sound: bool = False
+) -> list[Source]:
     """Files as they are, those in folders, and those in lists, in order and once each.
 
-    Of a folder without sound files the videos are taken, for their sound. A list has a path a line, or clips as
+    with_sound: a video is worked on beside its sound, and counts once with each sound that a list gives it. Of a folder without sound files the videos are taken, for their sound. A list has a path a line, or clips as
     makeFileList.py lists them: their video where `extensions` are videos, else their wav. Raises MediaError for what
     is not there.
     """
-    found: dict[str, Source] = {}
+    found: dict[tuple[str, str | None], Source] = {}
     for given in inputs:
         if os.path.isdir(given):
             names = find_files(given, extensions) or find_files(given, VIDEO_FILES)  # whose sound is taken
@@ -39,7 +41,8 @@ def find_sources(inputs: Sequence[str], extensions: tuple[str, ...]) -> list[Sou
         else:
             sources = read_sources(given, extensions)
         for source in sources:
-            found.setdefault(source.path, source)
+            sound = source.clip.audio if with_sound and source.clip else None
+            found.setdefault((source.path, sound), source)
     return list(found.values())
 
 

@@ -23,10 +23,10 @@ from DatasetLoader import DatasetLoader, get_frames, loadWAV
 from inference import embeddings as clipEmbeddings
 from inference.match import matching_accuracy, speakers_of_clips
 from inference.offset import Offset, find_offset
-from inference.sources import find_sources
+from inference.sources import find_sources, with_wavs
 from inferSyncNet import embed, match, offset, verify
 from media.clips import Clip, MediaError, format_list_line, read_list
-from media.content import SOUND_FILES
+from media.content import SOUND_FILES, VIDEO_FILES
 from support.errors import UserError
 from SyncNetDist import SyncNet
 
@@ -677,3 +677,16 @@ def test_a_folder_of_videos_has_voices(tmp_path, monkeypatch):
     assert [source.path for source in find_sources(["."], SOUND_FILES)] == ["./a.mp4", "./b/c.MP4"]
     (tmp_path / "d.wav").touch()
     assert [source.path for source in find_sources(["."], SOUND_FILES)] == ["./d.wav"]
+
+
+def test_a_video_beside_several_sounds(tmp_path):
+    """A list may give a video another's sound, to see how they do not fit; the same pair counts once."""
+    pairs = [("a.mp4", "a.wav"), ("a.mp4", "b.wav"), ("b.mp4", "b.wav"), ("a.mp4", "a.wav")]
+    path = tmp_path / "pairs.txt"
+    path.write_text("".join(f"{tmp_path / video} {tmp_path / wav} 0 30\n" for video, wav in pairs))
+    for video, _ in pairs:
+        (tmp_path / video).touch()
+    found = with_wavs(find_sources([str(path)], VIDEO_FILES, with_sound=True), None)
+    named = [(Path(source.path).name, Path(wav).name) for source, wav in found]
+    assert named == pairs[:3]
+    assert [Path(source.path).name for source in find_sources([str(path)], VIDEO_FILES)] == ["a.mp4", "b.mp4"]
