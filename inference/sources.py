@@ -25,9 +25,10 @@ def find_sources(
 ) -> list[Source]:
     """Files as they are, those in folders, and those in lists, in order and once each.
 
-    with_sound: a video is worked on beside its sound, and counts once with each sound that a list gives it. Of a folder without sound files the videos are taken, for their sound. A list has a path a line, or clips as
-    makeFileList.py lists them: their video where `extensions` are videos, else their wav. Raises MediaError for what
-    is not there.
+    Of a folder without sound files the videos are taken, for their sound. A list has a path a line, or clips as
+    makeFileList.py lists them: their video where `extensions` are videos, else their wav. with_sound: a video is
+    worked on beside its sound, and counts once with each sound that a list gives it. Raises MediaError for what is
+    not there.
     """
     found: dict[tuple[str, str | None], Source] = {}
     for given in inputs:
