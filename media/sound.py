@@ -12,7 +12,7 @@ import numpy as np
 from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.content import WAV, content, get_again
 from media.openSound import open_sound
-from media.streams import MAX_JUMP, MAX_RETURN, played, tick
+from media.streams import MAX_JUMP, MAX_RETURN, can_be_decoded, played, tick
 from media.wav import undecoded_wav
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ CLOCKS = ("mpegts", "mpeg")  # whose time does not begin at 0
 MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a gap in the sound
 MAX_PADDING = 0.1  # seconds; a track that ends earlier than declared by more than this is broken
 MAX_FILL = 0.25  # seconds; sound that ends earlier than the pictures by more than this is not made longer
+UNKNOWN_CODEC = (
+    "its sound is of a kind that cannot be decoded here: write it anew, ffmpeg -i in.mp4 -c:v copy out.mp4"
+)
 SAMPLE_FLOATS = ("flt", "dbl")  # of files that hold plain floats
 LOUDEST = 32.0  # of full scale; louder is not loud, but another scale
 OPENING = SAMPLE_RATE // 4  # samples
@@ -145,6 +148,8 @@ def _extent(container: InputContainer, path: str) -> tuple[float, int | None]:
     """extent() of a file that may have no sound."""
     if not container.streams.audio:
         raise NoSoundError(f"{path}: no sound track")
+    if not can_be_decoded(played(container.streams.audio)):
+        raise MediaError(f"{path}: {UNKNOWN_CODEC}")
     return extent(container)
 
 

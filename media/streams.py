@@ -24,7 +24,15 @@ def tick(timed: Stream | Packet | Frame) -> Fraction:
 
 
 def played(tracks: Sequence[Track]) -> Track:
-    """The one of several tracks that a player takes: the first that the file marks as default, or else the first."""
+    """The one of several tracks that a player takes: the first that the file marks as default, or else the first.
+
+    One that cannot be decoded is none of them, unless there is no other.
+    """
     from av.stream import Disposition
 
-    return next((track for track in tracks if track.disposition & Disposition.default), tracks[0])
+    known = [track for track in tracks if can_be_decoded(track)] or tracks
+    return next((track for track in known if track.disposition & Disposition.default), known[0])
+
+
+def can_be_decoded(track: Stream) -> bool:
+    return track.codec_context is not None

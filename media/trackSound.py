@@ -8,8 +8,8 @@ import av
 import numpy as np
 
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
-from media.sound import declared_end, decode_pieces
-from media.streams import MAX_RETURN, played, tick
+from media.sound import UNKNOWN_CODEC, declared_end, decode_pieces
+from media.streams import MAX_RETURN, can_be_decoded, played, tick
 from media.timeline import decoded, open_media
 
 LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
@@ -42,8 +42,10 @@ class Sound:
 
 
 def has_sound(path: str) -> bool:
-    """Is there a sound track in the file? Raises MediaError where it does not open."""
+    """Is there a sound track in the file? Raises MediaError where the file does not open, or its sound is unknown."""
     with open_media(path) as container:
+        if container.streams.audio and not can_be_decoded(played(container.streams.audio)):
+            raise MediaError(f"{path}: {UNKNOWN_CODEC}")
         return bool(container.streams.audio)
 
 

@@ -24,7 +24,7 @@ import makeFileList
 from DatasetLoader import loadWAV
 from media.clips import MediaError, read_list
 from media.sound import clip_opening, decode_audio, decode_clip
-from media.trackSound import read_sound
+from media.trackSound import has_sound, read_sound
 from media.wav import SilentError, WavFormatError, check_heard, open_wav, read_wav
 from verification.voices import check_wavs
 
@@ -584,3 +584,24 @@ def test_recordings_one_after_the_other_in_a_file(tmp_path):
     assert abs(shift(heard, parts[0])) < 1200 and abs(shift(heard, parts[1]) - 2.4 * 16000) < 2400
     opening = heard[: len(parts[0])]
     assert np.corrcoef(opening[2000:36000], parts[0][2000 - shift(heard, parts[0]) :][:34000])[0, 1] > 0.9
+
+
+def test_sound_of_an_unknown_kind(tmp_path):
+    """It is not broken, so that another copy would not help; and it is not taken where there is another track."""
+    path, frames = tmp_path / "clip.mkv", SOUND[None]
+    with av.open(str(path), "w") as container:
+        tracks = [container.add_stream(codec, rate=16000, layout="mono") for codec in ("flac", "pcm_s16le")]
+        for track in tracks:
+            frame = av.AudioFrame.from_ndarray(frames, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+            container.mux(track.encode(frame))
+            container.mux(track.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"A_FLAC", b"A_WHAT"))
+    assert np.array_equal(decode_audio(str(path)), SOUND)
+    path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_XYZ/INT/LIT"))
+    for read in (decode_audio, clip_opening, has_sound):
+        with pytest.raises(
+            MediaError, match="clip.mkv: its sound is of a kind that cannot be decoded here"
+        ) as told:
+            read(str(path))
+        assert "copy it again" not in str(told.value)
