@@ -33,7 +33,9 @@ def heard_sound(path: str) -> np.ndarray:
     Raises MediaError, also for a file in which nothing is heard.
     """
     if not os.path.isfile(path):
-        raise MediaError(f"{path}: no such file")
+        raise MediaError(
+            f"{path}: " + ("is a folder, needs a file" if os.path.isdir(path) else "no such file")
+        )
     samples = decode_audio(path)
     check_heard(path, samples)
     return samples

@@ -42,8 +42,8 @@ def find_sources(
         else:
             sources = read_sources(given, extensions)
         for source in sources:
-            sound = source.clip.audio if with_sound and source.clip else None
-            found.setdefault((source.path, sound), source)
+            sound = os.path.abspath(source.clip.audio) if with_sound and source.clip else None
+            found.setdefault((os.path.abspath(source.path), sound), source)
     return list(found.values())
 
 

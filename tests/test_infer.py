@@ -690,3 +690,17 @@ def test_a_video_beside_several_sounds(tmp_path):
     named = [(Path(source.path).name, Path(wav).name) for source, wav in found]
     assert named == pairs[:3]
     assert [Path(source.path).name for source in find_sources([str(path)], VIDEO_FILES)] == ["a.mp4", "b.mp4"]
+
+
+def test_a_file_that_is_given_twice_counts_once(tmp_path, monkeypatch):
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("b.wav\n")
+    monkeypatch.chdir(tmp_path)
+    given = ["a.wav", "./a.wav", ".", str(tmp_path), "list.txt"]
+    assert [source.path for source in find_sources(given, SOUND_FILES)] == ["a.wav", "./b.wav"]
+
+
+def test_a_folder_given_as_a_file(network, tmp_path):
+    with pytest.raises(MediaError, match="is a folder, needs a file"):
+        verify(network, str(tmp_path), str(tmp_path))
