@@ -96,6 +96,8 @@ class SyncNet(nn.Module):
         if precision == AUTO:
             precision, reason = distributed.of_first(lambda: faster_precision(self.device))
             self.precision_found = f"precision auto: {precision}; {reason}"
+        elif precision == "tf32" and self.device.type != "cuda":
+            self.precision_found = f"precision tf32 is for GPUs: {self.device} computes as with fp32"
         self.precision = precision
         self.own_exactness()  # for callers of __S__, who ask nobody
         self.maxFrames, self.nOut, self.temporal_stride = maxFrames, nOut, temporal_stride

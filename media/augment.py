@@ -69,6 +69,14 @@ class SoundFolder:
         self._lock = threading.Lock()  # guards both of these
         self._check_that_some_can_be_read()
 
+    def __getstate__(self) -> dict[str, object]:
+        """What a copy has, and what goes to another process: a lock does not."""
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+
     def fingerprint(self) -> str:
         """A hash of names, sizes and how they are used: the same for the same sounds in another place."""
         lines = (f"{sound.name}\t{sound.size}\t{sound.snrs}\n" for sound in self.sounds)

@@ -1,6 +1,8 @@
 """Augmentation: levels and places to the sample, the same draws whatever the threads, off unless asked for."""
 
+import copy
 import math
+import pickle
 import shutil
 from pathlib import Path
 
@@ -378,6 +380,13 @@ def test_both_kinds_are_drawn_alike(noises, rooms, monkeypatch):
     for k in range(300):
         augmentation.change(np.random.default_rng(k), np.empty(0), speech())
     assert len(calls) == 300 and 120 < calls.count("noise") < 180
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda loader: pickle.loads(pickle.dumps(loader))])
+def test_a_copied_loader_draws_the_same(clip_list, everything, copied):
+    original = loader(clip_list, **everything)
+    other = copied(original)
+    assert same(batches(original), batches(other))
 
 
 def test_nothing_unless_asked_for(clip_list, everything):

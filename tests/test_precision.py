@@ -44,6 +44,13 @@ def test_a_trial_trains_where_the_caller_does_not(monkeypatch, context):
         assert not torch.is_grad_enabled()
 
 
+def test_a_precision_that_a_processor_does_not_have_is_told():
+    assert SyncNet(model="tinyModel", nOut=4, device="cpu", precision="tf32").precision_found.endswith(
+        "as with fp32"
+    )
+    assert SyncNet(model="tinyModel", nOut=4, device="cpu").precision_found == ""
+
+
 def allowed() -> tuple[bool, bool]:
     return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
