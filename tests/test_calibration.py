@@ -15,6 +15,7 @@ from scipy.special import expit
 
 import inferSyncNet
 import tuneThreshold
+from inferSyncNet import load
 from support.errors import UserError
 from SyncNetDist import SyncNet
 from tuneThreshold import actual_dcf, calibrate, cllr, min_cllr, min_dcf
@@ -371,6 +372,30 @@ def test_what_is_no_calibration(evaluated, tmp_path, capsys, content):
     assert inferSyncNet.main(["verify", *given, "--calibration", str(tmp_path / "cal.json")]) == 1
     out, err = capsys.readouterr()
     assert out == "" and "cal.json: not a calibration; make it with tuneThreshold.py --calibrate" in err
+
+
+def test_a_calibration_of_normalised_scores_is_of_one_cohort(evaluated, tmp_path, capsys):
+    """Another cohort of as many utterances gives other scores; the same one under other names does not."""
+    path, trials = evaluated / "a.model", (str(evaluated / "trials.txt"), str(evaluated))
+    same = {f"again/{k}.wav": str(evaluated / "." / f"{k}.wav") for k in (11, 9, 10, 8)}
+    for k in range(4):
+        wavfile.write(tmp_path / f"{k}.wav", 16000, noise(0.6, seed=20 + k))
+    other = {f"{k}.wav": str(tmp_path / f"{k}.wav") for k in range(4)}
+    network = load(str(path), "cpu", model="tinyModel")
+    upside(evaluated / "a")
+    for name, cohort in (("same", same), ("other", other)):
+        folder = tmp_path / name
+        evaluate_list(
+            network, *trials, str(folder), checkpoint=str(path), settings={"top_n": 3}, cohort=cohort, top_n=3
+        )
+        line = ("--calibrate", evaluated / "a/eval_scores_asnorm.txt", folder / "eval_scores_asnorm.txt")
+        status, _, error = run(capsys, *line, "--calibration", tmp_path / f"{name}.json")
+        assert status == (0 if name == "same" else 1), error
+    assert "recordings of the cohort" in error
+    report = json.loads((folder / "eval.json").read_text())
+    del report["cohort_recordings"]  # of an earlier version, which did not note them
+    (folder / "eval.json").write_text(json.dumps(report))
+    assert run(capsys, *line, "--calibration", tmp_path / "old.json")[0] == 0
 
 
 @pytest.mark.parametrize("prior", ["0", "1", "-0.1", "nan", "much"])

@@ -1,5 +1,6 @@
 """Vectors that are kept in a file, each with the recording that it is of and the settings that it was made with."""
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -34,6 +35,12 @@ def find_recording(path: str) -> Recording:
     except (FileNotFoundError, NotADirectoryError):
         raise MediaError(f"{path}: no such wav file") from None
     return Recording(os.path.realpath(path), (found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+
+def fingerprint(recordings: Sequence[Recording]) -> str:
+    """A hash of where recordings are and how large, whatever their order."""
+    lines = sorted(f"{recording.path}\t{recording.stamp[0]}\n" for recording in recordings)
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def save_vectors(

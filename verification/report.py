@@ -16,7 +16,7 @@ from support.errors import UserError
 from support.files import replace_file
 from support.version import VERSION, versions
 from verification.det import plot_det
-from verification.kept import Recording, find_recording, load_vectors, save_vectors
+from verification.kept import Recording, find_recording, fingerprint, load_vectors, save_vectors
 from verification.normalisation import as_norm
 from verification.rates import ABOUT_MIN_DCF, P_TARGETS
 from verification.results import (
@@ -179,6 +179,7 @@ def evaluate_list(
         "targets": None if trials.labels is None else int(trials.labels.sum()),
         "files": len(trials.files),
         "cohort": len(cohort),
+        "cohort_recordings": fingerprint(voices.recordings[len(trials.files) :]) if cohort else None,
         "trial_list": what_is_tested(test_list, test_path),
         "checkpoint": {"path": checkpoint, "sha256": file_hash(checkpoint)} if checkpoint else None,
         "evaluated_with": evaluated_with(network.settings, num_eval),

@@ -74,8 +74,8 @@ def scores_made_with(path: str, scores: np.ndarray, labels: np.ndarray | None) -
     """What the scores of an evaluation's file are of, by the eval.json beside it; None where nothing tells.
 
     scores, labels: what the file holds; an eval.json of others does not count. The record has the `kind` of scores
-    (see SCORE_FILES), `checkpoint`, `evaluated_with` and `precision`; of normalised scores the size of the cohort and
-    `top_n` too.
+    (see SCORE_FILES), `checkpoint`, `evaluated_with` and `precision`; of normalised scores the size of the cohort,
+    `cohort_recordings` (None: an earlier version did not note them) and `top_n` too.
     """
     report = read_report(os.path.dirname(path))
     kind = {name: kind for kind, name in SCORE_FILES.items()}.get(os.path.basename(path))
@@ -88,7 +88,10 @@ def scores_made_with(path: str, scores: np.ndarray, labels: np.ndarray | None) -
                 return None
         names = ("checkpoint", "evaluated_with", "precision") + (("cohort",) if kind == "asnorm" else ())
         made_with = {"kind": kind} | {name: report[name] for name in names}
-        return made_with | ({"top_n": report["settings"].get("top_n")} if kind == "asnorm" else {})
+        if kind == "asnorm":
+            made_with |= {"top_n": report["settings"].get("top_n")}
+            made_with |= {"cohort_recordings": report.get("cohort_recordings")}
+        return made_with
     except (KeyError, TypeError, AttributeError):
         return None
 
@@ -105,6 +108,9 @@ def check_same_system(
         | record["evaluated_with"]
         for record in (made_with, dev_made_with)
     )
+    recordings = [record.get("cohort_recordings") for record in (dev_made_with, made_with)]
+    if None not in recordings:
+        theirs["recordings of the cohort"], ours["recordings of the cohort"] = recordings
     if others := differences(theirs, ours):
         listed = ", ".join(f"{name} {now} ({dev_path}: {before})" for name, before, now in others)
         raise UserError(
