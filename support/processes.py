@@ -15,9 +15,10 @@ from typing import Any
 
 from support.errors import UserError
 
+NO_WORKERS = "use nWorkers 1 (--nWorkers 1), which starts none"
 GUARD = (
     "Worker processes run the script that starts them once more, so what it does must stand under "
-    '`if __name__ == "__main__":`. Or use nWorkers 1 (--nWorkers 1), which starts none'
+    f'`if __name__ == "__main__":`. Or {NO_WORKERS}'
 )
 
 
@@ -50,8 +51,15 @@ def map_in_processes(
     running: dict[Future, list] = {}
     # Spawned, not forked: a fork copies the locks of threads that do not exist in the copy.
     context = get_context("spawn")
-    started = context.Event()
-    with ProcessPoolExecutor(workers, context, _start_worker, (started,)) as pool:
+    try:
+        started = context.Event()
+        executor = ProcessPoolExecutor(workers, context, _start_worker, (started,))
+    except (OSError, ImportError, NotImplementedError) as error:  # no memory that processes could share
+        reason = getattr(error, "strerror", None) or str(error)
+        raise WorkerError(
+            f"worker processes need shared memory, which cannot be had here (/dev/shm: {reason}); {NO_WORKERS}"
+        ) from None
+    with executor as pool:
         try:
             while True:
                 # Three hand-overs a worker keep all of them busy without queueing a million items.

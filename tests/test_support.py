@@ -2,6 +2,7 @@
 
 import errno
 import io
+import multiprocessing
 import os
 import stat
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from support import files, progress
 from support.files import aside, lock_file, remove_leftovers, replace_file
+from support.processes import WorkerError, map_in_processes
 from support.progress import progress_bar
 
 UNSUPPORTED = [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP]
@@ -154,3 +156,16 @@ def test_left_overs_of_long_names_are_removed(tmp_path, monkeypatch):
     open(aside(other), "w").close()
     remove_leftovers(str(path) for path in tmp_path.iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["a" * 250]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only file system"), ImportError("no sem_open")])
+def test_a_system_without_shared_memory_is_told_how_to_go_on(monkeypatch, error):
+    """As in a container: the message must not read as if the user's own folders were read-only."""
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(multiprocessing.context.SpawnContext, "Event", refuse)
+    with pytest.raises(WorkerError, match=r"shared memory.* \(/dev/shm: (Read-only|no sem).*--nWorkers 1"):
+        list(map_in_processes(abs, [-1, 2], 2))
+    assert list(map_in_processes(abs, [-1, 2], 1)) == [1, 2]
