@@ -115,7 +115,7 @@ from support.errors import UserError
 from support.files import check_output, journal_at, remove_leftovers, replace_file
 from support.progress import progress_bar
 
-JOURNAL_VERSION = 3
+JOURNAL_VERSION = 4
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
 VOXCELEB2_PATH = re.compile(r"id\d{5}/[\w-]{11}/\d{5}\.mp4")
 
