@@ -39,7 +39,7 @@ MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a g
 MAX_PADDING = 0.1  # seconds; a track that ends earlier than declared by more than this is broken
 MAX_FILL = 0.25  # seconds; sound that ends earlier than the pictures by more than this is not made longer
 UNKNOWN_CODEC = (
-    "its sound is of a kind that cannot be decoded here: write it anew, ffmpeg -i in.mp4 -c:v copy out.mp4"
+    "its sound is of a kind that cannot be decoded here; write it anew with a program that plays it"
 )
 SAMPLE_FLOATS = ("flt", "dbl")  # of files that hold plain floats
 LOUDEST = 32.0  # of full scale; louder is not loud, but another scale
@@ -239,11 +239,12 @@ def _check_scale(frame: av.AudioFrame, time: float, path: str) -> None:
     if (np.abs(values) <= LOUDEST).all():
         return
     most = np.abs(values).max()
-    found = "samples that are no numbers" if np.isnan(most) else f"float samples up to {most:g}"
-    raise MediaError(
-        f"{path}: {found} at {time:.2f} s, where 1 is full scale; int16 numbers as floats have to be divided by "
-        "32768 when the file is written"
-    )
+    found = f"{path}: float samples up to {most:g} at {time:.2f} s, where 1 is full scale"
+    if np.isfinite(most):
+        raise MediaError(
+            f"{found}; int16 numbers as floats have to be divided by 32768 when the file is written"
+        )
+    raise MediaError(f"{found}: no numbers, which the program that wrote the file should not have written")
 
 
 class _Tracks:
