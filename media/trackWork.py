@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from dataclasses import asdict, dataclass
 
 import cv2
@@ -57,15 +58,20 @@ def folder_names(paths: list[str], given: dict[str, str]) -> dict[str, str]:
     given: the folders of sources that have one, also of some that are no longer there; they keep it.
     """
     names: dict[str, str] = {}
-    taken = set(given.values())
+    taken = set(map(_as_any_system, given.values()))
     for path in paths:
         full = NOT_LISTED.sub("_", path)
         name = given.get(path) or os.path.splitext(full)[0]
-        while (name in taken or TRACK_FILE.search(name)) and path not in given:
-            name = full if name != full and full not in taken else name + "_"
-        taken.add(name)
+        while (_as_any_system(name) in taken or TRACK_FILE.search(name)) and path not in given:
+            name = full if name != full and _as_any_system(full) not in taken else name + "_"
+        taken.add(_as_any_system(name))
         names[path] = name
     return names
+
+
+def _as_any_system(name: str) -> str:
+    """What names have in common that are one on macOS, Windows or an exFAT disk, by case or by how accents stand."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def plan(src: str, path: str) -> tuple[str, Plan, str]:

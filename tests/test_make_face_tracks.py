@@ -250,6 +250,16 @@ def test_sources_that_differ_in_their_extension_have_folders_of_their_own():
     }  # fmt: skip
 
 
+def test_names_that_are_one_on_other_systems_have_folders_of_their_own():
+    assert folder_names(["Ann.mp4", "ann.mp4", "ANN.mkv"], {}) == {
+        "Ann.mp4": "Ann", "ann.mp4": "ann.mp4", "ANN.mkv": "ANN.mkv",
+    }  # fmt: skip
+    assert folder_names(["u\u0308.mp4", "\u00fc.mp4"], {}) == {
+        "u\u0308.mp4": "u\u0308",
+        "\u00fc.mp4": "\u00fc.mp4",
+    }
+
+
 def test_a_folder_of_tracks_never_has_the_name_of_a_track():
     names = folder_names(["a.mp4", "a/00001.mkv", "a/00001.mp4", "a/00002.wav.mov", "00001.mp4.mp4"], {})
     assert names == {
