@@ -27,6 +27,7 @@ OTHER_PICTURE = 24  # mean difference of pixels; two conversions of one picture 
 REWRITE = "ffmpeg -i in.mp4 -vf yadif=deint=interlaced,fps=25 -c:v libx264 -crf 18 -af apad -shortest out.mp4"
 REWRITTEN = f"rewrite it: {REWRITE}, then run convertAudio.py again"
 MAKE_TRACKS = "make face tracks of it: python makeFaceTracks.py --src my_videos --dst my_tracks"
+OR_TRACKS = f"; or, where it is not cropped to a face, {MAKE_TRACKS}"
 
 EMPTY = "mp4 empty"
 NOT_OPENED = "mp4 cannot be opened"
@@ -43,9 +44,9 @@ REMEDIES = {
     EMPTY: "copy or make it again",
     NOT_OPENED: "cut off, damaged, or no video file: copy or make it again",
     NO_VIDEO: "the file has no video stream: make it again, or take it out",
-    NO_DECODER: f"this OpenCV has no decoder for it; {REWRITTEN}",
-    INTERLACED: f"a picture is two half pictures; {REWRITTEN}",
-    CHANGES: f"OpenCV expects one size and format; {REWRITTEN}",
+    NO_DECODER: f"this OpenCV has no decoder for it; {REWRITTEN}{OR_TRACKS}",
+    INTERLACED: f"a picture is two half pictures; {REWRITTEN}{OR_TRACKS}",
+    CHANGES: f"OpenCV expects one size and format; {REWRITTEN}{OR_TRACKS}",
     OTHER_RATE: f"{MAKE_TRACKS}; or, where it is cropped to a face, {REWRITTEN}",
     VARIABLE_RATE: f"sound and picture drift apart; {MAKE_TRACKS}; or, where it is cropped to a face, {REWRITTEN}",
     OTHER_SIZE: f"{MAKE_TRACKS}; or, where it is cropped to a face, scale it with --allow_resize",

@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,9 @@ from videoMaker import face, make_video
 
 import makeFaceTracks
 import makeFileList
-from media.clips import read_list
+from media.clips import MediaError, read_list
 from media.trackWork import folder_names
+from media.videoFacts import probe
 
 SCRIPT = Path(makeFaceTracks.__file__)
 PERSON = face(112)
@@ -440,3 +442,20 @@ def test_a_name_that_no_list_can_have_gives_tracks_that_can_be_listed(tmp_path, 
     assert (dst / "txt/J_rgen/00001.txt").read_text().startswith("Identity  : \tJ_rgen\n")
     assert run(src, dst) == 0
     assert "finished before          3" in capsys.readouterr().out
+
+
+def test_the_advice_for_pictures_that_training_cannot_read_works_at_once(tmp_path):
+    """Interlaced, and not cropped: rewriting it first would be for nothing."""
+    source = tmp_path / "src/a.ts"
+    video(source, format="mpegts", codec="mpeg2video", options={"flags": "+ildct+ilme"})
+    with pytest.raises(MediaError, match="interlaced.*not cropped to a face, make face tracks of it") as told:
+        probe(str(source)).check()
+    line = re.search(r"python makeFaceTracks.py (--src my_videos --dst my_tracks)", str(told.value))
+    folders = {"my_videos": str(source.parent), "my_tracks": str(tmp_path / "dst")}
+    assert (
+        makeFaceTracks.main(
+            [folders.get(w, w) for w in line[1].split()] + ["--nWorkers=1", "--min_frames=20"]
+        )
+        == 0
+    )
+    probe(str(tmp_path / "dst/mp4/a/00001.mp4")).check()
