@@ -68,13 +68,13 @@ class Plan:
 
 def plan_parts(path: str) -> Plan:
     """Plan the work on a video. Raises MediaError: no pictures, no sound, or broken at its beginning."""
+    if not has_sound(path):
+        raise MediaError(f"{path}: no sound in it")
     with VideoReader(path) as reader:
         slots, sure = reader.declared_slots()
         starts = list(range(0, slots or 1, PART))
         if len(starts) > 1 and not reader.can_seek(starts[1:]):
             starts = [0]
-        if not has_sound(path):
-            raise MediaError(f"{path}: no sound in it")
         ends: list[int | None] = [*starts[1:], None]
         parts = [Part(path, reader.first_time, *span) for span in zip(starts, ends, strict=True)]
         return Plan(parts, slots, sure)

@@ -9,6 +9,7 @@ import pytest
 from clipMaker import Pipe
 from videoMaker import click_time, flash_time, make_video
 
+from media.clips import MediaError
 from media.faceTracks import Part, plan_parts, write_tracks
 from media.timeline import VideoReader
 from media.tracks import Track
@@ -191,6 +192,14 @@ def test_pictures_of_unknown_time_are_left_out(tmp_path):
     pictures, samples = whole_picture_track(path, tmp_path / "out")
     assert 0.4 < click_time(samples) < 2.1
     assert abs(flash_time(pictures) - click_time(samples)) <= HALF_FRAME + TONE_ONSET
+
+
+def test_pictures_without_any_time_are_no_sound(tmp_path):
+    """A raw stream of a camera has neither; what is missing is the sound."""
+    path = str(tmp_path / "a.h264")
+    make_video(path, np.arange(20) / 25, format="h264", sound_from=None)
+    with pytest.raises(MediaError, match="a.h264: no sound in it"):
+        plan_parts(path)
 
 
 def test_time_stamps_that_jump_by_hours(tmp_path):
