@@ -197,7 +197,7 @@ def test_pictures_of_unknown_time_are_left_out(tmp_path):
 def test_pictures_without_any_time_are_no_sound(tmp_path):
     """A raw stream of a camera has neither; what is missing is the sound."""
     path = str(tmp_path / "a.h264")
-    make_video(path, np.arange(20) / 25, format="h264", sound_from=None)
+    make_video(path, np.arange(20) / 25, format="h264", sound_from=None, flash=None)
     with pytest.raises(MediaError, match="a.h264: no sound in it"):
         plan_parts(path)
 
