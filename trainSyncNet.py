@@ -22,10 +22,12 @@ if __name__ == "__main__":
     answer_flags(parse_args)
 
 import torch
+from torch import nn
 
 from media.clips import check_paths
 from models.checkpoints import CheckpointError, choose_settings, load_tensors, read_checkpoint
 from models.choices import AUTO
+from models.twoStreams import LIP_FRAMES, moments
 from support import distributed
 from support.errors import UserError
 from support.files import check_output
@@ -115,6 +117,24 @@ def precision_to_go_on_with(args: argparse.Namespace) -> str:
     return precision if isinstance(precision, str) else AUTO
 
 
+def check_share(network: SyncNet, batch: int) -> None:
+    """Raise UserError where a process's share of a batch does not do for its batch norms: one moment of one clip.
+
+    On GPUs they normalise over the whole batch.
+    """
+    distributed.check_batch(batch)
+    settings, count = network.settings, distributed.processes()
+    one_clip = batch == count > 1 and network.device.type == "cpu"
+    one_moment = moments(settings.maxFrames, settings.temporal_stride) == 1
+    if one_clip and one_moment and any(isinstance(module, nn.BatchNorm1d) for module in network.modules()):
+        raise UserError(
+            f"--nBatchSize {batch} gives each of {count} processes one clip, of which --maxFrames "
+            f"{settings.maxFrames} at --temporal_stride {settings.temporal_stride} has one moment: nothing to "
+            f"normalise by on a CPU; use --nBatchSize {2 * batch}, or --maxFrames "
+            f"{LIP_FRAMES + settings.temporal_stride}"
+        )
+
+
 def run(args: argparse.Namespace) -> None:
     """What the flags ask for."""
     check_output("--save_path", args.save_path, folder=True)
@@ -153,7 +173,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"Evaluating {checkpoint or 'an untrained network'}")
         evaluate(network, args, checkpoint)
         return
-    distributed.check_batch(args.nBatchSize)
+    check_share(network, args.nBatchSize)
     with run_folder(args.save_path, network) as folders, stop_signals() as stop:
         test = (
             TrialTest(network, args.test_list, args.test_path, args.num_eval).run

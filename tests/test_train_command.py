@@ -15,6 +15,9 @@ from clipMaker import make_list
 from scipy.io import wavfile
 
 import trainSyncNet
+from support import distributed
+from support.errors import UserError
+from SyncNetDist import SyncNet
 
 REPOSITORY = Path(__file__).parent.parent
 T = 8
@@ -208,6 +211,24 @@ def test_a_broken_video_is_named(corpus, tmp_path, capsys):
     flags = [*data_flags(corpus, tmp_path / "exp"), "--train_list", write(tmp_path, "list.txt", text)]
     status, _, err = run(capsys, *flags)
     assert status == 1 and "broken.mp4: cannot be opened as a video (7 bytes)" in err.splitlines()[-1]
+
+
+def test_a_share_of_one_moment_is_told(monkeypatch):
+    """Two processes on a CPU with a clip each: its batch norms would have nothing to normalise by."""
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+
+    def check(batch: int, **settings) -> None:
+        trainSyncNet.check_share(
+            SyncNet(**{"model": "tinyModel", "nOut": 4, "device": "cpu"} | settings), batch
+        )
+
+    with pytest.raises(UserError, match="use --nBatchSize 4, or --maxFrames 8"):
+        check(2, maxFrames=7, temporal_stride=3)
+    check(2, maxFrames=8, temporal_stride=3)
+    check(4, maxFrames=7, temporal_stride=3)
+    check(2, maxFrames=5, model="plainModel")
+    with pytest.raises(UserError, match="the nearest sizes that fit: 2 or 4"):
+        check(3)
 
 
 @pytest.mark.parametrize(
