@@ -162,18 +162,46 @@ def _write_videos(reader: VideoReader, part: Part, tracks: list[Track], folder: 
     return shape
 
 
+class _FaceFinder:
+    """The faces in the pictures that are held, each looked for once. count: of all that were found."""
+
+    def __init__(self, reader: VideoReader, min_face: int, views: list[_View]) -> None:
+        self.count = 0
+        self._reader = reader
+        self._detector = FaceDetector(min_face)
+        self._views = views
+        self._found: dict[int, list[Face]] = {}  # by slot
+
+    def find(self, slot: int) -> list[Face]:
+        if slot not in self._found:
+            view = next(v for v in self._views if v.slot == slot)
+            picture = self._reader.bgr(view.frame, self._detector.scale)
+            self._found[slot] = self._detector.find(picture)
+            self.count += len(self._found[slot])
+        return self._found[slot]
+
+    def forget(self, slot: int) -> None:
+        self._found.pop(slot, None)
+
+
 class Survey:
-    """The first pass: the shots and face tracks of a part. Only a few pictures are held at a time."""
+    """The first pass: the shots and face tracks of a part. Only a few pictures are held at a time.
+
+    Nothing that it holds leads back to it, so that it goes, pictures and all, as soon as it is let go of.
+    """
 
     def __init__(self, reader: VideoReader, rule: Rule) -> None:
         self.reader = reader
         self.rule = rule
-        self.detector = FaceDetector(rule.min_face)
-        self.builder = TrackBuilder(self._find)
-        self.faces = 0
         self.end = 0
         self._views: list[_View] = []  # around the present one
-        self._found: dict[int, list[Face]] = {}  # by slot
+        self._finder = _FaceFinder(reader, rule.min_face, self._views)
+        self.builder = TrackBuilder(self._finder.find)
+
+    @property
+    def faces(self) -> int:
+        """Faces found so far."""
+        return self._finder.count
 
     def run(self, part: Part) -> None:
         self.end = part.first
@@ -200,7 +228,7 @@ class Survey:
     def _forget(self, ahead: int) -> None:
         keep = ahead + 1 + max(FLASH, self.rule.detect_every)
         for view in self._views[:-keep]:
-            self._found.pop(view.slot, None)
+            self._finder.forget(view.slot)
         del self._views[:-keep]
 
     def _step(self, index: int) -> None:
@@ -241,10 +269,3 @@ class Survey:
         if min(before[-1].small[rows, columns].shape[:2]) < MIN_REGION:
             return False
         return is_cut([v.small[rows, columns] for v in before], [v.small[rows, columns] for v in after])
-
-    def _find(self, slot: int) -> list[Face]:
-        if slot not in self._found:
-            view = next(v for v in self._views if v.slot == slot)
-            self._found[slot] = self.detector.find(self.reader.bgr(view.frame, self.detector.scale))
-            self.faces += len(self._found[slot])
-        return self._found[slot]

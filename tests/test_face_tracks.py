@@ -2,6 +2,7 @@
 
 import gc
 import os
+import weakref
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from videoMaker import face, make_video
 from media.faces import Face, FaceDetector
 from media.faceTracks import Part, Survey, make_tracks, plan_parts
 from media.shots import is_cut, shot_picture
+from media.timeline import VideoReader
 from media.trackRule import Rule
 from media.tracks import TrackBuilder, crop, overlap, smooth
 from media.wav import open_wav
@@ -322,6 +324,27 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
         gc.enable()
     assert len(held) == 250
     assert held[-1] - held[50] < 200 * 640 * 480 * 1.5 / 2  # bytes; half of the 200 frames between
+
+
+def test_a_part_leaves_nothing_in_memory(tmp_path, monkeypatch):
+    """Without the garbage collector, which comes late to a process that works on part after part."""
+    path = str(tmp_path / "a.mp4")
+    make_video(path, np.arange(30) / 25, size=(320, 240), flash=None, options={"preset": "ultrafast"})
+    made = []
+    for kind in (Survey, FaceDetector, VideoReader):
+        begin = kind.__init__
+
+        def watched(self, *args, begin=begin):
+            made.append(weakref.ref(self))
+            begin(self, *args)
+
+        monkeypatch.setattr(kind, "__init__", watched)
+    gc.disable()
+    try:
+        make_tracks(plan_parts(path).parts[0], RULE, str(tmp_path / "out"), "a")
+    finally:
+        gc.enable()
+    assert len(made) == 4 and [reference() for reference in made] == [None] * 4
 
 
 def test_a_flash_does_not_end_a_track(tmp_path):
