@@ -5,6 +5,7 @@ shows the picture of the source that is up at that moment. So nothing is ever co
 rate may be any or none, and a picture is at most half a slot early or late.
 """
 
+import gc
 import os
 import re
 from collections.abc import Iterator
@@ -69,7 +70,8 @@ class VideoReader:
     def __init__(self, path: str, first_time: float | None = None) -> None:
         self.path = path
         self.ends_at: float | None = None
-        # Asked for once: a frame that has been asked for it is freed late, by the garbage collector.
+        # Asked for once: the frame that is asked goes only when garbage is collected, and with it all memory of its
+        # decoder.
         self._turn: tuple[int, int, int, int] | None = None
         self._open()
         aspect = self.stream.sample_aspect_ratio
@@ -99,6 +101,8 @@ class VideoReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.container.close()
+        if self._turn is not None:
+            gc.collect()
 
     def declared_slots(self) -> tuple[int | None, bool]:
         """The length that the file declares, in slots, or None; and whether that is the length of the pictures."""

@@ -5,6 +5,7 @@ import os
 import weakref
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -326,6 +327,10 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
     assert held[-1] - held[50] < 200 * 640 * 480 * 1.5 / 2  # bytes; half of the 200 frames between
 
 
+def frames_alive() -> int:
+    return sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+
+
 def test_a_part_leaves_nothing_in_memory(tmp_path, monkeypatch):
     """Without the garbage collector, which comes late to a process that works on part after part."""
     path = str(tmp_path / "a.mp4")
@@ -339,9 +344,12 @@ def test_a_part_leaves_nothing_in_memory(tmp_path, monkeypatch):
             begin(self, *args)
 
         monkeypatch.setattr(kind, "__init__", watched)
+    gc.collect()
+    before = frames_alive()
     gc.disable()
     try:
         make_tracks(plan_parts(path).parts[0], RULE, str(tmp_path / "out"), "a")
+        assert frames_alive() == before
     finally:
         gc.enable()
     assert len(made) == 4 and [reference() for reference in made] == [None] * 4
