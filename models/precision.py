@@ -27,7 +27,8 @@ def allow_tf32(allowed: bool) -> None:
 def faster_precision(device: torch.device) -> tuple[str, str]:
     """ "fp32" or "bf16", whichever trains the lip stream faster on a device, and why, in words.
 
-    Takes half a second to one second on a CPU, and draws no random numbers. Trains also where the caller computes without gradients.
+    Takes half a second to one second on a CPU, and draws no random numbers. Trains also where the caller computes
+    without gradients.
     """
     if not has_bfloat16(device):
         return "fp32", f"{device} has no bfloat16 instructions"
