@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a network that has learnt: makes a small talking-face corpus, lists it, evaluates the
 # untrained network, trains it for five short epochs and evaluates it again on voices it has never heard.
-# Less than five minutes on two cores, after the installation. Everything it makes is under data/demo.
+# About five minutes on two cores, after the installation. Everything it makes is under data/demo.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup.sh requirements.txt
