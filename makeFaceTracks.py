@@ -199,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
         folder.clear_work()
     records = folder.records
     found = [records[path] for path in run.paths if path in records]
-    gone = [record for path, record in records.items() if path not in set(run.paths)]
+    gone = records.keys() - set(run.paths)
     tracks = [track for record in records.values() for track in record.tracks]
     seconds = sum(track["frames"] for track in tracks) / FPS
     without = sum(not record.tracks for record in found)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from common import machine, table
-from compareOptions import flags_of_runs, train
+from compareOptions import flags_of_runs, train, untrained_network
 from scipy.io import wavfile
 
 from media.augment import add_noise
@@ -119,12 +119,7 @@ def main() -> None:
 
     def row(name: str, seed: int, options: dict[str, object] | None) -> None:
         torch.manual_seed(seed)
-        network = SyncNet(
-            maxFrames=args.maxFrames,
-            temporal_stride=args.temporal_stride,
-            device=args.device,
-            precision=args.precision,
-        )
+        network = untrained_network(args)
         if options is not None:
             checkpoint = train(args, f"{name}{seed}", options | {"seed": seed})
             network.loadParameters(checkpoint, strict=True)

@@ -83,6 +83,17 @@ def train(args: argparse.Namespace, name: str, options: dict[str, object]) -> st
     return os.path.join(folder, f"model/model{args.epochs:09d}.model")
 
 
+def untrained_network(args: argparse.Namespace, **settings: object) -> SyncNet:
+    """The network that the runs of these flags begin with."""
+    return SyncNet(
+        maxFrames=args.maxFrames,
+        temporal_stride=args.temporal_stride,
+        device=args.device,
+        precision=args.precision,
+        **settings,
+    )
+
+
 @torch.inference_mode()
 def measure(args: argparse.Namespace, network: SyncNet) -> dict[str, float]:
     """Accuracies of both kinds of embedding in both tasks and the EER, all in percent, by cosine."""
@@ -124,13 +135,7 @@ def main() -> None:
     for name, options in (untrained | {name: OPTIONS[name] for name in args.only}).items():
         torch.manual_seed(0)
         settings = {key: value for key, value in (options or {}).items() if key in CONSTRUCTED}
-        network = SyncNet(
-            maxFrames=args.maxFrames,
-            temporal_stride=args.temporal_stride,
-            device=args.device,
-            precision=args.precision,
-            **settings,
-        )
+        network = untrained_network(args, **settings)
         if options is not None:
             network.loadParameters(train(args, name, options), strict=True)
         figures = measure(args, network)

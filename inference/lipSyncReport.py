@@ -9,7 +9,7 @@ from inference.lipSync import LipSync, is_published
 from models.interface import Network
 from models.twoStreams import LIP_FRAMES
 from support.files import replace_file
-from verification.report import file_hash
+from verification.results import file_hash
 
 COLUMNS = ("clip", "wav", "frames", "offset", "lse_d", "lse_c")
 HEADER = "offset   LSE-D   LSE-C  frames  clip"
