@@ -26,7 +26,7 @@ from models.losses import (
     identity_loss,
     unit,
 )
-from models.precision import allow_tf32, faster_precision
+from models.precision import allow_tf32, autocast, faster_precision
 from models.settings import Settings
 from models.twoStreams import content_of, identity_of, moments
 from models.weights import Misfits, load_weights
@@ -129,7 +129,7 @@ class SyncNet(nn.Module):
         return self.autocast_alone()
 
     def autocast_alone(self) -> contextlib.AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return autocast(self.device, self.precision)
 
     def embeddings(self, video: Tensor, audio: Tensor, content: bool = True, identity: bool = True) -> Heads:
         """Audio content, audio identity, video content and video identity of a batch, (B, nOut, T') each.

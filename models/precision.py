@@ -3,10 +3,13 @@
 That is measured, since having the instructions does not mean being faster.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from models.twoStreams import lip_trunk, look
 
@@ -20,6 +23,50 @@ def allow_tf32(allowed: bool) -> None:
     PyTorch has one setting for all networks, so that each sets its own ahead of what it computes.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """The context of a forward pass in a precision, of the names that --precision takes."""
+    if precision == "bf16" and not torch.compiler.is_compiling() and not multiplies_bfloat16(device):
+        return ProductsInFloat32()  # a compiler does not see into it
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+class ProductsInFloat32(TorchFunctionMode):
+    """Autocast to bfloat16 on a CPU that is slow at multiplying it.
+
+    Layers round what they take and what they give to bfloat16, as ever, but multiply and add in float32, which holds
+    these products exactly: the same figures but for the order of the sums, at the speed of float32.
+    """
+
+    LAYERS = frozenset({torch.conv1d, torch.conv2d, torch.conv3d, torch.nn.functional.linear})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.autocast = torch.autocast("cpu", torch.bfloat16)
+
+    def __enter__(self) -> "ProductsInFloat32":
+        self.autocast.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        self.autocast.__exit__(*raised)
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
+        kwargs = dict(kwargs or {})
+        if func not in self.LAYERS or not torch.is_autocast_enabled("cpu"):
+            return func(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            args = tuple(rounded(x) for x in args)
+            return func(*args, **{name: rounded(x) for name, x in kwargs.items()}).bfloat16()
+
+
+def rounded(argument: object) -> object:
+    """A tensor's values in bfloat16, held in float32; anything else as it is."""
+    return argument.bfloat16().float() if isinstance(argument, Tensor) else argument
 
 
 @torch.inference_mode(False)
@@ -48,6 +95,18 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Does it multiply bfloat16 by instructions that are faster than those for float32?
+
+    Intel's without AMX, or in a virtual machine that hides it, are slower ones: half the rate was measured.
+    """
+    if device.type != "cpu":
+        return True
+    able = torch.cpu.get_capabilities()
+    intel = str(able.get("cpu_name", "")).startswith("Intel")
+    return has_bfloat16(device) and (not intel or bool(able.get("amx_bf16")))
+
+
 def trial(device: torch.device) -> Callable[[str], float]:
     """A function that runs a lip stream once, forward and backward, and gives the seconds it took."""
     cuda = device.type == "cuda"
@@ -58,7 +117,7 @@ def trial(device: torch.device) -> Callable[[str], float]:
 
     def seconds(precision: str) -> float:
         started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             total = look(trunk, video, "face").float().sum()
         total.backward()
         if cuda:

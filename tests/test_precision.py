@@ -1,5 +1,6 @@
 """--precision auto, and memory that is kept."""
 
+import copy
 import os
 import platform
 import subprocess
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from clipMaker import make_list
+from torch import Tensor, nn
 
 import trainSyncNet
 from models import precision
-from models.precision import faster_precision
+from models.precision import autocast, faster_precision
 from support.memory import HUGE_PAGES
 from SyncNetDist import SyncNet
 
@@ -49,6 +51,81 @@ def test_a_precision_that_a_processor_does_not_have_is_told():
         "as with fp32"
     )
     assert SyncNet(model="tinyModel", nOut=4, device="cpu").precision_found == ""
+
+
+CPU = torch.device("cpu")
+INTEL, AMD = {"cpu_name": "Intel Xeon"}, {"cpu_name": "AMD EPYC"}
+
+
+@pytest.mark.parametrize(
+    "able, instructions, fast",
+    [
+        (INTEL | {"amx_bf16": True}, True, True),
+        (INTEL | {"amx_bf16": False}, True, False),
+        (INTEL, False, False),
+        (AMD, True, True),
+        (AMD, False, False),
+        ({}, True, True),  # an ARM
+        ({}, False, False),
+    ],
+)
+def test_which_processors_multiply_bfloat16(monkeypatch, able, instructions, fast):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: instructions)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert precision.multiplies_bfloat16(CPU) is fast
+    assert isinstance(autocast(CPU, "bf16"), torch.autocast) is fast
+    assert isinstance(autocast(CPU, "fp32"), torch.autocast)
+    assert precision.multiplies_bfloat16(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (nn.Linear(33, 7), (5, 33)),
+        (nn.Conv1d(33, 7, 3, stride=2, padding="valid"), (2, 33, 9)),
+        (nn.Conv2d(33, 7, 3, padding="same", bias=False), (2, 33, 9, 8)),
+        (nn.Conv3d(33, 7, 3, dilation=2, padding=1), (2, 33, 5, 5, 5)),
+    ],
+)
+def test_products_in_float32_are_those_of_bfloat16(layer, shape, monkeypatch):
+    """Against rounded values in float64: forward, and both gradients."""
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda _: False)
+    draws = torch.Generator().manual_seed(0)
+    given = torch.randn(shape, generator=draws, requires_grad=True)
+    with autocast(CPU, "bf16"):
+        found = layer(given)
+        assert (given @ given.mT if given.dim() == 2 else found).dtype == torch.bfloat16  # autocast as ever
+    pull = torch.randn(found.shape, generator=draws).bfloat16()
+    found.backward(pull)
+    exact = copy.deepcopy(layer).double()
+    for parameter in exact.parameters():
+        parameter.data = parameter.data.bfloat16().double()
+        parameter.grad = None
+    rounded = given.detach().bfloat16().double().requires_grad_()
+    expected = exact(rounded)
+    expected.backward(pull.double())
+    pairs = [(found, expected), (given.grad, rounded.grad)]
+    pairs += [
+        (one.grad, other.grad) for one, other in zip(layer.parameters(), exact.parameters(), strict=True)
+    ]
+    for one, other in pairs:
+        # 2^-8 is what rounding the result to bfloat16 may change.
+        torch.testing.assert_close(one.double(), other, rtol=2**-8, atol=1e-4)
+        assert not torch.equal(one.double(), other)
+    assert layer(given).dtype == torch.float32  # not beyond the context
+
+
+def test_a_network_in_bf16_is_the_same_whatever_the_processor(monkeypatch):
+    network = SyncNet(model="tinyModel", nOut=4, device="cpu", precision="bf16").eval()
+    video, audio = torch.randint(0, 256, (2, 3, 8, 224, 224)).byte(), 1000 * torch.randn(2, 8 * 640 + 240)
+    given: list[tuple[Tensor, ...]] = []
+    for native in (True, False):
+        monkeypatch.setattr(precision, "multiplies_bfloat16", lambda _, native=native: native)
+        with torch.no_grad(), network.autocast():
+            given.append(network.embeddings(video, audio))
+    for native, products in zip(*given, strict=True):
+        assert native.dtype == products.dtype == torch.bfloat16
+        torch.testing.assert_close(native, products, rtol=2**-7, atol=2**-7)
 
 
 def allowed() -> tuple[bool, bool]:

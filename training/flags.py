@@ -284,9 +284,9 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--precision",
         choices=(*PRECISIONS, AUTO),
         default="fp32",
-        help="fp32: true float32. tf32: GPU matrix units with 10-bit mantissas. bf16: autocast, about half the "
-        "memory, faster on most GPUs and on some CPUs, slower on others; losses and the audio front end stay "
-        "float32. auto: the faster of fp32 and bf16, measured here in about a second; a run keeps what it found",
+        help="fp32: true float32. tf32: GPU matrix units with 10-bit mantissas. bf16: autocast, less memory, faster "
+        "on most GPUs and on some CPUs; losses and the audio front end stay float32. auto: the faster of fp32 and "
+        "bf16, measured here in about a second; a run keeps what it found",
     )
     machine.add_argument(
         "--compile",
