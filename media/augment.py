@@ -16,7 +16,6 @@ from functools import partial
 from itertools import chain
 
 import numpy as np
-from scipy.signal import fftconvolve
 
 from media.clips import SAMPLE_RATE, MediaError, find_files
 from media.content import SOUND_FILES, VIDEO_FILES
@@ -255,6 +254,8 @@ def reverberate(speech: np.ndarray, response: np.ndarray) -> None:
     response: (n,), the room's impulse response; its largest value is the direct sound, which stays where it is.
     The level is the mean power over the samples.
     """
+    from scipy.signal import fftconvolve  # half a second and 50 MB, for whoever has rooms alone
+
     samples, direct = len(speech), int(np.abs(response).argmax())
     heard = response[max(0, direct - samples + 1) : direct + samples].astype(np.float32)
     heard /= np.abs(heard).max()
