@@ -66,7 +66,7 @@ class VideoPass:
                 stamp = packet.dts if packet.pts is None else packet.pts
                 if shown and stamp is not None:
                     ends[packet.stream_index] = max(ends[packet.stream_index], stamp + (packet.duration or 0))
-                if packet.stream_index != stream.index:
+                if packet.stream is not stream:  # stream_index is 0 for what ends any stream
                     continue
                 if packet.is_corrupt:
                     self._broken = f"frame {len(self._shown)} is cut off"

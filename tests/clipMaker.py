@@ -80,16 +80,22 @@ def make_video(
     still: bool = False,
     options: dict[str, str] | None = None,
     muxing: dict[str, str] | None = None,
+    sound_first: bool = False,
 ) -> None:
     """Write a 224x224 video of any kind, to a path or a file; frame i shows i, from moments[i] 25ths of a second on.
 
     kind: FFmpeg's name of the container, if the path's ending is not to decide. clock: ticks a second of the time
-    stamps. sound: int16 at 16 kHz, as AAC, or PCM in an AVI. turned: degrees by which a player has to turn the
-    pictures, against the clock. still: every picture is black. options, muxing: of the encoder, the container.
+    stamps. sound: int16 at 16 kHz, as AAC, or PCM in an AVI; sound_first: it is the file's first stream. turned:
+    degrees by which a player has to turn the pictures, against the clock. still: every picture is black. options,
+    muxing: of the encoder, the container.
     """
     if isinstance(path, str):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with av.open(path, "w", format=kind, options=muxing or {}) as container:
+        sound_codec = "pcm_s16le" if container.format.name == "avi" else "aac"
+        track = (
+            _add_sound(container, sound, 16000, sound_codec) if sound is not None and sound_first else None
+        )
         video = container.add_stream(codec, rate=25)
         video.width = video.height = 224
         video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -97,10 +103,8 @@ def make_video(
         video.time_base = video.codec_context.time_base = Fraction(1, clock)
         if turned:
             video.set_display_rotation(turned)
-        track = None
-        if sound is not None:
-            codec = "pcm_s16le" if container.format.name == "avi" else "aac"
-            track = _add_sound(container, sound, 16000, codec)
+        if sound is not None and not sound_first:
+            track = _add_sound(container, sound, 16000, sound_codec)
         for number, moment in enumerate(moments):
             frame = paint(number, 224, still)
             frame.pts, frame.time_base = round(moment * clock / 25), Fraction(1, clock)
