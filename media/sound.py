@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -131,6 +130,7 @@ def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
         # A little more, because a resampler sees ahead.
         pieces = decode_pieces(tracks.frames(until=origin + OPENING / SAMPLE_RATE + MAX_PADDING), path)
         span = tracks.span()
+        samples = tracks.without_lead(samples)
     end = _end(pieces, origin)
     opening = _lay_out(pieces, origin, min(OPENING, end if samples is None else samples))
     return None if samples is None else _clip_length(samples, span), opening
@@ -159,6 +159,7 @@ def _decode(container: InputContainer, path: str) -> tuple[np.ndarray, int | Non
     tracks = _Tracks(container)
     pieces = decode_pieces(tracks.frames(), path)
     end = _end(pieces, origin)
+    samples = tracks.without_lead(samples)
     if samples is None:
         samples = end
     if end <= 0 or samples == 0:
@@ -254,25 +255,35 @@ class _Tracks:
         self.container = container
         self.pictures = _pictures(container)
         self.sound = played(container.streams.audio)
+        self.begin: float | None = None  # of the first packet of sound, in seconds
         self.shown: list[float] = []  # when each picture appears, and when it is gone, in seconds
 
     def frames(self, until: float = math.inf) -> Iterator[av.AudioFrame]:
         """The frames of the sound that begin before `until` seconds, while the pictures pass by."""
-        if not self.pictures:
-            frames = self.container.decode(self.sound)
-            return frames if until == math.inf else takewhile(lambda frame: _begins(frame, until), frames)
-        return self._frames_beside_pictures(until)
-
-    def _frames_beside_pictures(self, until: float) -> Iterator[av.AudioFrame]:
         over = False
-        for packet in self.container.demux([self.sound, self.pictures]):
+        for packet in self.container.demux([self.sound, *([self.pictures] if self.pictures else [])]):
             if packet.stream is self.pictures:
                 self.shown += _shown(packet)
             elif not over:
+                if self.begin is None and packet.pts is not None:
+                    self.begin = float(packet.pts * tick(packet))
                 for frame in self.sound.decode(packet):
                     over = over or not _begins(frame, until)
                     if not over:
                         yield frame
+            elif not self.pictures:
+                return
+
+    def without_lead(self, samples: int | None) -> int | None:
+        """The length that extent() found, less what an edit list hides at the beginning of a fragmented file.
+
+        Such a file's own length counts that as well. For when the frames have been read.
+        """
+        fragmented = self.container.format.name.split(",")[0] in ("mov", "mp4") and not self.sound.frames
+        if samples is None or self.begin is None or not fragmented:
+            return samples
+        lead = (self.sound.start_time or 0) * float(tick(self.sound)) - self.begin
+        return max(0, samples - max(0, round(lead * SAMPLE_RATE)))
 
     def span(self) -> int | None:
         """How long the pictures are, in samples, once all has been read. None: no pictures, or a single one."""

@@ -136,9 +136,9 @@ class VideoPass:
         kind = container.format.name.split(",")[0]  # all of a demuxer's names, or the one it was asked for by
         if kind in ("mov", "mp4"):  # says when a track ends, edit lists considered
             if stream.duration:
-                start = (
-                    stream.start_time if stream.frames and stream.start_time else 0
-                )  # a fragmented file's differ
+                start = stream.start_time or 0
+                if not stream.frames:  # a fragmented file, whose length may count from 0 all the same
+                    start = min(0, start)
                 end = float((start + stream.duration) * tick(stream))
                 if end - self._end > FRAME / 2:
                     return f"{found} frames found, it ends {end - self._end:.2f} s before its declared end"

@@ -81,13 +81,14 @@ def make_video(
     options: dict[str, str] | None = None,
     muxing: dict[str, str] | None = None,
     sound_first: bool = False,
+    sound_delay: int = 0,
 ) -> None:
     """Write a 224x224 video of any kind, to a path or a file; frame i shows i, from moments[i] 25ths of a second on.
 
     kind: FFmpeg's name of the container, if the path's ending is not to decide. clock: ticks a second of the time
-    stamps. sound: int16 at 16 kHz, as AAC, or PCM in an AVI; sound_first: it is the file's first stream. turned:
-    degrees by which a player has to turn the pictures, against the clock. still: every picture is black. options,
-    muxing: of the encoder, the container.
+    stamps. sound: int16 at 16 kHz, as AAC, or PCM in an AVI; sound_first: it is the file's first stream;
+    sound_delay: samples by which it starts after time 0. turned: degrees by which a player has to turn the pictures,
+    against the clock. still: every picture is black. options, muxing: of the encoder, the container.
     """
     if isinstance(path, str):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -111,7 +112,7 @@ def make_video(
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if track is not None:
-            _encode(container, track, sound, 16000, 0)
+            _encode(container, track, sound, 16000, sound_delay)
 
 
 def paint(number: int, size: int, black: bool = False) -> av.VideoFrame:

@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from clipMaker import make_clip, make_sound, noise, shift
+from clipMaker import frame_number, make_clip, make_sound, make_video, noise, shift
 from scipy.io import wavfile
 
 import convertAudio
@@ -25,6 +25,7 @@ from DatasetLoader import loadWAV
 from media.clips import MediaError, read_list
 from media.sound import clip_opening, decode_audio, decode_clip
 from media.trackSound import has_sound, read_sound
+from media.video import read_frames
 from media.wav import SilentError, WavFormatError, check_heard, open_wav, read_wav
 from verification.voices import check_wavs
 
@@ -403,6 +404,24 @@ def test_wavs_end_with_their_pictures(tmp_path, frames, seconds, late, picture_l
     before = os.stat(tmp_path / "wav/a.wav").st_mtime_ns
     assert convert(tmp_path, tmp_path / "wav") == 0
     assert os.stat(tmp_path / "wav/a.wav").st_mtime_ns == before  # kept
+
+
+@pytest.mark.parametrize("early", [0, 8])
+def test_fragments_behind_an_edit_list(tmp_path, early):
+    """Trimmed by `early` frames, which FFmpeg shows all the same, but without their sound; never out of step."""
+    path = str(tmp_path / "a.mp4")
+    moments = [moment - early for moment in range(FRAMES)]
+    how = {"options": {"g": "4"}, "muxing": {"movflags": "frag_keyframe+delay_moov"}}
+    make_video(path, moments, sound=SOUND, sound_delay=-640 * early, **how)
+    assert convert(tmp_path, tmp_path / "wav") == 0
+    assert list_clips(tmp_path, tmp_path / "wav") == 0
+    (clip,) = read_list(str(tmp_path / "list"))
+    picture = np.zeros((1, 224, 224, 3), np.uint8)
+    read_frames(clip.video, 0, picture)
+    wav = open_wav(clip.audio)
+    assert abs(len(wav) - 640 * clip.frames) <= 16
+    assert abs(shift(wav[640 * early :], SOUND) + 640 * (frame_number(picture[0]) + early)) <= 8
+    assert clip_opening(path)[0] == len(wav)
 
 
 def test_a_cover_is_no_video(tmp_path):
