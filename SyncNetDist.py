@@ -252,6 +252,11 @@ class SyncNet(nn.Module):
         self.__optimizer__.zero_grad(set_to_none=True)
         (total / distributed.processes()).backward()
         distributed.sum_gradients(self)
+        for parameter in self.parameters():
+            state = self.__optimizer__.state[parameter]
+            if parameter.grad is not None and "momentum_buffer" not in state:
+                # Torch's fused SGD begins with momenta for all or none; a loss may be switched on later than another.
+                state["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
         self.__optimizer__.step()
         # Gone before the next forward pass, whose memory they would break up.
         self.__optimizer__.zero_grad(set_to_none=True)

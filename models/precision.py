@@ -92,7 +92,9 @@ def has_bfloat16(device: torch.device) -> bool:
     """Are there instructions for it? Without them it runs too, many times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # PyTorch for Apple's processors comes without mkldnn.
+    mkldnn = device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

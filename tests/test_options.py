@@ -16,7 +16,9 @@ from models.checkpoints import CheckpointError, read_checkpoint, trained_with
 from models.faceCrop import crop_mouth
 from models.losses import content_confusion, identity_confusion
 from models.SyncNetModelFBank import SyncNetModel
+from support.errors import UserError
 from SyncNetDist import SyncNet
+from training.device import choose_device
 from training.epoch import PARTS
 
 T = 8
@@ -122,6 +124,29 @@ def test_unknown_choices(settings, message):
         SyncNet(**TINY, **settings)
 
 
+@pytest.mark.parametrize(
+    ("device", "gpus", "message"),
+    [
+        ("gpu", 1, "expected cpu, cuda, or cuda:1"),
+        ("cuda", 0, "finds no CUDA GPU; use cpu"),
+        ("cuda:2", 2, "are cuda:0 to cuda:1"),
+        ("cuda", 2, None),
+        ("cuda:1", 2, None),
+        ("cpu", 0, None),
+        ("meta", 0, "device meta: this PyTorch cannot compute there"),
+        ("ipu", 0, "device ipu: this PyTorch cannot compute there"),
+    ],
+)
+def test_devices_that_are_not_there_are_told(monkeypatch, device, gpus, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    if message is None:
+        assert choose_device(device) == torch.device(device)
+    else:
+        with pytest.raises(UserError, match=message):
+            choose_device(device)
+
+
 # --- weights of the losses
 
 HEADS = {"content": ("netfcaud", "netfclip"), "identity": ("netfcspk", "netfcface")}
@@ -155,6 +180,22 @@ def test_a_part_of_weight_zero_is_not_computed_nor_changed(off):
             assert torch.equal(tensor, before[name]), name
         elif name.endswith("weight"):
             assert not torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("later", ["alpC", "alpI"])
+def test_a_loss_may_be_switched_on_between_epochs(later):
+    """What begins later begins without momentum, as in the first step of all."""
+    network = SyncNet(**TINY)
+    network.train_network(Batches(), **{later: 0.0})
+    scale = network.__L__.wC if later == "alpC" else network.__L__.wI
+    before, momenta = scale.item(), network.__optimizer__.state
+    assert "momentum_buffer" not in momenta.get(scale, {})
+    trained = [
+        parameter for parameter in network.parameters() if "momentum_buffer" in momenta.get(parameter, {})
+    ]
+    network.update(network(*batch(), 1.0, 1.0)[0])
+    assert before - scale.item() == pytest.approx(0.01 * momenta[scale]["momentum_buffer"].item(), rel=1e-3)
+    assert trained and all("momentum_buffer" in momenta[parameter] for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])

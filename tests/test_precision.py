@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from models import precision
 from models.precision import autocast, faster_precision
 from support.memory import HUGE_PAGES
 from SyncNetDist import SyncNet
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,12 @@ def test_without_bfloat16_nothing_is_tried(monkeypatch):
     assert faster_precision(torch.device("cpu")) == ("fp32", "cpu has no bfloat16 instructions")
 
 
+def test_a_pytorch_without_mkldnn_has_no_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    assert not precision.has_bfloat16(CPU) and not isinstance(autocast(CPU, "bf16"), torch.autocast)
+
+
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_a_trial_trains_where_the_caller_does_not(monkeypatch, context):
     monkeypatch.setattr(precision, "ROUNDS", 1)
@@ -53,7 +62,6 @@ def test_a_precision_that_a_processor_does_not_have_is_told():
     assert SyncNet(model="tinyModel", nOut=4, device="cpu").precision_found == ""
 
 
-CPU = torch.device("cpu")
 INTEL, AMD = {"cpu_name": "Intel Xeon"}, {"cpu_name": "AMD EPYC"}
 
 

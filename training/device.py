@@ -20,8 +20,19 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         raise UserError(f"device {device!r}: expected cpu, cuda, or cuda:1 and the like") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {device}: this PyTorch finds no CUDA GPU; use cpu")
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise UserError(f"device {device}: this PyTorch finds no CUDA GPU; use cpu")
+        if (chosen.index or 0) >= count:
+            raise UserError(
+                f"device {device}: the GPUs that PyTorch finds here are cuda:0 to cuda:{count - 1}"
+            )
+    elif chosen.type != "cpu":
+        try:
+            torch.zeros(1, device=chosen).item()
+        except (RuntimeError, AssertionError, ImportError):
+            raise UserError(f"device {device}: this PyTorch cannot compute there; use cpu or cuda") from None
     return chosen
 
 

@@ -160,16 +160,12 @@ def load_state(
 
 
 def restore(state: dict, network: TrainableNetwork) -> Position:
-    """Put a checked state into the network and its optimiser. Returns where the run is.
-
-    What was not trained so far, because its loss had weight 0, has no momentum: zeros.
-    """
+    """Put a checked state into the network and its optimiser. Returns where the run is."""
     network.load_state_dict(state["network"])
-    for name, parameter in network.named_parameters():
-        momentum = torch.zeros_like(parameter, requires_grad=False)
-        if name in state["momentum"]:
-            momentum.copy_(state["momentum"][name])
-        network.__optimizer__.state[parameter]["momentum_buffer"] = momentum
+    parameters = dict(network.named_parameters())
+    for name, momentum in state["momentum"].items():
+        own = torch.zeros_like(parameters[name], requires_grad=False)
+        network.__optimizer__.state[parameters[name]]["momentum_buffer"] = own.copy_(momentum)
     version, *words = state["random"].tolist()
     random_state = (version, tuple(words), state["gauss"])
     return Position(
