@@ -84,7 +84,8 @@ def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str,
     except MediaError as error:
         return FAILED, str(error)
     except OSError as error:
-        return FAILED, f"{target}: cannot be written ({error.strerror})"
+        what = f"{source}: cannot be read" if error.filename == source else f"{target}: cannot be written"
+        return FAILED, f"{what} ({error.strerror})"
     except Exception as error:  # a file that breaks the decoder in a new way must not stop the others
         return FAILED, f"{source}: {type(error).__name__}: {error}"
     return CONVERTED, ""

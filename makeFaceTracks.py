@@ -12,7 +12,7 @@ import os
 import sys
 
 import rooms  # noqa: F401
-from media.trackRule import MAX_GAP, MIN_FACE, PART, Rule, is_in
+from media.trackRule import KINDS, MAX_GAP, MIN_FACE, PART, Rule, is_in
 from support.commands import Parser, answer_flags, command
 from support.errors import UserError
 from support.processes import available_cores, map_in_processes
@@ -56,7 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--min_face",
         type=int,
         default=60,
-        help=f"leave out faces whose larger side has fewer pixels in the video, at least {MIN_FACE} ",
+        help=f"leave out faces whose larger side has fewer pixels in the video, at least {MIN_FACE}",
     )
     args = parser.parse_args(argv)
     for flag, least, most in (
@@ -72,7 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if not os.path.isdir(args.src) and not os.path.isfile(args.src):
         parser.error(f"--src {args.src}: neither a folder nor an ordinary file")
     src, dst = os.path.realpath(args.src), os.path.realpath(args.dst)
-    if src == dst or any(is_in(src, os.path.join(dst, kind)) for kind in ("mp4", "wav", "txt")):
+    if src == dst or any(is_in(src, os.path.join(dst, kind)) for kind in KINDS):
         parser.error(f"--dst {args.dst}: its tracks would become videos of --src; give a folder of its own")
     return args
 
@@ -225,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"No video in {args.src} gave a track.")
         return 1
     print(f"One face a track, to look at: {os.path.join(args.dst, 'tracks.png')}")
-    flags = " ".join(f"--{kind}_dir {os.path.join(args.dst, kind)}" for kind in ("mp4", "wav", "txt"))
+    flags = " ".join(f"--{kind}_dir {os.path.join(args.dst, kind)}" for kind in KINDS)
     print(f"Next: python makeFileList.py --output data/mine.txt {flags}")
     return 0
 

@@ -78,7 +78,7 @@ def find_offset(video: Tensor, audio: Tensor, max_offset: int = MAX_OFFSET) -> O
     video, audio: unit content embeddings at every frame, (moments, nOut) each. Embedding v of the picture
     belongs to embedding a of the sound when v = a + offset - 1, as in training. Chung and Zisserman, "Out of
     time: automated lip sync in the wild", ACCV workshops 2016, section 4.1 (there with distances, and the
-    confidence is median less minimum). Raises ValueError when the two overlap too little for max_offset.
+    confidence is median less minimum). Raises UserError when the two overlap too little for max_offset.
     """
     longest = max_offset + LOADER_LEAD + MIN_MOMENTS
     if min(len(video), len(audio)) < longest:
@@ -113,13 +113,10 @@ def offset(
     need = LIP_FRAMES * SAMPLES_PER_FRAME + WINDOW_TAIL
     if len(samples) < need:
         raise MediaError(f"{wav or video}: {len(samples)} samples, at least {need} are needed")
+    faces, voices = face_content(network, video, allow_resize), voice_content(network, samples)
     try:
-        return find_offset(
-            face_content(network, video, allow_resize), voice_content(network, samples), max_offset
-        )
-    except MediaError:
-        raise
-    except ValueError as error:
+        return find_offset(faces, voices, max_offset)
+    except UserError as error:
         raise MediaError(f"{video}: {error}") from None
 
 

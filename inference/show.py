@@ -17,6 +17,7 @@ from inference.lipSync import LipSync, in_sync_confidence, lse
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.timeline import VideoReader
 from media.trackFiles import read_track_boxes
+from media.trackRule import KINDS
 from media.trackSound import has_sound, read_sound
 from models.interface import Network
 from models.twoStreams import LIP_FRAMES
@@ -73,7 +74,7 @@ def show(
     faces = []
     with progress_bar(total=len(names), unit="track", desc="lip sync", leave=False) as bar:
         for name in names:
-            mp4, wav, txt = (os.path.join(tracks, kind, f"{name}.{kind}") for kind in ("mp4", "wav", "txt"))
+            mp4, wav, txt = (os.path.join(tracks, kind, f"{name}.{kind}") for kind in KINDS)
             first, boxes = read_track_boxes(txt)
             found = None
             try:

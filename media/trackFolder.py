@@ -22,12 +22,11 @@ import numpy as np
 from media.clips import FPS, MediaError
 from media.faceTracks import Found
 from media.openVideo import open_video
-from media.trackRule import Rule
+from media.trackRule import KINDS, Rule
 from support.files import journal_at, lock_file, replace_file
 from support.names import one_line, printable
 
 VERSION = 1  # of the records; another one makes everything anew
-KINDS = ("mp4", "wav", "txt")
 COLUMNS = ("source", "track", "first_s", "last_s", "frames", "face_size", "found", "confidence", "shot")
 SHEET, SHEET_COLUMNS, CELL, CAPTION = 100, 10, 160, 18  # tracks, columns, pixels
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 MAX_GAP = 25  # slots of a track without a face
 PART = 1000  # slots; longer videos are worked on in parts, and no track goes from one into the next
+KINDS = ("mp4", "wav", "txt")  # files of a track, each in a folder of that name
 MIN_FACE = 20  # pixels; the detector sees nothing in smaller ones
 
 

@@ -12,7 +12,7 @@ import cv2
 from media.clips import FPS, MediaError, find_files
 from media.faceTracks import Found, Part, Plan, make_tracks, plan_parts
 from media.timeline import NoVideoError
-from media.trackRule import PART, Rule, is_in
+from media.trackRule import KINDS, PART, Rule, is_in
 from support.files import replace_file
 
 # A file of another name that is no video is left out without a word.
@@ -97,7 +97,8 @@ def work_on_part(rule: Rule, job: tuple[str, int, Part, str, str]) -> tuple[str,
     try:
         with open(finished, encoding="ascii") as file:
             found = Found(**json.load(file))
-        if all(os.path.exists(os.path.join(folder, f"{n:05d}.txt")) for n in range(1, len(found.tracks) + 1)):
+        stems = [os.path.join(folder, f"{n:05d}") for n in range(1, len(found.tracks) + 1)]
+        if all(os.path.exists(f"{stem}.{kind}") for stem in stems for kind in KINDS):
             return source, number, found, ""
     except (OSError, ValueError, TypeError):
         pass

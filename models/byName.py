@@ -16,14 +16,21 @@ def load_model(name: str) -> type[Streams]:
 
     Imports what it is given: a name out of a checkpoint has to pass is_network_of_models first.
     """
-    try:
-        return importlib.import_module(name).SyncNetModel
-    except (ModuleNotFoundError, AttributeError, ValueError, TypeError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name not in (name, name.split(".")[0]):
-            raise  # the model is there; something that it imports is not
-        modules = sorted(f"models.{file[:-3]}" for file in os.listdir(FOLDER) if file.endswith(".py"))
-        known = ", ".join(module for module in modules if is_network_of_models(module))
-        raise UserError(f"model {name!r} has no SyncNetModel ({error}); there is {known}") from None
+    reason = "that is no name of a module"
+    if all(map(str.isidentifier, name.split("."))):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):
+                raise  # the model is there; something that it imports is not
+            reason = str(error)
+        else:
+            if hasattr(module, "SyncNetModel"):
+                return module.SyncNetModel
+            reason = "it is a module without one"
+    modules = sorted(f"models.{file[:-3]}" for file in os.listdir(FOLDER) if file.endswith(".py"))
+    known = ", ".join(module for module in modules if is_network_of_models(module))
+    raise UserError(f"model {name!r} has no SyncNetModel ({reason}); there is {known}")
 
 
 def at_every_frame(network: Network) -> Streams:

@@ -165,7 +165,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        gradient = gradient.contiguous()
+        gradient = gradient.clone(memory_format=torch.contiguous_format)  # it may be another's too
         dist.all_reduce(gradient)  # what every process's loss asks of everyone's rows
         return gradient.chunk(processes())[rank()]
 

@@ -17,6 +17,7 @@ import torch
 from oracleCase import load_case, oracle_state
 
 import trainSyncNet
+from models.byName import load_model
 from models.checkpoints import (
     CheckpointError,
     UnreadableCheckpoint,
@@ -26,6 +27,7 @@ from models.checkpoints import (
     trained_with,
 )
 from models.settings import Settings, differences
+from support.errors import UserError
 from SyncNetDist import SyncNet
 from training.state import Position, save_state
 
@@ -353,6 +355,33 @@ def test_a_checkpoint_does_not_choose_what_is_imported(tiny, tmp_path, monkeypat
         choose_settings(path, {})
     assert set(sys.modules) == before
     assert choose_settings(path, {"model": "tinyModel"})[0].model == "tinyModel"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "models.No",
+        "models.no.such.Net",
+        "nowhere.Net",
+        "models.losses",
+        "models.losses.Net",
+        "",
+        ".x",
+        "a..b",
+    ],
+)
+def test_a_model_that_is_not_there_is_told(name):
+    with pytest.raises(UserError, match=r"has no SyncNetModel .*models.SyncNetModelFBank"):
+        load_model(name)
+
+
+@pytest.mark.parametrize("fault", ["import nowhere", "[].nothing", "int('x')", "len()"])
+def test_a_fault_in_a_model_keeps_its_traceback(tmp_path, monkeypatch, fault):
+    (tmp_path / "faultyModel.py").write_text(fault)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises((ImportError, AttributeError, ValueError, TypeError)) as raised:
+        load_model("faultyModel")
+    assert raised.type is not UserError and raised.traceback[-1].path.name == "faultyModel.py"
 
 
 def test_given_else_said_else_default(tiny, tmp_path):

@@ -202,6 +202,13 @@ def test_bad_arguments_and_missing_files(tmp_path, capsys):
     assert convert(tmp_path, tmp_path) == 1  # no file gave a wav
 
 
+def test_a_source_that_is_gone_is_to_blame_and_not_the_wav(tmp_path):
+    (tmp_path / "a.m4a").symlink_to(tmp_path / "moved.m4a")
+    assert convert(tmp_path, tmp_path / "dst") == 1
+    told = (tmp_path / "dst/not_converted.txt").read_text()
+    assert told == f"{tmp_path}/a.m4a: cannot be read (No such file or directory)\n"
+
+
 def make_many(folder: Path, count: int) -> None:
     make_sound(str(folder / "0/0.m4a"), noise(2.4))
     for number in range(1, count):

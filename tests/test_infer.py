@@ -306,6 +306,18 @@ def test_offset_of_short_overlaps():
         find_offset(draws[:25], draws)
 
 
+def test_only_what_a_user_can_mend_is_told_in_one_line(network, clips, monkeypatch):
+    clip = read_list(str(clips / "list.txt"))[0]
+
+    def fail(*_, **__):
+        raise ValueError("a fault of the program")
+
+    monkeypatch.setattr("inference.offset.face_content", fail)
+    with pytest.raises(ValueError, match="a fault of the program") as raised:
+        offset(network, clip.video, clip.audio)
+    assert not isinstance(raised.value, UserError)
+
+
 def test_confidence_is_the_peak_less_the_median():
     heights = np.random.default_rng(0).uniform(0, 0.3, 60) ** 2
     heights[33] = 0.9

@@ -362,6 +362,24 @@ def test_stopped_and_run_again(tmp_path, end):
     assert not list((tmp_path / "dst/.makeFaceTracks").rglob("*.mp4"))
 
 
+@pytest.mark.parametrize("moved", ["mp4", "wav", "txt"])
+def test_killed_while_tracks_are_moved_in(tmp_path, monkeypatch, moved):
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    video(src / "a.mp4")
+    real = os.replace
+
+    def stopped(source, target):
+        real(source, target)
+        if str(target).endswith(f"00001.{moved}") and "/a/" in str(target):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopped)
+        assert run(src, dst) == 130
+    assert run(src, dst) == 0
+    assert run(src, tmp_path / "whole") == 0 and files(dst) == files(tmp_path / "whole")
+
+
 def test_what_is_no_plain_file_and_folders_in_each_other(tmp_path, capsys):
     src, dst = tmp_path / "src", tmp_path / "dst"
     video(src / "a.mp4")
