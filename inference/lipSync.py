@@ -38,7 +38,7 @@ class LipSync:
 
     frames: of picture and sound. offset: frames by which the picture is later than the sound, as a list's
     third field. lse_d: LSE-D, the least of the mean distances. lse_c: LSE-C, their median less their least.
-    mean_distances: (2 * max_offset + 1,) float64, element j of lips to sound j - max_offset frames later.
+    mean_distances: (2 * max_offset + 1,) float64, element j at the offset max_offset - j.
     confidences: (windows,) float64, element i of the frames i ... i + 4: the median of all mean distances less
     its distance at the chosen offset, median-filtered over 9 (zeros before and after, as in the original).
     """
@@ -51,18 +51,17 @@ class LipSync:
     confidences: np.ndarray
 
 
-def summarise(distances: np.ndarray, frames: int, lead: int = 0) -> LipSync:
+def summarise(distances: np.ndarray, frames: int) -> LipSync:
     """The figures of a track from the distance of each of its windows at every shift.
 
-    distances: (windows, 2 * max_offset + 1); column j is of lips to sound j - max_offset frames later.
-    lead: offset, as a list has it, of lips and sound of the same number.
+    distances: (windows, 2 * max_offset + 1); column j is at the offset max_offset - j.
     """
     means = distances.mean(0, dtype=np.float64)
     chosen = int(means.argmin())
     middle = float(np.median(means))
     curve = np.pad(middle - distances[:, chosen].astype(np.float64), MEDIAN_OVER // 2)
     confidences = np.median(np.lib.stride_tricks.sliding_window_view(curve, MEDIAN_OVER), axis=1)
-    offset = len(means) // 2 - chosen + lead
+    offset = len(means) // 2 - chosen
     return LipSync(frames, offset, float(means.min()), middle - float(means.min()), means, confidences)
 
 
@@ -110,8 +109,8 @@ def lse(
         lips = map(unit, face_windows(network, video, moments, batch, allow_resize))
         sounds = map(unit, voice_windows(network, samples[: moments * SAMPLES_PER_FRAME + WINDOW_TAIL]))
         distance, lead = chord, LOADER_LEAD
-    rows = [distance(*pair).cpu() for pair in beside_every_shift(lips, sounds, max_offset)]
-    return summarise(torch.cat(rows).numpy(), frames, lead)
+    rows = [distance(*pair).cpu() for pair in beside_every_shift(lips, sounds, max_offset, lead)]
+    return summarise(torch.cat(rows).numpy(), frames)
 
 
 @torch.inference_mode()
@@ -148,17 +147,18 @@ def coefficient_blocks(
 
 
 def beside_every_shift(
-    lips: Iterable[Tensor], sounds: Iterator[Tensor], max_offset: int
+    lips: Iterable[Tensor], sounds: Iterator[Tensor], max_offset: int, lead: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """For each block of lips the sounds at every shift: ((b, nOut), (b, nOut, 2 * max_offset + 1)).
 
-    lips, sounds: outputs of the windows 0, 1, 2 ... in blocks of any sizes. Sound j beside lips i is number
-    i + j - max_offset, a vector of zeros where there is none. Holds no more sounds than it needs.
+    lips, sounds: outputs of the windows 0, 1, 2 ... in blocks of any sizes. lead: offset, as a list has it, of lips
+    and sound of the same number. Sound j beside lips i is at the offset max_offset - j: number
+    i + j - max_offset + lead, a vector of zeros where there is none. Holds no more sounds than it needs.
     """
     kept: Tensor | None = None
     for block in lips:
         if kept is None:
-            kept = block.new_zeros(max_offset, block.shape[1])
+            kept = block.new_zeros(max_offset - lead, block.shape[1])
         needed = len(block) + 2 * max_offset
         while len(kept) < needed:
             more = next(sounds, None)

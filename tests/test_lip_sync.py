@@ -324,6 +324,18 @@ def test_another_network_finds_the_offset_that_a_list_needs(tmp_path, late):
     assert lse(network, video, wav, batch=50).lse_c == pytest.approx(found.lse_c, abs=1e-6)
 
 
+@pytest.mark.parametrize("edge", [-3, 3])
+def test_another_network_is_searched_as_far_either_way(tmp_path, edge):
+    network = SyncNet(model="tinyModel", nOut=8, device="cpu")
+    network.__S__ = Clock()
+    video, wav = str(tmp_path / "a.mp4"), str(tmp_path / "a.wav")
+    make_clip(video, 30, first=20)
+    make_wav(wav, 30 * 640, first=(20 + edge - 1) * 640)
+    for most in (3, 4):
+        assert lse(network, video, wav, most).offset == edge == offset(network, video, wav, most).frames
+    assert abs(lse(network, video, wav, 2).offset) <= 2 and lse(network, video, wav, 1).lse_d > 0.3
+
+
 @pytest.mark.parametrize(
     ("frames", "samples", "message"),
     [
