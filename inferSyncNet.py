@@ -17,6 +17,7 @@ import csv
 import math
 import os
 import sys
+from collections import Counter
 from dataclasses import asdict, replace
 
 import rooms  # noqa: F401
@@ -171,6 +172,10 @@ def verify_command(args: argparse.Namespace, _: Problems) -> None:
         print(f"probability of the same speaker {posterior(llr, args.prior):.6g} (prior {args.prior:g})")
 
 
+Measured = tuple[Source, str | None, Offset]  # a clip, its wav (None: its own sound track), and its offset
+NO_OFFSET = "in which no offset was found"
+
+
 def is_found(measured: Offset) -> bool:
     return measured.found == "yes"
 
@@ -187,7 +192,7 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
     if args.write_list is None and (args.min_confidence or args.max_shift is not None):
         print("not used: --min_confidence and --max_shift, for --write_list alone", file=sys.stderr)
     network = load_network(args, every_frame=True)
-    rows: list[tuple[Source, str | None, Offset]] = []
+    rows: list[Measured] = []
     several = len(clips) > 1
     if several:
         print("offset     ms  confidence   found  listed  clip")
@@ -205,6 +210,10 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
                 bar.write(f"{figures}  {source.path}" if several else f"{source.path}: {found}")
             bar.update()
     if not rows:
+        if args.write_list:
+            problems(
+                UserError(f"{args.write_list}: not written, none of the {len(clips)} clips can be measured")
+            )
         return
     if several:
         print("offset: frames by which the picture is later than the sound, as a list's third field")
@@ -230,18 +239,42 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
                 row = [found.frames, found.milliseconds, f"{found.confidence:.6f}", said, found.found]
                 table.writerow([source.path, wav or "", *row])
     if args.write_list:
-        most = np.inf if args.max_shift is None else args.max_shift
-        kept = [
-            row
-            for row in rows
-            if is_found(row[2]) and row[2].confidence >= args.min_confidence and abs(row[2].frames) <= most
-        ]
-        with replace_file(args.write_list) as file:
-            for source, wav, found in kept:
-                frames = source.clip.frames if source.clip else count_frames(source.path)
-                file.write(format_list_line(Clip(source.path, wav or "", found.frames, frames)) + "\n")
-        left_out = f" ({nothing} left out because no offset was found)" if nothing else ""
-        print(f"{args.write_list}: {len(kept)} of {len(clips)} clips{left_out}")
+        write_checked_list(args, rows, len(clips))
+
+
+def write_checked_list(args: argparse.Namespace, rows: list[Measured], clips: int) -> None:
+    """Write --write_list: the clips with the offsets found. Raises UserError where none is left, OSError.
+
+    clips: how many there are, with those that could not be measured.
+    """
+    kept: list[Measured] = []
+    left_out: Counter[str] = Counter()
+    for row in rows:
+        reason = reason_to_leave_out(row[2], args)
+        if reason:
+            left_out[reason] += 1
+        else:
+            kept.append(row)
+    if not kept:
+        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise UserError(f"{args.write_list}: not written, no clip is left: of {clips} clips, {counts}")
+    with replace_file(args.write_list) as file:
+        for source, wav, measured in kept:
+            frames = source.clip.frames if source.clip else count_frames(source.path)
+            file.write(format_list_line(Clip(source.path, wav or "", measured.frames, frames)) + "\n")
+    without = f" ({left_out[NO_OFFSET]} left out because no offset was found)" if left_out[NO_OFFSET] else ""
+    print(f"{args.write_list}: {len(kept)} of {clips} clips{without}")
+
+
+def reason_to_leave_out(measured: Offset, args: argparse.Namespace) -> str:
+    """Why --write_list leaves a clip out; "" for one that it takes."""
+    if not is_found(measured):
+        return NO_OFFSET
+    if not measured.confidence >= args.min_confidence:
+        return f"with less confidence than --min_confidence {args.min_confidence:g}"
+    if args.max_shift is not None and abs(measured.frames) > args.max_shift:
+        return f"further apart than --max_shift {args.max_shift}"
+    return ""
 
 
 def lse_command(args: argparse.Namespace, problems: Problems) -> None:

@@ -387,6 +387,24 @@ def test_offset_command_says_where_nothing_was_found(clock, checkpoint, tmp_path
     assert "no offset found" in out and "the picture is" not in out
 
 
+def test_no_list_is_written_where_no_clip_is_left(clock, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inferSyncNet, "load_network", lambda *_, **__: clock)
+    clip = Clip(str(tmp_path / "a.mp4"), str(tmp_path / "a.wav"), 1, 40)
+    make_clip(clip.video, 40, first=30)
+    make_wav(clip.audio, 40 * 640, first=80 * 640)  # the sound of another time
+    (tmp_path / "list.txt").write_text(format_list_line(clip) + "\n")
+    (tmp_path / "new.txt").write_text("of an earlier run\n")
+    flags = ("--initial_model", checkpoint, "--csv", tmp_path / "t.csv", "--write_list", tmp_path / "new.txt")
+    status, _, errors = run(capsys, "offset", tmp_path / "list.txt", *flags)
+    assert status == 1 and "of 1 clips, 1 in which no offset was found" in errors[0]
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 2
+    make_clip(clip.video, 10)  # too short for --max_offset
+    status, _, errors = run(capsys, "offset", tmp_path / "list.txt", *flags)
+    assert status == 1 and len(errors) == 2
+    assert "needs" in errors[0] and "new.txt: not written, none of the 1 clips can be measured" in errors[1]
+    assert (tmp_path / "new.txt").read_text() == "of an earlier run\n"
+
+
 def test_offset_is_the_same_whatever_the_stride(network, checkpoint, clips):
     clip = read_list(str(clips / "list.txt"))[0]
     assert network.settings.temporal_stride == 2
@@ -429,8 +447,14 @@ def test_offset_command(clock, checkpoint, tmp_path, capsys, monkeypatch):
     status, out, errors = run(capsys, "offset", tmp_path / "old.txt", *flags)
     assert status == 0 and "of 3 clips, 1 are as listed, 3 within a frame" in out
     assert (tmp_path / "checked.txt").read_text() == (tmp_path / "new.txt").read_text()
-    run(capsys, "offset", tmp_path / "old.txt", *flags, "--min_confidence", 2)
-    assert (tmp_path / "checked.txt").read_text() == ""
+    for limits, counts in (
+        (("--min_confidence", 2), "of 3 clips, 3 with less confidence than --min_confidence 2"),
+        (("--max_shift", 0), "of 3 clips, 3 further apart than --max_shift 0"),
+    ):
+        status, _, errors = run(capsys, "offset", tmp_path / "old.txt", *flags, *limits)
+        assert status == 1 and len(errors) == 1 and "checked.txt: not written, no clip is left" in errors[0]
+        assert counts in errors[0]
+        assert (tmp_path / "checked.txt").read_text() == (tmp_path / "new.txt").read_text()
 
     one = (tmp_path / "mp4/2.mp4", "--wav", tmp_path / "wav/2.wav", "--initial_model", checkpoint)
     status, out, _ = run(capsys, "offset", *one, "--plot", tmp_path / "one.png")
