@@ -15,6 +15,7 @@ VIDEO_FILES = (
 )
 
 HEAD = 512  # bytes that are looked at
+TEXT_LOOKED_AT = 65536  # further ones, of what seems to be text
 EMPTY, TEXT, WAV, MP4, UNKNOWN = "empty", "a text file", "WAV", "MP4", "of an unknown kind"
 _MAGIC = (
     (re.compile(rb"(RIFF|RIFX|RF64|BW64)....WAVE", re.DOTALL), WAV),
@@ -49,7 +50,10 @@ def content(path: str) -> str:
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, "not a file")  # a pipe would be waited for
     with open(path, "rb", buffering=0) as file:
-        return content_of_head(file.read(HEAD))
+        head = file.read(HEAD)
+        kind = content_of_head(head)
+        # What begins as text may go on as something else: an MP3 file with the answer of a server ahead of it.
+        return content_of_head(head + file.read(TEXT_LOOKED_AT)) if kind == TEXT else kind
 
 
 def content_of_head(head: bytes) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.content import WAV, content, get_again
+from media.mp3 import mp3_frames
 from media.openSound import open_sound
 from media.streams import MAX_JUMP, MAX_RETURN, can_be_decoded, played, tick
 from media.wav import undecoded_wav
@@ -33,6 +35,7 @@ DECLARING = (
     "flac",
     "ogg",
 )  # whose tracks say how long they are
+MP3 = "mp3"
 CLOCKS = ("mpegts", "mpeg")  # whose time does not begin at 0
 MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a gap in the sound
 MAX_PADDING = 0.1  # seconds; a track that ends earlier than declared by more than this is broken
@@ -42,6 +45,7 @@ UNKNOWN_CODEC = (
 )
 SAMPLE_FLOATS = ("flt", "dbl")  # of files that hold plain floats
 LOUDEST = 32.0  # of full scale; louder is not loud, but another scale
+MOST_CHANNELS = 64  # of FFmpeg's resampler
 OPENING = SAMPLE_RATE // 4  # samples
 
 
@@ -58,7 +62,7 @@ def extent(container: InputContainer) -> tuple[float, int | None]:
     """
     sound = played(container.streams.audio)
     pictures = _pictures(container)
-    if container.format.name == "mp3":
+    if container.format.name == MP3:
         # It starts late by the encoder's delay, which the decoder leaves out.
         return (sound.start_time or 0) * float(tick(sound)), None
     first = pictures or (sound if container.format.name in CLOCKS else None)
@@ -226,6 +230,10 @@ def decode_pieces(frames: Iterable[av.AudioFrame], path: str) -> Pieces:
                 due, kind = time_stamp, frame_kind
             if frame.format.name in SAMPLE_FLOATS:
                 _check_scale(frame, due, path)
+            if (channels := len(frame.layout.channels)) > MOST_CHANNELS:
+                raise MediaError(
+                    f"{path}: {channels} channels, of which {MOST_CHANNELS} at most are mixed; write fewer"
+                )
             runs[-1].add(frame)
             due += frame.samples / frame.sample_rate
     except av.error.FFmpegError as error:
@@ -260,6 +268,9 @@ class _Tracks:
 
     def frames(self, until: float = math.inf) -> Iterator[av.AudioFrame]:
         """The frames of the sound that begin before `until` seconds, while the pictures pass by."""
+        if self.container.format.name == MP3:
+            yield from takewhile(lambda frame: _begins(frame, until), mp3_frames(self.container, self.sound))
+            return
         over = False
         for packet in self.container.demux([self.sound, *([self.pictures] if self.pictures else [])]):
             if packet.stream is self.pictures:
@@ -309,32 +320,48 @@ class _Run:
     """Decoded frames of one kind without a gap, on their way to 16 kHz mono int16.
 
     start: seconds. plain: they are 16 kHz mono float already, as VoxCeleb2's are; then they are rounded
-    here, as FFmpeg rounds them, in half the time that its filter graph takes.
+    here, as FFmpeg rounds them, in half the time that its filter graph takes. Where FFmpeg has no mixture for so many
+    channels, such as the 9 of an array of microphones, it is their mean.
     """
 
     def __init__(self, start: float, plain: bool) -> None:
         import av
 
         self.start = start
-        self.parts: list[bytes] = []  # float32 or, out of the resampler, int16
+        self.parts: list[bytes] = []  # float32 or, out of FFmpeg's mixture, int16
+        self.floats = plain
         self.resampler = None if plain else av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
 
     def add(self, frame: av.AudioFrame) -> None:
+        import av
+
         if self.resampler is None:
             # Copied, because a decoder that gets its frames back does not allocate new ones.
             self.parts.append(bytes(frame.planes[0])[: 4 * frame.samples])
-        else:
-            frame.pts = None  # the resampler counts samples; steps within MAX_DRIFT are no gaps
-            self._resample(self.resampler, frame)
+            return
+        frame.pts = None  # the resampler counts samples; steps within MAX_DRIFT are no gaps
+        try:
+            self._resample(frame)
+        except av.error.ArgumentError:
+            if self.floats or self.parts:
+                raise
+            self.floats, self.resampler = True, av.AudioResampler(format="flt", rate=SAMPLE_RATE)
+            self._resample(frame)
 
     def samples(self) -> np.ndarray:
-        if self.resampler is None:
-            sound = np.frombuffer(bytearray().join(self.parts), np.float32)
-            sound *= 32768
-            return np.clip(np.rint(sound, out=sound), -32768, 32767, out=sound).astype(np.int16)
-        self._resample(self.resampler, None)  # brings out what the resampler still holds
-        return np.frombuffer(b"".join(self.parts), np.int16)
+        if self.resampler is not None:
+            self._resample(None)  # brings out what the resampler still holds
+        if not self.floats:
+            return np.frombuffer(b"".join(self.parts), np.int16)
+        sound = np.frombuffer(bytearray().join(self.parts), np.float32)
+        sound *= 32768
+        return np.clip(np.rint(sound, out=sound), -32768, 32767, out=sound).astype(np.int16)
 
-    def _resample(self, resampler: av.AudioResampler, frame: av.AudioFrame | None) -> None:
-        for part in resampler.resample(frame):
-            self.parts.append(bytes(part.planes[0])[: 2 * part.samples])
+    def _resample(self, frame: av.AudioFrame | None) -> None:
+        assert self.resampler is not None
+        for part in self.resampler.resample(frame):
+            if self.floats:
+                channels = part.to_ndarray().reshape(part.samples, -1)
+                self.parts.append(channels.mean(1).tobytes())
+            else:
+                self.parts.append(bytes(part.planes[0])[: 2 * part.samples])

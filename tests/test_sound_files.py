@@ -624,3 +624,116 @@ def test_sound_of_an_unknown_kind(tmp_path):
         ) as told:
             read(str(path))
         assert "copy it again" not in str(told.value)
+
+
+# ---------------------------------------------------------------- what players play of an MP3 file
+
+
+def id3(size: int) -> bytes:
+    """A tag of `size` bytes behind its head; further in, it looks like a frame of sound."""
+    body = b"TIT2\0\0\0\x06\0\0\x03title".ljust(size - 4, b"\0") + b"\xff\xf3\xa8\xc0"
+    return b"ID3\x04\0\0" + bytes([size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127]) + body
+
+
+@pytest.fixture(scope="module")
+def plain_mp3(tmp_path_factory) -> tuple[bytes, np.ndarray]:
+    """An MP3 file's frames without a tag, and what is heard of them."""
+    path = tmp_path_factory.mktemp("mp3") / "a.mp3"
+    make_sound(str(path), SOUND, kind="mp3", codec="libmp3lame")
+    data = path.read_bytes()
+    size = int("".join(f"{byte:07b}" for byte in data[6:10]), 2)
+    return data[10 + size :], decode_audio(str(path))
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        (b"", b""),
+        (id3(500) + id3(800), b""),
+        (id3(90_000) + id3(300) + id3(70_000), b""),
+        (b"", b"TAG" + bytes(125)),
+        (b"", b"LYRICSBEGIN" + b"la " * 90 + b"LYRICS200" + b"TAG" + bytes(125)),
+        (b"", id3(700)),
+    ],
+)
+def test_tags_around_an_mp3_change_nothing(tmp_path, plain_mp3, before, behind):
+    frames, expected = plain_mp3
+    (tmp_path / "a.mp3").write_bytes(before + frames + behind)
+    assert np.array_equal(decode_audio(str(tmp_path / "a.mp3")), expected)
+
+
+JUNK = bytes(byte & 127 for byte in np.random.default_rng(1).bytes(90_000))  # no head of a frame in it
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        bytes(100),
+        bytes(200_000),
+        JUNK[:50],
+        JUNK,
+        bytes(600) + id3(500),
+        id3(500) + bytes(1000) + id3(300),
+        b"\r\n",
+        b"HTTP/1.1 200 OK\r\n" * 60,
+    ],
+)
+def test_what_stands_ahead_of_an_mp3_is_passed_over(tmp_path, plain_mp3, before):
+    """Its first frame, which says how much of the others is the encoder's, is not seen then by any player."""
+    frames, _ = plain_mp3
+    (tmp_path / "a.mp3").write_bytes(before + frames)
+    heard = decode_audio(str(tmp_path / "a.mp3"))
+    late = shift(heard, SOUND)
+    assert 0 < late < 2400 and len(heard) >= len(SOUND) + 1000
+    assert np.corrcoef(heard[late:][: len(SOUND) - 600], SOUND[: len(SOUND) - 600])[0, 1] > 0.98
+
+
+@pytest.mark.parametrize(
+    "between", [id3(400), id3(30_000), b"TAG" + bytes(125), b"APETAGEX" + bytes(24) + id3(90)]
+)
+def test_mp3s_put_together_have_tags_in_their_middle(tmp_path, plain_mp3, between):
+    frames, alone = plain_mp3
+    (tmp_path / "a.mp3").write_bytes(frames + between + frames)
+    heard = decode_audio(str(tmp_path / "a.mp3"))
+    assert np.abs(heard[: len(alone) - 600] - alone[:-600].astype(int)).max() <= 1
+    second = heard[len(alone) :]
+    late = shift(second, SOUND)
+    assert 0 < late < 2400 and np.corrcoef(second[late:][:16000], SOUND[:16000])[0, 1] > 0.98
+    assert abs(len(heard) - 2 * len(alone)) < 2400
+
+
+def test_an_mp3_that_is_broken_in_its_middle_is_refused(tmp_path, plain_mp3):
+    frames, _ = plain_mp3
+    half = len(frames) // 2
+    for middle in (JUNK[:300] + frames[half + 300 :], JUNK[:3000] + frames[half:]):
+        (tmp_path / "a.mp3").write_bytes(frames[:half] + middle)
+        with pytest.raises(MediaError, match=r"broken 0\.\d\d s into the sound"):
+            decode_audio(str(tmp_path / "a.mp3"))
+
+
+# ---------------------------------------------------------------- many channels
+
+
+@pytest.mark.parametrize("channels", [9, 11, 17, 64])
+@pytest.mark.parametrize("kind", [np.int16, np.int32, np.float32, np.uint8])
+def test_sound_of_many_channels_is_their_mean(tmp_path, channels, kind):
+    draws = np.random.default_rng(channels).normal(0, 0.1, (4000, channels))
+    scale, middle = {np.int16: (32768, 0), np.int32: (2**31, 0), np.float32: (1, 0), np.uint8: (128, 128)}[
+        kind
+    ]
+    wavfile.write(tmp_path / "a.wav", 16000, (draws * scale + middle).astype(kind))
+    expected = ((draws * scale + middle).astype(kind).astype(float) - middle).mean(1) / scale * 32768
+    assert np.abs(decode_audio(str(tmp_path / "a.wav")) - expected).max() <= 0.51
+
+
+def test_many_channels_at_another_rate_stay_in_place(tmp_path):
+    for channels in (1, 9):
+        wavfile.write(tmp_path / f"{channels}.wav", 44100, np.stack([noise(1, 44100)] * channels, 1))
+    one, many = (decode_audio(str(tmp_path / name)) for name in ("1.wav", "9.wav"))
+    assert len(one) == len(many) == 16000 and np.abs(one - many.astype(int)).max() <= 1
+
+
+def test_more_channels_than_can_be_mixed_are_told(tmp_path):
+    wavfile.write(tmp_path / "a.wav", 16000, np.zeros((100, 65), np.int16))
+    with pytest.raises(MediaError, match="a.wav: 65 channels, of which 64 at most are mixed; write fewer"):
+        decode_audio(str(tmp_path / "a.wav"))
