@@ -83,7 +83,7 @@ def desk(tmp_path_factory):
             assert makeFileList.main(["--output", f"data/demo/{part}.txt", *where, "--nWorkers", "1"]) == 0
         network = SyncNet(maxFrames=20, temporal_stride=2, device="cpu")
         Path("data/demo/exp/model").mkdir(parents=True)
-        network.saveParameters("data/demo/exp/model/model000000005.model")
+        network.saveParameters("data/demo/exp/model/model000000004.model")
 
         shutil.copytree("data/demo/dev", "VOX2_PATH/dev")
         for wav in Path("VOX2_PATH/dev/wav").rglob("*.wav"):
