@@ -48,7 +48,7 @@ def runs(tmp_path: Path, commands: list) -> tuple[list[int], list[int]]:
         env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=300 + 60 * len(commands),  # each takes some 5 s, and much longer beside other work
     )
     assert result.returncode == 0, result.stderr
     return tuple(json.loads(result.stdout))
