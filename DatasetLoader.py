@@ -4,6 +4,8 @@ Frames stay uint8 from the decoder to the device. What a batch holds depends on 
 and the batch's number alone: neither on the number of threads nor on their timing.
 """
 
+import rooms  # noqa: F401
+
 import inspect
 import math
 import time
@@ -16,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import rooms  # noqa: F401
 from media.augment import Augmentation
 from media.badClips import BadClips
 from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, check_paths, read_list

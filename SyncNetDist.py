@@ -1,5 +1,7 @@
 """SyncNet: the two-stream network with its losses and optimiser; an epoch; verification scores."""
 
+import rooms  # noqa: F401
+
 import contextlib
 import inspect
 import math
@@ -13,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import rooms  # noqa: F401
 from models.byName import load_model
 from models.checkpoints import save_checkpoint
 from models.choices import AUTO, PRECISIONS

@@ -8,6 +8,8 @@ it is, and its first sample belongs to the first picture. Interrupted in any way
 A source that is newer than its wav is converted again.
 """
 
+import rooms  # noqa: F401
+
 import argparse
 import os
 import sys
@@ -15,7 +17,6 @@ import time
 from collections import Counter
 from functools import cache, partial
 
-import rooms  # noqa: F401
 from support.commands import Parser, answer_flags, at_least, command
 from support.errors import UserError
 from support.processes import available_cores, map_in_processes

@@ -12,6 +12,8 @@
 Each has its own --help, and all but the last a Python function of the same name.
 """
 
+import rooms  # noqa: F401
+
 import argparse
 import csv
 import math
@@ -20,7 +22,6 @@ import sys
 from collections import Counter
 from dataclasses import asdict, replace
 
-import rooms  # noqa: F401
 from inference.flags import parse_args
 from support.commands import answer_flags, command, in_words
 from support.errors import UserError

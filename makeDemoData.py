@@ -19,6 +19,8 @@ Differences that last a whole crop are lost in the network's front end, which no
 time. These four are not: they decide which bands move, how they move together, and how fast.
 """
 
+import rooms  # noqa: F401
+
 import argparse
 import itertools
 import os
@@ -29,7 +31,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import rooms  # noqa: F401
 from support.commands import Parser, answer_flags, command, in_words
 from support.errors import UserError
 from support.processes import available_cores, map_in_processes

@@ -7,11 +7,12 @@ video is in my_tracks/tracks.csv, tracks.png (look at it: one face a track) and 
 the same command goes on.
 """
 
+import rooms  # noqa: F401
+
 import argparse
 import os
 import sys
 
-import rooms  # noqa: F401
 from media.trackRule import KINDS, MAX_GAP, MIN_FACE, PART, Rule, is_in
 from support.commands import Parser, answer_flags, command
 from support.errors import UserError

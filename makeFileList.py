@@ -7,6 +7,8 @@ Every clip's video is decoded once to see that it is whole and as long as its so
 be used is left out, counted, and named with the reason in <output>.skipped.txt.
 """
 
+import rooms  # noqa: F401
+
 import argparse
 import contextlib
 import glob
@@ -22,7 +24,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 
-import rooms  # noqa: F401
 from support.commands import Parser, answer_flags, at_least, command
 from support.processes import available_cores, map_in_processes
 

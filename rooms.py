@@ -1,12 +1,13 @@
-"""Lets this project's packages be found beside a caller's packages of the same names.
+"""What comes ahead of all other imports: this project's packages beside a caller's of the same names, and Ctrl-C.
 
-Imported first by every file that other programs import. `models`, `media` and the like are common names: a
-caller's package of such a name keeps its own modules, and ours are found in it as well.
+Imported first by every command, and by every file that other programs import. `models`, `media` and the like are
+common names: a caller's package of such a name keeps its own modules, and ours are found in it as well.
 """
 
 import importlib
 import os
 import sys
+from types import TracebackType
 
 PROJECT = os.path.dirname(os.path.abspath(__file__))
 ROOMS = ("support", "media", "models", "training", "verification", "inference")
@@ -38,5 +39,21 @@ def share(room: str) -> None:
     package.__path__ = folders
 
 
+def say_stopped(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A sys.excepthook for commands: Ctrl-C during the imports, which take seconds, is no fault to be traced."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("\nStopped.", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def is_command() -> bool:
+    """Is the running script one of this project's commands?"""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return script is not None and os.path.dirname(os.path.abspath(script)) == PROJECT
+
+
+if is_command():
+    sys.excepthook = say_stopped
 for _room in ROOMS:
     share(_room)

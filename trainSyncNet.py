@@ -7,6 +7,8 @@ The first line trains on --train_list and goes on from the newest checkpoint in 
 is one. The second prints the equal error rate of a checkpoint on --test_list.
 """
 
+import rooms  # noqa: F401
+
 import argparse
 import os
 import random
@@ -14,7 +16,6 @@ import signal
 import sys
 from dataclasses import asdict
 
-import rooms  # noqa: F401
 from support.commands import answer_flags, command
 from training.flags import defaults, not_used, parse_args
 

@@ -9,6 +9,8 @@ What stands in verification/rates.py, bootstrap.py, calibration.py and det.py ca
 names.
 """
 
+import rooms  # noqa: F401
+
 import argparse
 import os
 import sys
@@ -16,7 +18,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import rooms  # noqa: F401
 from support.commands import Parser, at_least, command
 from support.errors import UserError
 from support.files import check_output

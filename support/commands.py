@@ -22,7 +22,6 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import Any, NoReturn, Protocol, TextIO
 
 from support.errors import UserError
@@ -95,7 +94,6 @@ def _replace_missing_streams() -> None:
 def answer_flags(parse_args: Callable[[], object]) -> None:
     """Answer --help and wrong flags at once, ahead of imports that take seconds; main() parses them again."""
     prepare()
-    sys.excepthook = _say_stopped  # for Ctrl-C during the imports
     parse_args()
 
 
@@ -105,13 +103,6 @@ def in_words(error: BaseException) -> str:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{where}{error.strerror}"
     return str(error)
-
-
-def _say_stopped(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        print("\nStopped.", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
 
 
 def _point_to_nowhere(stream: TextIO) -> None:

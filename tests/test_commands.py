@@ -149,14 +149,32 @@ def test_faults_of_the_program_keep_their_traceback(error, capsys):
         ending(error, capsys)
 
 
-def test_ctrl_c_during_the_imports(capsys):
-    hook = sys.excepthook
-    try:
-        commands.answer_flags(lambda: None)
-        sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
-    finally:
-        sys.excepthook = hook
-    assert capsys.readouterr().err == "\nStopped.\n"
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("moment", ["argparse", "support.version", "numpy"])
+def test_ctrl_c_during_the_imports(name, moment):
+    """From the first import on, whatever flags there are."""
+    code = f"""if True:
+        import runpy, sys
+        sys.modules.pop({moment!r}, None)
+        class Pressed:
+            def find_spec(module, *_):
+                if module == {moment!r}:
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Pressed)
+        sys.path.insert(0, ".")
+        sys.argv = [{name + ".py"!r}]
+        runpy.run_path(sys.argv[0], run_name="__main__")"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    if moment == "numpy" and "--" in done.stderr:  # its flags are wrong, and told ahead of numpy
+        assert done.returncode == 2
+    else:
+        assert done.stderr == "\nStopped.\n" and done.returncode == -signal.SIGINT  # 130, as a shell tells it
+
+
+def test_a_callers_faults_are_shown_as_the_caller_wants(tmp_path):
+    (tmp_path / "own.py").write_text("import sys, tuneThreshold; assert sys.excepthook is sys.__excepthook__")
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    assert subprocess.run([sys.executable, tmp_path / "own.py"], env=environment).returncode == 0
 
 
 def test_a_reader_who_leaves_gets_no_traceback():
