@@ -115,7 +115,9 @@ def test_command(line, desk, monkeypatch, capsys):
         module.parse_args(flags)
         return
     monkeypatch.setattr(models.SyncNetModelFBank, "SyncNetModel", tinyModel.SyncNetModel)
-    assert module.main(flags) == 0, capsys.readouterr().err
+    status, said = module.main(flags), capsys.readouterr().err
+    # The network here has learnt nothing, and may find no offset to list.
+    assert status == 0 or ("--write_list" in line and "no clip is left" in said), said
 
 
 def test_commands_for_several_machines_have_flags_that_exist():
