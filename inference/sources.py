@@ -13,7 +13,10 @@ TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")
 
 @dataclass(frozen=True)
 class Source:
-    """A file to work on, with its list line where it came from a list. `name`: its path below a given folder."""
+    """A file to work on, with its list line where it came from a list.
+
+    name: its path below a given folder, or as the list has it; never one that leads out of the folder where results go.
+    """
 
     path: str
     name: str
@@ -58,15 +61,20 @@ def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
                     f"{where}: is a trial (`label fileA fileB`); expected a path a line, or clips as makeFileList.py "
                     "lists them. Trials are for trainSyncNet.py --eval --test_list"
                 )
-            sources.append(Source(line.strip(), line.strip()))
+            sources.append(Source(line.strip(), name_of(line.strip())))
         else:
             clip = parse_list_line(line, where)
             chosen = clip.video if extensions == VIDEO_FILES else clip.audio
-            sources.append(Source(chosen, chosen, clip))
+            sources.append(Source(chosen, name_of(chosen), clip))
     if not sources:
         raise MediaError(f"{path}: the list is empty")
     check_paths(path, [source.path for source in sources])
     return sources
+
+
+def name_of(path: str) -> str:
+    """The name of a listed file: its path, taken from the root and from no folder further up."""
+    return os.path.normpath(f"/{path}").lstrip("/")
 
 
 def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str | None]]:

@@ -194,6 +194,22 @@ def test_embed_command(network, checkpoint, voices, clips, tmp_path, capsys):
             assert found["files"].tolist() == [getattr(clip, kind) for clip in listed]
 
 
+def test_vectors_of_a_list_stay_in_the_folder(checkpoint, voices, tmp_path, capsys, monkeypatch):
+    """Wherever the list's paths lead: absolute ones, and those of folders beside."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "beside.wav").write_bytes((voices / "spk0/0.wav").read_bytes())
+    Path("list.txt").write_text(f"{voices}/spk0/1.wav\n../beside.wav\n")
+    before = files_in(voices) + files_in(tmp_path)
+    flags = ("--initial_model", checkpoint, "--device", "cpu", "--output", "out", "--num_eval", 1)
+    assert run(capsys, "embed", "list.txt", *flags)[0] == 0
+    made = [path for path in files_in(Path("out")) if path.endswith(".npy")]
+    assert made == sorted(["out/beside.npy", f"out{voices}/spk0/1.npy"])
+    assert [
+        path for path in files_in(voices) + files_in(tmp_path) if f"{tmp_path}/here/out" not in path
+    ] == before
+
+
 def test_a_bad_file_is_left_out_and_told(checkpoint, voices, tmp_path, capsys):
     wavfile.write(tmp_path / "silent.wav", 16000, np.zeros(9000, np.int16))
     flags = ("--initial_model", checkpoint, "--device", "cpu", "--output", tmp_path / "v.npz")
