@@ -21,7 +21,7 @@ from torch import Tensor
 from media.augment import Augmentation
 from media.badClips import BadClips
 from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, check_paths, read_list
-from media.crops import HOP_LENGTH, WINDOW_TAIL, check_length, spread_crops
+from media.crops import HOP_LENGTH, WINDOW_TAIL, check_length, crop_samples, spread_crops
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames
 from media.wav import open_wav, read_wav
@@ -266,8 +266,7 @@ class DatasetLoader:
         else:
             shape = (self.share_size, self.maxFrames, FRAME_SIZE, FRAME_SIZE, 3)
             video = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory).numpy()
-        samples = self.maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL
-        audio = torch.empty((self.share_size, samples), pin_memory=self.pin_memory)
+        audio = torch.empty(self.share_size, crop_samples(self.maxFrames), pin_memory=self.pin_memory)
         return Batch(number, number * self.batch_size + self.share[0] * self.share_size, video, audio)
 
     def _hand_out(self, batch: Batch) -> tuple[Tensor, Tensor]:

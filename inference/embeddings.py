@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inference.defaults import FACES_AT_ONCE, NUM_EVAL, VOICES_AT_ONCE
 from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
-from media.crops import WINDOW_TAIL, crop_starts, spread_crops
+from media.crops import WINDOW_TAIL, crop_samples, crop_starts, spread_crops
 from media.sound import decode_audio
 from media.video import FrameReader
 from media.videoFacts import probe
@@ -61,7 +61,7 @@ def voice_crops(path: str, maxFrames: int, num_eval: int) -> Tensor:
 
     Raises MediaError; see heard_sound.
     """
-    return spread_crops(path, heard_sound(path), maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL, num_eval)
+    return spread_crops(path, heard_sound(path), crop_samples(maxFrames), num_eval)
 
 
 def face_crops(path: str, maxFrames: int, num_eval: int, allow_resize: bool = False) -> Tensor:
@@ -181,8 +181,7 @@ def voice_content(network: Network, samples: np.ndarray) -> Tensor:
     """Content embedding of the sound at every video frame, unit length: (frames - 4, nOut) on the CPU.
 
     samples: (n,) int16 at 16 kHz, of at least 5 frames; frames = (n - 240) // 640. network: of any temporal
-    stride.
-    See voice_windows.
+    stride. See voice_windows.
     """
     return torch.cat([unit(part).cpu() for part in voice_windows(network, samples)])
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from inference.lipSync import is_published
-from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME
-from media.crops import WINDOW_TAIL
+from media.clips import FRAME_SIZE
+from media.crops import crop_samples
 from models.faceCrop import enlarge, mouth_box
 from models.interface import Network, Streams
 from models.losses import unit
@@ -175,7 +175,7 @@ def example(stream: str, clips: int, frames: int) -> Tensor:
     if stream == "face":
         shape = (clips, frames, FRAME_SIZE, FRAME_SIZE, 3)
         return torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws)
-    samples = frames * SAMPLES_PER_FRAME + WINDOW_TAIL
+    samples = crop_samples(frames)
     loudness = torch.linspace(0, 8, samples).sin().clamp(min=0) * 8000
     return (torch.randn(clips, samples, generator=draws) * loudness).round()
 

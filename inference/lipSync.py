@@ -16,10 +16,9 @@ from torch import Tensor
 from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from inference.embeddings import LOADER_LEAD, clip_sound, count_frames, face_windows, voice_windows
 from media.clips import SAMPLES_PER_FRAME, MediaError
-from media.crops import WINDOW_TAIL
+from media.crops import HOP_LENGTH, WINDOW_LENGTH, WINDOW_TAIL, crop_samples
 from models.interface import Network
 from models.losses import unit
-from models.SyncNetModelMFCC import HOP_LENGTH, WINDOW_LENGTH
 from models.SyncNetV2 import MFCC_PER_FRAME, WINDOW
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
 from models.twoStreams import LIP_FRAMES
@@ -107,7 +106,7 @@ def lse(
         windows = min(pictures, (len(samples) - WINDOW_TAIL) // SAMPLES_PER_FRAME) - LIP_FRAMES + 1
         moments = windows + LIP_FRAMES - 1
         lips = map(unit, face_windows(network, video, moments, batch, allow_resize))
-        sounds = map(unit, voice_windows(network, samples[: moments * SAMPLES_PER_FRAME + WINDOW_TAIL]))
+        sounds = map(unit, voice_windows(network, samples[: crop_samples(moments)]))
         distance, lead = chord, LOADER_LEAD
     rows = [distance(*pair).cpu() for pair in beside_every_shift(lips, sounds, max_offset, lead)]
     return summarise(torch.cat(rows).numpy(), frames)
@@ -124,9 +123,8 @@ def published_sound(network: Network, samples: np.ndarray, windows: int, batch: 
     assert isinstance(published, PublishedNetwork)
     needed = MFCC_PER_FRAME * (windows - 1) + WINDOW
     coefficients = torch.cat(list(coefficient_blocks(published, samples, needed, network.device)), 3)
-    inputs = (
-        coefficients[0].unfold(2, WINDOW, MFCC_PER_FRAME).permute(2, 0, 1, 3)
-    )  # (windows, 1, 13, 20), a view
+    # (windows, 1, 13, 20), a view.
+    inputs = coefficients[0].unfold(2, WINDOW, MFCC_PER_FRAME).permute(2, 0, 1, 3)
     network.eval()
     for part in inputs.split(batch):
         with network.autocast():

@@ -10,8 +10,8 @@ from torch import Tensor
 from inference.defaults import MAX_OFFSET
 from inference.embeddings import LOADER_LEAD, clip_sound, face_content, voice_content
 from inference.lipSync import is_published, lse
-from media.clips import FPS, SAMPLES_PER_FRAME, MediaError
-from media.crops import WINDOW_TAIL
+from media.clips import FPS, MediaError
+from media.crops import crop_samples
 from models.interface import Network
 from models.twoStreams import LIP_FRAMES
 from support.errors import UserError
@@ -110,7 +110,7 @@ def offset(
         nearness = -found.mean_distances[::-1]  # at the shift -max_offset the sound is the latest
         return Offset(found.offset, found.lse_c, shifts, nearness, "mean distance, negative", PUBLISHED_FOUND)
     samples = clip_sound(video, wav)
-    need = LIP_FRAMES * SAMPLES_PER_FRAME + WINDOW_TAIL
+    need = crop_samples(LIP_FRAMES)
     if len(samples) < need:
         raise MediaError(f"{wav or video}: {len(samples)} samples, at least {need} are needed")
     faces, voices = face_content(network, video, allow_resize), voice_content(network, samples)

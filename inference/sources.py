@@ -15,7 +15,7 @@ TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")
 class Source:
     """A file to work on, with its list line where it came from a list.
 
-    name: its path below a given folder, or as the list has it; never one that leads out of the folder where results go.
+    name: its path below a given folder, or as the list has it; none that leads out of a folder for results.
     """
 
     path: str

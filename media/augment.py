@@ -285,16 +285,17 @@ def first_channel(path: str) -> np.ndarray:
     with open_sound(path, kind) as container:
         if not container.streams.audio:
             raise NoSoundError(f"{path}: no sound track")
-        resampler = av.AudioResampler(
-            format="flt", rate=SAMPLE_RATE
-        )  # packed: PyAV takes any number of channels
+        # Packed: PyAV takes any number of channels.
+        resampler = av.AudioResampler(format="flt", rate=SAMPLE_RATE)
         parts: list[np.ndarray] = []
         try:
             for frame in chain(container.decode(audio=0), (None,)):
                 if frame is not None:
                     frame.pts = None  # the resampler counts samples
-                for part in resampler.resample(frame):
-                    parts.append(part.to_ndarray().reshape(-1, len(part.layout.channels))[:, 0])
+                parts += [
+                    part.to_ndarray().reshape(-1, len(part.layout.channels))[:, 0]
+                    for part in resampler.resample(frame)
+                ]
         except av.error.FFmpegError as error:
             raise MediaError(f"{path}: cannot be decoded ({error.strerror})") from None
     return np.concatenate(parts) if parts else np.empty(0, np.float32)

@@ -20,15 +20,8 @@ FRAME_SIZE = 224  # pixels a side, of VoxCeleb2's face tracks
 # Made by macOS, by NAS systems and by Windows; what has the name of a clip in there is none. Hidden folders (waste
 # bins, snapshots, what git-annex keeps) are left out as well.
 SYSTEM_FOLDERS = {
-    *(
-        "__MACOSX",
-        "@eaDir",
-        "#recycle",
-        "#snapshot",
-        "$RECYCLE.BIN",
-        "System Volume Information",
-        "lost+found",
-    ),
+    *("__MACOSX", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN"),
+    *("System Volume Information", "lost+found"),
 }
 LOOKED_AT = 20  # files of a list, to see whether it belongs here
 

@@ -4,11 +4,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from media.clips import MediaError
+from media.clips import SAMPLES_PER_FRAME, MediaError
 from media.wav import check_heard
 
-HOP_LENGTH = 160  # samples between audio feature frames
-WINDOW_TAIL = 240  # samples that complete the last 400-sample window: T frames need T*640 + 240
+HOP_LENGTH = 160  # samples from one audio feature frame to the next: 10 ms, four to a video frame
+WINDOW_LENGTH = 400  # samples that a feature frame is made of: 25 ms
+WINDOW_TAIL = WINDOW_LENGTH - HOP_LENGTH  # samples that complete the last window
+
+
+def crop_samples(frames: int) -> int:
+    """The samples of a crop of `frames` video frames, T*640 + 240."""
+    return frames * SAMPLES_PER_FRAME + WINDOW_TAIL
 
 
 def crop_starts(total: int, length: int, num_eval: int) -> list[int]:

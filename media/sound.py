@@ -24,19 +24,10 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Pieces = list[tuple[float, np.ndarray]]  # (start in seconds, 16 kHz mono int16)
-DECLARING = (
-    "mp4",
-    "mov",
-    "wav",
-    "w64",
-    "aiff",
-    "au",
-    "caf",
-    "flac",
-    "ogg",
-)  # whose tracks say how long they are
+# Containers whose tracks say how long they are, and those whose time does not begin at 0.
+DECLARING = ("mp4", "mov", "wav", "w64", "aiff", "au", "caf", "flac", "ogg")
+CLOCKS = ("mpegts", "mpeg")
 MP3 = "mp3"
-CLOCKS = ("mpegts", "mpeg")  # whose time does not begin at 0
 MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a gap in the sound
 MAX_PADDING = 0.1  # seconds; a track that ends earlier than declared by more than this is broken
 MAX_FILL = 0.25  # seconds; sound that ends earlier than the pictures by more than this is not made longer
@@ -57,8 +48,8 @@ def extent(container: InputContainer) -> tuple[float, int | None]:
     """Where the wav lies on the file's clock: (time of its first sample in seconds, samples).
 
     The wav begins with the first picture, or at time 0 where there is no video (with the sound, in files whose
-    clock has no 0), and ends where the sound
-    track says it ends. samples is None where the track does not say, or only guesses.
+    clock has no 0), and ends where the sound track says it ends. samples is None where the track does not say, or
+    only guesses.
     """
     sound = played(container.streams.audio)
     pictures = _pictures(container)

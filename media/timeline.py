@@ -25,11 +25,8 @@ CONTAINERS = (
 )
 MIDDLE = 0.49  # of a slot; just before its middle, where at 50 pictures a second two of them meet
 MAX_HOLD = 0.5  # seconds that a picture stays up; where the next comes later, there is no picture between
-SEEK_MARGINS = (
-    0.0,
-    2.0,
-    12.0,
-)  # seconds before the wanted time: some files lead to a later picture than asked for
+# Seconds before the wanted time: some files lead to a later picture than asked for.
+SEEK_MARGINS = (0.0, 2.0, 12.0)
 SEARCH_SIZE = "50000000"  # bytes and microseconds that FFmpeg may read to find all streams of an MPEG file
 FROM_FIRST = ("mpegts", "mpeg")  # whose length is counted from their first time stamp, and not from 0
 Timed = tuple[float, av.VideoFrame]  # a frame behind its time in seconds

@@ -25,12 +25,10 @@ VIDEO_NAMES = (
 UNFINISHED = (
     ".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".!qb", ".!ut", ".tmp", "~",
 )  # fmt: skip
-TRACK_FILE = re.compile(
-    r"/\d{5}\.(mp4|wav|txt)$"
-)  # a folder of that name would stand where a track may have to
-NOT_LISTED = re.compile(
-    "[\ud800-\udfff\\t\\r\\n]"
-)  # of a name: what no list can have, and bytes that are not UTF-8
+# A folder of such a name would stand where a track may have to.
+TRACK_FILE = re.compile(r"/\d{5}\.(mp4|wav|txt)$")
+# Of a name: what no list can have, and bytes that are not UTF-8.
+NOT_LISTED = re.compile("[\ud800-\udfff\\t\\r\\n]")
 NOTHING = Plan([], None, False)
 EARLY_END = FPS // 2  # slots that pictures may end before the file says so
 

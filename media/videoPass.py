@@ -143,9 +143,8 @@ class VideoPass:
                 if end - self._end > FRAME / 2:
                     return f"{found} frames found, it ends {end - self._end:.2f} s before its declared end"
         elif kind == "avi":  # counts frames, and one or two that stand for "as before"
-            counted = (
-                stream.frames <= container.size
-            )  # written into a pipe, it has a number that stands for "many"
+            # Written into a pipe, it has a number that stands for "many".
+            counted = stream.frames <= container.size
             if counted and stream.average_rate == FPS and stream.frames - self._packets > 2:
                 return f"{self._packets} frames found, {stream.frames} declared"
         elif not stream.duration and container.duration:

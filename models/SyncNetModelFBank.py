@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
 from media.clips import SAMPLE_RATE
+from media.crops import HOP_LENGTH, WINDOW_LENGTH
 from models.twoStreams import TRUNK_CHANNELS, TwoStreams, conv2d
 
 N_MELS = 40
@@ -34,8 +35,8 @@ class SyncNetModel(TwoStreams):
         self.torchfb = MelSpectrogram(
             sample_rate=SAMPLE_RATE,
             n_fft=512,
-            win_length=400,
-            hop_length=160,
+            win_length=WINDOW_LENGTH,
+            hop_length=HOP_LENGTH,
             f_min=0.0,
             f_max=8000.0,
             n_mels=N_MELS,

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from media.clips import SAMPLE_RATE
+from media.crops import HOP_LENGTH, WINDOW_LENGTH
 from models.twoStreams import TRUNK_CHANNELS, TwoStreams, conv2d
 
 PRE_EMPHASIS = 0.97
-WINDOW_LENGTH = 400  # samples, 25 ms, rectangular
-HOP_LENGTH = 160  # samples, 10 ms: four frames a video frame
 N_FFT = 512
 N_MELS = 26
 N_MFCC = 13
@@ -54,7 +53,10 @@ def mfcc_trunk(stride: int) -> nn.Sequential:
 
 
 class MFCC(nn.Module):
-    """The coefficients of sound on the int16 scale, without gradient, in float64 whatever the autocast."""
+    """The coefficients of sound on the int16 scale, without gradient, in float64 whatever the autocast.
+
+    Its windows are rectangular.
+    """
 
     filters: Tensor
     cosines: Tensor

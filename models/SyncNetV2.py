@@ -8,14 +8,16 @@ http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model; they giv
 import torch
 from torch import Tensor, nn
 
+from media.clips import SAMPLES_PER_FRAME
+from media.crops import HOP_LENGTH
 from models.interface import Streams
 from models.SyncNetModelMFCC import MFCC, mfcc_trunk
-from models.twoStreams import NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_trunk, look
+from models.twoStreams import LIP_FRAMES, NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_trunk, look
 from support.errors import UserError
 
 PUBLISHED_OUT = 1024  # size of the published network's embeddings
-MFCC_PER_FRAME = 4
-WINDOW = 20  # MFCC frames of a sound window: those of the 5 video frames of a lip window
+MFCC_PER_FRAME = SAMPLES_PER_FRAME // HOP_LENGTH  # 4
+WINDOW = LIP_FRAMES * MFCC_PER_FRAME  # MFCC frames of a sound window: as long as a lip window
 HEADS = ("netfcaud", "netfclip")
 
 

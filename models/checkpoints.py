@@ -64,9 +64,8 @@ def load_tensors(path: str) -> object:
         raise OSError(error.errno, error.strerror, path) from error
     sound = False
     try:
-        if sound := zipfile.is_zipfile(
-            io.BytesIO(data)
-        ):  # torch does not look at the checksums that it writes
+        sound = zipfile.is_zipfile(io.BytesIO(data))
+        if sound:  # torch does not look at the checksums that it writes
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 if damaged := archive.testzip():
                     raise UnreadableCheckpoint(

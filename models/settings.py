@@ -32,10 +32,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             check_setting(name, value)
-            if name in RANGES:
-                object.__setattr__(
-                    self, name, int(value)
-                )  # NumPy's whole numbers are none that a file may hold
+            if name in RANGES:  # NumPy's whole numbers are none that a file may hold
+                object.__setattr__(self, name, int(value))
 
 
 def check_setting(name: str, value: object) -> None:

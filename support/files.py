@@ -192,9 +192,8 @@ def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)  # signal 0 asks only whether the process is there
         with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as stat:
-            return (
-                stat.read().rpartition(")")[2].split()[0] != "Z"
-            )  # ended, but not cleared away by its parent
+            # Z: ended, but not cleared away by its parent.
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, IndexError):
         return False
     except OSError:  # it is there and belongs to someone else, or the system has no /proc

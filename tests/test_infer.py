@@ -73,13 +73,8 @@ def clips(tmp_path_factory) -> Path:
 
 def run(capsys, *args) -> tuple[int, str, list[str]]:
     """The command in this process: exit status, output, and the lines of its errors."""
-    if "--initial_model" in args:
-        args = (
-            args[0],
-            "--model",
-            "tinyModel",
-            *args[1:],
-        )  # no module of models/: a checkpoint cannot choose it
+    if "--initial_model" in args:  # tinyModel is no module of models/: a checkpoint cannot choose it
+        args = (args[0], "--model", "tinyModel", *args[1:])
     status = inferSyncNet.main([str(arg) for arg in args])
     said = capsys.readouterr()
     bars = re.compile(r"\w+: +\d+%\|")

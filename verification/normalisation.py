@@ -42,7 +42,7 @@ def cohort_statistics(vectors: Tensor, cohort: Tensor, top_n: int) -> tuple[Tens
     """Mean and standard deviation of the top_n highest scores of each utterance against the cohort.
 
     vectors: (files, nOut), cohort: (N, nOut), scored as in score_vectors. Returns two (files,) float64.
-    Raises ValueError when the scores do not differ.
+    Raises UserError when the scores do not differ.
     """
     rows = max(1, COSINES_AT_ONCE // len(cohort))
     top = torch.cat([(part @ cohort.T).topk(min(top_n, len(cohort))).values for part in vectors.split(rows)])
@@ -58,7 +58,7 @@ def as_norm(scores: np.ndarray, trials: Trials, vectors: Tensor, cohort: Tensor,
     s' = ((s - m(e)) / d(e) + (s - m(t)) / d(t)) / 2, with m and d the mean and standard deviation of the
     scores of the utterance (e: first, t: second) against its own top_n nearest cohort utterances: AS-norm1 of
     Matejka et al., "Analysis of score normalization in multilingual speaker recognition", Interspeech 2017,
-    section 2.3. vectors: (files, nOut) of trials.files; cohort: (N, nOut). Raises ValueError.
+    section 2.3. vectors: (files, nOut) of trials.files; cohort: (N, nOut). Raises UserError.
     """
     mean, deviation = (statistic.numpy() for statistic in cohort_statistics(vectors, cohort, top_n))
     scores = scores.astype(np.float64)

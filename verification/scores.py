@@ -45,7 +45,7 @@ def write_scores(path: str, scores: np.ndarray, trials: Trials) -> None:
 def measure(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     """The figures of scored trials by name: EERs in percent, minDCF, thresholds (None where infinite).
 
-    `eer` is the 2020 baseline's. Raises ValueError; see tuneThreshold.
+    `eer` is the 2020 baseline's. Raises UserError as tuneThresholdfromScore does.
     """
     figures: dict[str, float | None] = {"eer": tuneThresholdfromScore(scores, labels, [])[1]}
     figures["eer_interpolated"], figures["eer_threshold"] = eer_interpolated(scores, labels)

@@ -9,8 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from media.clips import SAMPLES_PER_FRAME
-from media.crops import WINDOW_TAIL, check_length, spread_crops
+from media.crops import check_length, crop_samples, spread_crops
 from media.wav import WavFormatError, check_heard, open_wav
 from models.interface import Network
 from support import distributed
@@ -20,11 +19,6 @@ Read = TypeVar("Read")
 
 FILES_PER_BATCH = 4  # utterances embedded at once, num_eval crops each
 READERS = 2  # threads that read utterances ahead
-
-
-def crop_samples(maxFrames: int) -> int:
-    """Samples of a crop of maxFrames video frames."""
-    return maxFrames * SAMPLES_PER_FRAME + WINDOW_TAIL
 
 
 def check_wavs(files: list[str], maxFrames: int, folder: str = "") -> None:
