@@ -232,15 +232,20 @@ def offset_command(args: argparse.Namespace, problems: Problems) -> None:
     if args.plot:
         plot_offsets([(source.path, found) for source, _, found in rows], args.plot)
     if args.csv:
-        with replace_file(args.csv) as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["clip", "wav", "offset", "milliseconds", "confidence", "listed", "found"])
-            for source, wav, found in rows:
-                said = source.clip.offset if source.clip else ""
-                row = [found.frames, found.milliseconds, f"{found.confidence:.6f}", said, found.found]
-                table.writerow([source.path, wav or "", *row])
+        write_offset_table(rows, args.csv)
     if args.write_list:
         write_checked_list(args, rows, len(clips))
+
+
+def write_offset_table(rows: list[Measured], path: str) -> None:
+    """Write the CSV with a row a clip. Raises OSError."""
+    with replace_file(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["clip", "wav", "offset", "milliseconds", "confidence", "listed", "found"])
+        for source, wav, found in rows:
+            said = source.clip.offset if source.clip else ""
+            row = [found.frames, found.milliseconds, f"{found.confidence:.6f}", said, found.found]
+            table.writerow([source.path, wav or "", *row])
 
 
 def write_checked_list(args: argparse.Namespace, rows: list[Measured], clips: int) -> None:

@@ -211,6 +211,23 @@ def split_people(clips: list[str], output: str, val_output: str, fraction: float
     }
 
 
+def write_lists(
+    args: argparse.Namespace, settings: CheckSettings, clips: list[str], entries: dict[str, list]
+) -> None:
+    """Write --output and, of some of the people, --val_output. entries: [signature, offset, frames] by clip."""
+    lists = {args.output: clips}
+    if args.val_output:
+        lists = split_people(clips, args.output, args.val_output, args.val_fraction)
+
+    def line(clip: str) -> str:
+        return format_list_line(Clip(*clip_paths(settings, clip)[:2], *entries[clip][1:]))
+
+    for path, chosen in lists.items():
+        write_lines(path, map(line, chosen))
+        people = f" ({len(chosen)} clips of {len(set(map(person, chosen)))} people)"
+        print(f"List: {path}{people if args.val_output else ''}")
+
+
 def remedy(reason: str, clips: list[str]) -> str:
     """What to do about the clips that are left out for a reason."""
     if reason in VOXCELEB2_REMEDIES and all(VOXCELEB2_PATH.fullmatch(clip) for clip in clips):
@@ -306,20 +323,8 @@ def main(argv: list[str] | None = None) -> int:
     if left_out:
         print(f"The skipped clips, each with its reason: {args.output}.skipped.txt")
     listed = [clip for clip in clips if entries[clip][1] not in REMEDIES]
-    lists = {args.output: listed}
-    if args.val_output and listed:
-        lists = split_people(listed, args.output, args.val_output, args.val_fraction)
     if listed:
-        for path, chosen in lists.items():
-            write_lines(
-                path,
-                (
-                    format_list_line(Clip(*clip_paths(settings, clip)[:2], *entries[clip][1:]))
-                    for clip in chosen
-                ),
-            )
-            people = f" ({len(chosen)} clips of {len(set(map(person, chosen)))} people)"
-            print(f"List: {path}{people if args.val_output else ''}")
+        write_lists(args, settings, listed, entries)
     else:
         print(f"No clip can be used; {args.output} is not written.", file=sys.stderr)
     with contextlib.suppress(FileNotFoundError):  # another run with this --output was done first

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import cv2
 
 from media.clips import FPS, MediaError, find_files
+from media.content import VIDEO_FILES
 from media.faceTracks import Found, Part, Plan, make_tracks, plan_parts
 from media.timeline import NoVideoError
 from media.trackRule import KINDS, PART, Rule, is_in
@@ -17,10 +18,10 @@ from support.files import replace_file
 
 # A file of another name that is no video is left out without a word.
 VIDEO_NAMES = (
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gxf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv",
-    ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob",
-    ".webm", ".wmv", ".wtv",
-)  # fmt: skip
+    *VIDEO_FILES,
+    *(".3g2", ".divx", ".dv", ".f4v", ".gxf", ".m1v", ".m2v", ".mxf", ".nut", ".ogm", ".qt", ".rm", ".rmvb"),
+    *(".vob", ".wtv"),
+)
 # What programs call a file that they have not finished.
 UNFINISHED = (
     ".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".!qb", ".!ut", ".tmp", "~",
