@@ -52,7 +52,7 @@ from support.memory import keep_memory
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
 from verification.calibration import posterior, read_calibration
-from verification.results import file_hash, read_threshold
+from verification.results import file_hash, read_threshold, tell_precision
 
 
 def load(
@@ -137,18 +137,8 @@ def find_threshold(given: str, args: argparse.Namespace, network: SyncNet) -> fl
     if not os.path.isfile(given):
         raise UserError(f"--threshold {given}: neither a number nor an eval.json")
     threshold, report = read_threshold(given, args.initial_model, network.settings, args.num_eval)
-    tell_precision(f"--threshold {given}", report, network)
+    tell_precision(f"--threshold {given}", report, "the score", {"precision": network.precision})
     return threshold
-
-
-def tell_precision(named: str, record: dict, network: SyncNet) -> None:
-    """Say on stderr when what is compared with a score was made with another --precision."""
-    made_with = record.get("precision")
-    if made_with != network.precision:
-        print(
-            f"{named}: made with --precision {made_with}, the score with {network.precision}; they differ a little",
-            file=sys.stderr,
-        )
 
 
 def verify_command(args: argparse.Namespace, _: Problems) -> None:
@@ -158,7 +148,9 @@ def verify_command(args: argparse.Namespace, _: Problems) -> None:
         calibration, made_of = read_calibration(
             args.calibration, args.initial_model, network.settings, args.num_eval
         )
-        tell_precision(f"--calibration {args.calibration}", made_of, network)
+        tell_precision(
+            f"--calibration {args.calibration}", made_of, "the score", {"precision": network.precision}
+        )
     score = verify(network, args.a, args.b, args.num_eval, args.nBatchSize)
     print(f"score {score:.6f}")
     if os.path.samefile(args.a, args.b):

@@ -33,7 +33,7 @@ from verification.rates import (
     min_dcf,
     tuneThresholdfromScore,
 )
-from verification.results import check_same_system, scores_made_with
+from verification.results import check_same_system, scores_made_with, tell_precision
 from verification.scoreFiles import has_labels, read_scored_trials, read_scores, read_unlabelled, write_llrs
 
 Scored = tuple[np.ndarray, np.ndarray, list[tuple[str, str]] | None]  # see read_scored_trials
@@ -183,6 +183,8 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
     scores = read_unlabelled(args.scores) if trials is None else trials[0]
     made_with = scores_made_with(args.scores, scores, None if trials is None else trials[1])
     check_same_system(args.scores, made_with, args.calibrate, dev_made_with)
+    if made_with and dev_made_with:
+        tell_precision(args.scores, made_with, args.calibrate, dev_made_with)
     try:
         calibration = calibrate(dev_scores, dev_labels)
     except UserError as error:

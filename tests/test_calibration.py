@@ -398,6 +398,24 @@ def test_a_calibration_of_normalised_scores_is_of_one_cohort(evaluated, tmp_path
     assert run(capsys, *line, "--calibration", tmp_path / "old.json")[0] == 0
 
 
+def test_scores_of_another_precision_or_other_crops_are_told(evaluated, tmp_path, capsys):
+    path, trials = evaluated / "a.model", (str(evaluated / "trials.txt"), str(evaluated))
+    upside(evaluated / "a")
+    raw = evaluated / "a/eval_scores.txt"
+    for precision, num_eval in (("bf16", 10), ("fp32", 3)):
+        network = load(str(path), "cpu", model="tinyModel", precision=precision)
+        evaluate_list(network, *trials, str(tmp_path / precision), checkpoint=str(path), num_eval=num_eval)
+    capsys.readouterr()
+    kept = ("--calibration", tmp_path / "cal.json")
+    status, _, error = run(capsys, "--calibrate", raw, raw, *kept)
+    assert status == 0 and error == ""
+    status, _, error = run(capsys, "--calibrate", raw, tmp_path / "bf16/eval_scores.txt", *kept)
+    words = f"bf16/eval_scores.txt: made with --precision bf16, {raw} with fp32; they differ a little\n"
+    assert status == 0 and error.endswith(words) and error.count("\n") == 1
+    status, _, error = run(capsys, "--calibrate", raw, tmp_path / "fp32/eval_scores.txt", *kept)
+    assert status == 1 and f"made with num_eval 3 ({raw}: 10)" in error
+
+
 @pytest.mark.parametrize("prior", ["0", "1", "-0.1", "nan", "much"])
 def test_wrong_priors(capsys, prior):
     given = ["verify", "--initial_model", "x", "a.wav", "b.wav"]

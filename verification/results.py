@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,16 @@ def check_same_system(
         listed = ", ".join(f"{name} {now} ({dev_path}: {before})" for name, before, now in others)
         raise UserError(
             f"{path}: made with {listed}; a calibration fits scores of the same checkpoint and settings only"
+        )
+
+
+def tell_precision(named: str, record: dict[str, Any], other: str, other_record: dict[str, Any]) -> None:
+    """Say on stderr where two of which the one is used for the other were made with another --precision."""
+    precision, another = record.get("precision"), other_record.get("precision")
+    if None not in (precision, another) and precision != another:
+        print(
+            f"{named}: made with --precision {precision}, {other} with {another}; they differ a little",
+            file=sys.stderr,
         )
 
 
