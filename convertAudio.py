@@ -55,6 +55,7 @@ from support.files import check_output, remove_leftovers, replace_file
 from support.progress import progress_bar
 
 SOURCES = tuple(dict.fromkeys((".m4a", ".mp4", *SOUND_FILES, *VIDEO_FILES)))
+SHOWN = 5  # of what went wrong
 CHUNK = 8  # files handed to a worker at a time: one takes only about 2 ms
 MAX_ROUNDING = 8  # int16 steps between two decoders at most; more is another sound
 CONVERTED, PRESENT, SILENT, FAILED = "converted", "already there", "without a sound track", "failed"
@@ -146,7 +147,7 @@ def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], 
     jobs: list[tuple[str, str]] = []
     problems: list[str] = []
     taken: dict[str, str] = {}
-    sources = find_files(src, SOURCES)
+    sources = find_files(src, SOURCES, lambda error: problems.append(str(error)))
     for source in without_results(sources, src, dst) if dst else sources:
         target = os.path.splitext(source)[0] + ".wav"
         if target in taken:
@@ -184,12 +185,15 @@ def is_wav(name: str) -> bool:
 
 def nothing_found(src: str) -> str:
     """What to say of a folder without any source: what was looked for, and what is there."""
-    others = Counter(os.path.splitext(name)[1].lower() or name for name in find_files(src, ("",)))
+    unread: list[MediaError] = []
+    others = Counter(
+        os.path.splitext(name)[1].lower() or name for name in find_files(src, ("",), unread.append)
+    )
     there = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5)) or "no files at all"
     kinds = " ".join(kind for kind in SOURCES if kind not in (".m4a", ".mp4"))
     return (
         f"{src}: no .m4a or .mp4 files in this folder or the folders in it, nor any of {kinds}; "
-        f"found there: {there}"
+        f"found there: {there}" + "".join(f"; {error}" for error in unread[:SHOWN])
     )
 
 
@@ -201,7 +205,8 @@ def main(argv: list[str] | None = None) -> int:
     begin = time.monotonic()
     jobs, problems = find_jobs(args.src, args.dst)
     if os.path.isdir(args.dst):
-        remove_leftovers(os.path.join(args.dst, path) for path in find_files(args.dst, (".part",)))
+        left = find_files(args.dst, (".part",), lambda _: None)
+        remove_leftovers(os.path.join(args.dst, path) for path in left)
     if not jobs:
         raise UserError(nothing_found(args.src))
     counts = Counter({FAILED: len(problems)})
@@ -233,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
             for line in sorted(problems) + sorted(without_sound):
                 file.write(line + "\n")
         print(f"What was not converted, and why: {report}")
-        for line in sorted(problems)[:5]:
+        for line in sorted(problems)[:SHOWN]:
             print(f"  {line}")
     elif os.path.exists(report):
         os.remove(report)

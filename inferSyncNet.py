@@ -101,7 +101,7 @@ class Problems:
 
 
 def embed_command(args: argparse.Namespace, problems: Problems) -> None:
-    sources = find_sources(args.inputs, VIDEO_FILES if args.face else SOUND_FILES)
+    sources = find_sources(args.inputs, VIDEO_FILES if args.face else SOUND_FILES, unread=problems)
     one_file = args.output.endswith(".npz")
     check_output("--output", args.output, folder=not one_file)
     targets = [os.path.join(args.output, os.path.splitext(source.name)[0] + ".npy") for source in sources]
@@ -174,7 +174,8 @@ def is_found(measured: Offset) -> bool:
 
 
 def offset_command(args: argparse.Namespace, problems: Problems) -> None:
-    clips = with_wavs(find_sources(args.inputs, VIDEO_FILES, with_sound=args.wav is None), args.wav)
+    sources = find_sources(args.inputs, VIDEO_FILES, args.wav is None, problems)
+    clips = with_wavs(sources, args.wav)
     for flag in ("plot", "csv", "write_list"):
         if getattr(args, flag) is not None:
             check_output(f"--{flag}", getattr(args, flag))
@@ -276,7 +277,8 @@ def reason_to_leave_out(measured: Offset, args: argparse.Namespace) -> str:
 
 
 def lse_command(args: argparse.Namespace, problems: Problems) -> None:
-    clips = with_wavs(find_sources(args.inputs, VIDEO_FILES, with_sound=args.wav is None), args.wav)
+    sources = find_sources(args.inputs, VIDEO_FILES, args.wav is None, problems)
+    clips = with_wavs(sources, args.wav)
     names = [os.path.splitext(source.name)[0] + ".csv" for source, _ in clips]
     if args.frames and len(set(names)) < len(names):
         raise MediaError(

@@ -108,7 +108,8 @@ class Run:
     """One run of the command: what is to be done, and what came of it."""
 
     def __init__(self, args: argparse.Namespace, folder: TrackFolder) -> None:
-        self.src, self.paths = sources_in(args.src, folder.path)
+        self.unread: list[MediaError] = []
+        self.src, self.paths = sources_in(args.src, folder.path, self.unread.append)
         self.workers = args.nWorkers
         self.rule = Rule(args.detect_every, args.min_frames, args.min_face)
         self.folder = folder
@@ -193,10 +194,10 @@ def main(argv: list[str] | None = None) -> int:
             run.plan()
             run.work()
         except KeyboardInterrupt:
-            folder.write_tables()
+            folder.write_tables(run.unread)
             print("\nStopped. The same command goes on from here.")
             return 130
-        reasons = folder.write_tables()
+        reasons = folder.write_tables(run.unread)
         folder.clear_work()
     records = folder.records
     found = [records[path] for path in run.paths if path in records]
@@ -206,7 +207,8 @@ def main(argv: list[str] | None = None) -> int:
     without = sum(not record.tracks for record in found)
     if not records:
         where = "folder or the folders in it" if os.path.isdir(args.src) else "file"
-        raise UserError(f"{args.src}: no videos in this {where}")
+        unread = "".join(f"; {error}" for error in run.unread[:SHOWN_REASONS])
+        raise UserError(f"{args.src}: no videos in this {where}{unread}")
     print(f"{len(found)} video{'s' * (len(found) != 1)} in {args.src}, {time.monotonic() - begin:.0f} s")
     print(f"  finished before  {run.kept:>9}")
     if run.changed:
@@ -216,6 +218,8 @@ def main(argv: list[str] | None = None) -> int:
     if gone:
         print(f"  no longer there  {len(gone):>9}   their tracks are kept")
     print(f"  tracks           {len(tracks):>9}   {seconds / 3600:.2f} hours")
+    if run.unread:
+        print(f"  folders not read {len(run.unread):>9}")
     if run.others:
         print(f"  other files      {run.others:>9}   left out")
     if reasons:

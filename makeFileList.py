@@ -107,7 +107,7 @@ if __name__ == "__main__":
     answer_flags(parse_args)
 
 from media.clipCheck import REMEDIES, CheckSettings, check_job, clip_paths
-from media.clips import Clip, find_files, format_list_line
+from media.clips import Clip, MediaError, find_files, format_list_line
 from media.content import VIDEO_FILES
 from media.openVideo import OTHER_VIDEO_FILES
 from media.videoFacts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
@@ -116,6 +116,7 @@ from support.errors import UserError
 from support.files import check_output, journal_at, remove_leftovers, replace_file
 from support.progress import progress_bar
 
+SHOWN_FOLDERS = 5
 JOURNAL_VERSION = 4
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
 VOXCELEB2_PATH = re.compile(r"id\d{5}/[\w-]{11}/\d{5}\.mp4")
@@ -274,8 +275,9 @@ def main(argv: list[str] | None = None) -> int:
     begin = time.monotonic()
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     remove_leftovers(glob.glob(glob.escape(args.output) + ".*.part"))
-    clips = find_files(settings.mp4_dir, VIDEO_FILES)
-    others = find_files(settings.mp4_dir, OTHER_VIDEO_FILES)
+    unread: list[MediaError] = []
+    clips = find_files(settings.mp4_dir, VIDEO_FILES, unread.append)
+    others = find_files(settings.mp4_dir, OTHER_VIDEO_FILES, lambda _: None)
     if others:
         kinds = ", ".join(sorted({os.path.splitext(path)[1] for path in others}))
         print(
@@ -284,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
     if not clips:
         print(
             f"{settings.mp4_dir}: no .mp4 files in this folder or the folders in it, nor other videos "
-            f"({' '.join(VIDEO_FILES[1:])})",
+            f"({' '.join(VIDEO_FILES[1:])})" + "".join(f"; {error}" for error in unread[:SHOWN_FOLDERS]),
             file=sys.stderr,
         )
         return 1
@@ -313,14 +315,17 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
     left_out = [clip for clip in clips if entries[clip][1] in REMEDIES]
-    write_lines(
-        args.output + ".skipped.txt", (f"{entries[clip][1]}: {entries[clip][2]}" for clip in left_out)
-    )
+    reasons = [f"{entries[clip][1]}: {entries[clip][2]}" for clip in left_out]
+    write_lines(args.output + ".skipped.txt", [*map(str, unread), *reasons])
     skipped = defaultdict(list)
     for clip in left_out:
         skipped[entries[clip][1]].append(clip)
     report(settings, clips, skipped, again, time.monotonic() - begin)
-    if left_out:
+    if unread:
+        print(f"Folders that cannot be read, nor what is in them: {len(unread)}")
+        for error in unread[:SHOWN_FOLDERS]:
+            print(f"  {error}")
+    if left_out or unread:
         print(f"The skipped clips, each with its reason: {args.output}.skipped.txt")
     listed = [clip for clip in clips if entries[clip][1] not in REMEDIES]
     if listed:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from media.clips import Clip, MediaError, beside, check_paths, find_files, parse_list_line, text_lines
@@ -24,19 +24,23 @@ class Source:
 
 
 def find_sources(
-    inputs: Sequence[str], extensions: tuple[str, ...], with_sound: bool = False
+    inputs: Sequence[str],
+    extensions: tuple[str, ...],
+    with_sound: bool = False,
+    unread: Callable[[MediaError], None] | None = None,
 ) -> list[Source]:
     """Files as they are, those in folders, and those in lists, in order and once each.
 
     Of a folder without sound files the videos are taken, for their sound. A list has a path a line, or clips as
     makeFileList.py lists them: their video where `extensions` are videos, else their wav. with_sound: a video is
-    worked on beside its sound, and counts once with each sound that a list gives it. Raises MediaError for what is
-    not there.
+    worked on beside its sound, and counts once with each sound that a list gives it. unread: see find_files.
+    Raises MediaError for what is not there.
     """
     found: dict[tuple[str, str | None], Source] = {}
     for given in inputs:
         if os.path.isdir(given):
-            names = find_files(given, extensions) or find_files(given, VIDEO_FILES)  # whose sound is taken
+            names = find_files(given, extensions, unread)
+            names = names or find_files(given, VIDEO_FILES, lambda _: None)  # whose sound is taken
             if not names:
                 raise MediaError(f"{given}: no {' or '.join(extensions)} files in this folder")
             sources = [Source(os.path.join(given, name), name) for name in names]

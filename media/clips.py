@@ -5,7 +5,7 @@ No torch: list making and audio conversion start fast.
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from support.errors import UserError
@@ -125,22 +125,28 @@ def check_paths(path: str, named: Sequence[str], kind: str = "file") -> None:
     )
 
 
-def find_files(folder: str, extensions: tuple[str, ...]) -> list[str]:
+def find_files(
+    folder: str, extensions: tuple[str, ...], unread: Callable[[MediaError], None] | None = None
+) -> list[str]:
     """Paths, relative to `folder`, of all files with one of `extensions` (lower case), sorted as strings.
 
     What systems put beside files (macOS's ._name, a NAS's @eaDir) and hidden folders (.Trash-1000) are left out.
-    Symbolic links are followed; one that leads back to a folder around it is left out. Raises OSError for a folder
-    that cannot be read.
+    Symbolic links are followed; one that leads back to a folder around it is left out. unread: told of each folder
+    inside that cannot be read, and is left out. Raises OSError for `folder` itself, and without `unread` for those
+    too.
     """
-
-    def stop(error: OSError) -> None:
-        raise error
-
     top = os.path.abspath(folder)
+
+    def leave_out(error: OSError) -> None:
+        if unread is None or error.filename == top:
+            raise error
+        inside = os.path.join(folder, os.path.relpath(error.filename, top))
+        unread(MediaError(f"{inside}: this folder cannot be read ({error.strerror}), nor what is in it"))
+
     found = []
     # A folder -> real paths from the top down to itself.
     real_paths: dict[str, tuple[str, ...]] = {top: (os.path.realpath(top),)}
-    for path, folders, files in os.walk(top, followlinks=True, onerror=stop):
+    for path, folders, files in os.walk(top, followlinks=True, onerror=leave_out):
         around = real_paths.pop(path)
         folders[:] = [name for name in folders if name not in SYSTEM_FOLDERS and not name.startswith(".")]
         for name in list(folders):

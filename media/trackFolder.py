@@ -140,8 +140,11 @@ class TrackFolder:
             if name not in kept:
                 shutil.rmtree(os.path.join(top, name), ignore_errors=True)
 
-    def write_tables(self) -> list[str]:
-        """Write tracks.csv, tracks.png and no_tracks.txt. Returns the lines of no_tracks.txt."""
+    def write_tables(self, unread: Iterable[MediaError] = ()) -> list[str]:
+        """Write tracks.csv, tracks.png and no_tracks.txt. Returns the lines of no_tracks.txt.
+
+        unread: folders of sources that could not be read; they come first in no_tracks.txt.
+        """
         records = [self.records[source] for source in sorted(self.records)]
         with replace_file(self._journal) as file:  # one line for each, the newest
             file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
@@ -150,7 +153,8 @@ class TrackFolder:
             table.writerow(COLUMNS)
             for record in records:
                 table.writerows(_rows(record))
-        reasons = [one_line(f"{record.source}: {record.reason}") for record in records if record.reason]
+        reasons = [one_line(str(error)) for error in unread]
+        reasons += [one_line(f"{record.source}: {record.reason}") for record in records if record.reason]
         self._write_or_remove("no_tracks.txt", "".join(line + "\n" for line in reasons).encode())
         self._write_or_remove("tracks.png", self._contact_sheet(records))
         return reasons

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import unicodedata
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import cv2
@@ -151,15 +152,15 @@ def reason_for(source: Source, rule: Rule) -> str:
     return f"{broken}; {why}" if broken else why
 
 
-def sources_in(src: str, dst: str) -> tuple[str, list[str]]:
+def sources_in(src: str, dst: str, unread: Callable[[MediaError], None]) -> tuple[str, list[str]]:
     """(folder, paths relative to it) of all files in src, sorted; without those in dst, which may lie inside src, and
     without unfinished downloads.
 
-    src: a folder, or a single file.
+    src: a folder, or a single file. unread: see find_files.
     """
     if os.path.isfile(src):
         return os.path.dirname(src), [os.path.basename(src)]
-    found = [path for path in find_files(src, ("",)) if not path.lower().endswith(UNFINISHED)]
+    found = [path for path in find_files(src, ("",), unread) if not path.lower().endswith(UNFINISHED)]
     top, tracks = os.path.realpath(src), os.path.realpath(dst)
     if not is_in(tracks, top):
         return src, found

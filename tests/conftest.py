@@ -1,5 +1,7 @@
 import contextlib
+import errno
 import itertools
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +41,20 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def closed(monkeypatch) -> Callable[[object], None]:
+    """Closes a folder to reading, for a superuser too."""
+    real, folders = os.scandir, set()
+
+    def scandir(path="."):
+        if str(path) in folders:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return lambda folder: folders.add(str(folder))
 
 
 @pytest.fixture

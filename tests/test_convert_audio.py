@@ -1,6 +1,7 @@
 """convertAudio.py: nothing shifts by a sample, and an interrupted run is as good as any other."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -288,3 +289,20 @@ def test_a_source_that_changes_while_it_is_read(tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
     assert convert(tmp_path / "src", tmp_path / "dst") == 0
     assert shift(open_wav(str(tmp_path / "dst/a.wav")), noise(1.2, seed=1)) == 0
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_converted(tmp_path, closed, capsys):
+    for name in ("a/1.m4a", "b/2.m4a", "b/c/3.m4a", "d/4.m4a"):
+        make_sound(str(tmp_path / "src" / name), noise(0.5))
+    closed(tmp_path / "src/b")
+    assert convert(tmp_path / "src", tmp_path / "dst") == 1
+    told = f"{tmp_path}/src/b: this folder cannot be read (Permission denied), nor what is in it"
+    out = capsys.readouterr().out
+    assert re.search(r"converted +2\n", out) and re.search(r"failed +1\n", out) and f"  {told}\n" in out
+    assert (tmp_path / "dst/not_converted.txt").read_text() == f"{told}\n"
+    assert sorted(path.name for path in (tmp_path / "dst").rglob("*.wav")) == ["1.wav", "4.wav"]
+    closed(tmp_path / "src/a")
+    closed(tmp_path / "src/d")
+    assert convert(tmp_path / "src", tmp_path / "dst") == 1
+    error = capsys.readouterr().err
+    assert "no .m4a or .mp4 files in this folder" in error and told in error

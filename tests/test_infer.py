@@ -475,6 +475,17 @@ def test_offset_command(clock, checkpoint, tmp_path, capsys, monkeypatch):
         assert status == 0 and again == out and "not used" in errors[0]
 
 
+def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_embedded(
+    checkpoint, voices, tmp_path, closed, capsys
+):
+    closed(voices / "spk1")
+    flags = ("--initial_model", checkpoint, "--device", "cpu", "--output", tmp_path / "v.npz")
+    status, _, errors = run(capsys, "embed", *flags, voices)
+    assert status == 1 and len(errors) == 1 and f"{voices}/spk1: this folder cannot be read" in errors[0]
+    with np.load(tmp_path / "v.npz") as found:
+        assert {Path(file).parent.name for file in found["files"]} == {"spk0"}
+
+
 # ---------------------------------------------------------------- match
 
 

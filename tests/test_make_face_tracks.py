@@ -477,3 +477,19 @@ def test_the_advice_for_pictures_that_training_cannot_read_works_at_once(tmp_pat
         == 0
     )
     probe(str(tmp_path / "dst/mp4/a/00001.mp4")).check()
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_worked_on(tmp_path, closed, capsys):
+    for name in ("a", "b"):
+        (tmp_path / "src" / name).mkdir(parents=True)
+        (tmp_path / "src" / name / "1.mp4").write_bytes(b"no video")
+    closed(tmp_path / "src/b")
+    assert run(tmp_path / "src", tmp_path / "dst") == 1  # no track
+    told = f"{tmp_path}/src/b: this folder cannot be read (Permission denied), nor what is in it"
+    out = capsys.readouterr().out
+    assert re.search(r"folders not read +1\n", out) and f"  {told}\n" in out
+    first, second = (tmp_path / "dst/no_tracks.txt").read_text().splitlines()
+    assert first == told and second.startswith("a/1.mp4: not a video")
+    closed(tmp_path / "src/a")
+    assert run(tmp_path / "src", tmp_path / "other") == 1
+    assert "no videos in this folder" in (error := capsys.readouterr().err) and told in error

@@ -400,3 +400,22 @@ def test_a_clip_without_wav_whose_video_is_to_blame(tmp_path, capsys):
     }
     assert "mute.wav: no such file, and no sound in the video" in told and "whole.wav: no such file\n" in told
     assert "2 wav missing: make the wavs with convertAudio.py" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_listed(tmp_path, master, closed, capsys):
+    names = make_corpus(tmp_path, master, 8)
+    closed(tmp_path / "mp4/id00003")
+    assert main(flags(tmp_path, tmp_path / "list.txt")) == 0
+    listed = {Path(clip.video).parts[-3] for clip in read_list(str(tmp_path / "list.txt"))}
+    assert len(names) == 8 and listed == {f"id{k:05d}" for k in (0, 1, 2, 4, 5, 6)}
+    told = f"{tmp_path}/mp4/id00003: this folder cannot be read (Permission denied), nor what is in it"
+    out = capsys.readouterr().out
+    assert "Folders that cannot be read, nor what is in them: 1\n" in out and f"  {told}\n" in out
+    assert (tmp_path / "list.txt.skipped.txt").read_text() == f"{told}\n"
+    for k in range(7):
+        closed(tmp_path / f"mp4/id{k:05d}")
+    assert main(flags(tmp_path, tmp_path / "list.txt")) == 1
+    assert told in capsys.readouterr().err
+    closed(tmp_path / "mp4")
+    assert main(flags(tmp_path, tmp_path / "list.txt")) == 1
+    assert capsys.readouterr().err == f"makeFileList.py: {tmp_path}/mp4: Permission denied\n"
