@@ -20,7 +20,17 @@ from torch import Tensor
 
 from media.augment import Augmentation
 from media.badClips import BadClips
-from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, Clip, MediaError, check_paths, read_list
+from media.clips import (
+    FRAME_SIZE,
+    MARGIN,
+    SAMPLES_PER_FRAME,
+    Clip,
+    MediaError,
+    TooFewClips,
+    check_paths,
+    read_list,
+    sizes_remedy,
+)
 from media.crops import HOP_LENGTH, WINDOW_TAIL, check_length, crop_samples, spread_crops
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames
@@ -30,7 +40,6 @@ from support.names import refuse_unknown
 
 RECENT_BATCHES = 64  # whose clips are remembered, for messages
 AUGMENTATION = 1  # the draws of a clip's augmentation, beside those of its start
-MARGIN = 4  # a clip is used when frames - |offset| >= maxFrames + MARGIN
 
 
 def loadWAV(
@@ -144,7 +153,7 @@ class DatasetLoader:
 
         self.dataset_file_name = dataset_file_name
         clips = read_list(dataset_file_name)
-        self.clips = [c for c in clips if c.frames - abs(c.offset) >= maxFrames + MARGIN]
+        self.clips = [clip for clip in clips if clip.longest_crop >= maxFrames]
         self.nFiles = min(nPerEpoch, len(self.clips))
         if nPerEpoch < nBatchSize <= len(self.clips):
             flag = "nTestPerEpoch" if evalmode else "nTrainPerEpoch"
@@ -153,11 +162,11 @@ class DatasetLoader:
                 f"{nBatchSize} (--nBatchSize); use {nBatchSize} or more, or a smaller batch"
             )
         if self.nFiles < nBatchSize:
-            raise MediaError(
+            raise TooFewClips(
                 f"{dataset_file_name}: {len(self.clips)} of {len(clips)} clips have the "
                 f"{maxFrames + MARGIN} frames (+ |offset|) that maxFrames {maxFrames} needs: less than one batch of "
-                f"{nBatchSize}. "
-                "Use a smaller --nBatchSize or --maxFrames, or a longer list."
+                f"{nBatchSize}.",
+                sizes_remedy([clips], maxFrames, nBatchSize, share[1]),
             )
         self.augmentation = None
         if not evalmode and (augment_noise or augment_rir or flip):

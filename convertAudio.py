@@ -12,6 +12,7 @@ import rooms  # noqa: F401
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -38,7 +39,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     if not os.path.isdir(args.src):
-        parser.error(f"--src {args.src}: no such folder")
+        where = shlex.quote(os.path.dirname(args.src) or ".")
+        found = f"is a file; give its folder: --src {where}" if os.path.exists(args.src) else "no such folder"
+        parser.error(f"--src {args.src}: {found}")
     return args
 
 
@@ -52,6 +55,7 @@ from media.content import SOUND_FILES, VIDEO_FILES
 from media.sound import NoSoundError, clip_opening, decode_clip
 from media.wav import WavFormatError, open_wav, write_wav
 from support.files import check_output, remove_leftovers, replace_file
+from support.names import counted
 from support.progress import progress_bar
 
 SOURCES = tuple(dict.fromkeys((".m4a", ".mp4", *SOUND_FILES, *VIDEO_FILES)))
@@ -229,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 130
 
-    print(f"{len(jobs)} files in {args.src}, {time.monotonic() - begin:.0f} s")
+    print(f"{counted(len(jobs), 'file')} in {args.src}, {time.monotonic() - begin:.0f} s")
     for outcome in (CONVERTED, PRESENT, SILENT, FAILED):
         print(f"  {outcome:24}{counts[outcome]:>9}")
     report = os.path.join(args.dst, "not_converted.txt")

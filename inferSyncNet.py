@@ -49,6 +49,7 @@ from models.checkpoints import CheckpointError, choose_settings, save_state_dict
 from models.settings import default_settings
 from support.files import check_output, replace_file
 from support.memory import keep_memory
+from support.names import counted
 from support.progress import progress_bar
 from SyncNetDist import SyncNet
 from verification.calibration import posterior, read_calibration
@@ -247,7 +248,7 @@ def write_checked_list(args: argparse.Namespace, rows: list[Measured], clips: in
     clips: how many there are, with those that could not be measured.
     """
     kept: list[Measured] = []
-    left_out: Counter[str] = Counter()
+    left_out = Counter({"that cannot be read": clips - len(rows)})
     for row in rows:
         reason = reason_to_leave_out(row[2], args)
         if reason:
@@ -255,14 +256,14 @@ def write_checked_list(args: argparse.Namespace, rows: list[Measured], clips: in
         else:
             kept.append(row)
     if not kept:
-        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         raise UserError(f"{args.write_list}: not written, no clip is left: of {clips} clips, {counts}")
     with replace_file(args.write_list) as file:
         for source, wav, measured in kept:
             frames = source.clip.frames if source.clip else count_frames(source.path)
             file.write(format_list_line(Clip(source.path, wav or "", measured.frames, frames)) + "\n")
     without = f" ({left_out[NO_OFFSET]} left out because no offset was found)" if left_out[NO_OFFSET] else ""
-    print(f"{args.write_list}: {len(kept)} of {clips} clips{without}")
+    print(f"{args.write_list}: {len(kept)} of {counted(clips, 'clip')}{without}")
 
 
 def reason_to_leave_out(measured: Offset, args: argparse.Namespace) -> str:
@@ -329,7 +330,7 @@ def show_command(args: argparse.Namespace, problems: Problems) -> None:
     for clip, found in measured:
         if found:
             print(line_of(clip, found))
-    print(f"{args.output}: {args.video} with {len(measured)} face tracks")
+    print(f"{args.output}: {args.video} with {counted(len(measured), 'face track')}")
 
 
 def match_command(args: argparse.Namespace, problems: Problems) -> None:

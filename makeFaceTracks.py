@@ -99,6 +99,7 @@ from media.trackWork import (
     work_on_part,
 )
 from support.files import check_output
+from support.names import counted, one_line
 from support.progress import progress_bar
 
 SHOWN_REASONS = 5
@@ -179,6 +180,14 @@ class Run:
         return reason.removeprefix(os.path.join(self.src, source.path) + ": ")
 
 
+def duration(seconds: float) -> str:
+    """A length of time in the unit that suits it."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (there is no track), 130 (Ctrl-C)."""
@@ -197,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
             folder.write_tables(run.unread)
             print("\nStopped. The same command goes on from here.")
             return 130
-        reasons = folder.write_tables(run.unread)
+        folder.write_tables(run.unread)
         folder.clear_work()
     records = folder.records
     found = [records[path] for path in run.paths if path in records]
@@ -205,11 +214,11 @@ def main(argv: list[str] | None = None) -> int:
     tracks = [track for record in records.values() for track in record.tracks]
     seconds = sum(track["frames"] for track in tracks) / FPS
     without = sum(not record.tracks for record in found)
-    if not records:
+    if not found:
         where = "folder or the folders in it" if os.path.isdir(args.src) else "file"
         unread = "".join(f"; {error}" for error in run.unread[:SHOWN_REASONS])
         raise UserError(f"{args.src}: no videos in this {where}{unread}")
-    print(f"{len(found)} video{'s' * (len(found) != 1)} in {args.src}, {time.monotonic() - begin:.0f} s")
+    print(f"{counted(len(found), 'video')} in {args.src}, {time.monotonic() - begin:.0f} s")
     print(f"  finished before  {run.kept:>9}")
     if run.changed:
         print(f"  made anew        {run.changed:>9}   they, or the flags, have changed since")
@@ -217,21 +226,32 @@ def main(argv: list[str] | None = None) -> int:
     print(f"  without          {without:>9}")
     if gone:
         print(f"  no longer there  {len(gone):>9}   their tracks are kept")
-    print(f"  tracks           {len(tracks):>9}   {seconds / 3600:.2f} hours")
+    print(f"  tracks           {len(tracks):>9}   {duration(seconds)}")
     if run.unread:
         print(f"  folders not read {len(run.unread):>9}")
     if run.others:
         print(f"  other files      {run.others:>9}   left out")
+    reasons = [one_line(str(error)) for error in run.unread]
+    reasons += [record.line for record in found if record.reason]
     if reasons:
         print(f"Without a track, or broken, and why: {os.path.join(args.dst, 'no_tracks.txt')}")
         for line in reasons[:SHOWN_REASONS]:
             print(f"  {line}")
+        if len(reasons) > SHOWN_REASONS:
+            print(f"  ... and {len(reasons) - SHOWN_REASONS} more")
+    if any("--min_frames" in reason for reason in reasons):
+        print(
+            f"Shorter tracks are made too with a --min_frames below {args.min_frames}; makeFileList.py --val_output "
+            "then says which --maxFrames suits them."
+        )
     if not tracks:
         print(f"No video in {args.src} gave a track.")
         return 1
     print(f"One face a track, to look at: {os.path.join(args.dst, 'tracks.png')}")
     flags = " ".join(f"--{kind}_dir {os.path.join(args.dst, kind)}" for kind in KINDS)
-    print(f"Next: python makeFileList.py --output data/mine.txt {flags}")
+    people = {record.name.split(os.sep)[0] for record in records.values() if record.tracks}
+    lists = "--output data/mine.txt" + " --val_output data/mine_val.txt" * (len(people) > 1)
+    print(f"Next: python makeFileList.py {lists} {flags}")
     return 0
 
 

@@ -94,7 +94,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if not os.path.isdir(folder):
             remedy = " Make the wavs with convertAudio.py." if flag == "wav_dir" else ""
             remedy = " For clips without txt, give --no_txt." if flag == "txt_dir" else remedy
-            parser.error(f"--{flag} {folder}: no such folder.{remedy}")
+            found = "is a file, needs a folder." if os.path.exists(folder) else f"no such folder.{remedy}"
+            parser.error(f"--{flag} {folder}: {found}")
         setattr(args, flag, folder.rstrip("/") or "/")
     if not 0 < args.val_fraction < 1:
         parser.error(f"--val_fraction {args.val_fraction}: needs a share between 0 and 1, such as 0.1")
@@ -106,15 +107,33 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     answer_flags(parse_args)
 
-from media.clipCheck import REMEDIES, CheckSettings, check_job, clip_paths
-from media.clips import Clip, MediaError, find_files, format_list_line
+from media.clipCheck import (
+    NO_TXT,
+    NO_WAV,
+    REMEDIES,
+    CheckSettings,
+    check_job,
+    clip_paths,
+    folder_that_fits,
+)
+from media.clips import (
+    Clip,
+    MediaError,
+    find_files,
+    format_list_line,
+    size_flags,
+    sizes_remedy,
+    sizes_that_fit,
+)
 from media.content import VIDEO_FILES
 from media.openVideo import OTHER_VIDEO_FILES
 from media.videoFacts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
 from media.wav import conversion_line, converted_folder
 from support.errors import UserError
 from support.files import check_output, journal_at, remove_leftovers, replace_file
+from support.names import counted
 from support.progress import progress_bar
+from training.flags import defaults
 
 SHOWN_FOLDERS = 5
 JOURNAL_VERSION = 4
@@ -215,18 +234,22 @@ def split_people(clips: list[str], output: str, val_output: str, fraction: float
 def write_lists(
     args: argparse.Namespace, settings: CheckSettings, clips: list[str], entries: dict[str, list]
 ) -> None:
-    """Write --output and, of some of the people, --val_output. entries: [signature, offset, frames] by clip."""
+    """Write --output and, of some of the people, --val_output; say what to type next.
+
+    entries: [signature, offset, frames] by clip.
+    """
     lists = {args.output: clips}
     if args.val_output:
         lists = split_people(clips, args.output, args.val_output, args.val_fraction)
 
-    def line(clip: str) -> str:
-        return format_list_line(Clip(*clip_paths(settings, clip)[:2], *entries[clip][1:]))
-
+    written = []
     for path, chosen in lists.items():
-        write_lines(path, map(line, chosen))
-        people = f" ({len(chosen)} clips of {len(set(map(person, chosen)))} people)"
-        print(f"List: {path}{people if args.val_output else ''}")
+        written.append([Clip(*clip_paths(settings, clip)[:2], *entries[clip][1:]) for clip in chosen])
+        write_lines(path, map(format_list_line, written[-1]))
+        people = counted(len(set(map(person, chosen))), "person", "people")
+        print(f"List: {path}" + f" ({counted(len(chosen), 'clip')} of {people})" * bool(args.val_output))
+    if args.val_output:
+        print(next_step(args, written))
 
 
 def remedy(reason: str, clips: list[str]) -> str:
@@ -248,6 +271,9 @@ def report(
     print(f"  skipped      {left_out:>9}")
     for reason, left in sorted(skipped.items(), key=lambda item: -len(item[1])):
         print(f"{len(left):>12} {reason}: {remedy(reason, left)}")
+        of_all = reason in (NO_WAV, NO_TXT) and len(left) == total
+        if of_all and (fits := folder_that_fits(settings, left[0], reason)):
+            print(f"{'':13}The files are there with {fits}")
         if reason == "wav of another format":
             folder = settings.wav_dir
             print(f"{'':13}{conversion_line(folder)}, then --wav_dir {shlex.quote(converted_folder(folder))}")
@@ -261,6 +287,21 @@ def report(
                 f"VoxCeleb2's {part} set has {expected:,} clips: {total:,} ({100 * total / expected:.1f} %) are "
                 f"here, {total - left_out:,} ({100 * (total - left_out) / expected:.1f} %) are listed."
             )
+
+
+def next_step(args: argparse.Namespace, lists: list[list[Clip]]) -> str:
+    """The command that trains on the two lists, with batches and crops that they have, in a line to print."""
+    usual = defaults()
+    frames, batch = usual["maxFrames"], usual["nBatchSize"]
+    assert isinstance(frames, int) and isinstance(batch, int)
+    sizes = sizes_that_fit(lists, frames, batch)
+    if sizes is None:
+        return f"Not enough to train on yet. {sizes_remedy(lists, frames, batch)}"
+    flags = {"train_list": args.output, "verify_list": args.val_output}
+    flags["save_path"] = os.path.splitext(args.output)[0]
+    words = [f"--{flag} {shlex.quote(path)}" for flag, path in flags.items()]
+    words += ["--allow_resize"] * args.allow_resize + [size_flags(sizes, (frames, batch))]
+    return f"Next: python trainSyncNet.py {' '.join(filter(None, words))}"
 
 
 @command

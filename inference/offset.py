@@ -83,8 +83,10 @@ def find_offset(video: Tensor, audio: Tensor, max_offset: int = MAX_OFFSET) -> O
     longest = max_offset + LOADER_LEAD + MIN_MOMENTS
     if min(len(video), len(audio)) < longest:
         have, need = min(len(video), len(audio)) + LIP_FRAMES - 1, longest + LIP_FRAMES - 1
+        most = max_offset - (need - have)
+        remedy = f"use --max_offset {most} or less" if most > 0 else "leave this clip out"
         raise UserError(
-            f"{have} frames of picture and sound, --max_offset {max_offset} needs {need}; use a smaller one"
+            f"{have} frames of picture and sound, --max_offset {max_offset} needs {need}; {remedy}"
         )
     shifts = np.arange(-max_offset, max_offset + 1)
     cosines = (video @ audio.T).numpy()

@@ -1,6 +1,7 @@
 """Can a clip be trained on? Its video, its sound and its offset are looked at, and the reason is given where not."""
 
 import os
+import shlex
 from dataclasses import dataclass
 
 from media.clips import SAMPLES_PER_FRAME, Clip, MediaError, beside, format_list_line
@@ -10,10 +11,11 @@ from media.wav import SilentError, WavFormatError, check_heard, open_wav
 
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
 PADDED = 2  # frames; an excess up to here is what AAC decoders add
-NO_WAV = "wav missing"
+NO_WAV, NO_TXT = "wav missing", "txt missing"
+HIGHER = 3  # folders: how far above the given one another is looked for
 # Why a clip is left out -> what to do about it.
 REMEDIES = VIDEO_REMEDIES | {
-    "txt missing": "unpack the txt archive into --txt_dir; for clips that have none: --no_txt",
+    NO_TXT: "unpack the txt archive into --txt_dir; for clips that have none: --no_txt",
     "txt without an offset": "line 3 must read 'Offset : <number>'; unpack the txt archive again",
     NO_WAV: "make the wavs with convertAudio.py, of the videos or of their sound files; check --wav_dir",
     "wav broken": "cut off, damaged, or no wav: run convertAudio.py again, which makes such wavs anew",
@@ -51,13 +53,47 @@ def clip_paths(settings: CheckSettings, relative: str) -> tuple[str, str, str | 
     return os.path.join(settings.mp4_dir, relative), beside(settings.wav_dir, stem, ".wav"), txt
 
 
+def folder_that_fits(settings: CheckSettings, relative: str, reason: str) -> str | None:
+    """The flag and folder with which a missing wav or txt of a clip is found, higher or lower than the one given.
+
+    relative: the clip's video. reason: NO_WAV or NO_TXT. None where there is no such folder.
+    """
+    wavs = ("wav_dir", settings.wav_dir, ".wav")
+    wanted = [wavs] if settings.txt_dir is None else [wavs, ("txt_dir", settings.txt_dir, ".txt")]
+
+    def is_there(folder: str, ending: str, *parts: str) -> bool:
+        return os.path.isfile(beside(folder, os.path.splitext(os.path.join(*parts))[0], ending))
+
+    parts, above = relative.split(os.sep), os.path.abspath(settings.mp4_dir).split(os.sep)
+    for number in range(1, len(parts)):
+        if all(is_there(folder, ending, *parts[number:]) for _, folder, ending in wanted):
+            return f"--mp4_dir {shlex.quote(os.path.join(settings.mp4_dir, *parts[:number]))}"
+    for number in range(1, min(HIGHER, len(above) - 1) + 1):
+        if all(is_there(folder, ending, *above[-number:], relative) for _, folder, ending in wanted):
+            return f"--mp4_dir {shlex.quote(shorter(settings.mp4_dir, number))}"
+    flag, folder, ending = wanted[reason == NO_TXT]
+    below = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
+    for other in [shorter(folder, 1), *below]:
+        if is_there(other, ending, relative):
+            return f"--{flag} {shlex.quote(other)}"
+    return None
+
+
+def shorter(folder: str, by: int) -> str:
+    """A folder some steps above, as it is typed."""
+    parts = folder.split(os.sep)
+    if len(parts) <= by or ".." in parts:
+        return os.path.normpath(os.path.join(os.path.abspath(folder), *[os.pardir] * by))
+    return os.sep.join(parts[:-by]) or os.sep
+
+
 def read_offset(path: str) -> int:
     """The audio-to-video offset in video frames, from line 3 of a VoxCeleb2 txt. Raises SkipClip."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = [file.readline(1000) for _ in range(3)]
     except OSError as error:
-        raise SkipClip("txt missing", f"{path}: {error.strerror}") from None
+        raise SkipClip(NO_TXT, f"{path}: {error.strerror}") from None
     fields = lines[2].split()  # Offset : -3
     try:
         if fields[0] != "Offset":

@@ -15,7 +15,8 @@ SAMPLE_RATE = 16000
 FPS = 25
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 FRAME_SIZE = 224  # pixels a side, of VoxCeleb2's face tracks
-
+MARGIN = 4  # a clip is trained on when frames - |offset| >= maxFrames + MARGIN
+LEAST_CROP, LEAST_BATCH = 5, 2  # the frames that an embedding sees; a voice and another one
 
 # Made by macOS, by NAS systems and by Windows; what has the name of a clip in there is none. Hidden folders (waste
 # bins, snapshots, what git-annex keeps) are left out as well.
@@ -38,6 +39,52 @@ class Clip:
     audio: str
     offset: int
     frames: int
+
+    @property
+    def longest_crop(self) -> int:
+        """The largest maxFrames at which the clip is trained on."""
+        return self.frames - abs(self.offset) - MARGIN
+
+
+class TooFewClips(MediaError):
+    """A list that has less than a batch of clips to train on. found: the message without the remedy."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(f"{found} {remedy}")
+        self.found = found
+
+
+def sizes_that_fit(
+    lists: Sequence[Sequence[Clip]], maxFrames: int, batch: int, multiple: int = 1
+) -> tuple[int, int] | None:
+    """(maxFrames, nBatchSize), at most those given, of which every list has a batch; None where there are none.
+
+    The crop is shortened where a list has less than a batch of longer clips, so that most of it is used. multiple: a
+    number that the batch has to be divided by.
+    """
+    lengths = [sorted((clip.longest_crop for clip in clips), reverse=True) for clips in lists]
+    if not all(lengths):
+        return None
+    frames = min(maxFrames, *(longest[min(batch, len(longest)) - 1] for longest in lengths))
+    clips = min(batch, *(sum(length >= frames for length in longest) for longest in lengths))
+    clips -= clips % multiple
+    return (frames, clips) if frames >= LEAST_CROP and clips >= LEAST_BATCH else None
+
+
+def size_flags(sizes: tuple[int, int], usual: tuple[int, int]) -> str:
+    """The flags of (maxFrames, nBatchSize) that differ from the usual ones, as they are typed."""
+    named = zip(("--maxFrames", "--nBatchSize"), sizes, usual, strict=True)
+    return " ".join(f"{flag} {size}" for flag, size, other in named if size != other)
+
+
+def sizes_remedy(lists: Sequence[Sequence[Clip]], maxFrames: int, batch: int, multiple: int = 1) -> str:
+    """What to do about lists of which one has less than a batch of clips to train on. See sizes_that_fit."""
+    sizes = sizes_that_fit(lists, maxFrames, batch, multiple)
+    if sizes is None:
+        least = f"{max(LEAST_BATCH, multiple)} clips of {LEAST_CROP + MARGIN} frames"
+        return f"Use a longer list: training needs {least} at the least, in each list."
+    flags = size_flags(sizes, (maxFrames, batch))
+    return f"Use a smaller --nBatchSize or --maxFrames ({flags} would do), or a longer list."
 
 
 def parse_list_line(line: str, where: str) -> Clip:

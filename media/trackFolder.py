@@ -45,6 +45,11 @@ class Record:
     tracks: list[dict] = field(default_factory=list)
     reason: str = ""
 
+    @property
+    def line(self) -> str:
+        """The source and the reason, for people."""
+        return one_line(f"{self.source}: {self.reason}")
+
 
 def mark_of(path: str, rule: Rule) -> str:
     """Size and time of change of a source, and what is asked for: another mark means that it is made anew.
@@ -140,8 +145,8 @@ class TrackFolder:
             if name not in kept:
                 shutil.rmtree(os.path.join(top, name), ignore_errors=True)
 
-    def write_tables(self, unread: Iterable[MediaError] = ()) -> list[str]:
-        """Write tracks.csv, tracks.png and no_tracks.txt. Returns the lines of no_tracks.txt.
+    def write_tables(self, unread: Iterable[MediaError] = ()) -> None:
+        """Write tracks.csv, tracks.png and no_tracks.txt.
 
         unread: folders of sources that could not be read; they come first in no_tracks.txt.
         """
@@ -154,10 +159,9 @@ class TrackFolder:
             for record in records:
                 table.writerows(_rows(record))
         reasons = [one_line(str(error)) for error in unread]
-        reasons += [one_line(f"{record.source}: {record.reason}") for record in records if record.reason]
+        reasons += [record.line for record in records if record.reason]
         self._write_or_remove("no_tracks.txt", "".join(line + "\n" for line in reasons).encode())
         self._write_or_remove("tracks.png", self._contact_sheet(records))
-        return reasons
 
     def _write_or_remove(self, name: str, content: bytes) -> None:
         path = os.path.join(self.path, name)

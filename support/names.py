@@ -92,3 +92,8 @@ def printable(name: str) -> str:
 def one_line(text: str) -> str:
     """printable() without line ends, and without anything else that steers a terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in printable(text))
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """A number with its noun: "1 clip", "2 clips"."""
+    return f"{number} {one if number == 1 else several or one + 's'}"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -201,6 +202,15 @@ def test_bad_arguments_and_missing_files(tmp_path, capsys):
     with pytest.raises(MediaError, match="no sound track"):
         decode_audio(str(tmp_path / "silent.mp4"))
     assert convert(tmp_path, tmp_path) == 1  # no file gave a wav
+
+
+def test_a_file_as_source_is_told_its_folder(tmp_path, monkeypatch, capsys):
+    make_sound(str(tmp_path / "a b/x.wav"), noise(0.5), 44100)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["--src", "a b/x.wav", "--dst", "out"])
+    folder = shlex.split(capsys.readouterr().err.split("give its folder: ")[1])[1]
+    assert convert(Path(folder), Path("out")) == 0 and "1 file in a b" in capsys.readouterr().out
 
 
 def test_a_source_that_is_gone_is_to_blame_and_not_the_wav(tmp_path):

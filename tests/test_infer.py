@@ -313,8 +313,13 @@ def test_offset_of_short_overlaps():
         first = max(0, true - 1), max(0, 1 - true)  # the picture is so much later
         found = find_offset(draws[first[1] : 40 + first[1]], draws[first[0] : 40 + first[0]])
         assert found.frames == true and found.similarity.max() == pytest.approx(1, abs=1e-5)
-    with pytest.raises(ValueError, match=r"29 frames of picture and sound, --max_offset 15 needs 30"):
+    with pytest.raises(
+        ValueError, match=r"29 frames of picture and sound, --max_offset 15 needs 30; .* 14 or"
+    ):
         find_offset(draws[:25], draws)
+    assert find_offset(draws[:25], draws, 14).shifts[-1] == 14
+    with pytest.raises(ValueError, match="leave this clip out"):
+        find_offset(draws[:11], draws)
 
 
 def test_only_what_a_user_can_mend_is_told_in_one_line(network, clips, monkeypatch):

@@ -161,6 +161,11 @@ def test_clips_with_a_large_offset_are_left_out(checkpoint, tmp_path, capsys, mo
         status, out, _ = run(capsys, "offset", tmp_path / "mp4", *flags, *asked)
         assert status == 0 and out[-1].endswith(f"{kept} of 3 clips")
         assert all(most is None or abs(clip.offset) <= most for clip in read_list(str(tmp_path / "new.txt")))
+    make_clip(str(tmp_path / "mp4/short.mp4"), 12)
+    make_wav(str(tmp_path / "wav/short.wav"), 12 * 640)
+    status, _, err = run(capsys, "offset", tmp_path / "mp4", *flags, "--min_confidence", 9)
+    assert status == 1 and "use --max_offset" in err[0] or "leave this clip out" in err[0]
+    assert "of 4 clips, 1 that cannot be read, 3 with less confidence than --min_confidence 9" in err[-1]
 
 
 # ---------------------------------------------------------------- show

@@ -307,6 +307,34 @@ def test_a_single_video(tmp_path, capsys, monkeypatch):
     assert "no videos" in capsys.readouterr().err
 
 
+def test_what_is_told_is_of_this_run(tmp_path, capsys):
+    """A folder that was given by mistake is not told of again, nor taken for a folder with videos."""
+    make_sound(str(tmp_path / "sounds/a.wav"), noise(1.0))
+    for name in ("ann", "bob"):
+        video(tmp_path / f"src/{name}/a.mp4")
+    (tmp_path / "empty").mkdir()
+    dst = tmp_path / "dst"
+    assert run(tmp_path / "sounds", dst) == 1
+    assert "a.wav: no pictures in it" in capsys.readouterr().out
+    assert run(tmp_path / "empty", dst) == 1
+    said = capsys.readouterr()
+    assert "no videos in this folder" in said.err and "a.wav" not in said.out
+    assert run(tmp_path / "src", dst) == 0
+    said = capsys.readouterr().out
+    assert "a.wav" not in said and "2.4 seconds" in said
+    assert "--output data/mine.txt --val_output data/mine_val.txt" in said.splitlines()[-1]
+    assert run(tmp_path / "src/ann", tmp_path / "one", "--min_frames", "34") == 1
+    assert "a --min_frames below 34" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(14, "14.0 seconds"), (90, "1.5 minutes"), (3600, "1.0 hours"), (9000, "2.5 hours")],
+)
+def test_duration(seconds, words):
+    assert makeFaceTracks.duration(seconds) == words
+
+
 def test_flags(tmp_path, capsys):
     for flags, message in (
         (["--src", str(tmp_path / "nowhere"), "--dst", str(tmp_path)], "nowhere: no such folder"),

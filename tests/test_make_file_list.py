@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,10 +18,12 @@ from clipMaker import frame_number, make_clip, make_sound, make_txt, make_wav, n
 from scipy.io import wavfile
 
 import convertAudio
+import trainSyncNet
 from makeFileList import VOXCELEB2_CLIPS, main
 from media.clips import Clip, read_list
 from media.video import read_frames
 from media.wav import open_wav
+from training.run import make_loaders
 
 SCRIPT = Path(__file__).resolve().parent.parent / "makeFileList.py"
 FRAMES = 20
@@ -371,6 +374,57 @@ def test_people_are_split(master, tmp_path, capsys):
     assert main(flags(tmp_path, output, *split)) == 0 and validation.read_bytes() == first
     assert main(flags(tmp_path, output, f"--val_output={validation}", "--val_fraction=0.01")) == 0
     assert len({clip.video.split("/")[-3] for clip in read_list(str(validation))}) == 1
+
+
+def test_the_next_command_suits_the_lists(master, tmp_path, capsys):
+    """Clips shorter than the default crop, fewer than the default batch: the loaders take what is printed."""
+    make_corpus(tmp_path, master, 14)
+    validation = tmp_path / "val.txt"
+    assert (
+        main(flags(tmp_path, tmp_path / "train.txt", f"--val_output={validation}", "--val_fraction=0.3")) == 0
+    )
+    line = capsys.readouterr().out.splitlines()[-1]
+    script, *typed = shlex.split(line.removeprefix("Next: python "))
+    args = trainSyncNet.parse_args(typed)
+    assert script == "trainSyncNet.py" and args.save_path == str(tmp_path / "train")
+    assert (args.maxFrames, args.nBatchSize) == (FRAMES - 4 - 3, 4)  # the txt of all clips says offset -3
+    assert [loader.nFiles for loader in make_loaders(args, str(tmp_path), False)] == [10, 4]
+    assert (
+        main(flags(tmp_path, tmp_path / "train.txt", f"--val_output={validation}", "--val_fraction=0.01"))
+        == 0
+    )
+    assert "Next:" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "mp4/id00000")
+    for number in range(1, 7):
+        (tmp_path / f"mp4/id{number:05d}/ref/{number:05d}.mp4").unlink()
+    assert (
+        main(flags(tmp_path, tmp_path / "train.txt", f"--val_output={validation}", "--val_fraction=0.01"))
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "(1 clip of 1 person)" in said and "Not enough to train on yet. Use a longer list" in said
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mp4": "."},
+        {"mp4": "mp4/id00000"},
+        {"mp4": "mp4/id00000/ref"},
+        {"wav": "."},
+        {"txt": "txt/id00000"},
+    ],
+)
+def test_the_folder_that_is_on_the_wrong_level_is_named(wrong, master, tmp_path, monkeypatch, capsys):
+    """What is printed is typed, and lists the clips."""
+    add_clip(tmp_path, master, "id00000/ref/00001")
+    monkeypatch.chdir(tmp_path)
+    folders = {kind: wrong.get(kind, kind) for kind in ("mp4", "wav", "txt")}
+    typed = [word for kind, folder in folders.items() for word in (f"--{kind}_dir", folder)]
+    assert main(["--output", "list", "--nWorkers", "1", *typed]) == 1
+    said = capsys.readouterr().out
+    flag, folder = re.search(r"The files are there with (\S+) (\S+)", said).groups()
+    assert main(["--output", "list", "--nWorkers", "1", *typed, flag, folder]) == 0
 
 
 def test_one_person_cannot_be_split(master, tmp_path, capsys):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from clipMaker import make_list
 from scipy.io import wavfile
 
 import trainSyncNet
+from media.clips import MARGIN, Clip, format_list_line, read_list, sizes_that_fit
 from support import distributed
 from support.errors import UserError
 from SyncNetDist import SyncNet
@@ -106,6 +108,19 @@ def test_a_run_says_what_is_not_usual(corpus, tmp_path, capsys):
     assert status == 0 and "do not fill" not in out
 
 
+def test_the_folder_of_trials_that_is_one_level_off_is_named(corpus, tmp_path, capsys):
+    wavs = tmp_path / "all/wavs"
+    for speaker in ("spk0", "spk1"):
+        shutil.copytree(corpus / speaker, wavs / speaker)
+    flags = [*data_flags(corpus, tmp_path / "exp"), "--model", "tinyModel", "--eval", "--untrained"]
+    for wrong in (wavs.parent, wavs / "spk0", f"{wavs}/spk0/"):
+        status, _, err = run(capsys, *flags, "--test_path", wrong)
+        assert status == 1 and f"they are there with --test_path {wavs}\n" in err
+    assert run(capsys, *flags, "--test_path", wavs)[0] == 0
+    status, _, err = run(capsys, *flags, "--test_path", corpus / "none")
+    assert status == 1 and "none: no such folder" in err
+
+
 def test_same_seed_same_run(corpus, tmp_path, capsys):
     states = []
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
@@ -135,6 +150,35 @@ def test_evaluation_refuses_another_network(corpus, tmp_path, capsys):
     assert status == 0 and "WARNING" in out and "8 names or shapes" in out
 
 
+def test_the_sizes_that_a_small_corpus_is_told_can_be_typed(corpus, tmp_path, capsys):
+    """Clips that are too short, and a list that is smaller than a batch: one message for both lists."""
+    clips = read_list(str(corpus / "list.txt"))
+    shorter = [replace(clip, offset=0, frames=17 + number) for number, clip in enumerate(clips[:4])]
+    write(tmp_path, "train.txt", "".join(format_list_line(clip) + "\n" for clip in shorter))
+    write(tmp_path, "val.txt", "".join(format_list_line(clip) + "\n" for clip in shorter[1:]))
+    lists = ("--train_list", tmp_path / "train.txt", "--verify_list", tmp_path / "val.txt")
+    flags = (*data_flags(corpus, tmp_path / "exp"), *lists, "--model", "tinyModel", "--max_epoch", 1)
+    status, _, err = run(capsys, *flags, "--maxFrames", 15, "--nBatchSize", 5)
+    assert status == 1 and "--train_list" in err and "2 of 4 clips have the 19 frames" in err
+    advice = re.search(r"\((--[^()]*) would do\)", err)[1].split()
+    assert advice == ["--maxFrames", "13", "--nBatchSize", "3"]
+    status, out, _ = run(capsys, *flags, *advice)
+    assert status == 0 and "IT 1," in out
+
+
+def test_sizes_that_fit():
+    def clips(*lengths):
+        return [Clip("v", "a", 0, length + MARGIN) for length in lengths]
+
+    long, short = clips(*[50] * 40), clips(20, 30, 25)
+    assert sizes_that_fit([long], 30, 30) == (30, 30)
+    assert sizes_that_fit([long, short], 30, 30) == (20, 3)
+    assert sizes_that_fit([long, short], 30, 2) == (25, 2)
+    assert sizes_that_fit([long], 30, 100, multiple=16) == (30, 32)
+    assert sizes_that_fit([long, short[:1]], 30, 30) is None and sizes_that_fit([[]], 30, 30) is None
+    assert sizes_that_fit([clips(4, 4)], 30, 2) is None
+
+
 def bad_list(text):
     return lambda folder: {"--train_list": write(folder, "bad.txt", text)}
 
@@ -156,10 +200,14 @@ def write(folder: Path, name: str, text: str) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda _: {"--train_list": "none.txt"}, r"none.txt: no such file"),
+        (lambda _: {"--train_list": "none.txt"}, r"--train_list none.txt: no such file"),
+        (lambda _: {"--verify_list": "none.txt"}, r"--verify_list none.txt: no such file"),
         (bad_list("a.mp4 a.wav 0\n"), r"bad.txt, line 1: found 3 fields"),
         (bad_list(""), r"bad.txt: the list is empty"),
-        (bad_list("a.mp4 a.wav 0 50\n"), r"less than one batch of 2\. Use a smaller"),
+        (
+            bad_list("a.mp4 a.wav 0 50\n"),
+            r"less than one batch of 2\. Use a longer list: .* 2 clips of 9 frames",
+        ),
         (
             lambda _: {"--nTestPerEpoch": 1},
             r"1 clips an epoch \(.*--nTestPerEpoch\) are less than .* use 2 or more",
@@ -189,6 +237,10 @@ def write(folder: Path, name: str, text: str) -> Path:
         (
             bad_trials("1 bad.wav spk0/0.wav\n0 spk0/0.wav spk1/2.wav\n", (16000, np.zeros(900, np.int16))),
             r"bad.wav: .*too short: 900",
+        ),
+        (
+            bad_trials("1 u/0.wav u/1.wav\n0 u/0.wav u/2.wav\n"),
+            r"has none of the wavs.*u/0.wav: no such wav file",
         ),
         (bad_trials("2 spk0/0.wav spk0/1.wav\n"), r"bad.txt, line 1: label '2'"),
         (bad_trials("1 spk0/0.wav spk0/1.wav\n"), r"bad.txt: an EER needs"),

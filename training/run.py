@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from DatasetLoader import DatasetLoader
+from media.clips import MediaError, TooFewClips, read_list, sizes_remedy
 from models.checkpoints import (
     CheckpointError,
     UnreadableCheckpoint,
@@ -264,32 +265,40 @@ def warn(path: str, misfits: list[str]) -> None:
 
 
 def make_loaders(args: argparse.Namespace, result_folder: str, pin_memory: bool) -> tuple[DatasetLoader, ...]:
-    """The training and the validation loader."""
-    return tuple(
-        DatasetLoader(
-            file_list,
-            clips,
-            args.nBatchSize,
-            args.maxFrames,
-            args.nDataLoaderThread,
-            evalmode=evalmode,
-            seed=args.seed,
-            pin_memory=pin_memory,
-            allow_resize=args.allow_resize,
-            max_bad=args.max_bad,
-            bad_log=os.path.join(result_folder, "bad_clips.txt"),
-            decode_timeout=args.decode_timeout,
-            share=(distributed.rank(), distributed.processes()),
-            augment_noise=args.augment_noise,
-            augment_rir=args.augment_rir,
-            augment_prob=args.augment_prob,
-            flip=args.flip,
-        )
-        for file_list, clips, evalmode in (
-            (args.train_list, args.nTrainPerEpoch, False),
-            (args.verify_list, args.nTestPerEpoch, True),
-        )
-    )
+    """The training and the validation loader. Raises MediaError, with the flag that names the list."""
+
+    def make(flag: str, clips: int) -> DatasetLoader:
+        file_list = getattr(args, flag)
+        try:
+            return DatasetLoader(
+                file_list,
+                clips,
+                args.nBatchSize,
+                args.maxFrames,
+                args.nDataLoaderThread,
+                evalmode=flag == "verify_list",
+                seed=args.seed,
+                pin_memory=pin_memory,
+                allow_resize=args.allow_resize,
+                max_bad=args.max_bad,
+                bad_log=os.path.join(result_folder, "bad_clips.txt"),
+                decode_timeout=args.decode_timeout,
+                share=(distributed.rank(), distributed.processes()),
+                augment_noise=args.augment_noise,
+                augment_rir=args.augment_rir,
+                augment_prob=args.augment_prob,
+                flip=args.flip,
+            )
+        except TooFewClips as error:
+            lists = [read_list(path) for path in (args.train_list, args.verify_list)]
+            remedy = sizes_remedy(lists, args.maxFrames, args.nBatchSize, distributed.processes())
+            raise MediaError(f"--{flag} {error.found} {remedy}") from None
+        except MediaError as error:
+            if not str(error).startswith(file_list):
+                raise
+            raise MediaError(f"--{flag} {error}") from None
+
+    return make("train_list", args.nTrainPerEpoch), make("verify_list", args.nTestPerEpoch)
 
 
 def scales(network: TrainableNetwork) -> dict[str, float]:

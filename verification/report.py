@@ -29,7 +29,7 @@ from verification.results import (
     what_is_tested,
 )
 from verification.scores import costs_in_words, measure, score_vectors, write_scores
-from verification.trials import Trials, check_labels, read_checked_trials, read_trials
+from verification.trials import Trials, check_folder, check_labels, read_checked_trials, read_trials
 
 DET_PLOT = "eval_det.png"
 
@@ -142,6 +142,7 @@ def evaluate_list(
     """
     trials = read_trials(test_list)
     check_labels(trials, test_list)
+    check_folder(trials.files, test_list, test_path)
     given = cohort or {}
     cohort = distributed.of_first(lambda: distinct_recordings(given))
     files = [*trials.files, *cohort]
