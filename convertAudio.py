@@ -50,8 +50,8 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from media.clips import MediaError, find_files
-from media.content import SOUND_FILES, VIDEO_FILES
+from media.clips import MediaError, find_files, other_kinds
+from media.content import OTHER_SOUND_FILES, OTHER_VIDEO_FILES, SOUND_FILES, VIDEO_FILES
 from media.sound import NoSoundError, clip_opening, decode_clip
 from media.wav import WavFormatError, open_wav, write_wav
 from support.files import check_output, remove_leftovers, replace_file
@@ -213,6 +213,8 @@ def main(argv: list[str] | None = None) -> int:
         remove_leftovers(os.path.join(args.dst, path) for path in left)
     if not jobs:
         raise UserError(nothing_found(args.src))
+    if others := other_kinds(args.src, OTHER_SOUND_FILES + OTHER_VIDEO_FILES):
+        print(f"{others}; write them anew: ffmpeg -i in.xyz out.flac, or out.mp4 where there are pictures")
     counts = Counter({FAILED: len(problems)})
     without_sound = []
     try:

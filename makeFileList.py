@@ -121,12 +121,12 @@ from media.clips import (
     MediaError,
     find_files,
     format_list_line,
+    other_kinds,
     size_flags,
     sizes_remedy,
     sizes_that_fit,
 )
-from media.content import VIDEO_FILES
-from media.openVideo import OTHER_VIDEO_FILES
+from media.content import OTHER_VIDEO_FILES, VIDEO_FILES
 from media.videoFacts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
 from media.wav import conversion_line, converted_folder
 from support.errors import UserError
@@ -318,12 +318,8 @@ def main(argv: list[str] | None = None) -> int:
     remove_leftovers(glob.glob(glob.escape(args.output) + ".*.part"))
     unread: list[MediaError] = []
     clips = find_files(settings.mp4_dir, VIDEO_FILES, unread.append)
-    others = find_files(settings.mp4_dir, OTHER_VIDEO_FILES, lambda _: None)
-    if others:
-        kinds = ", ".join(sorted({os.path.splitext(path)[1] for path in others}))
-        print(
-            f"Not looked at: {len(others)} files of other kinds ({kinds}), such as {others[0]}; {REWRITTEN}"
-        )
+    if others := other_kinds(settings.mp4_dir, OTHER_VIDEO_FILES):
+        print(f"{others}; {REWRITTEN}")
     if not clips:
         print(
             f"{settings.mp4_dir}: no .mp4 files in this folder or the folders in it, nor other videos "

@@ -210,6 +210,15 @@ def find_files(
     return sorted(found)
 
 
+def other_kinds(folder: str, extensions: tuple[str, ...]) -> str:
+    """That there are files with these extensions, which a command does not look at; "" where there are none."""
+    others = find_files(folder, extensions, lambda _: None)
+    kinds = ", ".join(sorted({os.path.splitext(path)[1] for path in others}))
+    return (
+        f"Not looked at: {len(others)} files of other kinds ({kinds}), such as {others[0]}" if others else ""
+    )
+
+
 def beside(folder: str, stem: str, ending: str) -> str:
     """The file of that name in `folder`, with its ending in capitals where only that is there."""
     path = os.path.join(folder, stem + ending)

@@ -8,11 +8,15 @@ import re
 SOUND_FILES = (
     *(".wav", ".m4a", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aac", ".ac3", ".aif", ".aiff"),
     *(".amr", ".au", ".caf", ".sph", ".w64", ".wma", ".wv"),
+    *(".mka", ".weba", ".m4b", ".mp2", ".spx", ".aifc", ".eac3", ".bwf"),
 )
 VIDEO_FILES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
-    *(".flv", ".wmv", ".asf", ".ogv", ".3gp"),
+    *(".flv", ".wmv", ".asf", ".ogv", ".3gp", ".3g2", ".qt"),
 )
+# Others, which are not looked at: that is told.
+OTHER_VIDEO_FILES = (".vob", ".mxf", ".divx", ".rm", ".rmvb", ".f4v", ".dv", ".gif", ".h264", ".264", ".y4m")
+OTHER_SOUND_FILES = (".ape", ".dsf", ".dts", ".mpc", ".ra", ".sox", ".tak", ".tta", ".voc")
 
 HEAD = 512  # bytes that are looked at
 TEXT_LOOKED_AT = 65536  # further ones, of what seems to be text

@@ -9,9 +9,6 @@ from pathlib import Path
 # files and playlists, which lead to other files, are none of them.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 
-# How other videos are called than those of media/content.py, which are not taken for face tracks.
-OTHER_VIDEO_FILES = (".vob", ".mxf", ".divx", ".rm", ".rmvb", ".f4v", ".dv", ".gif", ".h264", ".264", ".y4m")
-
 # FFmpeg reads local files only (a crafted file may name addresses), and what is wrong with a file is
 # said by MediaError, with its name, instead of by the decoder on stderr. Read when cv2 is imported.
 os.environ.setdefault(

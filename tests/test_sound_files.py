@@ -326,6 +326,20 @@ def test_a_folder_with_nothing_to_convert_says_what_was_looked_for(tmp_path, cap
     assert re.search(r"no \.m4a or \.mp4 files.* \.wav .*\.flac .*found there: 1 \.txt", told)
 
 
+def test_files_that_are_not_looked_at_are_told(tmp_path, capsys):
+    make_sound(str(tmp_path / "a.mka"), SOUND, kind="matroska", codec="flac")
+    assert convert(tmp_path, tmp_path / "dst") == 0
+    assert "Not looked at" not in capsys.readouterr().out
+    assert np.array_equal(open_wav(str(tmp_path / "dst/a.wav")), SOUND)
+    (tmp_path / "b.tta").touch()
+    (tmp_path / "c.mxf").touch()
+    assert convert(tmp_path, tmp_path / "dst") == 0
+    told = capsys.readouterr().out
+    assert (
+        "Not looked at: 2 files of other kinds (.mxf, .tta), such as b.tta; write them anew: ffmpeg" in told
+    )
+
+
 def test_a_wav_is_never_converted_onto_itself(tmp_path, capsys):
     wavfile.write(tmp_path / "right.wav", 16000, SOUND)
     wavfile.write(tmp_path / "cd.wav", 44100, noise(1.2, 44100))
