@@ -28,6 +28,7 @@ MAX_HOLD = 0.5  # seconds that a picture stays up; where the next comes later, t
 # Seconds before the wanted time: some files lead to a later picture than asked for.
 SEEK_MARGINS = (0.0, 2.0, 12.0)
 SEARCH_SIZE = "50000000"  # bytes and microseconds that FFmpeg may read to find all streams of an MPEG file
+ORDERED = 25  # pictures whose time stamps rise: they are those of showing
 FROM_FIRST = ("mpegts", "mpeg")  # whose length is counted from their first time stamp, and not from 0
 Timed = tuple[float, av.VideoFrame]  # a frame behind its time in seconds
 ATTACHED_PICTURE = av.stream.Disposition.attached_pic
@@ -71,6 +72,7 @@ class VideoReader:
         # decoder.
         self._turn: tuple[int, int, int, int] | None = None
         self._open()
+        self._lag = self._decoding_lag()
         aspect = self.stream.sample_aspect_ratio
         self.pixel_aspect = float(aspect) if aspect else 1.0  # width by height
         if first_time is None:
@@ -210,11 +212,50 @@ class VideoReader:
 
     def _stamped(self) -> Iterator[av.VideoFrame]:
         """Decoded frames, stamped with the time at which they are shown."""
-        decoding_times = self.container.format.name in DECODING_TIMES
         for frame in decoded(self.container, self.stream):
-            if decoding_times:  # FFmpeg guesses the others
-                frame.pts = frame.dts
+            if self._lag is not None:  # FFmpeg guesses the time of showing
+                frame.pts = None if frame.dts is None else frame.dts - self._lag
             yield frame
+
+    def _decoding_lag(self) -> int | None:
+        """Where a file has times of decoding only, the ticks by which pictures leave the decoder late, else None.
+
+        Such times are those of the pictures in the order in which they are shown, the first picture's the first time:
+        whoever writes such a file has picture and sound begin together.
+        """
+        always = self.container.format.name in DECODING_TIMES
+        if not always and not getattr(self.stream.codec_context, "has_b_frames", False):
+            return None
+        lag = self._lag_of_packets(always)
+        self._rewind()
+        return lag
+
+    def _lag_of_packets(self, always: bool) -> int | None:
+        """_decoding_lag, from the file's beginning. always: its times are known to be those of decoding."""
+        times: list[int] = []  # of decoding
+        stamps: list[int] = []  # of pictures
+        lag = 0
+        try:
+            for packet in self.container.demux(self.stream):
+                if not always and packet.size and packet.pts != packet.dts:
+                    return None
+                pictures: list[Any] = packet.decode()
+                times += [packet.dts] if packet.size and packet.dts is not None else []
+                if pictures and not stamps:
+                    steps = np.diff(times).tolist()
+                    lag = len(steps) * min(
+                        steps, default=0
+                    )  # the first picture may stay longer than the others
+                    if always:
+                        return lag
+                stamps += [picture.pts for picture in pictures if picture.pts is not None]
+                if stamps != sorted(stamps):
+                    return lag
+                if len(stamps) >= ORDERED:
+                    return None
+        except av.error.FFmpegError:  # damaged at once
+            pass
+        return lag if always else None
 
 
 def _chain(first: tuple[float, av.VideoFrame], rest: Iterator[Timed]) -> Iterator[Timed]:

@@ -1,5 +1,6 @@
 """The clock of makeFaceTracks.py: picture and sound of a track are apart by what they are in the source."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -117,7 +118,7 @@ def test_a_part_is_what_it_is_in_the_whole(tmp_path):
 
 
 def test_damaged_packets_leave_a_gap_and_do_not_shift_what_follows(tmp_path):
-    whole, damaged = tmp_path / "a.mkv", tmp_path / "b.mkv"
+    whole, damaged = tmp_path / "a.mkv", tmp_path / "b.mp4"
     make_video(str(whole), np.arange(50) / 25, format="matroska", options={"g": "10", "bf": "0"})
     with av.open(str(whole)) as source, av.open(str(damaged), "w", format="matroska") as target:
         streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
@@ -144,24 +145,34 @@ def shown_numbers(path: str, last: int | None = None) -> dict[int, int]:
     return {slot: round(row.sum() / 4) for slot, row in pictures.items()}
 
 
-@pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "2", "b_strategy": "0"}])
-def test_an_avi_says_only_when_a_picture_is_decoded(tmp_path, options):
-    """No picture twice, none left out; without B-frames, whose decoding comes first, each at its own time."""
-    path = str(tmp_path / "a.avi")
+@pytest.mark.parametrize("kind", ["avi", "mxf"])
+@pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "2", "b_strategy": "0", "g": "10"}])
+def test_files_that_say_only_when_a_picture_is_decoded(tmp_path, kind, options):
+    """No picture twice, none left out, each with its sound, also where B-frames are decoded in another order."""
+    path = str(tmp_path / "a")
+    how = {"format": kind, "sound_codec": "pcm_s16le", "rate": 48000, "options": options}
+    make_video(path, np.arange(50) / 25, draw=numbered, flash=None, **how)
+    assert shown_numbers(path) == {number: number for number in range(50)}
+    with VideoReader(path) as reader:
+        if reader.can_seek([30]):
+            assert [slot for slot, _ in reader.slots(30, 33)] == [30, 31, 32]
+    make_video(path, np.arange(50) / 25, **how)
+    pictures, samples = whole_picture_track(Path(path), tmp_path / "out")
+    assert abs(flash_time(pictures) - click_time(samples)) <= TONE_ONSET
+
+
+def test_pictures_whose_times_are_wrongly_those_of_decoding(tmp_path):
+    """Packets of a raw stream that were put into a container with their order for their time."""
     make_video(
-        path,
-        np.arange(50) / 25,
-        format="avi",
-        sound_codec="pcm_s16le",
-        draw=numbered,
-        flash=None,
-        options=options,
+        str(tmp_path / "a.mp4"), np.arange(50) / 25, draw=numbered, flash=None, options={"b_strategy": "0"}
     )
-    assert list(shown_numbers(path).values()) == list(range(50))
-    if options["bf"] == "0":
-        make_video(path, np.arange(50) / 25, format="avi", sound_codec="pcm_s16le", options=options)
-        pictures, samples = whole_picture_track(Path(path), tmp_path / "out")
-        assert abs(flash_time(pictures) - click_time(samples)) <= TONE_ONSET
+    with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(tmp_path / "b.mp4"), "w") as target:
+        track = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            packet.stream, packet.time_base = track, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            target.mux(packet)
+    assert shown_numbers(str(tmp_path / "b.mp4")) == {number: number for number in range(50)}
 
 
 def test_the_sound_of_a_stream_reaches_to_its_end(tmp_path):
