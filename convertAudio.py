@@ -54,7 +54,7 @@ from media.clips import MediaError, find_files, other_kinds
 from media.content import OTHER_SOUND_FILES, OTHER_VIDEO_FILES, SOUND_FILES, VIDEO_FILES
 from media.sound import NoSoundError, clip_opening, decode_clip
 from media.wav import WavFormatError, open_wav, write_wav
-from support.files import check_output, remove_leftovers, replace_file
+from support.files import check_output, names_of_one_file, remove_leftovers, replace_file
 from support.names import counted
 from support.progress import progress_bar
 
@@ -150,15 +150,18 @@ def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], 
     """
     jobs: list[tuple[str, str]] = []
     problems: list[str] = []
-    taken: dict[str, str] = {}
     sources = find_files(src, SOURCES, lambda error: problems.append(str(error)))
-    for source in without_results(sources, src, dst) if dst else sources:
-        target = os.path.splitext(source)[0] + ".wav"
-        if target in taken:
-            problems.append(f"{os.path.join(src, source)}: would become the same wav as {taken[target]}")
+    sources = without_results(sources, src, dst) if dst else sources
+    targets = [os.path.splitext(source)[0] + ".wav" for source in sources]
+    taken = names_of_one_file(dst or src, targets)
+    for number, job in enumerate(zip(sources, targets, strict=True)):
+        if number in taken:
+            other = sources[taken[number]]
+            problems.append(
+                f"{os.path.join(src, job[0])}: would become the same wav as {other}; rename one of the two"
+            )
         else:
-            taken[target] = source
-            jobs.append((source, target))
+            jobs.append(job)
     return jobs, problems
 
 

@@ -47,7 +47,7 @@ from models.averaging import average_checkpoints
 from models.byName import at_every_frame
 from models.checkpoints import CheckpointError, choose_settings, save_state_dict
 from models.settings import default_settings
-from support.files import check_output, replace_file
+from support.files import check_output, names_of_one_file, replace_file
 from support.memory import keep_memory
 from support.names import counted
 from support.progress import progress_bar
@@ -105,8 +105,8 @@ def embed_command(args: argparse.Namespace, problems: Problems) -> None:
     sources = find_sources(args.inputs, VIDEO_FILES if args.face else SOUND_FILES, unread=problems)
     one_file = args.output.endswith(".npz")
     check_output("--output", args.output, folder=not one_file)
-    targets = [os.path.join(args.output, os.path.splitext(source.name)[0] + ".npy") for source in sources]
-    if not one_file and len(set(targets)) < len(targets):
+    names = [os.path.splitext(source.name)[0] + ".npy" for source in sources]
+    if not one_file and names_of_one_file(args.output, names):
         raise MediaError(
             f"--output {args.output}: two inputs would have the same .npy; write an .npz instead"
         )
@@ -119,7 +119,7 @@ def embed_command(args: argparse.Namespace, problems: Problems) -> None:
         with replace_file(args.output, "wb") as file:
             np.savez(file, files=used, vectors=vectors.numpy())
     elif used:
-        place = dict(zip(paths, targets, strict=True))
+        place = {path: os.path.join(args.output, name) for path, name in zip(paths, names, strict=True)}
         for path, vector in zip(used, vectors.numpy(), strict=True):
             with replace_file(place[path], "wb") as file:
                 np.save(file, vector)
@@ -281,7 +281,7 @@ def lse_command(args: argparse.Namespace, problems: Problems) -> None:
     sources = find_sources(args.inputs, VIDEO_FILES, args.wav is None, problems)
     clips = with_wavs(sources, args.wav)
     names = [os.path.splitext(source.name)[0] + ".csv" for source, _ in clips]
-    if args.frames and len(set(names)) < len(names):
+    if args.frames and names_of_one_file(args.frames, names):
         raise MediaError(
             f"--frames {args.frames}: two inputs would have the same .csv; give the folder they are in"
         )

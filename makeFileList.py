@@ -19,7 +19,7 @@ import re
 import shlex
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -115,6 +115,7 @@ from media.clipCheck import (
     check_job,
     clip_paths,
     folder_that_fits,
+    sharing_a_wav,
 )
 from media.clips import (
     Clip,
@@ -148,12 +149,6 @@ VOXCELEB2_REMEDIES = {
     "sound up to 2 frames too long": "padding of an AAC decoder: make the wavs with convertAudio.py",
     "sound and video lengths different": "wav of another clip, or a broken one: run convertAudio.py",
 }
-
-
-def sharing_a_wav(videos: list[str]) -> set[str]:
-    """Of paths relative to mp4_dir, those that differ in their ending only."""
-    stems = Counter(os.path.splitext(video)[0] for video in videos)
-    return {video for video in videos if stems[os.path.splitext(video)[0]] > 1}
 
 
 def read_journal(path: str, settings: CheckSettings) -> dict[str, list]:
@@ -334,7 +329,7 @@ def main(argv: list[str] | None = None) -> int:
     known = read_journal(journal, settings) if args.resume else {}
     entries: dict[str, list] = {}
     again, unusable = 0, 0
-    shared = sharing_a_wav(clips)
+    shared = sharing_a_wav(settings, clips)
     try:
         bar = progress_bar(total=len(clips), unit="clip", smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
         with bar:

@@ -2,12 +2,14 @@
 
 import os
 import shlex
+from collections import defaultdict
 from dataclasses import dataclass
 
 from media.clips import SAMPLES_PER_FRAME, Clip, MediaError, beside, format_list_line
 from media.videoFacts import NOT_OPENED, REWRITTEN, VideoError, open_container, probe
 from media.videoFacts import REMEDIES as VIDEO_REMEDIES
 from media.wav import SilentError, WavFormatError, check_heard, open_wav
+from support.names import as_any_system
 
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
 PADDED = 2  # frames; an excess up to here is what AAC decoders add
@@ -23,7 +25,7 @@ REMEDIES = VIDEO_REMEDIES | {
     "silent": "all samples are the same, which teaches nothing: convert its source again, or take the clip out",
     "sound up to 2 frames too long": "run convertAudio.py on the videos: it ends the sound with the pictures",
     "sound and video lengths different": f"run convertAudio.py on the videos; if they still differ, {REWRITTEN}",
-    "two videos, one wav": "videos whose names differ in their ending only: rename one, and run convertAudio.py",
+    "two videos, one wav": "names that differ in their ending or case only: rename one, and run convertAudio.py",
     "name cannot stand in a list": "rename it: no tabs or line ends, and UTF-8 only",
 }
 
@@ -51,6 +53,32 @@ def clip_paths(settings: CheckSettings, relative: str) -> tuple[str, str, str | 
     stem = os.path.splitext(relative)[0]
     txt = beside(settings.txt_dir, stem, ".txt") if settings.txt_dir else None
     return os.path.join(settings.mp4_dir, relative), beside(settings.wav_dir, stem, ".wav"), txt
+
+
+def sharing_a_wav(settings: CheckSettings, videos: list[str]) -> set[str]:
+    """Of paths relative to mp4_dir those of videos that have one wav.
+
+    They differ in their ending only, or wav_dir is on a disk that does not tell their names apart, by case or by how
+    accents stand.
+    """
+    alike = defaultdict(list)
+    for video in videos:
+        alike[as_any_system(os.path.splitext(video)[0])].append(video)
+    shared = set()
+    for group in alike.values():
+        if len(group) > 1:
+            wavs = [_identity(clip_paths(settings, video)[1]) for video in group]
+            shared |= {video for video, wav in zip(group, wavs, strict=True) if wavs.count(wav) > 1}
+    return shared
+
+
+def _identity(path: str) -> object:
+    """What two names of one file have in common; of a file that is not there, its name."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path
+    return found.st_dev, found.st_ino
 
 
 def folder_that_fits(settings: CheckSettings, relative: str, reason: str) -> str | None:

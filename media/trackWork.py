@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -16,6 +15,7 @@ from media.faceTracks import Found, Part, Plan, make_tracks, plan_parts
 from media.timeline import NoVideoError
 from media.trackRule import KINDS, PART, Rule, is_in
 from support.files import replace_file
+from support.names import as_any_system
 
 # A file of another name that is no video is left out without a word.
 VIDEO_NAMES = (
@@ -58,20 +58,15 @@ def folder_names(paths: list[str], given: dict[str, str]) -> dict[str, str]:
     given: the folders of sources that have one, also of some that are no longer there; they keep it.
     """
     names: dict[str, str] = {}
-    taken = set(map(_as_any_system, given.values()))
+    taken = set(map(as_any_system, given.values()))
     for path in paths:
         full = NOT_LISTED.sub("_", path)
         name = given.get(path) or os.path.splitext(full)[0]
-        while (_as_any_system(name) in taken or TRACK_FILE.search(name)) and path not in given:
-            name = full if name != full and _as_any_system(full) not in taken else name + "_"
-        taken.add(_as_any_system(name))
+        while (as_any_system(name) in taken or TRACK_FILE.search(name)) and path not in given:
+            name = full if name != full and as_any_system(full) not in taken else name + "_"
+        taken.add(as_any_system(name))
         names[path] = name
     return names
-
-
-def _as_any_system(name: str) -> str:
-    """What names have in common that are one on macOS, Windows or an exFAT disk, by case or by how accents stand."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def plan(src: str, path: str) -> tuple[str, Plan, str]:

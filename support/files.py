@@ -7,11 +7,13 @@ import os
 import re
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
 from support.errors import UserError
+from support.names import as_any_system
 
 # What a file system answers that does not offer a call (some network and FUSE file systems).
 NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOTTY}
@@ -116,6 +118,35 @@ def check_output(flag: str, path: str, folder: bool = False) -> None:
             raise UserError(f"{flag} {path}: no permission to write in {place}")
     except OSError as error:
         raise UserError(f"{flag} {path}: {error.strerror}") from None
+
+
+def names_of_one_file(folder: str, names: Iterable[str]) -> dict[int, int]:
+    """Of relative paths those that would be one file in `folder`: number of a name -> number of one before it.
+
+    By name; and where the file system there does not tell them apart (macOS, exFAT), by case or by how accents stand.
+    Makes no more than a trial folder, which is removed, and that only for names that are so alike. Raises OSError.
+    """
+    alike: dict[str, list[tuple[int, str]]] = {}
+    found: dict[int, int] = {}
+    for number, name in enumerate(names):
+        others = alike.setdefault(as_any_system(name), [])
+        for before, other in others:
+            if other == name or _is_one_file(folder, other, name):
+                found[number] = before
+                break
+        others.append((number, name))
+    return found
+
+
+def _is_one_file(folder: str, name: str, other: str) -> bool:
+    """Are these names one in `folder`, or where that would be made?"""
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(os.path.abspath(folder))
+    with tempfile.TemporaryDirectory(prefix=".names-", dir=folder) as trial:
+        made, asked = (trial + os.path.normpath(f"/{relative}") for relative in (name, other))
+        os.makedirs(os.path.dirname(made), exist_ok=True)
+        with open(made, "w"):
+            return os.path.exists(asked)
 
 
 def _to_disk(descriptor: int, folder: str, also: frozenset[int] = frozenset()) -> None:

@@ -1,6 +1,7 @@
 """Names of flags and arguments: those of the 2020 program, and what a misspelt one may have meant. Names of files."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 # Scripts hand all of them, as `**vars(args)`, to whatever takes some of them.
@@ -97,3 +98,8 @@ def one_line(text: str) -> str:
 def counted(number: int, one: str, several: str | None = None) -> str:
     """A number with its noun: "1 clip", "2 clips"."""
     return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def as_any_system(name: str) -> str:
+    """What names have in common that are one on macOS, Windows or an exFAT disk, by case or by how accents stand."""
+    return unicodedata.normalize("NFC", name).casefold()

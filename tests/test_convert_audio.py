@@ -316,3 +316,27 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_converted(tmp_p
     assert convert(tmp_path / "src", tmp_path / "dst") == 1
     error = capsys.readouterr().err
     assert "no .m4a or .mp4 files in this folder" in error and told in error
+
+
+def make_alike(folder: Path) -> None:
+    for seed, name in enumerate(("id/a.m4a", "id/A.m4a")):
+        make_sound(str(folder / name), noise(0.5, seed=seed))
+    if len(os.listdir(folder / "id")) < 2:
+        pytest.skip("this disk does not tell names apart by case")
+
+
+def test_names_that_differ_in_case_are_two_wavs(tmp_path):
+    make_alike(tmp_path)
+    assert convert(tmp_path, tmp_path / "dst") == 0
+    for name in ("id/a", "id/A"):
+        expected = decode_audio(f"{tmp_path}/{name}.m4a")
+        assert np.array_equal(open_wav(f"{tmp_path}/dst/{name}.wav"), expected)
+
+
+@pytest.mark.usefixtures("one_by_case")
+def test_names_that_are_one_on_the_disk_of_the_wavs_are_told(tmp_path, capsys):
+    make_alike(tmp_path)
+    assert convert(tmp_path, tmp_path / "dst") == 1
+    told = f"{tmp_path}/id/a.m4a: would become the same wav as id/A.m4a; rename one of the two"
+    assert told in capsys.readouterr().out and (tmp_path / "dst/not_converted.txt").read_text() == told + "\n"
+    assert [path.name for path in (tmp_path / "dst").rglob("*.wav")] == ["A.wav"]

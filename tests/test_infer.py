@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import statistics
 from pathlib import Path
 
@@ -478,6 +479,15 @@ def test_offset_command(clock, checkpoint, tmp_path, capsys, monkeypatch):
     for flag, value in (("--min_confidence", 0.5), ("--max_shift", 0)):
         status, again, errors = run(capsys, "offset", *one, flag, value)
         assert status == 0 and again == out and "not used" in errors[0]
+
+
+@pytest.mark.usefixtures("one_by_case")
+def test_vectors_that_would_be_one_file_are_told(checkpoint, voices, tmp_path, capsys):
+    for name in ("a.wav", "A.wav"):
+        shutil.copy(voices / "spk0/0.wav", tmp_path / name)
+    flags = ("--initial_model", checkpoint, "--device", "cpu", "--output", tmp_path / "v")
+    status, _, errors = run(capsys, "embed", *flags, tmp_path / "a.wav", tmp_path / "A.wav")
+    assert status == 1 and "two inputs would have the same .npy" in errors[0]
 
 
 def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_embedded(

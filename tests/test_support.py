@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from support import files, progress
-from support.files import aside, lock_file, remove_leftovers, replace_file
+from support.files import aside, lock_file, names_of_one_file, remove_leftovers, replace_file
 from support.processes import WorkerError, map_in_processes
 from support.progress import progress_bar
 
@@ -169,3 +169,20 @@ def test_a_system_without_shared_memory_is_told_how_to_go_on(monkeypatch, error)
     with pytest.raises(WorkerError, match=r"shared memory.* \(/dev/shm: (Read-only|no sem).*--nWorkers 1"):
         list(map_in_processes(abs, [-1, 2], 2))
     assert list(map_in_processes(abs, [-1, 2], 1)) == [1, 2]
+
+
+ALIKE = ["a/b.wav", "c.wav", "A/b.wav", "\u00e9.wav", "e\u0301.wav", "c.wav", "A/B.wav"]
+
+
+@pytest.mark.usefixtures("one_by_case")
+def test_names_that_are_one_file_on_such_a_disk(tmp_path):
+    assert names_of_one_file(str(tmp_path / "not/yet"), ALIKE) == {2: 0, 4: 3, 5: 1, 6: 0}
+    assert not os.listdir(tmp_path)
+
+
+def test_names_that_are_two_files_stay_two(tmp_path):
+    (tmp_path / "x").touch()
+    if (tmp_path / "X").exists():
+        pytest.skip("this disk does not tell names apart by case")
+    assert names_of_one_file(str(tmp_path), [*ALIKE, "A/b.wav"]) == {5: 1, 7: 2}
+    assert os.listdir(tmp_path) == ["x"]

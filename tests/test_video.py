@@ -487,6 +487,18 @@ def test_names_in_capitals_and_shared_wavs(tmp_path, capsys):
     assert "2 two videos, one wav: " in printed
 
 
+def test_wavs_on_a_disk_that_does_not_tell_them_apart(tmp_path):
+    for name in ("c", "C", "d", "D"):
+        make_clip(str(tmp_path / f"{name}.mp4"), FRAMES)
+        make_wav(str(tmp_path / f"{name}.wav"), FRAMES * 640)
+    if (tmp_path / "c.wav").samefile(tmp_path / "C.wav"):
+        pytest.skip("this disk does not tell names apart by case")
+    (tmp_path / "C.wav").unlink()
+    (tmp_path / "C.wav").hardlink_to(tmp_path / "c.wav")  # as two names there are one file
+    assert [clip.video for clip in made_list(tmp_path)] == [f"{tmp_path}/D.mp4", f"{tmp_path}/d.mp4"]
+    assert set(reasons(tmp_path / "list.txt").values()) == {"two videos, one wav"}
+
+
 def test_archives_are_spoken_of_for_voxceleb2_only(tmp_path, capsys):
     for name in ("id00012/21Uxsk56VDQ/00001", "own/clip"):
         folder = tmp_path / name.split("/")[0]
