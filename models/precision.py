@@ -23,6 +23,11 @@ def allow_tf32(allowed: bool) -> None:
     PyTorch has one setting for all networks, so that each sets its own ahead of what it computes.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    for name in ("conv", "rnn"):
+        # Switched off by that, they may still get it from torch.backends.fp32_precision, the caller's.
+        kind = getattr(torch.backends.cudnn, name)  # torch's hints lack them
+        if (kind.fp32_precision == "tf32") != allowed:
+            kind.fp32_precision = "tf32" if allowed else "ieee"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

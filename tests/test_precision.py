@@ -170,6 +170,18 @@ def test_two_networks_keep_their_own_precision():
     assert allowed() == (True, True)
 
 
+@pytest.mark.parametrize("general", ["none", "tf32", "ieee"])
+def test_float32_is_float32_whatever_the_program_around_says(monkeypatch, general):
+    network = SyncNet(model="tinyModel", nOut=4, device="cpu")
+    monkeypatch.setattr(torch.backends, "fp32_precision", general)
+    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    for name in ("fp32", "tf32", "bf16", "tf32", "fp32"):
+        network.precision = name
+        network.own_exactness()
+        assert {kind.fp32_precision == "tf32" for kind in kinds} == {name == "tf32"}
+        assert allowed() == (name == "tf32", name == "tf32")  # the older names of the same agree
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_trial_draws_no_random_numbers(device, monkeypatch):
     monkeypatch.setattr(precision, "ROUNDS", 1)
