@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from media.clips import MediaError
-from media.content import EMPTY, MP4, TEXT, UNKNOWN, content, get_again
+from media.content import EMPTY, TEXT, UNKNOWN, content, get_again
+from media.streams import open_local
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-# FFmpeg's demuxers that may be used: each reads the one file that it is given.
 DEMUXERS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "asf", "flv"),
     *(
@@ -36,8 +35,7 @@ DEMUXERS = (
 def open_sound(path: str, kind: str | None = None) -> InputContainer:
     """Open a sound or video file by its content, whatever its name. Raises MediaError; close the result.
 
-    kind: the content, where it is known already. Local files of the kinds in DEMUXERS only: a crafted file
-    may be a playlist of other files or addresses.
+    kind: the content, where it is known already.
     """
     import av  # here and below: whoever reads wavs alone does without it
 
@@ -48,14 +46,7 @@ def open_sound(path: str, kind: str | None = None) -> InputContainer:
             raise MediaError(f"{fault}empty, 0 bytes; {get_again(path)}")
         if kind == TEXT:
             raise MediaError(f"{fault}a text file, neither sound nor video")
-        options = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
-        # Asking every demuxer takes a while, so that VoxCeleb2's kind goes straight to its own.
-        container = av.open(
-            os.path.abspath(path),
-            format="mp4" if kind == MP4 else None,
-            container_options=options,
-            metadata_errors="replace",
-        )
+        return open_local(path, ",".join(DEMUXERS), kind)
     except av.error.FFmpegError as error:
         reason = error.strerror or type(error).__name__
         if kind == UNKNOWN:
@@ -63,4 +54,3 @@ def open_sound(path: str, kind: str | None = None) -> InputContainer:
         raise MediaError(f"{fault}{kind}, cut off or damaged ({reason}); {get_again(path)}") from None
     except OSError as error:
         raise MediaError(f"{fault}{error.strerror}") from None
-    return container

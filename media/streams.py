@@ -1,12 +1,16 @@
-"""What PyAV leaves open of the streams and frames of a file."""
+"""What PyAV leaves open: how a file is opened safely, and what its streams and frames say."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar
 
+from media.content import MP4
+
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.frame import Frame
     from av.packet import Packet
     from av.stream import Stream
@@ -16,6 +20,24 @@ DECODING_TIMES = ("avi",)  # containers that do not say when a packet is shown, 
 MAX_RETURN = 1.0  # seconds; where times go back by more, another recording begins
 MAX_JUMP = 3600.0  # seconds; where times go on by more, they are broken, or another recording begins
 MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's own time base
+
+
+def open_local(path: str, demuxers: str, kind: str | None = None, **options: str) -> InputContainer:
+    """Open a media file by its content, whatever its name, and no other file or address that it may name.
+
+    demuxers: FFmpeg's names of those that may be used, with commas between them; each reads the one file that it is
+    given. kind: the content, where it is known. options: further ones of the demuxer. Raises FFmpegError, OSError.
+    Close the result.
+    """
+    import av  # whoever reads wavs alone does without it
+
+    # Options of the container alone: PyAV before 16 crashes if streams that turn up later are to have them too.
+    return av.open(
+        os.path.abspath(path),  # cannot be mistaken for one of FFmpeg's protocols, such as "concat:"
+        format="mp4" if kind == MP4 else None,  # VoxCeleb2's; asking every demuxer takes a while
+        container_options={"protocol_whitelist": "file", "format_whitelist": demuxers, **options},
+        metadata_errors="replace",
+    )
 
 
 def tick(timed: Stream | Packet | Frame) -> Fraction:

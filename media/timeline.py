@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from media.clips import FPS, MediaError
-from media.streams import DECODING_TIMES, MAX_JUMP, MAX_RETURN, played, tick
+from media.streams import DECODING_TIMES, MAX_JUMP, MAX_RETURN, open_local, played, tick
 
 # Kinds of files, by content. Playlists and lists of files, which could name other files, are not among them.
 CONTAINERS = (
@@ -41,13 +41,7 @@ class NoVideoError(MediaError):
 def open_media(path: str) -> av.container.InputContainer:
     """Open any media file by its content. Raises MediaError, NoVideoError for no such file; close the result."""
     try:
-        options = {
-            "protocol_whitelist": "file",
-            "format_whitelist": CONTAINERS,
-            "analyzeduration": SEARCH_SIZE,
-        }
-        # The absolute path cannot be mistaken for one of FFmpeg's protocols, such as "concat:".
-        return av.open(os.path.abspath(path), container_options=options, metadata_errors="replace")
+        return open_local(path, CONTAINERS, analyzeduration=SEARCH_SIZE)
     except (av.error.FFmpegError, OSError) as error:
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             raise NoVideoError(f"{path}: empty (0 bytes)") from None

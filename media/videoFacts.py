@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from media.clips import FPS, FRAME_SIZE, MediaError
-from media.content import MP4, content
+from media.content import content
 from media.openVideo import CONTAINERS, FRAME, allowed_lateness, first_picture
-from media.streams import tick
+from media.streams import open_local, tick
 from media.videoPass import VideoPass, codec_name
 
 if TYPE_CHECKING:
@@ -128,14 +128,8 @@ def open_container(path: str) -> InputContainer:
     size = os.path.getsize(path)
     if size == 0:
         raise VideoError(EMPTY, f"{path}: 0 bytes")
-    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        # Asking every demuxer takes a while, so that VoxCeleb2's kind goes straight to its own. The options are
-        # the container's alone: PyAV before 16 crashes if streams that turn up later are to have them as well.
-        kind = "mp4" if content(path) == MP4 else None
-        container = av.open(
-            os.path.abspath(path), format=kind, container_options=options, metadata_errors="replace"
-        )
+        container = open_local(path, CONTAINERS, content(path))
     except (av.error.FFmpegError, OSError) as error:
         reason = error.strerror or type(error).__name__
         raise VideoError(
