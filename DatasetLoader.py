@@ -57,7 +57,7 @@ def loadWAV(
     if evalmode:
         return spread_crops(filename, samples, length, num_eval)
     check_length(filename, len(samples), length)
-    crop = torch.empty(1, length)
+    crop = torch.empty(1, length, dtype=torch.float32, device="cpu")
     read_wav(filename, start_frame * HOP_LENGTH, crop[0].numpy())
     return crop
 
@@ -274,8 +274,9 @@ class DatasetLoader:
             video = self._free.pop()
         else:
             shape = (self.share_size, self.maxFrames, FRAME_SIZE, FRAME_SIZE, 3)
-            video = torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin_memory).numpy()
-        audio = torch.empty(self.share_size, crop_samples(self.maxFrames), pin_memory=self.pin_memory)
+            video = torch.empty(shape, dtype=torch.uint8, device="cpu", pin_memory=self.pin_memory).numpy()
+        samples = (self.share_size, crop_samples(self.maxFrames))
+        audio = torch.empty(samples, dtype=torch.float32, device="cpu", pin_memory=self.pin_memory)
         return Batch(number, number * self.batch_size + self.share[0] * self.share_size, video, audio)
 
     def _hand_out(self, batch: Batch) -> tuple[Tensor, Tensor]:

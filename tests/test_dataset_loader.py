@@ -405,6 +405,20 @@ def test_load_wav(clips):
     assert [sample_number(c[0]) - 5000 for c in crops] == starts
 
 
+def test_what_is_read_is_float32_on_the_cpu_whatever_the_callers_defaults(clips, clip_list):
+    with torch.device("meta"):
+        torch.set_default_dtype(torch.float64)
+        try:
+            read = [loadWAV(clips[0].audio, 20, evalmode=evalmode) for evalmode in (False, True)]
+            read.append(get_frames(clips[0].video, 2))
+            batches = list(loader(clip_list))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    read += [audio for _, audio in batches]
+    assert {(tensor.dtype, tensor.device.type) for tensor in read} == {(torch.float32, "cpu")}
+    assert len([contents(batch) for batch in batches]) == 3
+
+
 def test_wrong_wavs(tmp_path):
     def wav(rate=16000, shape=(9000,), dtype=np.int16) -> str:
         wavfile.write(tmp_path / "x.wav", rate, np.zeros(shape, dtype))

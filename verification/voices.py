@@ -45,7 +45,7 @@ def embed_wavs(network: Network, files: list[str], num_eval: int, print_interval
     # Several processes share out the batches that a single one has: the same sums, bit by bit.
     batches = [files[i : i + FILES_PER_BATCH] for i in range(0, len(files), FILES_PER_BATCH)]
     mine = range(distributed.rank(), len(batches), distributed.processes())
-    vectors = torch.zeros(len(files), network.nOut)
+    vectors = torch.zeros(len(files), network.nOut, dtype=torch.float32, device="cpu")
     with progress_bar(
         total=len(files), unit="file", desc="embed", miniters=print_interval, leave=False
     ) as bar:
