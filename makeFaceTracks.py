@@ -188,27 +188,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} seconds"
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 (there is no track), 130 (Ctrl-C)."""
-    args = parse_args(argv)
-    check_output("--dst", args.dst, folder=True)
-    begin = time.monotonic()
-    folder = TrackFolder(args.dst)
-    with folder.in_use(
-        f"--dst {args.dst}: another run is using it; wait for it to end, or give another folder"
-    ):
-        run = Run(args, folder)
-        try:
-            run.plan()
-            run.work()
-        except KeyboardInterrupt:
-            folder.write_tables(run.unread)
-            print("\nStopped. The same command goes on from here.")
-            return 130
-        folder.write_tables(run.unread)
-        folder.clear_work()
-    records = folder.records
+def report(run: Run, args: argparse.Namespace, took: float) -> bool:
+    """Print what became of the videos, and what comes next. Is there a track? Raises UserError without a video.
+
+    took: seconds.
+    """
+    records = run.folder.records
     found = [records[path] for path in run.paths if path in records]
     gone = records.keys() - set(run.paths)
     tracks = [track for record in records.values() for track in record.tracks]
@@ -218,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
         where = "folder or the folders in it" if os.path.isdir(args.src) else "file"
         unread = "".join(f"; {error}" for error in run.unread[:SHOWN_REASONS])
         raise UserError(f"{args.src}: no videos in this {where}{unread}")
-    print(f"{counted(len(found), 'video')} in {args.src}, {time.monotonic() - begin:.0f} s")
+    print(f"{counted(len(found), 'video')} in {args.src}, {took:.0f} s")
     print(f"  finished before  {run.kept:>9}")
     if run.changed:
         print(f"  made anew        {run.changed:>9}   they, or the flags, have changed since")
@@ -246,13 +231,36 @@ def main(argv: list[str] | None = None) -> int:
         )
     if not tracks:
         print(f"No video in {args.src} gave a track.")
-        return 1
+        return False
     print(f"One face a track, to look at: {os.path.join(args.dst, 'tracks.png')}")
     flags = " ".join(f"--{kind}_dir {os.path.join(args.dst, kind)}" for kind in KINDS)
     people = {record.name.split(os.sep)[0] for record in records.values() if record.tracks}
     lists = "--output data/mine.txt" + " --val_output data/mine_val.txt" * (len(people) > 1)
     print(f"Next: python makeFileList.py {lists} {flags}")
-    return 0
+    return True
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0, 1 (there is no track), 130 (Ctrl-C)."""
+    args = parse_args(argv)
+    check_output("--dst", args.dst, folder=True)
+    begin = time.monotonic()
+    folder = TrackFolder(args.dst)
+    with folder.in_use(
+        f"--dst {args.dst}: another run is using it; wait for it to end, or give another folder"
+    ):
+        run = Run(args, folder)
+        try:
+            run.plan()
+            run.work()
+        except KeyboardInterrupt:
+            folder.write_tables(run.unread)
+            print("\nStopped. The same command goes on from here.")
+            return 130
+        folder.write_tables(run.unread)
+        folder.clear_work()
+    return 0 if report(run, args, time.monotonic() - begin) else 1
 
 
 if __name__ == "__main__":
