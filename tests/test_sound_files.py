@@ -668,6 +668,9 @@ def plain_mp3(tmp_path_factory) -> tuple[bytes, np.ndarray]:
         (b"", b"TAG" + bytes(125)),
         (b"", b"LYRICSBEGIN" + b"la " * 90 + b"LYRICS200" + b"TAG" + bytes(125)),
         (b"", id3(700)),
+        (b"", b"ID3"),
+        (b"", b"no more \n" * 60),
+        (b"", bytes(700)),
     ],
 )
 def test_tags_around_an_mp3_change_nothing(tmp_path, plain_mp3, before, behind):
@@ -719,7 +722,7 @@ def test_mp3s_put_together_have_tags_in_their_middle(tmp_path, plain_mp3, betwee
 def test_an_mp3_that_is_broken_in_its_middle_is_refused(tmp_path, plain_mp3):
     frames, _ = plain_mp3
     half = len(frames) // 2
-    for middle in (JUNK[:300] + frames[half + 300 :], JUNK[:3000] + frames[half:]):
+    for middle in (JUNK[:300] + frames[half + 300 :], JUNK[:3000] + frames[half:], bytes(len(frames) - half)):
         (tmp_path / "a.mp3").write_bytes(frames[:half] + middle)
         with pytest.raises(MediaError, match=r"broken 0\.\d\d s into the sound"):
             decode_audio(str(tmp_path / "a.mp3"))
