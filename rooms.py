@@ -1,4 +1,4 @@
-"""What comes ahead of all other imports: this project's packages beside a caller's of the same names, and Ctrl-C.
+"""What comes ahead of all other imports: the right Python, this project's packages beside a caller's, and Ctrl-C.
 
 Imported first by every command, and by every file that other programs import. `models`, `media` and the like are
 common names: a caller's package of such a name keeps its own modules, and ours are found in it as well.
@@ -8,6 +8,12 @@ import importlib
 import os
 import sys
 from types import TracebackType
+
+if sys.version_info < (3, 10):  # noqa: UP036 (whoever has an older one is to be told)
+    raise SystemExit(
+        f"Python 3.10 to 3.13 is needed, and this is {sys.version.split()[0]} ({sys.executable}). ./demo.sh and "
+        "./test.sh make .venv with a right one: then `source .venv/bin/activate`"
+    )
 
 PROJECT = os.path.dirname(os.path.abspath(__file__))
 ROOMS = ("support", "media", "models", "training", "verification", "inference")
@@ -39,10 +45,20 @@ def share(room: str) -> None:
     package.__path__ = folders
 
 
-def say_stopped(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A sys.excepthook for commands: Ctrl-C during the imports, which take seconds, is no fault to be traced."""
+def say_shortly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A sys.excepthook for commands: what a user does, or has not installed, is no fault of the program to be traced.
+
+    That is Ctrl-C during the imports, which take seconds, and a package that this Python does not have.
+    """
+    missing = (getattr(error, "name", None) or "").split(".")[0]
     if issubclass(kind, KeyboardInterrupt):
         print("\nStopped.", file=sys.stderr)
+    elif issubclass(kind, ModuleNotFoundError) and missing not in ("", *ROOMS):
+        print(
+            f"{sys.executable} has no package {missing}. Type `source .venv/bin/activate` in {PROJECT} first "
+            f"(./demo.sh and ./test.sh make .venv), or `pip install -r {os.path.join(PROJECT, 'requirements.txt')}`",
+            file=sys.stderr,
+        )
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -54,6 +70,6 @@ def is_command() -> bool:
 
 
 if is_command():
-    sys.excepthook = say_stopped
+    sys.excepthook = say_shortly
 for _room in ROOMS:
     share(_room)

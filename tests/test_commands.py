@@ -46,6 +46,24 @@ def test_version_comes_without_slow_imports():
     assert " torch 2." in done.stdout and " numpy " in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("sys.version_info = (3, 9, 18)", "Python 3.10 to 3.13 is needed, and this is "),
+        ("sys.path[:] = [p for p in sys.path if 'site-packages' not in p]", " has no package numpy. Type "),
+    ],
+)
+def test_a_python_that_will_not_do_is_told_in_one_line(code, message, tmp_path):
+    """Too old a one, and one without the packages, as before `source .venv/bin/activate`."""
+    script = REPOSITORY / "makeFileList.py"
+    code = f"import runpy, sys; {code}; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(REPOSITORY)!r})"
+    code += "; runpy.run_path(sys.argv[0], run_name='__main__')"
+    flags = ["--output", tmp_path / "list", "--mp4_dir", tmp_path, "--wav_dir", tmp_path, "--no_txt"]
+    done = subprocess.run([sys.executable, "-c", code, script, *flags], capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert message in done.stderr and "source .venv/bin/activate" in done.stderr
+
+
 def test_a_wrong_flag_is_told_without_slow_imports():
     done = start("trainSyncNet", "--max_frames", "50")
     assert done.returncode == 2 and "did you mean --maxFrames?" in done.stderr
