@@ -1,6 +1,7 @@
 """Sound and video files to embeddings: who speaks (identity), and what is said at every frame (content)."""
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -46,7 +47,25 @@ def clip_sound(video: str, wav: str | None) -> np.ndarray:
     try:
         return heard_sound(wav or video)
     except MediaError as error:
-        raise MediaError(str(error) + ("" if wav else " (--wav gives a clip its sound)")) from None
+        raise MediaError(
+            str(error) + ("" if wav else f" (--wav gives a clip its sound{wav_apart(video)})")
+        ) from None
+
+
+def wav_apart(video: str) -> str:
+    """Where the sound of a face track lies that has it in a wav of its own, in words; "" where it is not there.
+
+    As makeFaceTracks.py, VoxCeleb2 and convertAudio.py have them: <folder>/mp4/a/b.mp4 and <folder>/wav/a/b.wav.
+    """
+    parts = video.split(os.sep)
+    if "mp4" not in parts[:-1]:
+        return ""
+    place = max(number for number, part in enumerate(parts[:-1]) if part == "mp4")
+    tracks, wavs = (os.sep.join([*parts[:place], kind]) for kind in ("mp4", "wav"))
+    wav = os.path.splitext(os.path.join(wavs, *parts[place + 1 :]))[0] + ".wav"
+    if not os.path.isfile(wav):
+        return ""
+    return f": --wav {shlex.quote(wav)}, or of all {shlex.quote(tracks)} --wav {shlex.quote(wavs)}"
 
 
 def count_frames(path: str) -> int:

@@ -724,6 +724,22 @@ def test_bad_input_is_told_in_one_line(bad, checkpoint, capsys, arguments, messa
     assert not (bad / "x.npz").exists()
 
 
+def test_the_wav_of_a_track_is_named_where_it_lies(checkpoint, tmp_path, capsys):
+    """A clip without sound in it, in VoxCeleb2's folders: what is printed can be typed."""
+    video = str(tmp_path / "mp4/a/b.mp4")
+    make_clip(video, 40)
+    make_wav(str(tmp_path / "wav/a/b.wav"), 40 * 640)
+    flags = ("--initial_model", checkpoint, "--max_offset", 1)
+    for given in (video, tmp_path):
+        status, _, errors = run(capsys, "offset", given, *flags)
+        wav, videos, wavs = re.search(
+            r"sound: --wav (\S+), or of all (\S+) --wav (\S+)\)", errors[0]
+        ).groups()
+        assert status == 1
+    assert run(capsys, "offset", video, *flags, "--wav", wav)[0] == 0
+    assert run(capsys, "offset", videos, *flags, "--wav", wavs)[0] == 0
+
+
 @pytest.mark.parametrize("command", ["embed", "verify", "offset", "match"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:

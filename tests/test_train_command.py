@@ -164,6 +164,9 @@ def test_the_sizes_that_a_small_corpus_is_told_can_be_typed(corpus, tmp_path, ca
     assert advice == ["--maxFrames", "13", "--nBatchSize", "3"]
     status, out, _ = run(capsys, *flags, *advice)
     assert status == 0 and "IT 1," in out
+    checkpoint = out.splitlines()[-1].removeprefix("Done: ").split("; ")[0]
+    status, out, _ = run(capsys, *flags, "--eval", "--initial_model", checkpoint)
+    assert status == 0 and "EER" in out
 
 
 def test_sizes_that_fit():

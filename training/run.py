@@ -99,6 +99,8 @@ class TrainingRun:
             for name, result in (("train", learnt), ("validation", checked)):
                 print(f"  {name:10s} {result}")
             self.keep(trained, learnt, checked)
+        if first <= last and self.log:
+            print(f"Done: {self.checkpoint_of(last)}; curves: {self.log.curves}; figures: {self.log.metrics}")
 
     def learn(self, epoch: int, rows: list[list[float]]) -> EpochResult:
         """Train for an epoch, of which `rows` are done."""
@@ -153,7 +155,7 @@ class TrainingRun:
             more |= self.test()
         after = position_now(epoch + 1, [], self.network.device)
         if self.log:
-            self.network.saveParameters(os.path.join(self.model_folder, f"model{epoch:09d}.model"))
+            self.network.saveParameters(self.checkpoint_of(epoch))
             line = self.log.add(epoch, rate, learnt, checked, more)
             print(f"{line} (TACC, VACC: identity top-1 in percent)", flush=True)
             self.save(after)
@@ -163,6 +165,9 @@ class TrainingRun:
                     os.remove(path)
         if epoch < args.max_epoch:
             self.stop_if_asked(after)
+
+    def checkpoint_of(self, epoch: int) -> str:
+        return os.path.join(self.model_folder, f"model{epoch:09d}.model")
 
     def save(self, position: Position) -> None:
         if distributed.is_main():

@@ -6,6 +6,7 @@ import numpy as np
 
 from support.errors import UserError
 from support.files import replace_file
+from support.names import counted
 from verification.rates import check_trials
 
 
@@ -25,7 +26,10 @@ def read_scored_trials(path: str) -> tuple[np.ndarray, np.ndarray, list[tuple[st
         fields = line.split("\t") if line.count("\t") == 3 else line.split()
         where = f"{path}, line {number}"
         if len(fields) not in (2, 4):
-            raise UserError(f"{where}: {len(fields)} fields, expected 'score label [fileA fileB]'")
+            raise UserError(
+                f"{where}: {counted(len(fields), 'field')}, expected 'score label [fileA fileB]', as the "
+                "eval_scores.txt of --eval has them"
+            )
         score = to_score(fields[0], where)
         if fields[1] not in ("0", "1"):
             raise UserError(f"{where}: label {fields[1][:40]!r}, expected 0 or 1 (1 = same speaker)")
