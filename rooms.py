@@ -16,6 +16,10 @@ if sys.version_info < (3, 10):  # noqa: UP036 (whoever has an older one is to be
     )
 
 PROJECT = os.path.dirname(os.path.abspath(__file__))
+COMMANDS = (
+    *("trainSyncNet", "makeFileList", "convertAudio", "makeFaceTracks", "makeDemoData"),
+    *("inferSyncNet", "tuneThreshold"),
+)
 ROOMS = ("support", "media", "models", "training", "verification", "inference")
 
 
@@ -64,9 +68,11 @@ def say_shortly(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 
 def is_command() -> bool:
-    """Is the running script one of this project's commands?"""
+    """Is the running script one of this project's commands? A caller's own may stand beside them."""
     script = getattr(sys.modules["__main__"], "__file__", None)
-    return script is not None and os.path.dirname(os.path.abspath(script)) == PROJECT
+    return script is not None and os.path.abspath(script) in {
+        os.path.join(PROJECT, f"{name}.py") for name in COMMANDS
+    }
 
 
 if is_command():

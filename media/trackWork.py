@@ -20,8 +20,7 @@ from support.names import as_any_system
 # A file of another name that is no video is left out without a word.
 VIDEO_NAMES = (
     *VIDEO_FILES,
-    *(".3g2", ".divx", ".dv", ".f4v", ".gxf", ".m1v", ".m2v", ".mxf", ".nut", ".ogm", ".qt", ".rm", ".rmvb"),
-    *(".vob", ".wtv"),
+    *(".divx", ".dv", ".f4v", ".gxf", ".m1v", ".m2v", ".mxf", ".nut", ".ogm", ".rm", ".rmvb", ".vob", ".wtv"),
 )
 # What programs call a file that they have not finished.
 UNFINISHED = (

@@ -1,5 +1,7 @@
 """What all commands have in common: help, misspelt flags, errors in one line, terminals, systems."""
 
+import rooms
+
 import errno
 import os
 import signal
@@ -187,6 +189,12 @@ def test_ctrl_c_during_the_imports(name, moment):
         assert done.returncode == 2
     else:
         assert done.stderr == "\nStopped.\n" and done.returncode == -signal.SIGINT  # 130, as a shell tells it
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "mine"])
+def test_a_script_beside_the_commands_is_none(monkeypatch, name):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(REPOSITORY / f"{name}.py"), raising=False)
+    assert rooms.is_command() == (name != "mine")
 
 
 def test_a_callers_faults_are_shown_as_the_caller_wants(tmp_path):
