@@ -255,6 +255,7 @@ class _Tracks:
         self.pictures = _pictures(container)
         self.sound = played(container.streams.audio)
         self.begin: float | None = None  # of the first packet of sound, in seconds
+        self.end = 0.0  # of the last
         self.shown: list[float] = []  # when each picture appears, and when it is gone, in seconds
 
     def frames(self, until: float = math.inf) -> Iterator[av.AudioFrame]:
@@ -266,9 +267,12 @@ class _Tracks:
         for packet in self.container.demux([self.sound, *([self.pictures] if self.pictures else [])]):
             if packet.stream is self.pictures:
                 self.shown += _shown(packet)
-            elif not over:
-                if self.begin is None and packet.pts is not None:
-                    self.begin = float(packet.pts * tick(packet))
+                continue
+            if packet.pts is not None:
+                time = float(packet.pts * tick(packet))
+                self.begin = time if self.begin is None else self.begin
+                self.end = max(self.end, time + float((packet.duration or 0) * tick(packet)))
+            if not over:
                 for frame in self.sound.decode(packet):
                     over = over or not _begins(frame, until)
                     if not over:
@@ -277,15 +281,26 @@ class _Tracks:
                 return
 
     def without_lead(self, samples: int | None) -> int | None:
-        """The length that extent() found, less what an edit list hides at the beginning of a fragmented file.
+        """The length that extent() found, less what an mp4's edit list puts or hides at the beginning of the sound.
 
-        Such a file's own length counts that as well. For when the frames have been read.
+        The length of a fragmented file counts what is hidden there; that of a trimmed one, the pause before late
+        sound. For when the frames have been read.
         """
-        fragmented = self.container.format.name.split(",")[0] in ("mov", "mp4") and not self.sound.frames
-        if samples is None or self.begin is None or not fragmented:
+        if (
+            samples is None
+            or self.begin is None
+            or self.container.format.name.split(",")[0] not in ("mov", "mp4")
+        ):
             return samples
-        lead = (self.sound.start_time or 0) * float(tick(self.sound)) - self.begin
-        return max(0, samples - max(0, round(lead * SAMPLE_RATE)))
+        start, length = (
+            float((n or 0) * tick(self.sound)) for n in (self.sound.start_time, self.sound.duration)
+        )
+        lead = 0.0
+        if not self.sound.frames:
+            lead = max(0.0, start - self.begin)
+        elif abs(self.end - length) < start / 2:  # nearer to this end than to start + length
+            lead = start
+        return max(0, samples - round(lead * SAMPLE_RATE))
 
     def span(self) -> int | None:
         """How long the pictures are, in samples, once all has been read. None: no pictures, or a single one."""

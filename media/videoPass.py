@@ -42,6 +42,7 @@ class VideoPass:
         self.reordered = False  # do packets say that they are shown in another order than decoded?
         self._decoding_times = False  # are the time stamps those of decoding, in another order than shown?
         self._packets = 0
+        self._hidden = False  # does an edit list hide packets?
         self._shown: list[int | None] = []  # time stamps of the packets that an edit list does not hide
         self._decoded: list[int | None] = []  # time stamps of pictures
         self._refused = 0  # packets by the decoder
@@ -73,6 +74,7 @@ class VideoPass:
                 if shown:
                     self._shown.append(stamp)
                 self._packets += packet.size > 0
+                self._hidden = self._hidden or packet.is_discard
                 self.reordered = self.reordered or packet.pts != packet.dts
                 if self.decode or (self.needs_picture and self.picture is None):
                     self._decode(packet)
@@ -139,8 +141,12 @@ class VideoPass:
                 start = stream.start_time or 0
                 if not stream.frames:  # a fragmented file, whose length may count from 0 all the same
                     start = min(0, start)
-                end = float((start + stream.duration) * tick(stream))
-                if end - self._end > FRAME / 2:
+                # Where pictures begin late and are trimmed, the length counts from 0.
+                ends = [float((first + stream.duration) * tick(stream)) for first in {start, min(start, 0)}]
+                # The first picture may have been up before the trimmed part began: FFmpeg leaves it out.
+                allowed = FRAME * 1.25 if self._hidden else FRAME / 2
+                end = min(ends, key=lambda end: abs(end - self._end))
+                if end - self._end > allowed:
                     return f"{found} frames found, it ends {end - self._end:.2f} s before its declared end"
         elif kind == "avi":  # counts frames, and one or two that stand for "as before"
             # Written into a pipe, it has a number that stands for "many".

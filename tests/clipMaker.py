@@ -13,6 +13,7 @@ make_list(folder, 6, 20)                    # -> list.txt of six clips of 20 fra
 """
 
 import os
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -113,6 +114,37 @@ def make_video(
         container.mux(video.encode(None))
         if track is not None:
             _encode(container, track, sound, 16000, sound_delay)
+
+
+def edit(path: Path, segments: Sequence[tuple[float, float | None]]) -> None:
+    """Put another edit list into all tracks of an mp4 of make_video whose index is at its end.
+
+    segments: (seconds, where in the track they begin; None: nothing is shown or heard), as they are played.
+    """
+
+    def changed(data: bytes, scale: int = 0) -> bytes:
+        made, place = b"", 0
+        while place < len(data):
+            size, name = struct.unpack(">I4s", data[place : place + 8])
+            body = data[place + 8 : place + size]
+            if name == b"trak":
+                (scale,) = struct.unpack_from(">I", body, body.index(b"mdhd") + 16)
+            if name in (b"moov", b"trak", b"edts"):
+                body = changed(body, scale)
+            elif name == b"elst":
+                (entries,) = struct.unpack(">I", body[4:8])
+                (first,) = struct.unpack_from(
+                    ">i", body, 12 * entries
+                )  # where the encoder's own beginning ends
+                starts = [-1 if start is None else first + round(start * scale) for _, start in segments]
+                rows = zip([round(1000 * seconds) for seconds, _ in segments], starts, strict=True)
+                body = body[:4] + struct.pack(">I", len(segments))
+                body += b"".join(struct.pack(">IiI", *row, 0x10000) for row in rows)
+            made += struct.pack(">I4s", len(body) + 8, name) + body
+            place += size
+        return made
+
+    path.write_bytes(changed(path.read_bytes()))
 
 
 def paint(number: int, size: int, black: bool = False) -> av.VideoFrame:

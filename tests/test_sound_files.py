@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from clipMaker import frame_number, make_clip, make_sound, make_video, noise, shift
+from clipMaker import edit, frame_number, make_clip, make_sound, make_video, noise, shift
 from scipy.io import wavfile
 
 import convertAudio
@@ -436,6 +436,33 @@ def test_fragments_behind_an_edit_list(tmp_path, early):
     assert abs(len(wav) - 640 * clip.frames) <= 16
     assert abs(shift(wav[640 * early :], SOUND) + 640 * (frame_number(picture[0]) + early)) <= 8
     assert clip_opening(path)[0] == len(wav)
+
+
+@pytest.mark.parametrize(
+    ("segments", "shown"),
+    [
+        ([(0.43, 0.21)], range(6, 16)),  # trimmed at both ends, between two pictures
+        ([(0.4, None), (0.6, 0.2)], range(5, 20)),  # late, and trimmed
+    ],
+)
+def test_edit_lists(tmp_path, segments, shown):
+    path = tmp_path / "a.mp4"
+    make_video(str(path), range(FRAMES), sound=SOUND, options={"g": "10"})
+    edit(path, segments)
+    assert convert(tmp_path, tmp_path / "wav") == 0
+    wav = open_wav(str(tmp_path / "wav/a.wav"))
+    for check in ("decode", "packets"):
+        assert list_clips(tmp_path, tmp_path / "wav", f"--check={check}") == 0
+        (clip,) = read_list(str(tmp_path / "list"))
+        assert clip.frames == len(shown) and abs(len(wav) - 640 * clip.frames) <= 640
+    pictures = np.zeros((len(shown), 224, 224, 3), np.uint8)
+    read_frames(str(path), 0, pictures)
+    assert [frame_number(picture) for picture in pictures] == list(shown)
+    assert (
+        abs(shift(wav[:5120], SOUND) + 640 * shown[0]) <= 640
+    )  # FFmpeg has a picture begin where it was cut
+    last = wav[-5120:]
+    assert abs(shift(last, SOUND) + 640 * (shown[-1] + 1) - len(last)) <= 640
 
 
 def test_a_cover_is_no_video(tmp_path):
