@@ -11,6 +11,7 @@ import rooms  # noqa: F401
 
 import argparse
 import os
+import shlex
 import sys
 
 from media.trackRule import KINDS, MAX_GAP, MIN_FACE, PART, Rule, is_in
@@ -233,7 +234,7 @@ def report(run: Run, args: argparse.Namespace, took: float) -> bool:
         print(f"No video in {args.src} gave a track.")
         return False
     print(f"One face a track, to look at: {os.path.join(args.dst, 'tracks.png')}")
-    flags = " ".join(f"--{kind}_dir {os.path.join(args.dst, kind)}" for kind in KINDS)
+    flags = " ".join(f"--{kind}_dir {shlex.quote(os.path.join(args.dst, kind))}" for kind in KINDS)
     people = {record.name.split(os.sep)[0] for record in records.values() if record.tracks}
     lists = "--output data/mine.txt" + " --val_output data/mine_val.txt" * (len(people) > 1)
     print(f"Next: python makeFileList.py {lists} {flags}")

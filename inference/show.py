@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -103,10 +104,17 @@ def find_tracks(folder: str, video: str) -> list[str]:
     A source is known by the end of its path, since the folder does not say where the sources were. Raises MediaError.
     """
     table = os.path.join(folder, "tracks.csv")
-    remedy = f"Make the tracks: python makeFaceTracks.py --src {os.path.dirname(video) or '.'} --dst {folder}"
+    source, above = os.path.dirname(video) or ".", os.path.dirname(folder.rstrip(os.sep)) or "."
+    remedy = (
+        f"Make the tracks: python makeFaceTracks.py --src {shlex.quote(source)} --dst {shlex.quote(folder)}"
+    )
     if not os.path.isfile(video):
         raise MediaError(f"{video}: no such video")
     if not os.path.isfile(table):
+        if os.path.isfile(os.path.join(above, "tracks.csv")):
+            remedy = (
+                f"The folder that makeFaceTracks.py wrote is the one above: --tracks {shlex.quote(above)}"
+            )
         raise MediaError(f"{table}: no such file. {remedy}")
     with open(table, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)

@@ -213,6 +213,8 @@ def test_tracks_of_other_videos_are_told(network, made):
         show(network, tracks, str(made / "other.mp4"), seen)
     with pytest.raises(MediaError, match="tracks.csv: no such file. Make the tracks"):
         show(network, str(made), str(made / "other.mp4"), seen)
+    with pytest.raises(MediaError, match=f"is the one above: --tracks {tracks}$"):
+        show(network, f"{tracks}/mp4/", str(made / "other.mp4"), seen)
     (made / "talk.mov").write_bytes((made / "other.mp4").read_bytes())
     with pytest.raises(MediaError, match="30 frames at 25 a second, its tracks reach to frame 40"):
         show(network, tracks, str(made / "talk.mov"), seen)

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -313,7 +314,7 @@ def test_what_is_told_is_of_this_run(tmp_path, capsys):
     for name in ("ann", "bob"):
         video(tmp_path / f"src/{name}/a.mp4")
     (tmp_path / "empty").mkdir()
-    dst = tmp_path / "dst"
+    dst = tmp_path / "d s t"
     assert run(tmp_path / "sounds", dst) == 1
     assert "a.wav: no pictures in it" in capsys.readouterr().out
     assert run(tmp_path / "empty", dst) == 1
@@ -322,7 +323,10 @@ def test_what_is_told_is_of_this_run(tmp_path, capsys):
     assert run(tmp_path / "src", dst) == 0
     said = capsys.readouterr().out
     assert "a.wav" not in said and "2.4 seconds" in said
-    assert "--output data/mine.txt --val_output data/mine_val.txt" in said.splitlines()[-1]
+    script, *typed = shlex.split(said.splitlines()[-1].removeprefix("Next: python "))
+    args = makeFileList.parse_args(typed)
+    assert (script, args.output, args.val_output) == ("makeFileList.py", "data/mine.txt", "data/mine_val.txt")
+    assert args.mp4_dir == str(dst / "mp4")
     assert run(tmp_path / "src/ann", tmp_path / "one", "--min_frames", "34") == 1
     assert "a --min_frames below 34" in capsys.readouterr().out
 
