@@ -237,14 +237,15 @@ def write_lists(
     if args.val_output:
         lists = split_people(clips, args.output, args.val_output, args.val_fraction)
 
-    written = []
+    def clip_of(path: str) -> Clip:
+        return Clip(*clip_paths(settings, path)[:2], *entries[path][1:])
+
     for path, chosen in lists.items():
-        written.append([Clip(*clip_paths(settings, clip)[:2], *entries[clip][1:]) for clip in chosen])
-        write_lines(path, map(format_list_line, written[-1]))
+        write_lines(path, (format_list_line(clip_of(clip)) for clip in chosen))
         people = counted(len(set(map(person, chosen))), "person", "people")
         print(f"List: {path}" + f" ({counted(len(chosen), 'clip')} of {people})" * bool(args.val_output))
     if args.val_output:
-        print(next_step(args, written))
+        print(next_step(args, [list(map(clip_of, chosen)) for chosen in lists.values()]))
 
 
 def remedy(reason: str, clips: list[str]) -> str:

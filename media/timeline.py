@@ -237,9 +237,8 @@ class VideoReader:
                 times += [packet.dts] if packet.size and packet.dts is not None else []
                 if pictures and not stamps:
                     steps = np.diff(times).tolist()
-                    lag = len(steps) * min(
-                        steps, default=0
-                    )  # the first picture may stay longer than the others
+                    # The first picture may stay longer than the others.
+                    lag = len(steps) * min(steps, default=0)
                     if always:
                         return lag
                 stamps += [picture.pts for picture in pictures if picture.pts is not None]
