@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from support.errors import UserError
+from support.files import text_encoding
 from support.names import is_utf8, printable
 
 SAMPLE_RATE = 16000
@@ -130,7 +131,7 @@ def text_lines(path: str, remedy: str) -> Iterator[tuple[str, str]]:
     if not os.path.isfile(path):
         raise MediaError(f"{path}: no such file. {remedy}")
     try:
-        with open(path, encoding="utf-8-sig") as lines:
+        with open(path, encoding=text_encoding(path)) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield f"{path}, line {number}", line.rstrip("\r\n")

@@ -1,5 +1,6 @@
 """Files that are either complete or not there: written aside, flushed to disk, then renamed; and locked folders."""
 
+import codecs
 import contextlib
 import errno
 import hashlib
@@ -21,6 +22,12 @@ NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 NOT_OPENED = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF}
 LONGEST_NAME = 255  # bytes; what file systems allow
 _warned: set[str] = set()
+
+
+def text_encoding(path: str) -> str:
+    """UTF-8; or UTF-16 where a text file begins with its mark, as Windows PowerShell writes one. Raises OSError."""
+    with open(path, "rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def warn_once(kind: str, message: str) -> None:
