@@ -208,17 +208,23 @@ def person(clip: str) -> str:
     return clip.split(os.sep)[0]
 
 
+def check_people(clips: list[str], val_output: str) -> None:
+    """Raise UserError unless the clips are of two people at least."""
+    people = set(map(person, clips))
+    if len(people) < 2:
+        raise UserError(
+            f"--val_output {val_output}: all clips are in the folder {people.pop()}, as one person's; training and "
+            "validation need different people, each in a folder of their own below --mp4_dir"
+        )
+
+
 def split_people(clips: list[str], output: str, val_output: str, fraction: float) -> dict[str, list[str]]:
     """The clips for training and those for validation, by the name of their list; no person is in both.
 
     Which people validate depends on their names alone, as if drawn. Raises UserError where there is one person.
     """
+    check_people(clips, val_output)
     people = sorted(set(map(person, clips)), key=lambda name: hashlib.sha256(name.encode()).digest())
-    if len(people) < 2:
-        raise UserError(
-            f"--val_output {val_output}: all clips are in the folder {people[0]}, as one person's; training and "
-            "validation need different people, each in a folder of their own below --mp4_dir"
-        )
     validating = set(people[: min(max(1, round(fraction * len(people))), len(people) - 1)])
     return {
         output: [clip for clip in clips if person(clip) not in validating],
@@ -324,6 +330,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 1
 
+    if args.val_output:
+        check_people(clips, args.val_output)  # before hours of checking
     journal = args.output + ".journal"
     if os.path.exists(journal) and not args.resume:
         print(f"Starting over; --resume would keep what the interrupted run has in {journal}")

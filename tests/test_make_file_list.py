@@ -432,6 +432,10 @@ def test_one_person_cannot_be_split(master, tmp_path, capsys):
     add_clip(tmp_path, master, "id00001/b")
     assert main(flags(tmp_path, tmp_path / "train.txt", f"--val_output={tmp_path}/val.txt")) == 1
     assert "one person's" in capsys.readouterr().err and not (tmp_path / "val.txt").exists()
+    assert not (tmp_path / "train.txt.journal").exists()  # told before a clip is checked
+    add_clip(tmp_path, master, "id00002/c")["wav"].unlink()
+    assert main(flags(tmp_path, tmp_path / "train.txt", f"--val_output={tmp_path}/val.txt")) == 1
+    assert "one person's" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(flags(tmp_path, tmp_path / "x.txt", f"--val_output={tmp_path}/x.txt"))
 
