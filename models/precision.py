@@ -4,8 +4,10 @@ That is measured, since having the instructions does not mean being faster.
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -94,7 +96,7 @@ def faster_precision(device: torch.device) -> tuple[str, str]:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Are there instructions for it? Without them it runs too, many times slower."""
+    """Are there instructions for it?"""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # PyTorch for Apple's processors comes without mkldnn.
@@ -109,9 +111,17 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """
     if device.type != "cpu":
         return True
-    able = torch.cpu.get_capabilities()
-    intel = str(able.get("cpu_name", "")).startswith("Intel")
-    return has_bfloat16(device) and (not intel or bool(able.get("amx_bf16")))
+    about = processor()
+    return has_bfloat16(device) and ("GenuineIntel" not in about or "amx_bf16" in about.split())
+
+
+@functools.cache
+def processor() -> str:
+    """What Linux tells of the first processor, instructions as words; nothing elsewhere."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        return ""
 
 
 def trial(device: torch.device) -> Callable[[str], float]:

@@ -62,28 +62,36 @@ def test_a_precision_that_a_processor_does_not_have_is_told():
     assert SyncNet(model="tinyModel", nOut=4, device="cpu").precision_found == ""
 
 
-INTEL, AMD = {"cpu_name": "Intel Xeon"}, {"cpu_name": "AMD EPYC"}
+INTEL, AMD = (
+    "vendor_id\t: GenuineIntel\nflags\t: avx512_bf16",
+    "vendor_id\t: AuthenticAMD\nflags\t: avx512_bf16",
+)
 
 
 @pytest.mark.parametrize(
-    "able, instructions, fast",
+    "about, instructions, fast",
     [
-        (INTEL | {"amx_bf16": True}, True, True),
-        (INTEL | {"amx_bf16": False}, True, False),
+        (f"{INTEL} amx_bf16 amx_tile", True, True),
+        (INTEL, True, False),
         (INTEL, False, False),
         (AMD, True, True),
         (AMD, False, False),
-        ({}, True, True),  # an ARM
-        ({}, False, False),
+        ("", True, True),  # not on Linux
+        ("", False, False),
     ],
 )
-def test_which_processors_multiply_bfloat16(monkeypatch, able, instructions, fast):
+def test_which_processors_multiply_bfloat16(monkeypatch, about, instructions, fast):
     monkeypatch.setattr(precision, "has_bfloat16", lambda _: instructions)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(precision, "processor", lambda: about)
     assert precision.multiplies_bfloat16(CPU) is fast
     assert isinstance(autocast(CPU, "bf16"), torch.autocast) is fast
     assert isinstance(autocast(CPU, "fp32"), torch.autocast)
     assert precision.multiplies_bfloat16(torch.device("cuda"))
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="not on Linux")
+def test_one_processor_is_read():
+    assert precision.processor().count("processor") == 1
 
 
 @pytest.mark.parametrize(
