@@ -8,4 +8,4 @@ source ./setup.sh requirements-dev.txt
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 # Each process computes with one thread: two with as many threads as cores would wait for each other.
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -29,8 +29,18 @@ def threads() -> int | None:
     return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
 
 
+# Begun first, so that the processes of a run end together.
+LONGEST = ("distributed", "oracle", "resume", "train_command", "make_face_tracks", "figures", "export")
+
+
+def begin_with_the_longest(item: pytest.Item) -> int:
+    name = item.path.stem.removeprefix("test_")
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` where there is none."""
+    """The files that take longest first. Skip what is marked `gpu` where there is none."""
+    items.sort(key=begin_with_the_longest)
     if marked := [item for item in items if item.get_closest_marker("gpu")]:
         import torch
 

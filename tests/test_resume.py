@@ -79,7 +79,7 @@ def whole_run(clip_list, tmp_path_factory) -> tuple[Path, int]:
     return folder / "0", turns[0]
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(28, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(28, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(clip_list, whole_run, tmp_path, kills):
     whole, turns = whole_run
     draws = random.Random(kills)
