@@ -50,7 +50,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from media.clips import MediaError, find_files, other_kinds
+from media.clips import MediaError, find_among_others, find_files
 from media.content import OTHER_SOUND_FILES, OTHER_VIDEO_FILES, SOUND_FILES, VIDEO_FILES
 from media.sound import NoSoundError, clip_opening, decode_clip
 from media.wav import WavFormatError, open_wav, write_wav
@@ -143,14 +143,16 @@ def date_after(target: str, changed: int) -> None:
         os.utime(target, ns=(changed, changed))
 
 
-def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], list[str]]:
-    """The (source, wav) pairs of a folder, relative paths, sorted; and what is wrong with the others.
+def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], list[str], str]:
+    """The (source, wav) pairs of a folder, relative paths, sorted; what is wrong with the others; and, in words, that
+    there are files which are not looked at.
 
     dst: the folder of the wavs, so that wavs in it do not count as sources.
     """
     jobs: list[tuple[str, str]] = []
     problems: list[str] = []
-    sources = find_files(src, SOURCES, lambda error: problems.append(str(error)))
+    other_files = OTHER_SOUND_FILES + OTHER_VIDEO_FILES
+    sources, others = find_among_others(src, SOURCES, other_files, lambda error: problems.append(str(error)))
     sources = without_results(sources, src, dst) if dst else sources
     targets = [os.path.splitext(source)[0] + ".wav" for source in sources]
     taken = names_of_one_file(dst or src, targets)
@@ -162,7 +164,7 @@ def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], 
             )
         else:
             jobs.append(job)
-    return jobs, problems
+    return jobs, problems, others
 
 
 def without_results(sources: list[str], src: str, dst: str) -> list[str]:
@@ -210,13 +212,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     check_output("--dst", args.dst, folder=True)
     begin = time.monotonic()
-    jobs, problems = find_jobs(args.src, args.dst)
+    jobs, problems, others = find_jobs(args.src, args.dst)
     if os.path.isdir(args.dst):
         left = find_files(args.dst, (".part",), lambda _: None)
         remove_leftovers(os.path.join(args.dst, path) for path in left)
     if not jobs:
         raise UserError(nothing_found(args.src))
-    if others := other_kinds(args.src, OTHER_SOUND_FILES + OTHER_VIDEO_FILES):
+    if others:
         print(f"{others}; write them anew: ffmpeg -i in.xyz out.flac, or out.mp4 where there are pictures")
     counts = Counter({FAILED: len(problems)})
     without_sound = []

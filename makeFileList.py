@@ -120,9 +120,8 @@ from media.clipCheck import (
 from media.clips import (
     Clip,
     MediaError,
-    find_files,
+    find_among_others,
     format_list_line,
-    other_kinds,
     size_flags,
     sizes_remedy,
     sizes_that_fit,
@@ -319,8 +318,8 @@ def main(argv: list[str] | None = None) -> int:
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     remove_leftovers(glob.glob(glob.escape(args.output) + ".*.part"))
     unread: list[MediaError] = []
-    clips = find_files(settings.mp4_dir, VIDEO_FILES, unread.append)
-    if others := other_kinds(settings.mp4_dir, OTHER_VIDEO_FILES):
+    clips, others = find_among_others(settings.mp4_dir, VIDEO_FILES, OTHER_VIDEO_FILES, unread.append)
+    if others:
         print(f"{others}; {REWRITTEN}")
     if not clips:
         print(

@@ -211,13 +211,20 @@ def find_files(
     return sorted(found)
 
 
-def other_kinds(folder: str, extensions: tuple[str, ...]) -> str:
-    """That there are files with these extensions, which a command does not look at; "" where there are none."""
-    others = find_files(folder, extensions, lambda _: None)
+def find_among_others(
+    folder: str,
+    extensions: tuple[str, ...],
+    other_extensions: tuple[str, ...],
+    unread: Callable[[MediaError], None] | None = None,
+) -> tuple[list[str], str]:
+    """find_files; and in words that there are files with other_extensions, which are not looked at ("" for none)."""
+    found = find_files(folder, extensions + other_extensions, unread)
+    others = [path for path in found if path.lower().endswith(other_extensions)]
+    if not others:
+        return found, ""
     kinds = ", ".join(sorted({os.path.splitext(path)[1] for path in others}))
-    return (
-        f"Not looked at: {len(others)} files of other kinds ({kinds}), such as {others[0]}" if others else ""
-    )
+    told = f"Not looked at: {len(others)} files of other kinds ({kinds}), such as {others[0]}"
+    return [path for path in found if not path.lower().endswith(other_extensions)], told
 
 
 def beside(folder: str, stem: str, ending: str) -> str:
