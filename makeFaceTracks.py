@@ -89,7 +89,7 @@ from functools import partial
 
 from media.clips import FPS, MediaError
 from media.faceTracks import Part
-from media.trackFolder import Record, TrackFolder, mark_of
+from media.trackFolder import Record, TrackFolder, lines_without_tracks, mark_of
 from media.trackWork import (
     NOTHING,
     Source,
@@ -100,7 +100,7 @@ from media.trackWork import (
     work_on_part,
 )
 from support.files import check_output
-from support.names import counted, one_line
+from support.names import counted
 from support.progress import progress_bar
 
 SHOWN_REASONS = 5
@@ -217,8 +217,7 @@ def report(run: Run, args: argparse.Namespace, took: float) -> bool:
         print(f"  folders not read {len(run.unread):>9}")
     if run.others:
         print(f"  other files      {run.others:>9}   left out")
-    reasons = [one_line(str(error)) for error in run.unread]
-    reasons += [record.line for record in found if record.reason]
+    reasons = lines_without_tracks(run.unread, found)
     if reasons:
         print(f"Without a track, or broken, and why: {os.path.join(args.dst, 'no_tracks.txt')}")
         for line in reasons[:SHOWN_REASONS]:

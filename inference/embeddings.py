@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inference.defaults import FACES_AT_ONCE, NUM_EVAL, VOICES_AT_ONCE
-from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
+from media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError, beside
 from media.crops import WINDOW_TAIL, crop_samples, crop_starts, spread_crops
 from media.sound import decode_audio
 from media.video import FrameReader
@@ -62,7 +62,7 @@ def wav_apart(video: str) -> str:
         return ""
     place = max(number for number, part in enumerate(parts[:-1]) if part == "mp4")
     tracks, wavs = (os.sep.join([*parts[:place], kind]) for kind in ("mp4", "wav"))
-    wav = os.path.splitext(os.path.join(wavs, *parts[place + 1 :]))[0] + ".wav"
+    wav = beside(wavs, os.path.splitext(os.path.join(*parts[place + 1 :]))[0], ".wav")
     if not os.path.isfile(wav):
         return ""
     return f": --wav {shlex.quote(wav)}, or of all {shlex.quote(tracks)} --wav {shlex.quote(wavs)}"

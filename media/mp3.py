@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from media.streams import tick
+from media.streams import MAX_PADDING, tick
 
 if TYPE_CHECKING:
     import av
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 ID3 = b"ID3"  # http://id3.org/id3v2.4.0-structure: 10 bytes, the last four the size of what follows, 7 bits each
 TAGS = (ID3, b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # the others reach to the next frame
 LONGEST = max(map(len, TAGS))
-MAX_CUT = 0.1  # seconds; what ends earlier than declared by more than this is broken
 
 
 def mp3_frames(container: InputContainer, sound: AudioStream) -> Iterator[av.AudioFrame]:
@@ -52,5 +51,5 @@ def mp3_frames(container: InputContainer, sound: AudioStream) -> Iterator[av.Aud
             end = (frame.time or 0.0) + frame.samples / frame.sample_rate
             yield frame
     declared = float(((sound.start_time or 0) + (sound.duration or 0)) * tick(sound))
-    if fault and (end is None or end < declared - MAX_CUT):
+    if fault and (end is None or end < declared - MAX_PADDING):
         raise fault

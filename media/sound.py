@@ -13,7 +13,7 @@ from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.content import WAV, content, get_again
 from media.mp3 import mp3_frames
 from media.openSound import open_sound
-from media.streams import MAX_JUMP, MAX_RETURN, can_be_decoded, played, tick
+from media.streams import MAX_JUMP, MAX_PADDING, MAX_RETURN, can_be_decoded, played, tick
 from media.wav import undecoded_wav
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ DECLARING = ("mp4", "mov", "wav", "w64", "aiff", "au", "caf", "flac", "ogg")
 CLOCKS = ("mpegts", "mpeg")
 MP3 = "mp3"
 MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a gap in the sound
-MAX_PADDING = 0.1  # seconds; a track that ends earlier than declared by more than this is broken
 MAX_FILL = 0.25  # seconds; sound that ends earlier than the pictures by more than this is not made longer
 UNKNOWN_CODEC = (
     "its sound is of a kind that cannot be decoded here; write it anew with a program that plays it"

@@ -19,6 +19,7 @@ Track = TypeVar("Track", bound="Stream")
 DECODING_TIMES = ("avi",)  # containers that do not say when a packet is shown, only when it is decoded
 MAX_RETURN = 1.0  # seconds; where times go back by more, another recording begins
 MAX_JUMP = 3600.0  # seconds; where times go on by more, they are broken, or another recording begins
+MAX_PADDING = 0.1  # seconds; a track of sound that ends earlier than declared by more than this is broken
 MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's own time base
 
 

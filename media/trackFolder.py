@@ -51,6 +51,11 @@ class Record:
         return one_line(f"{self.source}: {self.reason}")
 
 
+def lines_without_tracks(unread: Iterable[MediaError], records: Iterable[Record]) -> list[str]:
+    """Lines for people: folders that could not be read, then sources that gave no track or are broken."""
+    return [one_line(str(error)) for error in unread] + [record.line for record in records if record.reason]
+
+
 def mark_of(path: str, rule: Rule) -> str:
     """Size and time of change of a source, and what is asked for: another mark means that it is made anew.
 
@@ -158,8 +163,7 @@ class TrackFolder:
             table.writerow(COLUMNS)
             for record in records:
                 table.writerows(_rows(record))
-        reasons = [one_line(str(error)) for error in unread]
-        reasons += [record.line for record in records if record.reason]
+        reasons = lines_without_tracks(unread, records)
         self._write_or_remove("no_tracks.txt", "".join(line + "\n" for line in reasons).encode())
         self._write_or_remove("tracks.png", self._contact_sheet(records))
 
