@@ -88,7 +88,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from media.clips import FPS, MediaError
-from media.faceTracks import Part
+from media.survey import Part
 from media.trackFolder import Record, TrackFolder, lines_without_tracks, mark_of
 from media.trackWork import (
     NOTHING,

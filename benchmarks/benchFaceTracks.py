@@ -28,7 +28,8 @@ from videoMaker import face, make_video  # noqa: E402
 import makeFaceTracks  # noqa: E402
 from media.clips import FPS  # noqa: E402
 from media.faces import FaceDetector  # noqa: E402
-from media.faceTracks import Survey, make_tracks, plan_parts  # noqa: E402
+from media.faceTracks import make_tracks, plan_parts  # noqa: E402
+from media.survey import Survey  # noqa: E402
 from media.timeline import VideoReader  # noqa: E402
 from media.trackRule import PART, Rule  # noqa: E402
 

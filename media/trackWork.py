@@ -11,7 +11,8 @@ import cv2
 
 from media.clips import FPS, MediaError, find_files
 from media.content import VIDEO_FILES
-from media.faceTracks import Found, Part, Plan, make_tracks, plan_parts
+from media.faceTracks import Found, Plan, make_tracks, plan_parts
+from media.survey import Part
 from media.timeline import NoVideoError
 from media.trackRule import KINDS, PART, Rule, is_in
 from support.files import replace_file

@@ -12,8 +12,9 @@ import pytest
 from videoMaker import face, make_video
 
 from media.faces import Face, FaceDetector
-from media.faceTracks import Part, Survey, make_tracks, plan_parts
+from media.faceTracks import make_tracks, plan_parts
 from media.shots import is_cut, shot_picture
+from media.survey import Part, Survey
 from media.timeline import VideoReader
 from media.trackRule import Rule
 from media.tracks import TrackBuilder, crop, overlap, smooth
@@ -374,6 +375,7 @@ def test_a_flash_does_not_end_a_track(tmp_path):
 def test_a_long_video_is_worked_on_in_parts(tmp_path, monkeypatch):
     """The parts together have what the whole has; a track ends with its part, also where the parts are one."""
     monkeypatch.setattr("media.faceTracks.PART", 40)
+    monkeypatch.setattr("media.survey.PART", 40)
     scene = Scene([(100, 30, 112, 0, 200, 0)])
     source = str(tmp_path / "a.mp4")
     settings = {"size": (WIDTH, HEIGHT), "flash": 2.0, "draw": scene.draw, "options": {"g": "25"}}

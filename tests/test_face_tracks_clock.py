@@ -11,7 +11,8 @@ from clipMaker import Pipe
 from videoMaker import click_time, flash_time, make_video
 
 from media.clips import MediaError
-from media.faceTracks import Part, plan_parts, write_tracks
+from media.faceTracks import plan_parts, write_tracks
+from media.survey import Part
 from media.timeline import VideoReader
 from media.tracks import Track
 from media.trackSound import read_sound

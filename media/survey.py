@@ -1,0 +1,142 @@
+"""The first pass over a part of a video: its shots, and where its faces are."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import av
+import numpy as np
+
+from media.faces import Face, FaceDetector
+from media.shots import FLASH, SHOT_WIDTH, is_cut, shot_picture
+from media.timeline import VideoReader
+from media.trackRule import PART, Rule
+from media.tracks import ABOVE, BELOW, BESIDE, OpenTrack, TrackBuilder
+
+MIN_REGION = 4  # pixels a side of a crop in a shot picture; smaller ones are not compared
+
+
+@dataclass(frozen=True)
+class Part:
+    """The slots first ... last - 1 of a video (last None: to its end), whose first picture is at first_time."""
+
+    path: str
+    first_time: float
+    first: int
+    last: int | None
+
+
+@dataclass
+class _View:
+    slot: int
+    frame: av.VideoFrame
+    small: np.ndarray  # shot picture
+    scale: float  # of the shot picture
+
+
+class _FaceFinder:
+    """The faces in the pictures that are held, each looked for once. count: of all that were found."""
+
+    def __init__(self, reader: VideoReader, min_face: int, views: list[_View]) -> None:
+        self.count = 0
+        self._reader = reader
+        self._detector = FaceDetector(min_face)
+        self._views = views
+        self._found: dict[int, list[Face]] = {}  # by slot
+
+    def find(self, slot: int) -> list[Face]:
+        if slot not in self._found:
+            view = next(v for v in self._views if v.slot == slot)
+            picture = self._reader.bgr(view.frame, self._detector.scale)
+            self._found[slot] = self._detector.find(picture)
+            self.count += len(self._found[slot])
+        return self._found[slot]
+
+    def forget(self, slot: int) -> None:
+        self._found.pop(slot, None)
+
+
+class Survey:
+    """The first pass: the shots and face tracks of a part. Only a few pictures are held at a time.
+
+    Nothing that it holds leads back to it, so that it goes, pictures and all, as soon as it is let go of.
+    """
+
+    def __init__(self, reader: VideoReader, rule: Rule) -> None:
+        self.reader = reader
+        self.rule = rule
+        self.end = 0
+        self._views: list[_View] = []  # around the present one
+        self._finder = _FaceFinder(reader, rule.min_face, self._views)
+        self.builder = TrackBuilder(self._finder.find)
+
+    @property
+    def faces(self) -> int:
+        """Faces found so far."""
+        return self._finder.count
+
+    def run(self, part: Part) -> None:
+        self.end = part.first
+        ahead = 0  # views that are not worked on yet
+        for slot, frame in self.reader.slots(part.first, part.last):
+            self._views.append(self._view(slot, frame))
+            ahead += 1
+            self.end = slot + 1
+            if ahead > FLASH:
+                self._step(len(self._views) - ahead)
+                ahead -= 1
+                self._forget(ahead)
+        for left in range(ahead, 0, -1):
+            self._step(len(self._views) - left)
+        if self._views:
+            self.builder.end_shot(self._views[-1].slot)
+
+    def _view(self, slot: int, frame: av.VideoFrame) -> _View:
+        if self._views and self._views[-1].frame is frame:
+            return replace(self._views[-1], slot=slot)
+        scale = min(1.0, SHOT_WIDTH / frame.width)
+        return _View(slot, frame, shot_picture(self.reader.bgr(frame, scale)), scale)
+
+    def _forget(self, ahead: int) -> None:
+        keep = ahead + 1 + max(FLASH, self.rule.detect_every)
+        for view in self._views[:-keep]:
+            self._finder.forget(view.slot)
+        del self._views[:-keep]
+
+    def _step(self, index: int) -> None:
+        view = self._views[index]
+        before, after = self._neighbours(index)
+        if not before or is_cut([v.small for v in before], [v.small for v in after]):
+            if index > 0:
+                self.builder.end_shot(self._views[index - 1].slot)
+            self.builder.begin_shot(view.slot)
+            self.builder.look(view.slot)
+            return
+        cut = [track for track in self.builder.open if self._is_cut_there(track, before, after)]
+        if cut:
+            self.builder.cut(cut, view.slot)
+        elif view.slot % self.rule.detect_every == 0:
+            self.builder.look(view.slot)
+
+    def _neighbours(self, index: int) -> tuple[list[_View], list[_View]]:
+        """Views before the one at `index`, and from it on, that follow each other in time and are of one size."""
+        broken = [
+            second
+            for second, (a, b) in enumerate(pairwise(self._views), 1)
+            if b.slot != a.slot + 1 or a.small.shape != b.small.shape or b.slot % PART == 0
+        ]
+        begin = max((place for place in broken if place <= index), default=0)
+        end = min((place for place in broken if place > index), default=len(self._views))
+        return self._views[begin:index], self._views[index:end]
+
+    def _is_cut_there(self, track: OpenTrack, before: list[_View], after: list[_View]) -> bool:
+        """Is there a cut in the crop of this track, though there is none in the picture?
+
+        Another face on the same background, for example.
+        """
+        left, top, right, bottom = track.box * before[-1].scale
+        x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2
+        rows = slice(max(0, int(y - ABOVE * half)), max(0, int(y + BELOW * half)))
+        columns = slice(max(0, int(x - BESIDE * half)), max(0, int(x + BESIDE * half)))
+        if min(before[-1].small[rows, columns].shape[:2]) < MIN_REGION:
+            return False
+        return is_cut([v.small[rows, columns] for v in before], [v.small[rows, columns] for v in after])
