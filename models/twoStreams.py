@@ -69,7 +69,7 @@ def lip_trunk(stride: int) -> nn.Sequential:
 
 def in_layout(trunk: nn.Sequential, layout: torch.memory_format) -> nn.Sequential:
     """The trunk itself, with its weights in that order in memory."""
-    return trunk.to(memory_format=layout)  # type: ignore[call-overload]  # torch's hints lack this argument
+    return trunk.to(memory_format=layout)  # type: ignore[call-overload, unused-ignore]  # until torch 2.14
 
 
 def look(trunk: nn.Sequential, video: Tensor, crop: str) -> Tensor:
