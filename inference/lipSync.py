@@ -31,7 +31,7 @@ COEFFICIENTS_AT_ONCE = 6000  # a minute of sound
 PUBLISHED_IN_SYNC, TRAINED_IN_SYNC = 3.0, 0.15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LipSync:
     """What is measured of a track.
 

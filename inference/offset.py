@@ -26,7 +26,7 @@ FOUND = 0.2
 PUBLISHED_FOUND = 2.0  # confidence of the published lip-sync network below which nothing was found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Offset:
     """The offset of a clip as the list's third field has it: the picture is `frames` later than the sound.
 

@@ -35,7 +35,7 @@ SOUND_BLOCK = 1000  # slots whose sound is held at a time
 ENCODING = {"preset": "veryfast", "crf": "20", "threads": "1"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SeenFace:
     """A face track on the clock of its source: from slot `first` on (see media/timeline.py).
 

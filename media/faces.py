@@ -22,7 +22,7 @@ SIZE_IN_DETECTION = THIRD_SIZE  # pixels of the smallest face; larger pictures o
 MARGIN = 0.8  # faces this much smaller than asked for are found too: the boxes of one face vary
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
     """A box (left, top, right, bottom) in pixels of the whole picture, and the detector's confidence, 0 to 1.
 
@@ -96,7 +96,7 @@ class FaceDetector:
         return _Judged(boxes, sure[:, 1], shifts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Judged:
     boxes: np.ndarray  # (n, 4)
     scores: np.ndarray  # (n,)

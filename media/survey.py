@@ -25,7 +25,7 @@ class Part:
     last: int | None
 
 
-@dataclass
+@dataclass(eq=False)
 class _View:
     slot: int
     frame: av.VideoFrame

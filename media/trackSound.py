@@ -16,7 +16,7 @@ LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew
 ROUNDING = 80  # samples; what a resampler may leave out at the end of the sound
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sound:
     """The sound of slots first, first + 1 ...: samples, (slots * 640,) int16 at 16 kHz, mono.
 

@@ -23,7 +23,7 @@ ABOVE, BELOW, BESIDE = 1.0, 1.8, 1.4  # how far the crop reaches from the centre
 PADDING = 110  # grey, where the crop leaves the picture
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """A face from slot `first` on. boxes: (slots, 4) left, top, right, bottom in pixels of the source.
 
@@ -66,7 +66,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared))
 
 
-@dataclass
+@dataclass(eq=False)
 class OpenTrack:
     """A track that may go on."""
 

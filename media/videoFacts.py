@@ -63,7 +63,7 @@ class VideoError(MediaError):
         self.detail = detail
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VideoFacts:
     """What probe() found. `times`: (frames,) seconds at which each picture is shown, from the first one on.
 

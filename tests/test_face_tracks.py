@@ -105,6 +105,17 @@ def test_faces_that_change_places_at_once_are_told_apart_by_a_cut():
     assert spans(builder.finished) == [(0, 22), (22, 40)]
 
 
+def test_a_cut_in_one_of_two_faces_ends_one_track():
+    faces = {slot: [Face(box(150, 10, 60), 1.0), Face(box(0, 10, 60), 1.0)] for slot in range(60)}
+    builder = TrackBuilder(lambda slot: faces[slot])
+    builder.begin_shot(0)
+    builder.look(0)
+    left = next(track for track in builder.open if track.box[0] == 0)
+    builder.cut([left], 30)
+    builder.end_shot(59)
+    assert spans(builder.finished) == [(0, 30), (0, 60), (30, 60)]
+
+
 def test_overlap():
     assert overlap(box(0, 0, 10), box(0, 0, 10)) == 1
     assert overlap(box(0, 0, 10), box(5, 0, 10)) == pytest.approx(1 / 3)

@@ -5,7 +5,11 @@ project there.
 """
 
 import ast
+import dataclasses
 import graphlib
+import importlib
+import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -63,6 +67,34 @@ def test_imports_go_down(room):
 def test_no_import_goes_in_a_circle():
     assert circle(imports(ROOT)) == []
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})  # one would be found
+
+
+def dataclasses_with_arrays(root: Path) -> set[type]:
+    """Our dataclasses with a field that holds arrays or tensors, directly or inside another one of these."""
+    modules = {name: importlib.import_module(name) for name in product(root)}
+    classes = {
+        one
+        for name, module in modules.items()
+        for one in vars(module).values()
+        if inspect.isclass(one) and dataclasses.is_dataclass(one) and one.__module__ == name
+    }
+    found: set[type] = set()
+    while True:
+        holders = {"ndarray", "Tensor"} | {one.__name__ for one in found}
+        more = {
+            one
+            for one in classes
+            if any(holders & set(re.findall(r"\w+", str(field.type))) for field in dataclasses.fields(one))
+        }
+        if more == found:
+            return found
+        found = more
+
+
+def test_dataclasses_with_arrays_compare_by_identity():
+    classes = dataclasses_with_arrays(ROOT)
+    assert {"Face", "OpenTrack", "Trials"} <= {one.__name__ for one in classes}
+    assert {one for one in classes if one.__eq__ is not object.__eq__} == set()
 
 
 def print_picture(root: Path) -> None:

@@ -37,7 +37,7 @@ FREE_SETTINGS = {
 }  # fmt: skip
 
 
-@dataclass
+@dataclass(eq=False)
 class Position:
     """Where a run is: `rows` has the figures of the epoch's steps so far, one row of PARTS a step.
 

@@ -10,7 +10,7 @@ from media.clips import LOOKED_AT, MediaError, text_lines
 from verification.voices import check_wavs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trials:
     """A trial list: trial i compares files[first[i]] with files[second[i]].
 
