@@ -89,7 +89,7 @@ def make_tracks(part: Part, rule: Rule, folder: str, identity: str) -> Found:
         ],
         end=end,
         jumps_back=reader.ends_at is not None,
-        shots=survey.builder.shot,
+        shots=len(survey.builder.shot_starts),
         faces=survey.faces,
         largest=max((track.size for track in found), default=0.0),
         longest=max(map(len, large), default=0),

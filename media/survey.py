@@ -1,4 +1,4 @@
-"""The first pass over a part of a video: its shots, and where its faces are."""
+"""The first pass over a video or a part of it: its shots, and where its faces are."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -9,20 +9,28 @@ import numpy as np
 from media.faces import Face, FaceDetector
 from media.shots import FLASH, SHOT_WIDTH, is_cut, shot_picture
 from media.timeline import VideoReader
-from media.trackRule import PART, Rule
+from media.trackRule import MAX_GAP, Rule
 from media.tracks import ABOVE, BELOW, BESIDE, OpenTrack, TrackBuilder
 
+# A survey may begin and end anywhere in a video. What it finds no longer depends on where it began this many slots
+# after that place, and does not depend on where it ends this many slots before that place.
+WARM_UP = MAX_GAP + FLASH
+AHEAD = FLASH + 1
 MIN_REGION = 4  # pixels a side of a crop in a shot picture; smaller ones are not compared
 
 
 @dataclass(frozen=True)
 class Part:
-    """The slots first ... last - 1 of a video (last None: to its end), whose first picture is at first_time."""
+    """Slots first ... last - 1 of a video (last None: to its end), whose first picture is at first_time.
+
+    Parts of a long video overlap: the tracks of this one are joined at slot `begin` to those of the part before.
+    """
 
     path: str
     first_time: float
     first: int
     last: int | None
+    begin: int = 0
 
 
 @dataclass(eq=False)
@@ -31,6 +39,11 @@ class _View:
     frame: av.VideoFrame
     small: np.ndarray  # shot picture
     scale: float  # of the shot picture
+
+    @property
+    def size(self) -> tuple:
+        """Of the picture; boxes are in its pixels."""
+        return self.frame.width, self.frame.height, self.small.shape
 
 
 class _FaceFinder:
@@ -56,7 +69,7 @@ class _FaceFinder:
 
 
 class Survey:
-    """The first pass: the shots and face tracks of a part. Only a few pictures are held at a time.
+    """The first pass: the shots and face tracks of a part, in `builder`. Only a few pictures are held at a time.
 
     Nothing that it holds leads back to it, so that it goes, pictures and all, as soon as it is let go of.
     """
@@ -122,7 +135,7 @@ class Survey:
         broken = [
             second
             for second, (a, b) in enumerate(pairwise(self._views), 1)
-            if b.slot != a.slot + 1 or a.small.shape != b.small.shape or b.slot % PART == 0
+            if b.slot != a.slot + 1 or a.size != b.size
         ]
         begin = max((place for place in broken if place <= index), default=0)
         end = min((place for place in broken if place > index), default=len(self._views))

@@ -5,6 +5,7 @@ track, and the crop is 2.8 times half the face's larger side, the face's centre 
 its height.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -68,9 +69,13 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclass(eq=False)
 class OpenTrack:
-    """A track that may go on."""
+    """The detected faces of one track by slot; while it is open, more may be added."""
 
-    faces: dict[int, Face] = field(default_factory=dict)  # by slot
+    faces: dict[int, Face] = field(default_factory=dict)
+
+    @property
+    def first(self) -> int:
+        return min(self.faces)
 
     @property
     def last(self) -> int:
@@ -80,26 +85,43 @@ class OpenTrack:
     def box(self) -> np.ndarray:
         return self.faces[self.last].box
 
+    def track(self, shot: int) -> Track:
+        """The track with the boxes between detections interpolated."""
+        slots = np.array(sorted(self.faces))
+        every = np.arange(slots[0], slots[-1] + 1)
+        found = np.array([self.faces[slot].box for slot in slots])
+        boxes = np.stack([np.interp(every, slots, side) for side in found.T], 1)
+        confidence = float(np.mean([self.faces[slot].confidence for slot in slots]))
+        return Track(int(slots[0]), boxes, len(slots), confidence, shot)
+
 
 class TrackBuilder:
     """Joins faces to tracks, slot after slot, within one shot after the other.
 
     find: the faces at a slot; asked for the slot of look() and for those since the look before, to find
     out to the slot where a face comes and goes.
+    closed: the tracks that ended. shot_starts: the first slot of each shot.
+
+    A long video is surveyed in parts whose tracks are joined afterwards (media/faceTracks.py), so tracks are judged
+    there (length, size, confidence), and not here.
     """
 
     def __init__(self, find: Callable[[int], list[Face]]) -> None:
         self._find = find
         self.open: list[OpenTrack] = []
-        self.finished: list[Track] = []
-        self.shot = 0
+        self.closed: list[OpenTrack] = []
+        self.shot_starts: list[int] = []
         self._looked: int | None = None  # the slot of the last look in this shot
-        self._begin = 0  # the shot's first slot
+
+    @property
+    def finished(self) -> list[Track]:
+        """The tracks that ended, in the order in which they did, with the number of their shot."""
+        return [track.track(bisect_right(self.shot_starts, track.first)) for track in self.closed]
 
     def begin_shot(self, slot: int) -> None:
         """A shot begins at this slot."""
-        self.shot += 1
-        self._begin, self._looked = slot, None
+        self.shot_starts.append(slot)
+        self._looked = None
 
     def end_shot(self, slot: int) -> None:
         """The shot's last slot is this one."""
@@ -119,7 +141,7 @@ class TrackBuilder:
         """Find the faces at this slot, go on with the tracks that they belong to, begin tracks with others."""
         if self._looked is not None and slot <= self._looked:
             return
-        since = self._begin if self._looked is None else self._looked + 1
+        since = self.shot_starts[-1] if self._looked is None else self._looked + 1
         self._join(slot, self.open)
         for track in self.open:
             if slot not in track.faces and track.last == self._looked:  # lost since the last look: when?
@@ -166,12 +188,7 @@ class TrackBuilder:
 
     def _finish(self, track: OpenTrack) -> None:
         self.open.remove(track)
-        slots = np.array(sorted(track.faces))
-        every = np.arange(slots[0], slots[-1] + 1)
-        found = np.array([track.faces[slot].box for slot in slots])
-        boxes = np.stack([np.interp(every, slots, side) for side in found.T], 1)
-        confidence = float(np.mean([face.confidence for face in track.faces.values()]))
-        self.finished.append(Track(int(slots[0]), boxes, len(slots), confidence, self.shot))
+        self.closed.append(track)
 
 
 def smooth(boxes: np.ndarray) -> np.ndarray:
