@@ -11,7 +11,7 @@ from types import TracebackType
 
 if sys.version_info < (3, 10):  # noqa: UP036 (whoever has an older one is to be told)
     raise SystemExit(
-        f"Python 3.10 to 3.13 is needed, and this is {sys.version.split()[0]} ({sys.executable}). ./demo.sh and "
+        f"Python 3.10 or newer is needed, and this is {sys.version.split()[0]} ({sys.executable}). ./demo.sh and "
         "./test.sh make .venv with a right one: then `source .venv/bin/activate`"
     )
 
@@ -60,7 +60,8 @@ def say_shortly(kind: type[BaseException], error: BaseException, trace: Tracebac
     elif issubclass(kind, ModuleNotFoundError) and missing not in ("", *ROOMS):
         print(
             f"{sys.executable} has no package {missing}. Type `source .venv/bin/activate` in {PROJECT} first "
-            f"(./demo.sh and ./test.sh make .venv), or `pip install -r {os.path.join(PROJECT, 'requirements.txt')}`",
+            f"(./demo.sh and ./test.sh make .venv), or `pip install -r {os.path.join(PROJECT, 'requirements.txt')} "
+            f"-c {os.path.join(PROJECT, 'constraints.txt')}`",
             file=sys.stderr,
         )
     else:

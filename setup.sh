@@ -1,18 +1,18 @@
-# Sourced by demo.sh and test.sh, from the project's folder: makes .venv once, and again when
-# what it needs has changed. Usage: source setup.sh REQUIREMENTS_FILE
+# Sourced by demo.sh and test.sh, from the project's folder: makes .venv once, and installs again when
+# the requirements or constraints have changed. Usage: source setup.sh REQUIREMENTS_FILE
 setup() {
     local requirements=$1 python="" candidate
     local stamp=.venv/installed-$requirements
     if [ ! -x .venv/bin/python ]; then
-        for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
-            if command -v "$candidate" >/dev/null &&
-                "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null; then
+        # python3 first, then every python3.N on the PATH, the newest first.
+        for candidate in python3 $(compgen -c python3. | grep -xE 'python3\.[0-9]+' | sort -u -t. -k2,2nr); do
+            if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
                 python=$candidate
                 break
             fi
         done
         if [ -z "$python" ]; then
-            echo "Python 3.10 to 3.13 with the venv module is needed; found: $(python3 --version 2>&1)." >&2
+            echo "Python 3.10 or newer with the venv module is needed; found: $(python3 --version 2>&1)." >&2
             echo "On Debian and Ubuntu: apt install python3-venv" >&2
             return 1
         fi

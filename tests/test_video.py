@@ -27,6 +27,7 @@ import media.videoFacts
 from inference.embeddings import face_content, face_crops
 from media.clips import Clip, MediaError, find_files, read_list
 from media.openVideo import open_video
+from media.streams import open_local
 from media.video import FrameReader, read_frames
 from media.videoFacts import REMEDIES, REWRITE, VideoError, probe
 from SyncNetDist import SyncNet
@@ -673,3 +674,27 @@ def test_names_that_are_not_utf8(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[2, 3, 4]\n" * 2
+
+
+@pytest.mark.parametrize("version", [None, "19.0.2"])
+def test_a_title_that_is_not_utf8_does_not_keep_a_file_from_opening(version, tmp_path, monkeypatch):
+    """PyAV 19 took away the option that older versions need for this, and refuses it."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Caffee"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"Caffee", b"Caf\xe9\xff "))
+    if version is not None:
+        given = {}
+        monkeypatch.setattr(av, "__version__", version)
+        monkeypatch.setattr(av, "open", lambda _, **options: given.update(options))
+        open_local(str(path), "matroska")
+        assert "metadata_errors" not in given
+        return
+    with open_local(str(path), "matroska") as container:
+        assert container.metadata["title"] == "Caf\udce9\udcff "
+        assert len(list(container.decode(video=0))) == 3
