@@ -10,10 +10,8 @@ be used is left out, counted, and named with the reason in <output>.skipped.txt.
 import rooms  # noqa: F401
 
 import argparse
-import contextlib
 import glob
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -21,7 +19,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from functools import partial
 
 from support.commands import Parser, answer_flags, at_least, command
@@ -84,7 +81,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="keep what an interrupted run has checked; clips whose files changed since are checked again",
+        help="reuse what an interrupted run with this --output and --check found out about videos, whatever the "
+        "other flags; videos that changed since are checked again",
     )
     args = parser.parse_args(argv)
     if not args.txt_dir and not args.no_txt:
@@ -107,10 +105,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     answer_flags(parse_args)
 
+from media.check_journal import CheckJournal, Result, Stamp
 from media.clipCheck import (
     NO_TXT,
     NO_WAV,
     REMEDIES,
+    Checked,
     CheckSettings,
     check_job,
     clip_paths,
@@ -130,13 +130,12 @@ from media.content import OTHER_VIDEO_FILES, VIDEO_FILES
 from media.videoFacts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
 from media.wav import conversion_line, converted_folder
 from support.errors import UserError
-from support.files import check_output, journal_at, remove_leftovers, replace_file
+from support.files import check_output, remove_leftovers, replace_file
 from support.names import counted
 from support.progress import progress_bar
 from training.flags import defaults
 
 SHOWN_FOLDERS = 5
-JOURNAL_VERSION = 4
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
 VOXCELEB2_PATH = re.compile(r"id\d{5}/[\w-]{11}/\d{5}\.mp4")
 
@@ -150,49 +149,51 @@ VOXCELEB2_REMEDIES = {
 }
 
 
-def read_journal(path: str, settings: CheckSettings) -> dict[str, list]:
-    """What an interrupted run with the same settings has found: relative path -> entry.
-
-    A line that was cut off, or is damaged, does not count; it is removed from the end of the file.
-    """
-    entries = {}
-    try:
-        with open(path, "r+b") as file:
-            head = [JOURNAL_VERSION, asdict(settings)]
-            whole = 0
-            for number, line in enumerate(file):
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
-                try:
-                    found = json.loads(line)
-                    if number == 0:
-                        if found != head:
-                            return {}
-                    else:
-                        entries[found[0]] = found[1]
-                except (ValueError, LookupError, TypeError):
-                    if number == 0:
-                        return {}
-            file.truncate(whole)
-    except FileNotFoundError:
-        pass
-    return entries
-
-
 def check_all(
-    clips: list[str], known: dict[str, list], settings: CheckSettings, journal: str, workers: int
-) -> Iterator[tuple[str, list, bool]]:
-    """check_job for all clips, in any order; each new entry is in the journal before it is yielded."""
-    jobs = ((clip, known.get(clip)) for clip in clips)
+    clips: list[str], resume: bool, settings: CheckSettings, journal: CheckJournal, workers: int
+) -> Iterator[Checked]:
+    """check_job for all clips, in any order; each new result is in the journal before it is yielded.
+
+    resume: use the results in the journal. Without it they stay there all the same.
+    """
+    real_paths: dict[str, str] = {}  # of the clips that are being checked
+
+    def jobs() -> Iterator[tuple[str, tuple[Stamp, Result] | None]]:
+        for clip in clips:
+            real_paths[clip], known = journal.known(os.path.join(settings.mp4_dir, clip))
+            yield clip, known if resume else None
+
     chunk = 1 if settings.check == "decode" else 16  # counting packets takes only about 1 ms a clip
-    with journal_at(journal, "a" if known else "w") as add:
-        if not known:
-            add(json.dumps([JOURNAL_VERSION, asdict(settings)]))
-        for clip, entry, new in map_in_processes(partial(check_job, settings), jobs, workers, chunk):
-            if new:
-                add(json.dumps([clip, entry]))
-            yield clip, entry, new
+    with journal.open() as add:
+        for checked in map_in_processes(partial(check_job, settings), jobs(), workers, chunk):
+            real = real_paths.pop(checked.relative)
+            if checked.found:
+                add(real, *checked.found)
+            yield checked
+
+
+def report_journal(journal: CheckJournal, resume: bool) -> None:
+    """Say what an interrupted run has left, and what becomes of it."""
+    videos = counted(journal.count(), "video")
+    if resume and not journal.count():
+        print(f"--resume: {journal.path} has no results for --check {journal.check}; all clips are checked")
+    elif resume:
+        print(
+            f"Resuming: {journal.path} has results for {videos}; videos that changed since are checked again"
+        )
+    elif journal.count():
+        print(
+            f"{journal.path}: an interrupted run checked {videos}. Without --resume they are checked again. To reuse "
+            "these results, stop (Ctrl-C) and add --resume: nothing is lost"
+        )
+    for check in sorted(journal.other_checks()):
+        print(
+            f"{journal.path}: {counted(journal.count(check), 'result')} of --check {check} cannot be used for "
+            f"--check {journal.check}"
+        )
+    if journal.unused_lines:
+        lines = counted(journal.unused_lines, "line")
+        print(f"{journal.path}: {lines} damaged or written by another version, not used")
 
 
 def write_lines(path: str, lines: Iterable[str]) -> None:
@@ -232,18 +233,18 @@ def split_people(clips: list[str], output: str, val_output: str, fraction: float
 
 
 def write_lists(
-    args: argparse.Namespace, settings: CheckSettings, clips: list[str], entries: dict[str, list]
+    args: argparse.Namespace, settings: CheckSettings, clips: list[str], outcomes: dict[str, tuple]
 ) -> None:
     """Write --output and, of some of the people, --val_output; say what to type next.
 
-    entries: [signature, offset, frames] by clip.
+    outcomes: (offset, frames) by clip.
     """
     lists = {args.output: clips}
     if args.val_output:
         lists = split_people(clips, args.output, args.val_output, args.val_fraction)
 
     def clip_of(path: str) -> Clip:
-        return Clip(*clip_paths(settings, path)[:2], *entries[path][1:])
+        return Clip(*clip_paths(settings, path)[:2], *outcomes[path])
 
     for path, chosen in lists.items():
         write_lines(path, (format_list_line(clip_of(clip)) for clip in chosen))
@@ -261,13 +262,13 @@ def remedy(reason: str, clips: list[str]) -> str:
 
 
 def report(
-    settings: CheckSettings, clips: list[str], skipped: dict[str, list[str]], again: int, seconds: float
+    settings: CheckSettings, clips: list[str], skipped: dict[str, list[str]], reused: int, seconds: float
 ) -> None:
     """Print what became of the clips, and what to do about those that were left out, by reason."""
     total, left_out = len(clips), sum(map(len, skipped.values()))
     print(f"Clips found    {total:>9}   in {settings.mp4_dir}, {seconds:.0f} s")
-    if again:
-        print(f"  kept         {again:>9}   from the interrupted run")
+    if reused:
+        print(f"  kept         {reused:>9}   videos from the interrupted run")
     print(f"  listed       {total - left_out:>9}   {100 * (total - left_out) / total:.1f} %")
     print(f"  skipped      {left_out:>9}")
     for reason, left in sorted(skipped.items(), key=lambda item: -len(item[1])):
@@ -331,49 +332,53 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.val_output:
         check_people(clips, args.val_output)  # before hours of checking
-    journal = args.output + ".journal"
-    if os.path.exists(journal) and not args.resume:
-        print(f"Starting over; --resume would keep what the interrupted run has in {journal}")
-    known = read_journal(journal, settings) if args.resume else {}
-    entries: dict[str, list] = {}
-    again, unusable = 0, 0
+    journal = CheckJournal(args.output + ".journal", args.check)
+    report_journal(journal, args.resume)
+    outcomes: dict[str, tuple] = {}
+    reused, unusable = 0, 0
     shared = sharing_a_wav(settings, clips)
     try:
         bar = progress_bar(total=len(clips), unit="clip", smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
         with bar:
-            for clip, entry, new in check_all(clips, known, settings, journal, args.nWorkers):
+            for checked in check_all(clips, args.resume, settings, journal, args.nWorkers):
+                clip, outcome = checked.relative, checked.outcome
                 if clip in shared:
-                    entry = [entry[0], "two videos, one wav", os.path.join(settings.mp4_dir, clip)]
-                entries[clip] = entry
-                again += not new
-                if entry[1] in REMEDIES:
+                    outcome = "two videos, one wav", os.path.join(settings.mp4_dir, clip)
+                outcomes[clip] = outcome
+                reused += checked.reused
+                if outcome[0] in REMEDIES:
                     unusable += 1
                     bar.set_postfix(skipped=unusable, refresh=False)
                 bar.update()
     except KeyboardInterrupt:
-        print(f"\nStopped at {len(entries)} of {len(clips)} clips. Go on with the same command and --resume.")
+        print(
+            f"\nStopped at {len(outcomes)} of {len(clips)} clips. Go on with the same command and --resume."
+        )
         return 130
 
-    left_out = [clip for clip in clips if entries[clip][1] in REMEDIES]
-    reasons = [f"{entries[clip][1]}: {entries[clip][2]}" for clip in left_out]
+    left_out = [clip for clip in clips if outcomes[clip][0] in REMEDIES]
+    reasons = [": ".join(outcomes[clip]) for clip in left_out]
     write_lines(args.output + ".skipped.txt", [*map(str, unread), *reasons])
     skipped = defaultdict(list)
     for clip in left_out:
-        skipped[entries[clip][1]].append(clip)
-    report(settings, clips, skipped, again, time.monotonic() - begin)
+        skipped[outcomes[clip][0]].append(clip)
+    report(settings, clips, skipped, reused, time.monotonic() - begin)
     if unread:
         print(f"Folders that cannot be read, nor what is in them: {len(unread)}")
         for error in unread[:SHOWN_FOLDERS]:
             print(f"  {error}")
     if left_out or unread:
         print(f"The skipped clips, each with its reason: {args.output}.skipped.txt")
-    listed = [clip for clip in clips if entries[clip][1] not in REMEDIES]
+    listed = [clip for clip in clips if outcomes[clip][0] not in REMEDIES]
     if listed:
-        write_lists(args, settings, listed, entries)
+        write_lists(args, settings, listed, outcomes)
     else:
         print(f"No clip can be used; {args.output} is not written.", file=sys.stderr)
-    with contextlib.suppress(FileNotFoundError):  # another run with this --output was done first
-        os.remove(journal)
+    if unused := journal.close():
+        print(
+            f"Kept {journal.path}: it has {counted(unused, 'result')} of an interrupted run that this run did not "
+            "use (videos that are not here, or another --check). Delete it if you do not need them"
+        )
     return 0 if listed else 1
 
 

@@ -26,6 +26,7 @@ from clipMaker import make_clip, make_sound, noise  # noqa: E402
 
 import makeFileList  # noqa: E402
 from convertAudio import CONVERTED, SOURCES, convert_file, find_jobs  # noqa: E402
+from media.check_journal import CheckJournal  # noqa: E402
 from media.clipCheck import CheckSettings, check_job  # noqa: E402
 from media.clips import find_files  # noqa: E402
 from media.openVideo import open_video  # noqa: E402
@@ -54,9 +55,9 @@ def decode_sounds(paths: list[str]) -> None:
 def check_clips(settings: CheckSettings, clips: list[str]) -> int:
     """List making in this process, journal included; returns the number of usable clips."""
     with tempfile.TemporaryDirectory() as folder:
-        journal = os.path.join(folder, "journal")
-        entries = [entry for _, entry, _ in makeFileList.check_all(clips, {}, settings, journal, 1)]
-    return sum(entry[1] not in makeFileList.REMEDIES for entry in entries)
+        journal = CheckJournal(os.path.join(folder, "journal"), settings.check)
+        outcomes = [one.outcome for one in makeFileList.check_all(clips, False, settings, journal, 1)]
+    return sum(outcome[0] not in makeFileList.REMEDIES for outcome in outcomes)
 
 
 def convert_sounds(aac_dir: str, jobs: list[tuple[str, str]], dst: str) -> None:

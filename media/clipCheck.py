@@ -3,10 +3,23 @@
 import os
 import shlex
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from media.check_journal import Result, Stamp, file_stamp
 from media.clips import SAMPLES_PER_FRAME, Clip, MediaError, beside, format_list_line
-from media.videoFacts import NOT_OPENED, REWRITTEN, VideoError, open_container, probe
+from media.videoFacts import (
+    CHANGES,
+    INTERLACED,
+    NOT_OPENED,
+    OTHER_RATE,
+    REWRITTEN,
+    VARIABLE_RATE,
+    VideoError,
+    check_size,
+    open_container,
+    probe,
+)
 from media.videoFacts import REMEDIES as VIDEO_REMEDIES
 from media.wav import SilentError, WavFormatError, check_heard, open_wav
 from support.names import as_any_system
@@ -170,8 +183,27 @@ def check_lengths(samples: int, frames: int, path: str) -> None:
         raise SkipClip(reason, detail)
 
 
-def check_clip(settings: CheckSettings, relative: str) -> tuple[int, int]:
-    """(offset, frames) of a clip that can be used. Raises SkipClip."""
+def check_video(settings: CheckSettings, video: str) -> Result:
+    """[frames, width, height] of a video that is whole and of 25 frames a second, else [reason, detail]."""
+    try:
+        facts = probe(video, decode=settings.check == "decode")
+        facts.check(allow_resize=True)
+    except VideoError as error:
+        return [error.reason, error.detail]
+    except MediaError as error:
+        return [NOT_OPENED, str(error)]
+    except OSError as error:
+        return [NOT_OPENED, f"{video}: {error}"]
+    return [facts.frames, *facts.size]
+
+
+def check_clip(
+    settings: CheckSettings, relative: str, video_result: Callable[[str], Result]
+) -> tuple[int, int]:
+    """(offset, frames) of a clip that can be used. Raises SkipClip.
+
+    video_result: check_video, or what knows its result.
+    """
     video, wav, txt = clip_paths(settings, relative)
     try:
         format_list_line(Clip(video, wav, 0, 1))
@@ -182,42 +214,62 @@ def check_clip(settings: CheckSettings, relative: str) -> tuple[int, int]:
         samples = wav_samples(wav)
     except SkipClip as skip:
         raise without_wav(video, skip) if skip.args[0] == NO_WAV else skip from None
+    result = video_result(video)
+    if len(result) == 2:
+        raise SkipClip(*result)
+    frames, *size = result
     try:
-        facts = probe(video, decode=settings.check == "decode")
-        facts.check(settings.allow_resize)
+        check_size(video, tuple(size), settings.allow_resize)
     except VideoError as error:
         raise SkipClip(error.reason, error.detail) from None
-    except MediaError as error:
-        raise SkipClip(NOT_OPENED, str(error)) from None
-    check_lengths(samples, facts.frames, wav)
-    return offset, facts.frames
+    check_lengths(samples, frames, wav)
+    return offset, frames
 
 
-def signature(settings: CheckSettings, relative: str) -> str:
-    """Size and time of change of a clip's files: another one means that the clip is checked again."""
-    marks = []
-    for path in clip_paths(settings, relative):
-        try:
-            facts = os.stat(path) if path else None
-        except OSError:
-            facts = None
-        marks.append(f"{facts.st_size}:{facts.st_mtime_ns}" if facts else "-")
-    return " ".join(marks)
+# Of a video that was read to its end. What is missing or cannot be opened may be there another time.
+CERTAIN = (INTERLACED, CHANGES, OTHER_RATE, VARIABLE_RATE)
 
 
-def check_job(settings: CheckSettings, job: tuple[str, list | None]) -> tuple[str, list, bool]:
-    """Check a clip unless the journal's entry for it still holds: (relative path, entry, is it new).
+@dataclass(frozen=True)
+class Checked:
+    """What became of a clip. outcome: (offset, frames), or (reason, detail) for one that cannot be used.
 
-    An entry is [signature, offset, frames] or [signature, reason, detail].
+    found: size and time of change of the video with its result, where it was checked now and is worth keeping.
+    reused: the video's result was known.
+    """
+
+    relative: str
+    outcome: tuple
+    found: tuple[Stamp, Result] | None = None
+    reused: bool = False
+
+
+def check_job(settings: CheckSettings, job: tuple[str, tuple[Stamp, Result] | None]) -> Checked:
+    """Check a clip. job: its path relative to mp4_dir, and what an earlier run found out about its video.
+
+    That is reused unless the video's size or time of change is another one.
     """
     relative, known = job
-    mark = signature(settings, relative)
-    if known and known[0] == mark:
-        return relative, known, False
+    found = None
+    reused = False
+
+    def video_result(video: str) -> Result:
+        nonlocal found, reused
+        stamp = file_stamp(video)
+        if known and known[0] == stamp:
+            reused = True
+            # The detail begins with the path as it was typed then.
+            result = known[1]
+            return result if len(result) == 3 else [result[0], video + result[1]]
+        result = check_video(settings, video)
+        if stamp and (len(result) == 3 or result[0] in CERTAIN):
+            found = stamp, [result[0], result[1].removeprefix(video)] if len(result) == 2 else result
+        return result
+
     try:
-        result: tuple = check_clip(settings, relative)
+        outcome: tuple = check_clip(settings, relative, video_result)
     except SkipClip as skip:
-        result = skip.args
+        outcome = skip.args
     except OSError as error:
-        result = NOT_OPENED, f"{clip_paths(settings, relative)[0]}: {error}"
-    return relative, [mark, *result], True
+        outcome = NOT_OPENED, f"{clip_paths(settings, relative)[0]}: {error}"
+    return Checked(relative, outcome, found, reused)

@@ -99,8 +99,7 @@ class VideoFacts:
         if self.changes:
             raise VideoError(CHANGES, f"{self.path}: its pictures change their size or pixel format")
         self._check_times()
-        if self.size != (FRAME_SIZE, FRAME_SIZE) and not allow_resize:
-            raise VideoError(OTHER_SIZE, f"{self.path}: {self.size[0]}x{self.size[1]} pixels")
+        check_size(self.path, self.size, allow_resize)
 
     def _check_times(self) -> None:
         """Raise VideoError unless frame i is shown at i / 25 s, as exactly as the container can say it."""
@@ -117,6 +116,12 @@ class VideoFacts:
             VARIABLE_RATE,
             f"{self.path}: frame {first} is shown at {self.times[first]:.3f} s, not at {first * FRAME:.2f} s",
         )
+
+
+def check_size(path: str, size: tuple[int, int], allow_resize: bool) -> None:
+    """Raise VideoError unless pictures of this (width, height) are trained on."""
+    if size != (FRAME_SIZE, FRAME_SIZE) and not allow_resize:
+        raise VideoError(OTHER_SIZE, f"{path}: {size[0]}x{size[1]} pixels")
 
 
 def open_container(path: str) -> InputContainer:

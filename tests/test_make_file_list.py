@@ -1,6 +1,5 @@
 """makeFileList.py: the right clips, the right reasons, and nothing lost when it is interrupted."""
 
-import json
 import os
 import re
 import shlex
@@ -18,6 +17,7 @@ from clipMaker import frame_number, make_clip, make_sound, make_txt, make_wav, n
 from scipy.io import wavfile
 
 import convertAudio
+import makeFileList
 import trainSyncNet
 from makeFileList import VOXCELEB2_CLIPS, main
 from media.clips import Clip, read_list
@@ -263,37 +263,137 @@ def test_killed_and_resumed(tmp_path, master):
     assert not journal.exists()
 
 
-def start_over_or_go_on(tmp_path: Path, capsys, *more: str) -> int:
-    """Run on with a journal of all clips; how many of its entries were kept."""
-    assert main(flags(tmp_path, tmp_path / "list", *more)) == 0
-    kept = re.search(r"kept +(\d+)", capsys.readouterr().out)
-    return int(kept[1]) if kept else 0
+def kept(root: Path, output: Path, capsys, *more: str) -> int:
+    """Run over a journal of earlier runs; how many of its results were reused."""
+    assert main(flags(root, output, *more)) == 0
+    found = re.search(r"kept +(\d+)", capsys.readouterr().out)
+    return int(found[1]) if found else 0
 
 
-def test_what_a_journal_is_good_for(tmp_path, master, capsys, monkeypatch):
+@pytest.fixture
+def journal_stays(monkeypatch) -> None:
+    """As if each run had been interrupted at its end."""
+    monkeypatch.setattr("media.check_journal.CheckJournal.close", lambda _: 0)
+
+
+@pytest.mark.usefixtures("journal_stays")
+def test_a_result_is_reused_while_its_video_is_the_same(tmp_path, master, capsys):
     names = make_corpus(tmp_path, master, 10)
-    monkeypatch.setattr("makeFileList.os.remove", lambda _: None)  # so that the journal stays
-    journal = tmp_path / "list.journal"
-    assert start_over_or_go_on(tmp_path, capsys) == 0
+    output, journal = tmp_path / "list", tmp_path / "list.journal"
+    assert kept(tmp_path, output, capsys) == 0
     assert len(journal.read_text().splitlines()) == 11
-    assert start_over_or_go_on(tmp_path, capsys, "--resume") == 10
-    assert start_over_or_go_on(tmp_path, capsys) == 0  # not asked to
-    make_txt(str(tmp_path / f"txt/{names[2]}.txt"), offset=14)  # as long as before, or not: it is newer
-    os.utime(tmp_path / f"wav/{names[4]}.wav", (1, 1))
+    assert kept(tmp_path, output, capsys, "--resume") == 10
+    assert kept(tmp_path, output, capsys) == 0  # not asked to
+    # The sound and the txt are read anew, whatever the journal has.
+    make_txt(str(tmp_path / f"txt/{names[2]}.txt"), offset=14)
+    make_wav(str(tmp_path / f"wav/{names[4]}.wav"), 5000)
     (tmp_path / f"mp4/{names[6]}.mp4").unlink()
-    assert start_over_or_go_on(tmp_path, capsys, "--resume") == 7
-    clips = read_list(str(tmp_path / "list"))
-    assert len(clips) == 9
-    assert clips[2].offset == 14
+    os.utime(tmp_path / f"mp4/{names[7]}.mp4", (1, 1))
+    assert kept(tmp_path, output, capsys, "--resume") == 8
+    clips = read_list(str(output))
+    assert len(clips) == 8 and clips[2].offset == 14
+    assert reasons(output) == {f"{tmp_path}/wav/{names[4]}.wav": "sound and video lengths different"}
     with journal.open("a") as file:
         file.write('["id00003/ref/0')  # cut off: what follows must not be glued to it
-    os.utime(tmp_path / f"wav/{names[4]}.wav", (2, 2))
-    assert start_over_or_go_on(tmp_path, capsys, "--resume") == 8
-    assert start_over_or_go_on(tmp_path, capsys, "--resume") == 9
-    assert start_over_or_go_on(tmp_path, capsys, "--resume", "--allow_resize") == 0  # another question
-    assert json.loads(journal.read_text().splitlines()[0])[1]["allow_resize"] is True
+    os.utime(tmp_path / f"mp4/{names[4]}.mp4", (2, 2))
+    assert kept(tmp_path, output, capsys, "--resume") == 8
+    assert kept(tmp_path, output, capsys, "--resume") == 9
     journal.write_bytes(b"\0\0\0")
-    assert start_over_or_go_on(tmp_path, capsys, "--resume") == 0
+    assert kept(tmp_path, output, capsys, "--resume") == 0
+
+
+@pytest.mark.usefixtures("journal_stays")
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["--allow_resize"],
+        ["--no_txt"],
+        ["--mp4_dir=mp4"],
+        ["--mp4_dir=./mp4/"],
+        ["--mp4_dir=link/"],
+        ["--mp4_dir=mp4/id00001", "--wav_dir=wav/id00001", "--txt_dir=txt/id00001"],
+        ["--wav_dir=other_wavs"],
+        ["--val_output=val", "--nWorkers=1"],
+    ],
+    ids=" ".join,
+)
+def test_other_flags_and_folders_reuse_the_results(other, tmp_path, master, capsys, monkeypatch):
+    """And give the list that they give without a journal."""
+    names = make_corpus(tmp_path, master, 12)
+    make_clip(str(tmp_path / f"mp4/{names[1]}.mp4"), FRAMES, size=320)
+    make_clip(str(tmp_path / f"mp4/{names[0]}.mp4"), FRAMES, fps=30)
+    shutil.copytree(tmp_path / "wav", tmp_path / "other_wavs")
+    (tmp_path / "other_wavs" / f"{names[5]}.wav").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "mp4")
+    monkeypatch.chdir(tmp_path)
+    videos = 2 if "mp4/id00001" in other[0] else 11 if "other_wavs" in other[0] else 12
+    assert kept(tmp_path, Path("list"), capsys) == 0
+    assert kept(tmp_path, Path("list"), capsys, *other, "--resume") == videos
+    assert kept(tmp_path, Path("fresh"), capsys, *other) == 0
+    for name in ("", ".skipped.txt"):
+        assert Path(f"list{name}").read_text() == Path(f"fresh{name}").read_text()
+
+
+@pytest.mark.usefixtures("journal_stays")
+def test_results_of_another_kind_of_check_are_not_used(tmp_path, master, capsys):
+    make_corpus(tmp_path, master, 4)
+    output = tmp_path / "list"
+    assert kept(tmp_path, output, capsys, "--check=packets") == 0
+    assert main(flags(tmp_path, output, "--resume")) == 0
+    out = capsys.readouterr().out
+    assert "--resume: " in out and "has no results for --check decode; all clips are checked" in out
+    assert "4 results of --check packets cannot be used for --check decode" in out
+    assert kept(tmp_path, output, capsys, "--check=packets", "--resume") == 4
+
+
+@pytest.mark.usefixtures("journal_stays")
+def test_what_may_be_otherwise_another_time_is_checked_again(tmp_path, master, capsys):
+    """A disk that fails for a while leaves videos that cannot be opened or seem cut off."""
+    make_corpus(tmp_path, master, 3)
+    damaged = add_clip(tmp_path, master, "id00009/a")["mp4"]
+    damaged.write_bytes(damaged.read_bytes()[:-900])
+    assert kept(tmp_path, tmp_path / "list", capsys) == 0
+    assert reasons(tmp_path / "list") == {str(damaged): "frames missing"}
+    assert kept(tmp_path, tmp_path / "list", capsys, "--resume") == 3
+
+
+def test_a_run_without_resume_destroys_nothing(tmp_path, master, capsys, monkeypatch):
+    """Interrupted in its turn, it leaves the results of both."""
+    make_corpus(tmp_path, master, 6)
+    journal = tmp_path / "list.journal"
+    real, count = makeFileList.check_job, 0
+
+    def interrupted_at(last: int):
+        def check(*args):
+            nonlocal count
+            count += 1
+            if count > last:
+                raise KeyboardInterrupt
+            return real(*args)
+
+        return check
+
+    monkeypatch.setattr("makeFileList.check_job", interrupted_at(4))
+    assert main(flags(tmp_path, tmp_path / "list")) == 130
+    monkeypatch.setattr("makeFileList.check_job", interrupted_at(5))
+    capsys.readouterr()
+    assert main(flags(tmp_path, tmp_path / "list")) == 130
+    out = capsys.readouterr().out
+    assert "an interrupted run checked 4 videos" in out and "add --resume: nothing is lost" in out
+    monkeypatch.setattr("makeFileList.check_job", real)
+    # A finished run over other videos leaves the results too, and says so.
+    assert (
+        main(
+            [
+                *flags(tmp_path, tmp_path / "list"),
+                *(f"--{k}_dir={tmp_path}/{k}/id00005" for k in ("mp4", "wav", "txt")),
+            ]
+        )
+        == 0
+    )
+    assert "it has 4 results of an interrupted run" in capsys.readouterr().out
+    assert kept(tmp_path, tmp_path / "list", capsys, "--resume") == 5
+    assert not journal.exists()
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, master):
@@ -374,6 +474,14 @@ def test_people_are_split(master, tmp_path, capsys):
     assert main(flags(tmp_path, output, *split)) == 0 and validation.read_bytes() == first
     assert main(flags(tmp_path, output, f"--val_output={validation}", "--val_fraction=0.01")) == 0
     assert len({clip.video.split("/")[-3] for clip in read_list(str(validation))}) == 1
+
+
+def test_somebody_is_left_to_train_on(master, tmp_path):
+    for number in range(3):
+        add_clip(tmp_path, master, f"id{number}/a")
+    output, validation = tmp_path / "train.txt", tmp_path / "val.txt"
+    assert main(flags(tmp_path, output, f"--val_output={validation}", "--val_fraction=0.9")) == 0
+    assert [len(read_list(str(path))) for path in (output, validation)] == [1, 2]
 
 
 def test_the_next_command_suits_the_lists(master, tmp_path, capsys):
