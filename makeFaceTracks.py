@@ -84,26 +84,48 @@ if __name__ == "__main__":
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from media.clips import FPS, MediaError
-from media.survey import Part
-from media.trackFolder import Record, TrackFolder, lines_without_tracks, mark_of
+from media.trackFolder import VERSION, Record, TrackFolder, lines_without_tracks, mark_of
 from media.trackWork import (
     NOTHING,
+    Done,
+    Job,
     Source,
     folder_names,
     plan,
     reason_for,
     sources_in,
-    work_on_part,
+    work_on,
 )
 from support.files import check_output
-from support.names import counted
+from support.names import counted, one_line
 from support.progress import progress_bar
 
 SHOWN_REASONS = 5
+
+
+SURVEYED = 0.8  # share of the first pass in the time that a video takes
+
+
+class Jobs:
+    """The jobs of all sources, an iterator that can be added to. Those that were added come first."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._surveys = (job for source in sources for job in source.survey_jobs() if not source.failed)
+        self._added: deque[Job] = deque()
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        self._added.extend(jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return self
+
+    def __next__(self) -> Job:
+        return self._added.popleft() if self._added else next(self._surveys)
 
 
 class Run:
@@ -115,7 +137,8 @@ class Run:
         self.workers = args.nWorkers
         self.rule = Rule(args.detect_every, args.min_frames, args.min_face)
         self.folder = folder
-        self.sources: list[Source] = []
+        self.sources: dict[str, Source] = {}
+        self.failed: list[str] = []  # sources on which the program failed
         self.kept = self.changed = self.others = 0
 
     def plan(self) -> None:
@@ -126,55 +149,75 @@ class Run:
             try:
                 marks[path] = mark_of(os.path.join(self.src, path), self.rule)
             except MediaError as error:
-                self._finish(Source(path, "", names[path], NOTHING, {}, [str(error)]))
+                self._finish(Source(path, "", names[path], "", NOTHING, [str(error)]))
         todo = [path for path in marks if not self.folder.is_finished(path, marks[path], names[path])]
         self.kept = len(marks) - len(todo)
         self.changed = sum(path in self.folder.records for path in todo)
-        self.folder.clear_work(but=(self.folder.work(path, marks[path]) for path in todo))
+        work = {path: self.folder.work(path, marks[path]) for path in todo}
+        self.folder.clear_work(but=work.values())
         bar = progress_bar(total=len(todo), unit=" files", desc="looking at the files", dynamic_ncols=True)
         with bar:
-            for path, planned, reason in map_in_processes(partial(plan, self.src), todo, self.workers, 4):
+            for path, planned, reason, fault in map_in_processes(
+                partial(plan, self.src, self.rule), todo, self.workers, 4
+            ):
                 bar.update()
-                if planned.parts:
-                    self.sources.append(Source(path, marks[path], names[path], planned, {}, []))
+                source = Source(path, marks[path], names[path], work[path], planned)
+                if fault:
+                    self._fail(source, fault)
+                elif planned.parts:
+                    self.sources[path] = source
                 elif reason:
-                    self._finish(Source(path, marks[path], names[path], planned, {}, [reason]))
+                    source.problems.append(reason)
+                    self._finish(source)
                 else:
                     self.others += 1
-        self.sources.sort(key=lambda source: source.path)
-
-    def jobs(self) -> Iterator[tuple[str, int, Part, str, str]]:
-        for source in self.sources:
-            work = self.folder.work(source.path, source.mark)
-            for number, part in enumerate(source.plan.parts):
-                yield source.path, number, part, os.path.join(work, f"{number:05d}"), source.name
 
     def work(self) -> None:
-        """Make the tracks; a source whose parts are all done is finished."""
-        by_path = {source.path: source for source in self.sources}
-        lengths = {source.path: source.seconds for source in self.sources}
-        total, done = sum(lengths.values()), 0.0
+        """Make the tracks. When all parts of a source are surveyed, its tracks are written, and it is finished."""
+        total, done = sum(source.plan.length for source in self.sources.values()) / FPS, 0.0
+        jobs = Jobs(self.sources[path] for path in sorted(self.sources))
         bar = progress_bar(total=round(total), unit=" s of video", smoothing=0.05, dynamic_ncols=True)
         with bar:
-            work = partial(work_on_part, self.rule)
-            for path, number, found, problem in map_in_processes(work, self.jobs(), self.workers):
-                source = by_path[path]
-                if found is not None:
-                    source.found[number] = found
-                else:
-                    source.problems.append(problem)
-                done += lengths[path] / len(source.plan.parts)
+            for result in map_in_processes(partial(work_on, self.rule), jobs, self.workers):
+                done += self._take(result, jobs)
                 bar.update(round(done) - bar.n)
-                if len(source.found) + len(source.problems) == len(source.plan.parts):
-                    self._finish(source)
-                    bar.set_postfix(tracks=self.folder.tracks)
+                bar.set_postfix(tracks=self.folder.tracks)
+
+    def _take(self, result: Done, jobs: Jobs) -> float:
+        """Take the result of a job; returns the seconds of video that it stands for."""
+        source, job = self.sources[result.job.source], result.job
+        if source.failed:
+            return 0.0
+        if result.fault:
+            self._fail(source, result.fault)
+            return 0.0
+        if result.problem:
+            source.problems.append(result.problem)
+        if result.stretch is not None:
+            source.stretches[job.number] = result.stretch
+        if result.rows is not None:
+            source.rows[job.number] = result.rows
+        source.waiting -= 1
+        share = (1 - SURVEYED) / source.groups if job.tracks else SURVEYED / len(source.plan.parts)
+        if source.waiting == 0 and job.tracks is None:
+            jobs.add(source.write_jobs(self.rule))
+            share += 0.0 if source.waiting else 1 - SURVEYED
+        if source.waiting == 0:
+            self._finish(source)
+        return share * source.plan.length / FPS
 
     def _finish(self, source: Source) -> None:
-        work = self.folder.work(source.path, source.mark)
-        parts = [(os.path.join(work, f"{n:05d}"), source.found[n]) for n in sorted(source.found)]
-        record = Record(source.path, source.mark, source.name, reason=self._reason(source))
-        self.folder.finish(record, parts)
-        shutil.rmtree(work, ignore_errors=True)
+        made = [(source.tracks_folder(number), source.rows[number]) for number in sorted(source.rows)]
+        record = Record(source.path, source.mark, source.name, reason=self._reason(source), version=VERSION)
+        self.folder.finish(record, made)
+        source.found = None
+        if source.work:
+            shutil.rmtree(source.work, ignore_errors=True)
+
+    def _fail(self, source: Source, fault: str) -> None:
+        source.failed = True
+        self.failed.append(source.path)
+        self.folder.report_fault(source.path, fault)
 
     def _reason(self, source: Source) -> str:
         reason = reason_for(source, self.rule)
@@ -200,14 +243,18 @@ def report(run: Run, args: argparse.Namespace, took: float) -> bool:
     tracks = [track for record in records.values() for track in record.tracks]
     seconds = sum(track["frames"] for track in tracks) / FPS
     without = sum(not record.tracks for record in found)
-    if not found:
+    if not found and not run.failed:
         where = "folder or the folders in it" if os.path.isdir(args.src) else "file"
         unread = "".join(f"; {error}" for error in run.unread[:SHOWN_REASONS])
         raise UserError(f"{args.src}: no videos in this {where}{unread}")
-    print(f"{counted(len(found), 'video')} in {args.src}, {took:.0f} s")
+    print(f"{counted(len(found) + len(run.failed), 'video')} in {args.src}, {took:.0f} s")
     print(f"  finished before  {run.kept:>9}")
+    if old := sum(record.version < VERSION for record in found):
+        print(
+            f"  by an old version{old:>9}   which divided tracks every 40 s; for new ones, give a new --dst"
+        )
     if run.changed:
-        print(f"  made anew        {run.changed:>9}   they, or the flags, have changed since")
+        print(f"  made anew        {run.changed:>9}   they, the flags or this program have changed since")
     print(f"  with a track     {len(found) - without:>9}")
     print(f"  without          {without:>9}")
     if gone:
@@ -217,6 +264,12 @@ def report(run: Run, args: argparse.Namespace, took: float) -> bool:
         print(f"  folders not read {len(run.unread):>9}")
     if run.others:
         print(f"  other files      {run.others:>9}   left out")
+    if run.failed:
+        print(f"  not finished     {len(run.failed):>9}   this program failed on them")
+        print(f"What failed, for a report to the authors: {run.folder.errors}")
+        print("The other videos are finished. The same command tries these again:")
+        for path in run.failed[:SHOWN_REASONS]:
+            print(f"  {one_line(path)}")
     reasons = lines_without_tracks(run.unread, found)
     if reasons:
         print(f"Without a track, or broken, and why: {os.path.join(args.dst, 'no_tracks.txt')}")
@@ -242,7 +295,7 @@ def report(run: Run, args: argparse.Namespace, took: float) -> bool:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 (there is no track), 130 (Ctrl-C)."""
+    """Run the command; returns the exit status: 0, 1 (no track, or the program failed on a video), 130 (Ctrl-C)."""
     args = parse_args(argv)
     check_output("--dst", args.dst, folder=True)
     begin = time.monotonic()
@@ -259,8 +312,8 @@ def main(argv: list[str] | None = None) -> int:
             print("\nStopped. The same command goes on from here.")
             return 130
         folder.write_tables(run.unread)
-        folder.clear_work()
-    return 0 if report(run, args, time.monotonic() - begin) else 1
+        folder.clear_work(but=(run.sources[path].work for path in run.failed if path in run.sources))
+    return 0 if report(run, args, time.monotonic() - begin) and not run.failed else 1
 
 
 if __name__ == "__main__":

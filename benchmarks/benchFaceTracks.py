@@ -9,6 +9,7 @@ measured by the clock, and needs two cores with nothing else to do.
 """
 
 import argparse
+import dataclasses
 import os
 import shutil
 import statistics
@@ -28,7 +29,7 @@ from videoMaker import face, make_video  # noqa: E402
 import makeFaceTracks  # noqa: E402
 from media.clips import FPS  # noqa: E402
 from media.faces import FaceDetector  # noqa: E402
-from media.faceTracks import make_tracks, plan_parts  # noqa: E402
+from media.faceTracks import group_tracks, plan_parts, select_tracks, survey_part, write_group  # noqa: E402
 from media.survey import Survey  # noqa: E402
 from media.timeline import VideoReader  # noqa: E402
 from media.trackRule import PART, Rule  # noqa: E402
@@ -78,9 +79,12 @@ def first_pass(path: str) -> None:
 
 
 def whole(path: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for part in plan_parts(path).parts:
-            make_tracks(part, RULE, folder, "a")
+    parts = plan_parts(path, RULE.detect_every).parts
+    found = select_tracks([survey_part(part, RULE) for part in parts], RULE)
+    for tracks in group_tracks(found.tracks, len(parts) > 1):
+        first = tracks[0].first if len(parts) > 1 else 0
+        with tempfile.TemporaryDirectory() as folder:
+            write_group(dataclasses.replace(parts[0], first=first), tracks, folder, "a")
 
 
 def median_seconds(works: dict[str, Callable[[str], None]], path: str, repeats: int) -> dict[str, float]:

@@ -1,11 +1,21 @@
-"""From a part of a video to the files of its face tracks, in two passes: where the faces are, then their crops."""
+"""From a video to the files of its face tracks, in two passes: where the faces are, then their crops.
+
+A long video is divided into parts that begin at key frames. The parts are surveyed side by side, their tracks are
+joined (media/track_joining.py), selected over the whole video, and written in groups.
+"""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 
-from media.clips import MediaError
-from media.survey import Part, Survey
-from media.timeline import VideoReader
+import av
+
+from media.clips import FPS, MediaError
+from media.streams import MAX_JUMP, MAX_RETURN, tick
+from media.survey import AHEAD, WARM_UP, Part, Survey
+from media.timeline import MIDDLE, VideoReader
+from media.track_joining import Stretch, join
 from media.trackFiles import TrackVideo, track_text
 from media.trackRule import PART, Rule
 from media.tracks import Track, crop, smooth
@@ -14,109 +24,184 @@ from media.wav import write_wav
 
 
 @dataclass(frozen=True)
-class Found:
-    """What came of a part: of each track, in the order of its files, what tracks.csv says; and the reasons for none.
+class Plan:
+    """The parts in which a video is surveyed.
 
-    end: the slot after the last one with a picture. jumps_back: the time stamps begin anew there. faces: how many
-    were found, of all sizes; largest: of a track before it was judged, in pixels; longest: slots, of a track that is
-    large enough; heard: slots of it with sound.
+    length: slots, as its packets say. declared: slots, as its header says, or None; sure: that is the length of the
+    pictures.
     """
 
-    tracks: list[dict]
+    parts: list[Part]
+    length: int
+    declared: int | None
+    sure: bool
+
+
+def plan_parts(path: str, detect_every: int = 1) -> Plan:
+    """Plan the work on a video. Raises MediaError: no pictures, no sound, or broken at its beginning."""
+    if not has_sound(path):
+        raise MediaError(f"{path}: no sound in it")
+    with VideoReader(path) as reader:
+        keys, length = key_frames(reader)
+        if not reader.can_seek(keys):
+            keys = []
+        begins = [ceil((key + WARM_UP) / detect_every) * detect_every for key in keys]
+        ends = [begin + AHEAD for begin in begins]
+        parts = [
+            Part(path, reader.first_time, *span)
+            for span in zip([0, *keys], [*ends, None], [0, *begins], strict=True)
+        ]
+        return Plan(parts, length, *reader.declared_slots())
+
+
+def key_frames(reader: VideoReader) -> tuple[list[int], int]:
+    """The slots of key frames that divide a video into parts of at least PART slots; and its length in slots.
+
+    It takes one pass over the packets, without decoding. A video whose time stamps begin anew is not divided.
+    """
+    keys = [0]
+    latest = end = reader.first_time
+    shift = 0.0  # seconds by which time stamps have begun anew
+    for packet in _packets(reader):
+        shown = float(packet.pts * tick(packet)) if packet.pts is not None else None
+        decoded = float(packet.dts * tick(packet)) if packet.dts is not None else shown
+        if decoded is None:
+            continue
+        if not latest - MAX_RETURN <= decoded <= latest + MAX_JUMP:
+            shift += latest - decoded
+        latest = decoded
+        time = decoded if shown is None else shown
+        end = max(end, time + shift + float((packet.duration or 0) * tick(packet)))
+        slot = ceil((time - reader.first_time) * FPS - MIDDLE)
+        if packet.is_keyframe and slot - keys[-1] >= PART:
+            keys.append(slot)
+    length = max(1, round((end - reader.first_time) * FPS))
+    if length - keys[-1] < PART // 4:
+        keys.pop()
+    return [] if shift else keys[1:], length
+
+
+def _packets(reader: VideoReader) -> Iterator[av.Packet]:
+    packets = reader.container.demux(reader.stream)
+    while True:
+        try:
+            yield next(packets)
+        except (StopIteration, av.error.FFmpegError):  # the end, or the file is broken from here on
+            return
+
+
+def survey_part(part: Part, rule: Rule) -> Stretch:
+    """The first pass. Raises MediaError."""
+    with VideoReader(part.path, part.first_time) as reader:
+        survey = Survey(reader, rule)
+        survey.run(part)
+        heard = (0, 0)
+        if survey.builder.closed:
+            sound = read_sound(part.path, part.first_time, part.begin, max(part.begin + 1, survey.end))
+            heard = (sound.begin, sound.end)
+        return Stretch.of(part, survey, heard)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The tracks to be written, in their order; and the reasons why there are none.
+
+    end: the slot after the last one with a picture. ends_early: the time stamps begin anew there. faces: number of
+    detections of all sizes; largest: of all tracks, in pixels; longest: slots, of those that are large enough; heard:
+    slots of those with sound.
+    """
+
+    tracks: list[Track]
     end: int
-    jumps_back: bool
-    shots: int
+    ends_early: bool
     faces: int
     largest: float
     longest: int
     heard: int
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The parts in which a video is worked on. slots: its declared length, or None; sure: that of its pictures."""
+def select_tracks(stretches: list[Stretch], rule: Rule) -> Found:
+    """Join the tracks of all parts of a video and select those that are large, long, and have sound.
 
-    parts: list[Part]
-    slots: int | None
-    sure: bool
-
-
-def plan_parts(path: str) -> Plan:
-    """Plan the work on a video. Raises MediaError: no pictures, no sound, or broken at its beginning."""
-    if not has_sound(path):
-        raise MediaError(f"{path}: no sound in it")
-    with VideoReader(path) as reader:
-        slots, sure = reader.declared_slots()
-        starts = list(range(0, slots or 1, PART))
-        if len(starts) > 1 and not reader.can_seek(starts[1:]):
-            starts = [0]
-        ends: list[int | None] = [*starts[1:], None]
-        parts = [Part(path, reader.first_time, *span) for span in zip(starts, ends, strict=True)]
-        return Plan(parts, slots, sure)
-
-
-def make_tracks(part: Part, rule: Rule, folder: str, identity: str) -> Found:
-    """Write the tracks of a part as folder/00001.mp4, .wav and .txt, and so on. Raises MediaError, OSError."""
-    os.makedirs(folder, exist_ok=True)
-    with VideoReader(part.path, part.first_time) as reader:
-        survey = Survey(reader, rule)
-        survey.run(part)
-        found = survey.builder.finished
-        end = survey.end
-        sound = read_sound(part.path, part.first_time, part.first, max(part.first + 1, end))
-        large = [track for track in found if track.size >= rule.min_face]
-        heard = [track.part(sound.begin, sound.end) for track in large]
-        tracks = sorted(
-            (
-                track
-                for track in heard
-                if len(track) >= rule.min_frames and sound.is_heard(track.first, track.end)
-            ),
-            key=lambda track: (track.first, *track.boxes[0]),
-        )
-        write_tracks(reader, part, tracks, sound, folder, identity)
+    A track longer than PART is divided evenly, because training reads files from their beginning.
+    """
+    tracks = join(stretches)
+    large = [track for track in tracks if track.size >= rule.min_face]
+    spans = [stretch.sound for stretch in stretches if stretch.sound[0] < stretch.sound[1]]
+    begin, end = min((b for b, _ in spans), default=0), max((e for _, e in spans), default=0)
+    heard = [track.part(begin, end) for track in large]
+    pieces = []
+    for track in heard:
+        count = min(ceil(len(track) / PART), len(track) // rule.min_frames)
+        edges = [track.first + len(track) * n // max(1, count) for n in range(count + 1)]
+        pieces += [track.part(*edge) for edge in zip(edges, edges[1:], strict=False)]
     return Found(
-        tracks=[
-            {
-                "first": track.first,
-                "frames": len(track),
-                "size": round(track.size, 1),
-                "found": track.found,
-                "confidence": round(track.confidence, 3),
-                "shot": track.shot,
-            }
-            for track in tracks
-        ],
-        end=end,
-        jumps_back=reader.ends_at is not None,
-        shots=len(survey.builder.shot_starts),
-        faces=survey.faces,
-        largest=max((track.size for track in found), default=0.0),
+        tracks=sorted(pieces, key=lambda track: (track.first, *track.boxes[0])),
+        end=max((stretch.end for stretch in stretches), default=0),
+        ends_early=any(stretch.ends_early for stretch in stretches),
+        faces=sum(stretch.faces for stretch in stretches),
+        largest=max((track.size for track in tracks), default=0.0),
         longest=max(map(len, large), default=0),
         heard=max(map(len, heard), default=0),
     )
 
 
+def group_tracks(tracks: list[Track], divided: bool) -> list[list[Track]]:
+    """Tracks that are written in one go: those that begin within PART slots, or all if the video is not divided."""
+    groups: list[list[Track]] = []
+    for track in tracks:
+        if not groups or (divided and track.first >= groups[-1][0].first + PART):
+            groups.append([])
+        groups[-1].append(track)
+    return groups
+
+
+def write_group(part: Part, tracks: list[Track], folder: str, identity: str) -> list[dict]:
+    """The second pass: write the tracks that are not silent as folder/00001.mp4, .wav and .txt, and so on.
+
+    part: from where the video is read. Returns what tracks.csv says of each. Raises MediaError, OSError.
+    """
+    os.makedirs(folder, exist_ok=True)
+    sound = read_sound(part.path, part.first_time, part.first, max(track.end for track in tracks))
+    tracks = [track for track in tracks if sound.is_heard(track.first, track.end)]
+    with VideoReader(part.path, part.first_time) as reader:
+        write_tracks(reader, part, tracks, sound, folder, identity)
+    return [
+        {
+            "first": track.first,
+            "frames": len(track),
+            "size": round(track.size, 1),
+            "found": track.found,
+            "confidence": round(track.confidence, 3),
+            "shot": track.shot,
+        }
+        for track in tracks
+    ]
+
+
 def write_tracks(
     reader: VideoReader, part: Part, tracks: list[Track], sound: Sound, folder: str, identity: str
 ) -> None:
-    """The second pass: folder/00001.mp4, .wav and .txt of the first track, and so on. Raises OSError."""
+    """Write folder/00001.mp4, .wav and .txt of the first track, and so on. Raises OSError.
+
+    The video is read from part.first to the end of the last track.
+    """
     if not tracks:
         return
-    width, height = _write_videos(reader, part, tracks, folder)
-    for number, track in enumerate(tracks, 1):
+    shapes = _write_videos(reader, part, tracks, folder)
+    for number, (track, (width, height)) in enumerate(zip(tracks, shapes, strict=True), 1):
         stem = os.path.join(folder, f"{number:05d}")
         write_wav(stem + ".wav", sound.part(track.first, track.end))
         with open(stem + ".txt", "w", encoding="utf-8") as file:
             file.write(track_text(identity, os.path.basename(part.path), track, width, height))
 
 
-def _write_videos(reader: VideoReader, part: Part, tracks: list[Track], folder: str) -> tuple[int, int]:
-    """Returns the displayed width and height of the source's pictures."""
+def _write_videos(reader: VideoReader, part: Part, tracks: list[Track], folder: str) -> list[tuple[int, int]]:
+    """Returns the displayed width and height of the source's pictures at each track."""
     last = max(track.end for track in tracks)
     steady = [smooth(track.boxes) for track in tracks]
     videos: dict[int, TrackVideo] = {}
-    shape = (1, 1)
+    shapes = [(1, 1)] * len(tracks)
     try:
         for slot, frame in reader.slots(part.first, last):
             picture = None
@@ -125,13 +210,14 @@ def _write_videos(reader: VideoReader, part: Part, tracks: list[Track], folder: 
                     continue
                 if picture is None:
                     picture = reader.bgr(frame)
-                    shape = picture.shape[1::-1]
                 if number not in videos:
                     videos[number] = TrackVideo(os.path.join(folder, f"{number + 1:05d}.mp4"))
+                    height, width = picture.shape[:2]
+                    shapes[number] = (width, height)
                 videos[number].add(crop(picture, *steady[number][slot - track.first]))
                 if slot == track.end - 1:
                     videos.pop(number).close()
     finally:
         for video in videos.values():
             video.close()
-    return shape
+    return shapes

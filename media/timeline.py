@@ -27,6 +27,7 @@ MIDDLE = 0.49  # of a slot; just before its middle, where at 50 pictures a secon
 MAX_HOLD = 0.5  # seconds that a picture stays up; where the next comes later, there is no picture between
 # Seconds before the wanted time: some files lead to a later picture than asked for.
 SEEK_MARGINS = (0.0, 2.0, 12.0)
+MAX_LEAD = 40.0  # seconds before a slot; a file whose jumps lead further back is slow to read in parts
 SEARCH_SIZE = "50000000"  # bytes and microseconds that FFmpeg may read to find all streams of an MPEG file
 ORDERED = 25  # pictures whose time stamps rise: they are those of showing
 FROM_FIRST = ("mpegts", "mpeg")  # whose length is counted from their first time stamp, and not from 0
@@ -116,8 +117,13 @@ class VideoReader:
         return None if end is None else max(1, round((end - self.first_time) * FPS)), of_pictures
 
     def can_seek(self, slots: list[int]) -> bool:
-        """Does jumping to each of these slots lead to a picture that is not after it?"""
-        return all(self._seek(self._time(slot)) is not None for slot in slots)
+        """Does seeking each slot lead to a picture that is not after it, nor more than MAX_LEAD before it?"""
+        for slot in slots:
+            time = self._time(slot)
+            frames = self._seek(time)
+            if frames is None or next(frames)[0] < time - MAX_LEAD:
+                return False
+        return True
 
     def slots(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (slot, frame) for the slots first ... last - 1 that have a picture, in order.

@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 
 from media.clips import FPS, MediaError
-from media.faceTracks import Found
 from media.openVideo import open_video
 from media.trackRule import KINDS, Rule
 from support.files import journal_at, lock_file, replace_file
 from support.names import one_line, printable
 
-VERSION = 1  # of the records; another one makes everything anew
+MARK = 1  # another number rebuilds everything
+VERSION = 2  # of the program that made a record; version 1 divided tracks every 40 s
 COLUMNS = ("source", "track", "first_s", "last_s", "frames", "face_size", "found", "confidence", "shot")
 SHEET, SHEET_COLUMNS, CELL, CAPTION = 100, 10, 160, 18  # tracks, columns, pixels
 
@@ -36,7 +36,7 @@ class Record:
     """A finished source. mark: of the source and of what was asked for. name: of its folder of tracks.
 
     tracks: what tracks.csv says of each, and `sizes`, in bytes, of its mp4, wav and txt. reason: why there is none,
-    or what is missing; "" where nothing is.
+    or what is missing; "" where nothing is. version: of the program that made it.
     """
 
     source: str
@@ -44,6 +44,7 @@ class Record:
     name: str
     tracks: list[dict] = field(default_factory=list)
     reason: str = ""
+    version: int = 1
 
     @property
     def line(self) -> str:
@@ -67,7 +68,7 @@ def mark_of(path: str, rule: Rule) -> str:
         raise MediaError(f"{path}: cannot be read ({error.strerror})") from None
     if not stat.S_ISREG(facts.st_mode):
         raise MediaError(f"{path}: not a file")
-    return json.dumps([VERSION, facts.st_size, facts.st_mtime_ns, asdict(rule)])
+    return json.dumps([MARK, facts.st_size, facts.st_mtime_ns, asdict(rule)])
 
 
 class TrackFolder:
@@ -78,6 +79,7 @@ class TrackFolder:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.errors = os.path.join(path, "errors.txt")
         self._state = os.path.join(path, ".makeFaceTracks")
         self._journal = os.path.join(self._state, "finished.jsonl")
         os.makedirs(self._state, exist_ok=True)
@@ -94,13 +96,18 @@ class TrackFolder:
 
     def work(self, source: str, mark: str) -> str:
         """The folder in which the tracks of a source are made."""
-        key = hashlib.sha256(os.fsencode(source) + mark.encode()).hexdigest()[:24]
+        key = hashlib.sha256(os.fsencode(source) + mark.encode() + bytes([VERSION])).hexdigest()[:24]
         return os.path.join(self._state, "work", key)
 
     def is_finished(self, source: str, mark: str, name: str) -> bool:
-        """Has this source been worked on, under this name, and are all of its files there, as long as they were?"""
+        """Is this source finished under this name, with all files of its tracks present in their full size?
+
+        A source for which an earlier version gave a reason is tried again.
+        """
         record = self.records.get(source)
         if record is None or (record.mark, record.name) != (mark, name):
+            return False
+        if record.reason and record.version < VERSION:
             return False
         for number, track in enumerate(record.tracks, 1):
             for kind, size in zip(KINDS, track["sizes"], strict=True):
@@ -111,13 +118,15 @@ class TrackFolder:
                     return False
         return True
 
-    def finish(self, record: Record, parts: list[tuple[str, Found]]) -> None:
-        """Move the tracks of all parts, (their folder, what was found), in, and write down that they are there."""
+    def finish(self, record: Record, made: list[tuple[str, list[dict]]]) -> None:
+        """Move tracks in, numbered in this order, and record that the source is finished.
+
+        made: folders of tracks, and what tracks.csv says of each track.
+        """
         before = self.records.pop(record.source, None)
         self._remove_tracks(record.name)
-        shots = 0
-        for folder, found in parts:
-            for number, track in enumerate(found.tracks, 1):
+        for folder, rows in made:
+            for number, track in enumerate(rows, 1):
                 stem = os.path.join(folder, f"{number:05d}")
                 sizes = []
                 for kind in KINDS:
@@ -125,12 +134,19 @@ class TrackFolder:
                     os.makedirs(os.path.dirname(target), exist_ok=True)
                     os.replace(f"{stem}.{kind}", target)
                     sizes.append(os.stat(target).st_size)
-                record.tracks.append({**track, "shot": track["shot"] + shots, "sizes": sizes})
-            shots += found.shots
+                record.tracks.append({**track, "sizes": sizes})
         self.records[record.source] = record
         self.tracks += len(record.tracks) - (len(before.tracks) if before else 0)
         with journal_at(self._journal) as add:
             add(json.dumps(asdict(record)))
+
+    def report_fault(self, source: str, fault: str) -> None:
+        """Append the traceback of a fault of the program to errors.txt; the source is not finished."""
+        with open(self.errors, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{one_line(source)}\n{fault}\n")
+        record = self.records.get(source)
+        if record is not None and not record.tracks:
+            del self.records[source]
 
     def _remove_tracks(self, name: str) -> None:
         """Remove the numbered files of a folder of tracks; folders in it belong to other sources."""

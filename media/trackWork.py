@@ -1,20 +1,26 @@
-"""What makeFaceTracks.py does with a source and its parts, and how it tells what came of them."""
+"""What makeFaceTracks.py does with each source: its jobs, their saved results, and why there is no track."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
+import av
 import cv2
 
 from media.clips import FPS, MediaError, find_files
 from media.content import VIDEO_FILES
-from media.faceTracks import Found, Plan, make_tracks, plan_parts
+from media.faceTracks import Found, Plan, group_tracks, plan_parts, select_tracks, survey_part, write_group
 from media.survey import Part
 from media.timeline import NoVideoError
-from media.trackRule import KINDS, PART, Rule, is_in
+from media.track_joining import Stretch
+from media.trackRule import KINDS, Rule, is_in
+from media.tracks import Track
+from support.errors import UserError
 from support.files import replace_file
 from support.names import as_any_system
 
@@ -31,25 +37,86 @@ UNFINISHED = (
 TRACK_FILE = re.compile(r"/\d{5}\.(mp4|wav|txt)$")
 # Of a name: what no list can have, and bytes that are not UTF-8.
 NOT_LISTED = re.compile("[\ud800-\udfff\\t\\r\\n]")
-NOTHING = Plan([], None, False)
+NOTHING = Plan([], 0, None, False)
 EARLY_END = FPS // 2  # slots that pictures may end before the file says so
 
 
 @dataclass
 class Source:
-    """A file under --src. path: relative to it. name: of its folder of tracks. found: what came of its parts."""
+    """A file under --src and how far it has come.
+
+    path: relative to --src. work: folder for what is not finished. name: of its folder of tracks. stretches, rows:
+    what came of its parts and of its groups of tracks, by number. waiting: how many of these are still to come.
+    groups: how many there are.
+    problems: what is wrong with the file. failed: work on it ended in a fault of the program.
+    """
 
     path: str
     mark: str
     name: str
+    work: str
     plan: Plan
-    found: dict[int, Found]
-    problems: list[str]
+    problems: list[str] = field(default_factory=list)
+    stretches: dict[int, Stretch] = field(default_factory=dict)
+    found: Found | None = None
+    rows: dict[int, list[dict]] = field(default_factory=dict)
+    groups: int = 0
+    waiting: int = 0
+    failed: bool = False
 
-    @property
-    def seconds(self) -> float:
-        """Its length, as far as it is known before."""
-        return (self.plan.slots or PART) / FPS
+    def survey_jobs(self) -> list["Job"]:
+        """The first pass over each part."""
+        self.waiting = len(self.plan.parts)
+        return [
+            Job(self.path, number, part, os.path.join(self.work, f"part{number:05d}.json"))
+            for number, part in enumerate(self.plan.parts)
+        ]
+
+    def write_jobs(self, rule: Rule) -> list["Job"]:
+        """The second pass over each group of tracks, when the first one is complete."""
+        self.found = select_tracks([self.stretches[number] for number in sorted(self.stretches)], rule)
+        divided = len(self.plan.parts) > 1
+        groups = group_tracks(self.found.tracks, divided)
+        self.groups = self.waiting = len(groups)
+        self.stretches.clear()
+        return [
+            Job(
+                self.path,
+                number,
+                replace(self.plan.parts[0], first=tracks[0].first if divided else 0),
+                self.tracks_folder(number),
+                self.name,
+                tracks,
+            )
+            for number, tracks in enumerate(groups)
+        ]
+
+    def tracks_folder(self, number: int) -> str:
+        """Where the tracks of a group are made."""
+        return os.path.join(self.work, f"tracks{number:05d}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The survey of a part, saved as the file `target`; or tracks to be written into the folder `target`."""
+
+    source: str
+    number: int
+    part: Part
+    target: str
+    identity: str = ""
+    tracks: list[Track] | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a job: its result, or the problem of the video, or the traceback of a fault of the program."""
+
+    job: Job
+    stretch: Stretch | None = None
+    rows: list[dict] | None = None
+    problem: str = ""
+    fault: str = ""
 
 
 def folder_names(paths: list[str], given: dict[str, str]) -> dict[str, str]:
@@ -69,80 +136,109 @@ def folder_names(paths: list[str], given: dict[str, str]) -> dict[str, str]:
     return names
 
 
-def plan(src: str, path: str) -> tuple[str, Plan, str]:
-    """(path, its parts, or the reason why there are none; "" for a file that nobody would take for a video)."""
-    try:
-        return path, plan_parts(os.path.join(src, path)), ""
-    except NoVideoError as error:
-        return path, NOTHING, str(error) if path.lower().endswith(VIDEO_NAMES) else ""
-    except MediaError as error:
-        return path, NOTHING, str(error)
-    except Exception as error:  # a file that breaks the decoder in a new way must not stop the others
-        return path, NOTHING, f"{os.path.join(src, path)}: {type(error).__name__}: {error}"
+def plan(src: str, rule: Rule, path: str) -> tuple[str, Plan, str, str]:
+    """(path, its plan, why there is none, traceback of a fault of the program).
 
-
-def work_on_part(rule: Rule, job: tuple[str, int, Part, str, str]) -> tuple[str, int, Found | None, str]:
-    """Make the tracks of a part unless they are there: (source, number of the part, what was found, or the reason).
-
-    job: source, number, part, folder to make them in, identity. Raises OSError when they cannot be written.
+    Both texts are empty for a file that nobody would take for a video.
     """
-    source, number, part, folder, identity = job
+    try:
+        return path, plan_parts(os.path.join(src, path), rule.detect_every), "", ""
+    except NoVideoError as error:
+        return path, NOTHING, str(error) if path.lower().endswith(VIDEO_NAMES) else "", ""
+    except (MediaError, av.error.FFmpegError) as error:
+        return path, NOTHING, _problem(os.path.join(src, path), error), ""
+    except Exception:
+        return path, NOTHING, "", traceback.format_exc()
+
+
+def work_on(rule: Rule, job: Job) -> Done:
+    """Do a job, unless an interrupted run has done it. Raises OSError when its results cannot be written."""
     cv2.setNumThreads(1)  # the cores work on other parts
-    finished = os.path.join(folder, "found.json")
     try:
-        with open(finished, encoding="ascii") as file:
-            found = Found(**json.load(file))
-        stems = [os.path.join(folder, f"{n:05d}") for n in range(1, len(found.tracks) + 1)]
-        if all(os.path.exists(f"{stem}.{kind}") for stem in stems for kind in KINDS):
-            return source, number, found, ""
-    except (OSError, ValueError, TypeError):
-        pass
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        found = make_tracks(part, rule, folder, identity)
+        if job.tracks is None:
+            return Done(job, stretch=_survey(rule, job))
+        return Done(job, rows=_write(job, job.tracks))
     except MediaError as error:
-        return source, number, None, str(error)
+        return Done(job, problem=str(error))
+    except UserError:
+        raise
     except OSError as error:
         if error.filename is None:
             raise
         raise OSError(error.errno, f"cannot be written ({error.strerror})", error.filename) from None
-    except Exception as error:
-        return source, number, None, f"{part.path}: {type(error).__name__}: {error}"
+    except av.error.FFmpegError as error:
+        return Done(job, problem=_problem(job.part.path, error))
+    except Exception:
+        return Done(job, fault=traceback.format_exc())
+
+
+def _problem(path: str, error: MediaError | av.error.FFmpegError) -> str:
+    if isinstance(error, MediaError):
+        return str(error)
+    return f"{path}: cannot be decoded ({error.strerror or type(error).__name__})"
+
+
+def _survey(rule: Rule, job: Job) -> Stretch:
+    span = [job.part.first, job.part.last, job.part.begin]
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with open(job.target, encoding="ascii") as file:
+            saved = json.load(file)
+        if saved["span"] == span:
+            return Stretch(**saved["stretch"])
+    stretch = survey_part(job.part, rule)
+    with replace_file(job.target) as file:
+        json.dump({"span": span, "stretch": asdict(stretch)}, file)
+    return stretch
+
+
+def _write(job: Job, tracks: list[Track]) -> list[dict]:
+    spans = [[track.first, track.end] for track in tracks]
+    finished = os.path.join(job.target, "tracks.json")
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with open(finished, encoding="ascii") as file:
+            saved = json.load(file)
+        stems = [os.path.join(job.target, f"{n:05d}") for n in range(1, len(saved["rows"]) + 1)]
+        if saved["spans"] == spans and all(
+            os.path.exists(f"{stem}.{kind}") for stem in stems for kind in KINDS
+        ):
+            return saved["rows"]
+    shutil.rmtree(job.target, ignore_errors=True)
+    rows = write_group(job.part, tracks, job.target, job.identity)
     with replace_file(finished) as file:
-        json.dump(asdict(found), file)
-    return source, number, found, ""
+        json.dump({"spans": spans, "rows": rows}, file)
+    return rows
 
 
 def reason_for(source: Source, rule: Rule) -> str:
     """Why a source has no track, or what of it is missing; "" where nothing is."""
-    found = list(source.found.values())
-    if source.problems:
+    found = source.found
+    if source.problems or found is None:
         return source.problems[0]
-    end = max((part.end for part in found), default=0)
     broken = ""
-    if any(part.jumps_back for part in found):
-        broken = f"broken at {end / FPS:.2f} s, where its time stamps begin anew"
-    elif source.plan.sure and source.plan.slots is not None and end < source.plan.slots - EARLY_END:
-        broken = f"broken at {end / FPS:.2f} s of {source.plan.slots / FPS:.2f} s"
-    if any(part.tracks for part in found):
+    if found.ends_early:
+        broken = f"broken at {found.end / FPS:.2f} s, where its time stamps begin anew"
+    elif (
+        source.plan.sure and source.plan.declared is not None and found.end < source.plan.declared - EARLY_END
+    ):
+        broken = f"broken at {found.end / FPS:.2f} s of {source.plan.declared / FPS:.2f} s"
+    if any(source.rows.values()):
         return f"{broken}; tracks up to there only" if broken else ""
-    largest = max((part.largest for part in found), default=0.0)
-    longest = max((part.longest for part in found), default=0)
-    heard = max((part.heard for part in found), default=0)
-    if end == 0:
+    if found.end == 0:
         why = "no picture can be decoded"
-    elif not any(part.faces for part in found) or largest == 0:
+    elif not found.faces or found.largest == 0:
         why = f"no face found (of {rule.min_face} pixels or more, as --min_face asks)"
-    elif longest == 0:
-        why = f"faces smaller than --min_face {rule.min_face}: up to {largest:.0f} pixels"
-    elif longest < rule.min_frames:
-        why = f"shorter than --min_frames {rule.min_frames}: the longest face track has {longest} frames"
-    elif heard >= rule.min_frames:
+    elif found.longest == 0:
+        why = f"faces smaller than --min_face {rule.min_face}: up to {found.largest:.0f} pixels"
+    elif found.longest < rule.min_frames:
+        why = (
+            f"shorter than --min_frames {rule.min_frames}: the longest face track has {found.longest} frames"
+        )
+    elif found.heard >= rule.min_frames:
         why = "its sound is silence: all samples are the same"
     else:
         why = (
-            f"shorter than --min_frames {rule.min_frames}: of a face track of {longest} frames, "
-            f"{heard} have both picture and sound"
+            f"shorter than --min_frames {rule.min_frames}: of a face track of {found.longest} frames, "
+            f"{found.heard} have both picture and sound"
         )
     return f"{broken}; {why}" if broken else why
 

@@ -12,7 +12,7 @@ import pytest
 from videoMaker import face, make_video
 
 from media.faces import Face, FaceDetector
-from media.faceTracks import make_tracks, plan_parts
+from media.faceTracks import plan_parts, select_tracks, survey_part, write_group
 from media.shots import is_cut, shot_picture
 from media.survey import Part, Survey
 from media.timeline import VideoReader
@@ -236,6 +236,12 @@ WIDTH, HEIGHT = 320, 180
 RULE = Rule(detect_every=5, min_frames=20, min_face=60)
 
 
+def make_tracks(part: Part, rule: Rule, folder: str, identity: str) -> list[dict]:
+    """Both passes over a video that is one part."""
+    tracks = select_tracks([survey_part(part, rule)], rule).tracks
+    return write_group(part, tracks, folder, identity) if tracks else []
+
+
 class Scene:
     """Faces in squares on a background: (left, top, side, first, last, which), drawn into a video."""
 
@@ -264,7 +270,7 @@ def tracks_of(tmp_path, scene: Scene, frames: int, rate: float = 25) -> list[dic
         source, np.arange(frames) / rate, size=(WIDTH, HEIGHT), flash=None, draw=scene.draw, rate=16000
     )
     (part,) = plan_parts(source).parts
-    return make_tracks(part, RULE, folder, "a").tracks
+    return make_tracks(part, RULE, folder, "a")
 
 
 @pytest.mark.parametrize(
@@ -379,19 +385,5 @@ def test_a_flash_does_not_end_a_track(tmp_path):
 
     make_video(str(tmp_path / "a.mp4"), np.arange(50) / 25, size=(WIDTH, HEIGHT), flash=None, draw=draw)
     (part,) = plan_parts(str(tmp_path / "a.mp4")).parts
-    tracks = make_tracks(part, RULE, str(tmp_path / "out"), "a").tracks
+    tracks = make_tracks(part, RULE, str(tmp_path / "out"), "a")
     assert [(track["first"], track["frames"]) for track in tracks] == [(0, 50)]
-
-
-def test_a_long_video_is_worked_on_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("media.faceTracks.PART", 40)
-    scene = Scene([(100, 30, 112, 0, 200, 0)])
-    source = str(tmp_path / "a.mp4")
-    settings = {"size": (WIDTH, HEIGHT), "flash": 2.0, "draw": scene.draw, "options": {"g": "25"}}
-    make_video(source, np.arange(120) / 30, **settings)
-    plan = plan_parts(source)
-    parts = plan.parts
-    assert (plan.slots, plan.sure) == (100, True)
-    assert [(part.first, part.last) for part in parts] == [(0, 40), (40, 80), (80, None)]
-    whole = make_tracks(Part(source, parts[0].first_time, 0, None), RULE, str(tmp_path / "whole"), "a").tracks
-    assert [(t["first"], t["frames"]) for t in whole] == [(0, 100)]

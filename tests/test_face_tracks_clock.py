@@ -191,7 +191,7 @@ def test_an_avi_from_a_pipe_does_not_know_its_length(tmp_path):
     make_video(pipe, np.arange(50) / 25, format="avi", sound_codec="pcm_s16le", options={"bf": "0"})
     pipe.file.close()
     plan = plan_parts(str(tmp_path / "a.avi"))
-    assert (plan.slots, plan.sure, len(plan.parts)) == (None, False, 1)
+    assert (plan.declared, plan.sure, len(plan.parts)) == (None, False, 1)
 
 
 def test_pictures_of_unknown_time_are_left_out(tmp_path):
