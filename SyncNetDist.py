@@ -5,7 +5,6 @@ import rooms  # noqa: F401
 import contextlib
 import inspect
 import math
-import os
 import random
 import warnings
 from collections.abc import Callable, Iterable
@@ -39,6 +38,7 @@ from training.device import BatchLoader, DeviceBatches, choose_device, compile_e
 from training.epoch import PARTS, EpochResult, Figures
 from verification.scores import score_vectors
 from verification.trials import Trials, read_trials
+from verification.utterances import utterance_paths
 from verification.voices import embed_wavs
 
 Heads = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # see SyncNet.embeddings
@@ -280,18 +280,18 @@ class SyncNet(nn.Module):
         return torch.cat(vectors)
 
     def embed(self, files: list[str], num_eval: int = 10, print_interval: int = 100) -> Tensor:
-        """One voice identity vector a wav: the mean of the unit vectors of num_eval evenly spread crops.
+        """One voice identity vector for each file: the mean of the unit vectors of num_eval evenly spread crops.
 
-        files: paths of 16 kHz mono int16 wavs longer than a crop of maxFrames. print_interval: files
-        between two updates of the bar. Returns (files, nOut) float32 on the CPU. Raises MediaError,
-        before anything is computed where a header tells.
+        files: paths of 16 kHz mono int16 wavs, or of sound files of other kinds than wav, longer than a crop of
+        maxFrames. print_interval: files between two updates of the bar. Returns (files, nOut) float32 on the CPU.
+        Raises MediaError before anything is computed.
         """
         return embed_wavs(self, files, num_eval, print_interval)
 
     def evaluateFromListSave(
         self, listfilename: str, print_interval: int = 100, test_path: str = "", num_eval: int = 10
     ) -> tuple[list[float], list[int]]:
-        """Scores of a trial list `label fileA fileB`, files relative to test_path.
+        """Scores of a trial list (see read_trials); test_path: the folder that its names start in, or a wav.scp.
 
         A score is the mean of the num_eval x num_eval cosine similarities between the crops of the two
         files. Returns (scores, labels), labels empty for a list without. Raises MediaError.
@@ -304,7 +304,7 @@ class SyncNet(nn.Module):
         self, trials: Trials, test_path: str = "", num_eval: int = 10, print_interval: int = 100
     ) -> np.ndarray:
         """Scores of trials that are already read: (N,) float32. See evaluateFromListSave."""
-        files = [os.path.join(test_path, file) for file in trials.files]
+        files = utterance_paths(trials.files, test_path)
         return score_vectors(self.embed(files, num_eval, print_interval), trials)
 
     def updateLearningRate(self, alpha: float) -> list[float]:

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clipMaker import make_list
+from clipMaker import make_list, make_sound
 from scipy.io import wavfile
 
+import convertAudio
 import trainSyncNet
 from media.clips import Clip, MediaError, format_list_line
 from support.version import VERSION
@@ -119,6 +120,163 @@ def test_kinds_of_trial_lists(voices, tmp_path, change):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
 
 
+@pytest.mark.parametrize(
+    "form",
+    ["{a} {b} {word}", "{word} {a} {b}", "{a}\t{b}\t{word}", "{a} {word} {b}", "{a} {b} {label}"],
+)
+@pytest.mark.parametrize("words", [("nontarget", "target"), ("imp", "TGT"), ("False", "True")])
+def test_the_label_may_be_a_word_and_stand_elsewhere(voices, tmp_path, form, words):
+    """Kaldi's trials are `fileA fileB target|nontarget`."""
+    expected = read_trials(str(voices / "trials.txt"))
+    lines = [line.split() for line in (voices / "trials.txt").read_text().splitlines()]
+    text = "".join(form.format(a=a, b=b, label=k, word=words[int(k)]) + "\n" for k, a, b in lines)
+    (tmp_path / "trials.txt").write_text(text)
+    found = read_trials(str(tmp_path / "trials.txt"))
+    assert found.files == expected.files
+    for name in ("first", "second", "labels"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 a b\n2 a b\n", "line 2: label '2', expected 1"),
+        ("a b target\nc d target\ne f maybe\n", "line 3: label 'maybe', expected 1"),
+        ("a b c\n", "line 1: label 'a', expected 1"),
+        ("a b\n1 a b\n", "line 2: found 3 fields"),
+        ("1 0 1\n0 1 2\n", None),  # files named 0, 1, 2
+    ],
+)
+def test_labels_that_are_none_are_named(tmp_path, text, message):
+    (tmp_path / "trials.txt").write_text(text)
+    if message:
+        with pytest.raises(MediaError, match=message):
+            read_trials(str(tmp_path / "trials.txt"))
+    else:
+        assert read_trials(str(tmp_path / "trials.txt")).labels.tolist() == [1, 0]
+
+
+# ---------------------------------------------------------------- where the sound of a list is
+
+
+KINDS = {
+    ".flac": ("flac", "flac"),
+    ".m4a": ("ipod", "aac"),
+    ".mp3": ("mp3", "libmp3lame"),
+    ".ogg": ("ogg", "libopus"),
+}
+
+
+@pytest.fixture(scope="module")
+def encoded(voices, tmp_path_factory) -> Path:
+    """The voices in other kinds of files, a folder and a trial list for each."""
+    folder = tmp_path_factory.mktemp("encoded")
+    for ending, (kind, codec) in KINDS.items():
+        place = folder / ending[1:]
+        place.mkdir()
+        for wav in voices.glob("*.wav"):
+            make_sound(
+                str(place / wav.with_suffix(ending).name), wavfile.read(wav)[1], kind=kind, codec=codec
+            )
+        listed = (voices / "half.txt").read_text().replace(".wav", ending)
+        (folder / f"{ending[1:]}.txt").write_text(listed)
+    return folder
+
+
+def scores_of(network, trials: Path, place: Path, result: Path, **more) -> list[str]:
+    evaluation.evaluate_list(network, str(trials), str(place), str(result), num_eval=2, **more)
+    return [line.split()[0] for line in (result / "eval_scores.txt").read_text().splitlines()]
+
+
+def test_scores_of_flac_are_those_of_wav(network, voices, encoded, tmp_path):
+    assert scores_of(network, encoded / "flac.txt", encoded / "flac", tmp_path / "a") == scores_of(
+        network, voices / "half.txt", voices, tmp_path / "b"
+    )
+    test = evaluation.TrialTest(network, str(encoded / "flac.txt"), str(encoded / "flac"), 2)
+    assert test.run() == evaluation.TrialTest(network, str(voices / "half.txt"), str(voices), 2).run()
+    trials = read_trials(str(encoded / "flac.txt"))
+    assert np.array_equal(
+        network.score_trials(trials, str(encoded / "flac")),
+        network.score_trials(read_trials(str(voices / "half.txt")), str(voices)),
+    )
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_a_list_works_before_and_after_the_conversion(network, encoded, ending, tmp_path):
+    """x.flac is found as x.wav in the folder that convertAudio.py makes, in a cohort too; the scores are the same."""
+    listed, place = encoded / f"{ending[1:]}.txt", encoded / ending[1:]
+    (tmp_path / "cohort.txt").write_text("".join(f"{k}{ending}\n" for k in range(6, 12)))
+    assert convertAudio.main([f"--src={place}", f"--dst={tmp_path}/16k", "--nWorkers=1"]) == 0
+    both = []
+    for number, folder in enumerate((place, tmp_path / "16k")):
+        cohort = read_cohort(str(tmp_path / "cohort.txt"), str(folder))
+        assert len(cohort) == 6
+        both.append(scores_of(network, listed, folder, tmp_path / str(number), cohort=cohort, top_n=3))
+        both[-1] += (tmp_path / str(number) / "eval_scores_asnorm.txt").read_text().split()
+    assert both[0] == both[1]
+
+
+def test_a_list_of_wavs_finds_the_sound_that_was_downloaded(network, voices, encoded, tmp_path):
+    """VoxCeleb2's trials name .wav or .m4a, whatever is on the disk; Kaldi's names have no ending."""
+    assert scores_of(network, voices / "half.txt", encoded / "m4a", tmp_path / "a") == scores_of(
+        network, encoded / "m4a.txt", encoded / "m4a", tmp_path / "b"
+    )
+    (tmp_path / "bare.txt").write_text((voices / "half.txt").read_text().replace(".wav", ""))
+    assert scores_of(network, tmp_path / "bare.txt", voices, tmp_path / "c") == scores_of(
+        network, voices / "half.txt", voices, tmp_path / "d"
+    )
+
+
+def test_a_broken_sound_is_named_before_a_training_with_tests(network, encoded, tmp_path):
+    shutil.copytree(encoded / "flac", tmp_path / "flac")
+    broken = tmp_path / "flac/3.flac"
+    broken.write_bytes(broken.read_bytes()[:5000])
+    with pytest.raises(MediaError, match=r"3.flac"):
+        evaluation.TrialTest(network, str(encoded / "flac.txt"), str(tmp_path / "flac"), 2)
+
+
+def test_a_wav_scp_is_a_table_of_utterances(network, voices, tmp_path, monkeypatch):
+    """Paths from the current folder, from that of the wav.scp, or absolute; with spaces too."""
+    expected = scores_of(network, voices / "half.txt", voices, tmp_path / "expected")
+    lines = [line.split() for line in (voices / "half.txt").read_text().splitlines()]
+    text = "".join(f"spk-{a[:-4]} spk-{b[:-4]} {('nontarget', 'target')[int(k)]}\n" for k, a, b in lines)
+    (tmp_path / "trials").write_text(text)
+    shutil.copytree(voices, tmp_path / "my wavs")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for number, form in enumerate(
+        (f"{voices}/{{}}.wav", "my wavs/{}.wav", "../my wavs/{}.wav", "my wavs/{}.flac")
+    ):
+        table = "".join(f"spk-{k} {form.format(k)}\n" for k in range(6))
+        (tmp_path / "wav.scp").write_text(table.replace(" ", "\t", 1) if number == 1 else table)
+        found = scores_of(network, tmp_path / "trials", tmp_path / "wav.scp", tmp_path / str(number))
+        assert found == expected
+    (tmp_path / "cohort.txt").write_text("spk-4\nspk-5\n")
+    assert list(read_cohort(str(tmp_path / "cohort.txt"), str(tmp_path / "wav.scp"))) == ["spk-4", "spk-5"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("a touch ran |\nb /b.wav\n", r"wav.scp, line 1: a is the output of a command, .* not run"),
+        ("a /a.wav\nb ark.ark:123\n", r"wav.scp, line 2: ark.ark:123 is a place in a Kaldi archive"),
+        ("a /a.wav\nb\n", r"wav.scp, line 2: found 'b', expected `utterance path`"),
+        ("a /a.wav\na /b.wav\n", r"wav.scp, line 2: a was /a.wav before, and is /b.wav here"),
+        ("a /a.wav\n", r"wav.scp: has no line for b, of 2 in the list"),
+        ("a /a.wav\nb /b.wav\n", r"wav.scp: none of its files is here \(/a.wav: no such file\)"),
+        ("", r"wav.scp: is empty"),
+    ],
+)
+def test_what_is_wrong_in_a_wav_scp_is_named(network, tmp_path, monkeypatch, table, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wav.scp").write_text(table)
+    (tmp_path / "trials").write_text("a b target\na a nontarget\n")
+    with pytest.raises(MediaError, match=message):
+        evaluation.evaluate_list(network, "trials", "wav.scp", "result")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_list_without_labels_gives_scores_alone(network, voices, tmp_path, capsys):
     lines = [line[2:] for line in (voices / "trials.txt").read_text().splitlines()]
     (tmp_path / "blind.txt").write_text("\n".join(lines))
@@ -129,6 +287,14 @@ def test_list_without_labels_gives_scores_alone(network, voices, tmp_path, capsy
     assert np.array_equal(np.array([fields[0] for fields in written], np.float32), expected)
     assert "eer" not in report and "EER" not in capsys.readouterr().out
     assert not (tmp_path / "eval_det.png").exists() and strict(tmp_path / "eval.json")["targets"] is None
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_scores_are_written_with_all_their_digits(tmp_path, kind):
+    trials = Trials(["a.wav", "b.wav"], np.array([0, 1]), np.array([1, 0]), np.array([1, 0]))
+    scores = np.array([1 / 3, -2 / 7], kind)
+    write_scores(str(tmp_path / "s.txt"), scores, trials)
+    assert np.array_equal(read_scores(str(tmp_path / "s.txt"))[0].astype(kind), scores)
 
 
 def test_names_with_spaces_are_written_with_tabs(tmp_path):

@@ -224,10 +224,13 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     evaluation.add_argument(
         "--test_list",
         default="voxceleb/test_list.txt",
-        help="trials: lines `label fileA fileB`, label 1 = same speaker; without labels, scores are all there is",
+        help="trials: lines `label fileA fileB`, label 1 = same speaker, or Kaldi's `fileA fileB target|nontarget`; "
+        "without labels, only scores are written",
     )
     evaluation.add_argument(
-        "--test_path", default="voxceleb/voxceleb1", help="folder of the trials' wav files"
+        "--test_path",
+        default="voxceleb/voxceleb1",
+        help="folder that the trials' names start in, or a wav.scp with their paths",
     )
     evaluation.add_argument(
         "--num_eval",
@@ -251,11 +254,13 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     evaluation.add_argument(
         "--cohort",
         default="",
-        help="utterances of speakers who are not in the trials, for --score_norm: a wav name a line, or a list of "
-        "clips made by makeFileList.py",
+        help="utterances of speakers who are not in the trials, for --score_norm: one file name per line, or a list "
+        "of clips made by makeFileList.py",
     )
     evaluation.add_argument(
-        "--cohort_path", default=None, help="folder of the cohort's wav names; by default --test_path"
+        "--cohort_path",
+        default=None,
+        help="folder of the cohort's names, or a wav.scp; by default --test_path",
     )
     evaluation.add_argument(
         "--cohort_size", type=at_least(int, 0), default=0, help="utterances drawn from --cohort; 0: all"

@@ -1,7 +1,5 @@
 """Score normalisation with a cohort of utterances of other speakers."""
 
-import os
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +7,7 @@ from torch import Tensor
 from media.clips import MediaError, text_lines
 from support.errors import UserError
 from verification.trials import Trials
+from verification.utterances import utterance_paths
 
 COSINES_AT_ONCE = 2**24  # of utterances and cohort; 64 MiB
 
@@ -16,7 +15,8 @@ COSINES_AT_ONCE = 2**24  # of utterances and cohort; 64 MiB
 def read_cohort(path: str, folder: str, size: int = 0, seed: int = 0) -> dict[str, str]:
     """The utterances of a cohort: path on disk by name, in the list's order.
 
-    Lines are wav names relative to `folder`, or clips as makeFileList.py lists them, of which the wav is taken.
+    Lines are names of sound files, or clips as makeFileList.py lists them, of which the wav is taken. folder: where
+    the names start, or a wav.scp that has them (see utterance_paths).
     size: draw so many at random, with this seed; 0 takes all. Raises MediaError.
     """
     names: dict[str, str] = {}
@@ -26,11 +26,13 @@ def read_cohort(path: str, folder: str, size: int = 0, seed: int = 0) -> dict[st
         if len(fields) == 4 and fields[3].isdigit():
             names[fields[1]] = fields[1]
         else:
-            names[line] = os.path.join(folder, line)
+            names[line] = ""
     if size and size < len(names):
         drawn = np.random.default_rng(seed).choice(len(names), size, replace=False)
         every = list(names)
         names = {every[n]: names[every[n]] for n in sorted(drawn)}
+    named = [name for name, path in names.items() if not path]
+    names |= dict(zip(named, utterance_paths(named, folder), strict=True))
     if len(names) < 2:
         raise MediaError(
             f"{path}: {len(names)} utterances, a cohort needs at least 2 (some hundreds are usual)"

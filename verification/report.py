@@ -29,7 +29,8 @@ from verification.results import (
     what_is_tested,
 )
 from verification.scores import costs_in_words, measure, score_vectors, write_scores
-from verification.trials import Trials, check_folder, check_labels, read_checked_trials, read_trials
+from verification.trials import Trials, check_labels, check_place, read_checked_trials, read_trials
+from verification.utterances import utterance_paths
 
 DET_PLOT = "eval_det.png"
 
@@ -43,11 +44,10 @@ class TrialTest:
 
     def __init__(self, network: Network, test_list: str, test_path: str, num_eval: int = 10):
         self.network, self.num_eval = network, num_eval
-        self.trials = read_checked_trials(test_list, test_path, network.settings.maxFrames)
+        self.trials, self.files = read_checked_trials(test_list, test_path, network.settings.maxFrames)
         if self.trials.labels is None:
             raise MediaError(f"{test_list}: an EER needs labels, lines `label fileA fileB`")
         self.labels = self.trials.labels
-        self.files = [os.path.join(test_path, file) for file in self.trials.files]
         network.embed(self.files[:1], num_eval=1)  # a network without identity is told before it is trained
         self.explained = False
 
@@ -142,11 +142,11 @@ def evaluate_list(
     """
     trials = read_trials(test_list)
     check_labels(trials, test_list)
-    check_folder(trials.files, test_list, test_path)
+    check_place(trials.files, test_list, test_path)
     given = cohort or {}
     cohort = distributed.of_first(lambda: distinct_recordings(given))
     files = [*trials.files, *cohort]
-    paths = [*(os.path.join(test_path, file) for file in trials.files), *cohort.values()]
+    paths = [*utterance_paths(trials.files, test_path), *cohort.values()]
     tested = slice(len(trials.files))
     voices = None
     if distributed.is_main():
@@ -156,7 +156,8 @@ def evaluate_list(
     try:
         made = network.embed(new, num_eval) if new else torch.empty(0, network.settings.nOut)
     except WavFormatError as error:
-        raise (error.for_all_in(test_path) if error.path in paths[tested] else error) from None
+        in_folder = error.path in paths[tested] and not os.path.isfile(test_path)
+        raise (error.for_all_in(test_path) if in_folder else error) from None
     if voices is None:
         return {}
     vectors = voices.vectors(made)

@@ -9,11 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from media.crops import check_length, crop_samples, spread_crops
-from media.wav import WavFormatError, check_heard, open_wav
+from media.crops import crop_samples, spread_crops
 from models.interface import Network
 from support import distributed
 from support.progress import progress_bar
+from verification.utterances import check_wavs, read_utterance
 
 Read = TypeVar("Read")
 
@@ -21,26 +21,12 @@ FILES_PER_BATCH = 4  # utterances embedded at once, num_eval crops each
 READERS = 2  # threads that read utterances ahead
 
 
-def check_wavs(files: list[str], maxFrames: int, folder: str = "") -> None:
-    """Raise MediaError for the first file that is no 16 kHz mono int16 wav longer than a crop, or is silent.
-
-    folder: where all of them lie, for the message.
-    """
-    for file in files:
-        try:
-            samples = open_wav(file)
-        except WavFormatError as error:
-            raise (error.for_all_in(folder) if folder else error) from None
-        check_length(file, len(samples), crop_samples(maxFrames))
-        check_heard(file, samples)
-
-
 def embed_wavs(network: Network, files: list[str], num_eval: int, print_interval: int) -> Tensor:
-    """One voice identity vector a wav; see SyncNet.embed."""
+    """One voice identity vector for each sound file; see SyncNet.embed."""
     check_wavs(files, network.maxFrames)
 
     def read(file: str) -> Tensor:
-        return spread_crops(file, open_wav(file), crop_samples(network.maxFrames), num_eval)
+        return spread_crops(file, read_utterance(file), crop_samples(network.maxFrames), num_eval)
 
     # Several processes share out the batches that a single one has: the same sums, bit by bit.
     batches = [files[i : i + FILES_PER_BATCH] for i in range(0, len(files), FILES_PER_BATCH)]
