@@ -60,6 +60,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=60,
         help=f"leave out faces whose larger side has fewer pixels in the video, at least {MIN_FACE}",
     )
+    parser.add_argument(
+        "--face_detector",
+        metavar="FILE.onnx",
+        help="weights of YuNet, a much faster face detector (docs/data.md says where to download them); "
+        "default: MTCNN, which is installed with the requirements",
+    )
     args = parser.parse_args(argv)
     for flag, least, most in (
         ("nWorkers", 1, 1000),
@@ -89,6 +95,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from media.clips import FPS, MediaError
+from media.survey import open_detector
 from media.trackFolder import VERSION, Record, TrackFolder, lines_without_tracks, mark_of
 from media.trackWork import (
     NOTHING,
@@ -131,11 +138,11 @@ class Jobs:
 class Run:
     """One run of the command: what is to be done, and what came of it."""
 
-    def __init__(self, args: argparse.Namespace, folder: TrackFolder) -> None:
+    def __init__(self, args: argparse.Namespace, folder: TrackFolder, weights: bytes | None) -> None:
         self.unread: list[MediaError] = []
         self.src, self.paths = sources_in(args.src, folder.path, self.unread.append)
         self.workers = args.nWorkers
-        self.rule = Rule(args.detect_every, args.min_frames, args.min_face)
+        self.rule = Rule(args.detect_every, args.min_frames, args.min_face, weights)
         self.folder = folder
         self.sources: dict[str, Source] = {}
         self.failed: list[str] = []  # sources on which the program failed
@@ -293,17 +300,32 @@ def report(run: Run, args: argparse.Namespace, took: float) -> bool:
     return True
 
 
+def read_weights(path: str) -> bytes:
+    """The content of --face_detector. Raises UserError for a file that is no such network."""
+    try:
+        with open(path, "rb") as file:
+            weights = file.read()
+    except OSError as error:
+        raise UserError(f"--face_detector {path}: cannot be read ({error.strerror})") from None
+    try:
+        open_detector(MIN_FACE, weights)
+    except UserError as error:
+        raise UserError(f"--face_detector {path}: {error}") from None
+    return weights
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (no track, or the program failed on a video), 130 (Ctrl-C)."""
     args = parse_args(argv)
+    weights = read_weights(args.face_detector) if args.face_detector else None
     check_output("--dst", args.dst, folder=True)
     begin = time.monotonic()
     folder = TrackFolder(args.dst)
     with folder.in_use(
         f"--dst {args.dst}: another run is using it; wait for it to end, or give another folder"
     ):
-        run = Run(args, folder)
+        run = Run(args, folder, weights)
         try:
             run.plan()
             run.work()

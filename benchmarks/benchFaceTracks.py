@@ -1,15 +1,14 @@
 """How close makeFaceTracks.py comes to its own face detection: ratios, measured in one run.
 
-    python benchmarks/benchFaceTracks.py [--video X.mp4] [--repeats 3] [--workers]
+    python benchmarks/benchFaceTracks.py [--video X.mp4] [--face_detector YUNET.onnx] [--repeats 3] [--workers]
 
-Without --video, a 720p video with one moving face is made. The passes that are compared take turns, in one process,
-and are measured in seconds of that process, so that other work counts little; each figure is the median
-over the repeats. --workers compares two processes with one as well, for eight files and for a long one; that is
-measured by the clock, and needs two cores with nothing else to do.
+With --face_detector, YuNet is measured beside MTCNN. Without --video, a 720p video with one moving face is made. The
+passes that are compared take turns in one process and are measured in seconds of that process, so that other work
+counts little; each figure is the median over the repeats. --workers compares two processes with one, for eight
+files and for a long one; that is measured by the clock, and needs two idle cores.
 """
 
 import argparse
-import dataclasses
 import os
 import shutil
 import statistics
@@ -17,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
@@ -28,9 +29,8 @@ from videoMaker import face, make_video  # noqa: E402
 
 import makeFaceTracks  # noqa: E402
 from media.clips import FPS  # noqa: E402
-from media.faces import FaceDetector  # noqa: E402
 from media.faceTracks import group_tracks, plan_parts, select_tracks, survey_part, write_group  # noqa: E402
-from media.survey import Survey  # noqa: E402
+from media.survey import Survey, open_detector  # noqa: E402
 from media.timeline import VideoReader  # noqa: E402
 from media.trackRule import PART, Rule  # noqa: E402
 
@@ -64,27 +64,27 @@ def decode(path: str) -> None:
             pass
 
 
-def decode_and_detect(path: str) -> None:
-    detector = FaceDetector(RULE.min_face)
+def decode_and_detect(path: str, rule: Rule) -> None:
+    detector = open_detector(rule.min_face, rule.weights)
     with VideoReader(path) as reader:
         for slot, frame in reader.slots():
-            if slot % RULE.detect_every == 0:
+            if slot % rule.detect_every == 0:
                 detector.find(reader.bgr(frame, detector.scale))
 
 
-def first_pass(path: str) -> None:
+def first_pass(path: str, rule: Rule) -> None:
     for part in plan_parts(path).parts:
         with VideoReader(path, part.first_time) as reader:
-            Survey(reader, RULE).run(part)
+            Survey(reader, rule).run(part)
 
 
-def whole(path: str) -> None:
-    parts = plan_parts(path, RULE.detect_every).parts
-    found = select_tracks([survey_part(part, RULE) for part in parts], RULE)
+def whole(path: str, rule: Rule) -> None:
+    parts = plan_parts(path, rule.detect_every).parts
+    found = select_tracks([survey_part(part, rule) for part in parts], rule)
     for tracks in group_tracks(found.tracks, len(parts) > 1):
         first = tracks[0].first if len(parts) > 1 else 0
         with tempfile.TemporaryDirectory() as folder:
-            write_group(dataclasses.replace(parts[0], first=first), tracks, folder, "a")
+            write_group(replace(parts[0], first=first), tracks, folder, "a")
 
 
 def median_seconds(works: dict[str, Callable[[str], None]], path: str, repeats: int) -> dict[str, float]:
@@ -110,6 +110,7 @@ def command_seconds(src: str, workers: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Ratios of the passes of makeFaceTracks.py.")
     parser.add_argument("--video", help="a video to measure with (default: one of 720p is made)")
+    parser.add_argument("--face_detector", help="weights of YuNet, to be measured beside MTCNN")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", action="store_true", help="compare two processes with one as well")
     args = parser.parse_args()
@@ -121,16 +122,26 @@ def main() -> None:
         with VideoReader(path) as reader:
             length = sum(1 for _ in reader.slots()) / FPS
             print(f"{machine()}\n{reader.stream.width}x{reader.stream.height}, {length:.1f} s")
-        works = {
-            "decode": decode,
+        rules = {"MTCNN": RULE}
+        if args.face_detector:
+            with open(args.face_detector, "rb") as file:
+                rules["YuNet"] = replace(RULE, weights=file.read())
+        passes = {
             "decode + detect": decode_and_detect,
             "first pass (decode, detect, shots, tracks)": first_pass,
             "whole (with crops, mp4, wav, txt)": whole,
         }
+        works = {"decode": decode}
+        for name, rule in rules.items():
+            works |= {f"{name}: {what}": partial(work, rule=rule) for what, work in passes.items()}
         taken = median_seconds(works, path, args.repeats)
-        detect = taken["decode + detect"]
-        rows = [(name, length / t, detect / t) for name, t in taken.items()]
-        table("One process", ("pass", "seconds of video a second", "of decode + detect"), rows)
+        rows = [
+            (name, length / t, taken["decode"] / t, taken.get(f"MTCNN:{name.partition(':')[2]}", t) / t)
+            for name, t in taken.items()
+        ]
+        table(
+            "One process", ("pass", "seconds of video a second", "of decode", "times as fast as MTCNN"), rows
+        )
         if args.workers:
             rows = []
             for name, count, seconds in (("8 files", 8, length), ("one long file", 1, 4 * PART / FPS)):

@@ -102,7 +102,7 @@ def survey_part(part: Part, rule: Rule) -> Stretch:
         return Stretch.of(part, survey, heard)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found:
     """The tracks to be written, in their order; and the reasons why there are none.
 

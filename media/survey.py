@@ -7,10 +7,12 @@ import av
 import numpy as np
 
 from media.faces import Face, FaceDetector
+from media.mtcnn import Mtcnn
 from media.shots import FLASH, SHOT_WIDTH, is_cut, shot_picture
 from media.timeline import VideoReader
 from media.trackRule import MAX_GAP, Rule
 from media.tracks import ABOVE, BELOW, BESIDE, OpenTrack, TrackBuilder
+from media.yunet import YuNet
 
 # A survey may begin and end anywhere in a video. What it finds no longer depends on where it began this many slots
 # after that place, and does not depend on where it ends this many slots before that place.
@@ -46,13 +48,18 @@ class _View:
         return self.frame.width, self.frame.height, self.small.shape
 
 
+def open_detector(min_face: int, weights: bytes | None = None) -> FaceDetector:
+    """MTCNN, or YuNet with these weights, the content of an ONNX file. Raises UserError."""
+    return Mtcnn(min_face) if weights is None else YuNet(min_face, weights)
+
+
 class _FaceFinder:
     """The faces in the pictures that are held, each looked for once. count: of all that were found."""
 
-    def __init__(self, reader: VideoReader, min_face: int, views: list[_View]) -> None:
+    def __init__(self, reader: VideoReader, rule: Rule, views: list[_View]) -> None:
         self.count = 0
         self._reader = reader
-        self._detector = FaceDetector(min_face)
+        self._detector = open_detector(rule.min_face, rule.weights)
         self._views = views
         self._found: dict[int, list[Face]] = {}  # by slot
 
@@ -79,7 +86,7 @@ class Survey:
         self.rule = rule
         self.end = 0
         self._views: list[_View] = []  # around the present one
-        self._finder = _FaceFinder(reader, rule.min_face, self._views)
+        self._finder = _FaceFinder(reader, rule, self._views)
         self.builder = TrackBuilder(self._finder.find)
 
     @property

@@ -27,7 +27,10 @@ from support.names import one_line, printable
 
 MARK = 1  # another number rebuilds everything
 VERSION = 2  # of the program that made a record; version 1 divided tracks every 40 s
-COLUMNS = ("source", "track", "first_s", "last_s", "frames", "face_size", "found", "confidence", "shot")
+COLUMNS = (
+    *("source", "track", "first_s", "last_s", "frames", "face_size", "found", "confidence", "shot"),
+    "detector",
+)
 SHEET, SHEET_COLUMNS, CELL, CAPTION = 100, 10, 160, 18  # tracks, columns, pixels
 
 
@@ -68,7 +71,7 @@ def mark_of(path: str, rule: Rule) -> str:
         raise MediaError(f"{path}: cannot be read ({error.strerror})") from None
     if not stat.S_ISREG(facts.st_mode):
         raise MediaError(f"{path}: not a file")
-    return json.dumps([MARK, facts.st_size, facts.st_mtime_ns, asdict(rule)])
+    return json.dumps([MARK, facts.st_size, facts.st_mtime_ns, rule.settings])
 
 
 class TrackFolder:
@@ -230,6 +233,7 @@ class TrackFolder:
 
 
 def _rows(record: Record) -> Iterable[tuple]:
+    detector = json.loads(record.mark)[-1].get("detector", "mtcnn") if record.tracks else ""
     for number, track in enumerate(record.tracks, 1):
         yield (
             printable(record.source),
@@ -241,6 +245,7 @@ def _rows(record: Record) -> Iterable[tuple]:
             track["found"],
             track["confidence"],
             track["shot"],
+            detector,
         )
 
 

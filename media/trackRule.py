@@ -1,7 +1,8 @@
 """What becomes a face track: the numbers of makeFaceTracks.py, without what it takes to make one."""
 
+import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_GAP = 25  # slots of a track without a face
 PART = 1000  # slots; longer videos are worked on in parts, and no track goes from one into the next
@@ -11,11 +12,29 @@ MIN_FACE = 20  # pixels; the detector sees nothing in smaller ones
 
 @dataclass(frozen=True)
 class Rule:
-    """The flags of makeFaceTracks.py."""
+    """The flags of makeFaceTracks.py. weights: the content of --face_detector, or None for MTCNN."""
 
     detect_every: int  # slots
     min_frames: int
     min_face: int  # pixels
+    weights: bytes | None = field(default=None, repr=False)
+
+    @property
+    def detector(self) -> str:
+        """The face detector, with its weights, as tracks.csv names it."""
+        return "mtcnn" if self.weights is None else f"yunet sha256:{hashlib.sha256(self.weights).hexdigest()}"
+
+    @property
+    def settings(self) -> dict[str, int | str]:
+        """What decides on the tracks of a video: with other settings they are made again."""
+        found: dict[str, int | str] = {
+            "detect_every": self.detect_every,
+            "min_frames": self.min_frames,
+            "min_face": self.min_face,
+        }
+        if self.weights is not None:  # folders made before there was a choice stay finished
+            found["detector"] = self.detector
+        return found
 
 
 def is_in(path: str, folder: str) -> bool:

@@ -41,7 +41,7 @@ NOTHING = Plan([], 0, None, False)
 EARLY_END = FPS // 2  # slots that pictures may end before the file says so
 
 
-@dataclass
+@dataclass(eq=False)
 class Source:
     """A file under --src and how far it has come.
 
@@ -96,7 +96,7 @@ class Source:
         return os.path.join(self.work, f"tracks{number:05d}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """The survey of a part, saved as the file `target`; or tracks to be written into the folder `target`."""
 
@@ -108,7 +108,7 @@ class Job:
     tracks: list[Track] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Done:
     """What came of a job: its result, or the problem of the video, or the traceback of a fault of the program."""
 

@@ -29,6 +29,7 @@ NOT_RUN = {  # how a command begins, or what it has in it -> why it is not run
     "data/exp01": "trains for days on VoxCeleb2",
     "voxsrc2020_baseline.model": "needs the published weights and VoxCeleb1",
     "syncnet_v2.model": "needs the published weights",
+    "face_detection_yunet": "needs a file that is downloaded",
     "--save_path data/mine": "trains for hours on somebody's videos",
     "--save_path data/sync": "trains for hours on VoxCeleb2",
     "--save_path data/noisy": "trains for days on VoxCeleb2, with MUSAN and RIRS_NOISES",

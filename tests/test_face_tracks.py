@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from videoMaker import face, make_video
 
-from media.faces import Face, FaceDetector
+from media.faces import Face
 from media.faceTracks import plan_parts, select_tracks, survey_part, write_group
+from media.mtcnn import Mtcnn
 from media.shots import is_cut, shot_picture
 from media.survey import Part, Survey
 from media.timeline import VideoReader
@@ -198,7 +199,7 @@ def test_a_small_change_is_a_cut_only_where_it_is_sudden():
 def test_a_real_face_is_found_where_it_is():
     canvas = np.full((360, 480, 3), 90, np.uint8)
     canvas[40:264, 130:354] = face(224)
-    detector = FaceDetector(60)
+    detector = Mtcnn(60)
     found = detector.find(
         cv2.resize(canvas, None, fx=detector.scale, fy=detector.scale, interpolation=cv2.INTER_AREA)
     )
@@ -213,19 +214,19 @@ def test_a_real_face_is_found_where_it_is():
 def test_a_face_of_min_face_is_found():
     canvas = np.full((200, 300, 3), 90, np.uint8)
     canvas[50:136, 80:166] = face(86)  # a face is 1 / 1.4 of the square: 61
-    detector = FaceDetector(60)
+    detector = Mtcnn(60)
     picture = cv2.resize(canvas, None, fx=detector.scale, fy=detector.scale, interpolation=cv2.INTER_AREA)
     assert len(detector.find(picture)) == 1
 
 
 def test_no_face():
-    detector = FaceDetector(40)
+    detector = Mtcnn(40)
     assert detector.find(np.full((120, 160, 3), 128, np.uint8)) == []
     assert detector.find(np.zeros((8, 8, 3), np.uint8)) == []
 
 
 def test_a_face_at_the_edge_has_a_box_that_goes_on_outside():
-    found = FaceDetector(48).find(np.ascontiguousarray(face(200)[30:]))
+    found = Mtcnn(48).find(np.ascontiguousarray(face(200)[30:]))
     assert len(found) == 1
     assert found[0].box[1] < -15
 
@@ -327,7 +328,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
         pytest.skip("this system does not say how much memory a process has")
     path = str(tmp_path / "a.mp4")
     make_video(path, np.arange(250) / 25, size=(640, 480), flash=None, options={"preset": "ultrafast"})
-    monkeypatch.setattr(FaceDetector, "find", lambda self, picture: [])  # noqa: ARG005
+    monkeypatch.setattr(Mtcnn, "find", lambda self, picture: [])  # noqa: ARG005
     held = []
     step = Survey._step
 
@@ -356,7 +357,7 @@ def test_a_part_leaves_nothing_in_memory(tmp_path, monkeypatch):
     path = str(tmp_path / "a.mp4")
     make_video(path, np.arange(30) / 25, size=(320, 240), flash=None, options={"preset": "ultrafast"})
     made = []
-    for kind in (Survey, FaceDetector, VideoReader):
+    for kind in (Survey, Mtcnn, VideoReader):
         begin = kind.__init__
 
         def watched(self, *args, begin=begin):
