@@ -27,7 +27,7 @@ from typing import Any, NoReturn, Protocol, TextIO
 from support.errors import UserError
 from support.names import did_you_mean
 from support.processes import is_rerun_of_script
-from support.version import version_line
+from support.version import version_text
 
 SYSTEMS = "This program runs on Linux and macOS. On Windows, run it in WSL: https://aka.ms/wsl"
 FAILED, WRONG_FLAGS = 1, 2
@@ -138,6 +138,18 @@ class Help(argparse.RawDescriptionHelpFormatter):
         return f"{text} (default: %(default)s)"
 
 
+class Version(argparse.Action):
+    """Print the versions, which are looked up only now because that imports PyTorch, and exit."""
+
+    def __init__(self, **settings: Any) -> None:  # those of Action
+        nothing = argparse.SUPPRESS
+        super().__init__(**settings | {"dest": nothing, "default": nothing, "nargs": 0})
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(version_text())
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that takes flags in full only, and says which one a misspelt flag may have meant.
 
@@ -153,9 +165,7 @@ class Parser(argparse.ArgumentParser):
             settings["epilog"] = (f"{epilog}\n\n" if epilog else "") + f"example:\n{lines}"
         super().__init__(**settings)
         if self.add_help:
-            self.add_argument(
-                "--version", action="version", version=version_line(), help="print the versions and exit"
-            )
+            self.add_argument("--version", action=Version, help="print the versions and exit")
 
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None

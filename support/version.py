@@ -20,8 +20,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def version_line() -> str:
-    """All of it in one line."""
-    return (
-        f"SyncNet trainer {VERSION} ({', '.join(f'{name} {number}' for name, number in versions().items())})"
+@functools.cache
+def torchaudio_error() -> str | None:
+    """Why torchaudio cannot be used in this environment, in one line; None if it can. Imports it."""
+    try:
+        import torchaudio.transforms  # noqa: F401
+    except (
+        Exception
+    ) as error:  # not installed, or built for another PyTorch: ImportError, OSError, RuntimeError
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return None
+
+
+def version_text() -> str:
+    """What --version prints: a line of versions, and a line on the origin of the mel filterbank."""
+    numbers = ", ".join(f"{name} {number}" for name, number in versions().items())
+    error = torchaudio_error()
+    origin = (
+        "torchaudio" if error is None else f"models/mel_spectrogram.py (torchaudio cannot be loaded: {error})"
     )
+    return f"SyncNet trainer {VERSION} ({numbers})\nmel filterbank: {origin}"

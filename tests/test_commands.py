@@ -42,7 +42,7 @@ def test_help_comes_without_slow_imports_and_ends_with_an_example(arguments):
     assert "(default: )" not in done.stdout and "(default: None)" not in done.stdout
 
 
-def test_version_comes_without_slow_imports():
+def test_version_needs_no_package():
     done = start("inferSyncNet", "--version")
     assert done.returncode == 0 and done.stdout.startswith(f"SyncNet trainer {VERSION} (python 3.")
     assert " torch 2." in done.stdout and " numpy " in done.stdout

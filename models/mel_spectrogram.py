@@ -1,0 +1,110 @@
+"""`MelSpectrogram`: torchaudio's where it can be loaded, and otherwise one written with PyTorch alone.
+
+torchaudio is no longer developed, and its binaries do not load beside every PyTorch. Both classes have the same
+arguments, buffers and names in a checkpoint (`spectrogram.window`, `mel_scale.fb`), and the same output.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from support.version import torchaudio_error
+
+
+class Spectrogram(nn.Module):
+    """Power spectra under a Hann window.
+
+    n_fft: points of the Fourier transform. win_length, hop_length: in samples.
+    """
+
+    window: Tensor
+
+    def __init__(self, n_fft: int, win_length: int, hop_length: int):
+        super().__init__()
+        self.n_fft, self.win_length, self.hop_length = n_fft, win_length, hop_length
+        self.register_buffer("window", torch.hann_window(win_length))
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, samples) float32 to (B, n_fft // 2 + 1, 1 + samples // hop_length) float32.
+
+        Frames are centered at multiples of hop_length; the ends of the sound are mirrored.
+        """
+        spectra = torch.stft(
+            audio,
+            self.n_fft,
+            self.hop_length,
+            self.win_length,
+            self.window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )
+        return spectra.abs().square()
+
+
+class MelScale(nn.Module):
+    """Sums of a power spectrum under triangles that are equally wide on the mel scale (HTK's)."""
+
+    fb: Tensor
+
+    def __init__(self, sample_rate: int, n_fft: int, f_min: float, f_max: float, n_mels: int):
+        super().__init__()
+        self.register_buffer("fb", mel_filters(sample_rate, n_fft, f_min, f_max, n_mels))
+
+    def forward(self, power: Tensor) -> Tensor:
+        """(B, n_fft // 2 + 1, frames) float32 to (B, n_mels, frames) float32."""
+        return (power.mT @ self.fb).mT
+
+
+class PlainMelSpectrogram(nn.Module):
+    """Mel bands of power spectra, as torchaudio.transforms.MelSpectrogram with its defaults (mel_scale="htk").
+
+    sample_rate, f_min, f_max: in Hz. n_fft, win_length, hop_length: in samples.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        n_fft: int,
+        win_length: int,
+        hop_length: int,
+        f_min: float,
+        f_max: float,
+        n_mels: int,
+    ):
+        super().__init__()
+        self.spectrogram = Spectrogram(n_fft, win_length, hop_length)
+        self.mel_scale = MelScale(sample_rate, n_fft, f_min, f_max, n_mels)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, samples) float32 to (B, n_mels, 1 + samples // hop_length) float32."""
+        return self.mel_scale(self.spectrogram(audio))
+
+
+def mel_filters(sample_rate: int, n_fft: int, f_min: float, f_max: float, n_mels: int) -> Tensor:
+    """(n_fft // 2 + 1, n_mels) float32: the weight of each bin of a spectrum in each band.
+
+    Band m rises from 0 at corner m to 1 at corner m + 1 and falls to 0 at corner m + 2; the n_mels + 2 corners are
+    equally spaced in mel = 2595 log10(1 + Hz / 700), as in HTK. All in float32, as in torchaudio: in float64 the
+    weights would differ from those in published checkpoints in the sixth digit.
+    """
+    low, high = (2595.0 * math.log10(1.0 + frequency / 700.0) for frequency in (f_min, f_max))
+    corners = 700.0 * (10.0 ** (torch.linspace(low, high, n_mels + 2) / 2595.0) - 1.0)
+    bins = torch.linspace(0, sample_rate // 2, n_fft // 2 + 1)[:, None]
+    left, center, right = corners[:-2], corners[1:-1], corners[2:]
+    rise = (bins - left) / (center - left)
+    fall = (right - bins) / (right - center)
+    return torch.minimum(rise, fall).clamp(min=0.0)
+
+
+def choose() -> type[nn.Module]:
+    """The class to use in this environment."""
+    if torchaudio_error() is not None:
+        return PlainMelSpectrogram
+    from torchaudio.transforms import MelSpectrogram
+
+    return MelSpectrogram
+
+
+MelSpectrogram = choose()
