@@ -22,6 +22,8 @@ from media.tracks import Track, crop, smooth
 from media.trackSound import Sound, has_sound, read_sound
 from media.wav import write_wav
 
+TRIED_SEEKS = 8  # of the places where a video may be divided; each takes the decoding of a picture
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -43,7 +45,7 @@ def plan_parts(path: str, detect_every: int = 1) -> Plan:
         raise MediaError(f"{path}: no sound in it")
     with VideoReader(path) as reader:
         keys, length = key_frames(reader)
-        if not reader.can_seek(keys):
+        if not reader.can_seek(keys[:: -max(1, len(keys) // TRIED_SEEKS)]):
             keys = []
         begins = [ceil((key + WARM_UP) / detect_every) * detect_every for key in keys]
         ends = [begin + AHEAD for begin in begins]
@@ -60,19 +62,19 @@ def key_frames(reader: VideoReader) -> tuple[list[int], int]:
     It takes one pass over the packets, without decoding. A video whose time stamps begin anew is not divided.
     """
     keys = [0]
+    unit = float(tick(reader.stream))
     latest = end = reader.first_time
     shift = 0.0  # seconds by which time stamps have begun anew
     for packet in _packets(reader):
-        shown = float(packet.pts * tick(packet)) if packet.pts is not None else None
-        decoded = float(packet.dts * tick(packet)) if packet.dts is not None else shown
-        if decoded is None:
+        dts = packet.pts if packet.dts is None else packet.dts
+        if dts is None:
             continue
+        decoded, shown = dts * unit, (dts if packet.pts is None else packet.pts) * unit
         if not latest - MAX_RETURN <= decoded <= latest + MAX_JUMP:
             shift += latest - decoded
         latest = decoded
-        time = decoded if shown is None else shown
-        end = max(end, time + shift + float((packet.duration or 0) * tick(packet)))
-        slot = ceil((time - reader.first_time) * FPS - MIDDLE)
+        end = max(end, shown + shift + (packet.duration or 0) * unit)
+        slot = ceil((shown - reader.first_time) * FPS - MIDDLE)
         if packet.is_keyframe and slot - keys[-1] >= PART:
             keys.append(slot)
     length = max(1, round((end - reader.first_time) * FPS))
