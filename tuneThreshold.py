@@ -21,8 +21,16 @@ import numpy as np
 from support.commands import Parser, at_least, command
 from support.errors import UserError
 from support.files import check_output
+from support.names import counted
 from verification.bootstrap import MIN_SPEAKERS, bootstrap_interval, count_speakers, speakers_of_trials
-from verification.calibration import actual_dcf, calibrate, cllr, min_cllr, save_calibration
+from verification.calibration import (
+    actual_dcf,
+    calibrate,
+    calibration_doubts,
+    cllr,
+    min_cllr,
+    save_calibration,
+)
 from verification.det import plot_det
 from verification.rates import (
     ABOUT_MIN_DCF,
@@ -35,6 +43,7 @@ from verification.rates import (
 )
 from verification.results import check_same_system, scores_made_with, tell_precision
 from verification.scoreFiles import has_labels, read_scored_trials, read_scores, read_unlabelled, write_llrs
+from verification.speakers import speaker_names
 
 Scored = tuple[np.ndarray, np.ndarray, list[tuple[str, str]] | None]  # see read_scored_trials
 
@@ -160,6 +169,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def shared_speakers(trials: Scored, others: Scored) -> set[str]:
+    """The speakers who are in both, as far as names tell."""
+    speakers = []
+    for _, labels, pairs in (trials, others):
+        found = speaker_names(pairs, labels) if pairs else None
+        speakers.append(set(found.values()) if found else set())
+    return speakers[0] & speakers[1]
+
+
 def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str, Scored | None]:
     """Write the ratios and the calibration of --calibrate; return the ratios' file and what it holds.
 
@@ -169,7 +187,7 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
     stem, extension = os.path.splitext(args.scores)
     output = f"{stem}_llr{extension}" if args.llr_output is None else args.llr_output
     check_output("--llr_output", output)
-    dev_scores, dev_labels, _ = read_scored_trials(args.calibrate)
+    dev_scores, dev_labels, dev_pairs = read_scored_trials(args.calibrate)
     dev_made_with = scores_made_with(args.calibrate, dev_scores, dev_labels)
     kind = dev_made_with["kind"] if dev_made_with else "raw"
     name = "cal.json" if kind == "raw" else f"cal_{kind}.json"
@@ -201,8 +219,15 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
             "(it does not say of which checkpoint, since there is no eval.json of these scores beside them; "
             "inferSyncNet.py verify needs that)"
         )
+    for doubt in calibration_doubts(dev_scores, dev_labels, dev_pairs):
+        print(f"WARNING: {args.calibrate} has {doubt}: the calibration may be wrong for other speakers")
     if os.path.realpath(args.scores) == os.path.realpath(args.calibrate):
         print("(calibrated on the trials themselves: Cllr and the actual DCF are too good)")
+    elif trials is not None and (shared := shared_speakers(trials, (dev_scores, dev_labels, dev_pairs))):
+        print(
+            f"WARNING: {counted(len(shared), 'speaker')} of {args.calibrate} ({min(shared)} ...) in {args.scores} too: "
+            "Cllr and the actual DCF are too good. Make trials without common speakers: tuneThreshold.py --split"
+        )
     return output, None if trials is None else (llrs, *trials[1:])
 
 

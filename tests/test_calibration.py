@@ -132,7 +132,7 @@ def test_the_fit_is_the_minimum_of_the_weighted_loss(seed, p_target):
     [
         ([4, 3, 2, 1], "told apart without an error"),
         ([3, 2, 2, 1], "told apart without an error"),
-        ([2, 2, 2, 2], "told apart without an error"),
+        ([2, 2, 2, 2], r"all 4 scores are equal \(2\)"),
         ([1, 2, 3, 4], "do not score higher"),
         ([1, 3, 2, 4], "do not score higher"),
         ([1, math.nan, 2, 4], "not finite"),
@@ -141,6 +141,14 @@ def test_the_fit_is_the_minimum_of_the_weighted_loss(seed, p_target):
 def test_what_cannot_be_calibrated(scores, message):
     with pytest.raises(UserError, match=message):
         calibrate(scores, [1, 1, 0, 0])
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_single_trial_of_a_kind_is_refused(label):
+    scores, labels = gaussian_llrs(3, 400)
+    scores, labels = np.append(scores[labels != label], 0.1), np.append(labels[labels != label], label)
+    with pytest.raises(UserError, match=rf"1 {'target' if label else 'non-target'} trial among \d+ trials"):
+        calibrate(scores, labels)
 
 
 def test_one_error_in_many_is_enough_to_fit():
@@ -201,6 +209,42 @@ def test_calibrate_command(tmp_path, capsys):
     assert "Cllr" not in run(capsys, tmp_path / "test_llr.txt")[1]
     status, out, _ = run(capsys, "--calibrate", dev_scores, dev_scores, "--calibration", tmp_path / "x.json")
     assert status == 0 and "too good" in out and (tmp_path / "x.json").exists()
+
+
+def test_doubtful_calibrations_say_so(tmp_path, capsys):
+    """Few trials of a kind, few speakers, few different scores, speakers who are tested too."""
+    draws = np.random.default_rng(0)
+
+    def trials(
+        name: str, speakers: list[int], files: int, targets: int | None = None, digits: int = 9
+    ) -> Path:
+        names = [(f"id{s}/{k}.wav", s) for s in speakers for k in range(files)]
+        pairs = list(itertools.combinations(names, 2))
+        labels = np.array([int(a[1] == b[1]) for a, b in pairs])
+        chosen = np.ones(len(pairs), bool)
+        if targets is not None:
+            chosen[np.flatnonzero(labels)[targets:]] = False
+        scores = np.round(draws.normal(1.5 * labels), digits)
+        rows = zip(scores, labels, pairs, chosen, strict=True)
+        text = "".join(f"{s!r} {k} {a[0]} {b[0]}\n" for s, k, (a, b), use in rows if use)
+        (tmp_path / name).write_text(text.replace("np.float64(", "").replace(")", ""))
+        return tmp_path / name
+
+    scores = trials("test.txt", list(range(20, 30)), 4)
+    for dev, words in (
+        (trials("good.txt", list(range(10)), 5), None),
+        (trials("targets.txt", list(range(10)), 5, targets=7), "only 7 target trials"),
+        (trials("others.txt", [0, 1], 4), "only 16 non-target trials"),
+        (trials("speakers.txt", [0, 1, 2], 10), "target trials of only 3 speakers"),
+        (trials("coarse.txt", list(range(10)), 5, digits=0), "different scores in 1225 trials"),
+        (trials("shared.txt", [*range(10), 25], 5), "WARNING: 1 speaker of"),
+    ):
+        status, out, _ = run(capsys, scores, "--calibrate", dev)
+        warnings = [line for line in out.splitlines() if line.startswith("WARNING")]
+        assert status == 0 and (any(words in line for line in warnings) if words else not warnings), (
+            dev,
+            out,
+        )
 
 
 def test_scores_without_labels_are_calibrated_too(tmp_path, capsys):

@@ -8,12 +8,13 @@ from numpy.typing import ArrayLike
 from support.errors import UserError
 from support.progress import progress_bar
 from verification.rates import P_TARGETS, check_trials, crossing, detection_cost
+from verification.speakers import Speakers, count_speakers, speakers_of_trials
+
+__all__ = ["bootstrap_interval", "count_speakers", "speakers_of_trials"]
 
 CONFIDENCE = 0.95
 MIN_SPEAKERS = 5  # fewer say nothing about other speakers
 TRIALS_AT_ONCE = 500_000  # of all resamples that are computed together; about 4 MB an array
-
-Speakers = tuple[np.ndarray, np.ndarray]  # number of the first and the second speaker of each trial
 
 
 def bootstrap_interval(
@@ -60,28 +61,6 @@ def bootstrap_interval(
             bar.update(len(fpr))
     edges = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1).T
     return {name: (float(low), float(high)) for name, (low, high) in zip(names, edges, strict=True)}
-
-
-def speakers_of_trials(pairs: Sequence[tuple[str, str]], labels: ArrayLike) -> Speakers | None:
-    """The speakers of trials, by the folders in their files' names; None where those do not tell.
-
-    pairs: the two file names of each trial, such as <id>/<ref>/<utt>.wav. The speaker is the first folder, or the
-    first two ..., whichever is the first to agree with all labels: the same in target trials, another in others.
-    """
-    names = sorted({name for pair in pairs for name in pair})
-    row = {name: number for number, name in enumerate(names)}
-    first, second = np.array([[row[a], row[b]] for a, b in pairs]).T
-    folders = [name.replace("\\", "/").split("/")[:-1] for name in names]
-    same = np.asarray(labels) == 1
-    for depth in range(1, min(map(len, folders)) + 1):
-        speaker = np.unique(["/".join(parts[:depth]) for parts in folders], return_inverse=True)[1]
-        if np.array_equal(speaker[first] == speaker[second], same):
-            return speaker[first], speaker[second]
-    return None
-
-
-def count_speakers(speakers: Speakers) -> int:
-    return len(np.unique(np.concatenate(speakers)))
 
 
 Curves = Iterator[tuple[np.ndarray, np.ndarray]]  # FA and FR of some resamples, (resamples, thresholds) each

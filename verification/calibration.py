@@ -10,6 +10,7 @@ submission for the NIST SRE 2006", IEEE TASLP 15(7), 2007.
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,10 +21,14 @@ from models.settings import Settings
 from support.errors import UserError
 from support.files import replace_file
 from support.version import VERSION
+from verification.bootstrap import MIN_SPEAKERS
 from verification.rates import P_TARGETS, check_trials, detection_cost
 from verification.results import SCORE_FILES, check_made_with, file_hash, says_what_it_is_of
+from verification.speakers import speaker_names
 
 CALIBRATION_PRIOR = P_TARGETS[0]
+FEW_TRIALS = 30  # of a kind; a calibration of fewer depends on which ones they are
+FEW_SCORES = 10  # different ones
 MOST_STEPS = 200  # of Newton's method, which takes about ten
 ENOUGH = 1e-12  # decrease of the objective, in parts of it, below which it is at its minimum
 
@@ -55,13 +60,24 @@ def calibrate(scores: ArrayLike, labels: ArrayLike, p_target: float = CALIBRATIO
 
     Least is P mean_targets log(1 + exp(-LLR - logit P)) + (1 - P) mean_nontargets log(1 + exp(LLR + logit P)),
     as in Brümmer et al. 2007; here by Newton's method. Raises UserError as tuneThresholdfromScore does, for
-    scores that separate both kinds without an error, which fit a slope of any steepness, and for targets that do not
-    score higher.
+    scores that are all equal, for a single trial of a kind, for scores that separate both kinds without an error,
+    which fit a slope of any steepness, and for targets that do not score higher.
     """
     scores, labels = check_trials(scores, labels)
     if not 0 < p_target < 1:
         raise UserError(f"p_target {p_target}, expected 0 < p_target < 1")
     targets, others = scores[labels == 1], scores[labels == 0]
+    if np.ptp(scores) == 0:
+        raise UserError(
+            f"all {len(scores)} scores are equal ({scores[0]:g}), so they say nothing about who speaks: there is "
+            "nothing to calibrate"
+        )
+    for kind, found in (("target", targets), ("non-target", others)):
+        if len(found) == 1 and len(scores) > 2:
+            raise UserError(
+                f"1 {kind} trial among {len(scores)} trials: a calibration cannot be fitted to a single one; use "
+                f"development trials with some hundreds of both kinds, of at least {MIN_SPEAKERS} speakers"
+            )
     if targets.min() >= others.max():
         raise UserError(
             f"all {len(scores)} trials are told apart without an error, which no calibration can be fitted to; "
@@ -98,6 +114,27 @@ def calibrate(scores: ArrayLike, labels: ArrayLike, p_target: float = CALIBRATIO
             "the right way round, 1 for the same speaker?"
         )
     return Calibration(slope, float(unknowns[1] - slope * centre), p_target)
+
+
+def calibration_doubts(
+    scores: np.ndarray, labels: np.ndarray, pairs: Sequence[tuple[str, str]] | None
+) -> list[str]:
+    """Why a calibration fitted to these trials may be wrong for other speakers, in words; [] where nothing tells.
+
+    scores, labels: (trials,). pairs: the two names of each trial, where they are known.
+    """
+    doubts = []
+    for kind, label in (("target", 1), ("non-target", 0)):
+        if (count := int((labels == label).sum())) < FEW_TRIALS:
+            doubts.append(f"only {count} {kind} trials, where some hundreds are usual")
+    if (different := len(np.unique(scores))) < min(FEW_SCORES, len(scores)):
+        doubts.append(f"only {different} different scores in {len(scores)} trials")
+    speaker = speaker_names(pairs, labels) if pairs else None
+    if speaker is not None and pairs is not None:
+        known = {speaker[a] for (a, _), label in zip(pairs, labels, strict=True) if label}
+        if len(known) < MIN_SPEAKERS:
+            doubts.append(f"target trials of only {len(known)} speaker" + "s" * (len(known) != 1))
+    return doubts
 
 
 def cllr(llrs: ArrayLike, labels: ArrayLike) -> float:
