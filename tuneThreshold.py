@@ -225,7 +225,7 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
         print("(calibrated on the trials themselves: Cllr and the actual DCF are too good)")
     elif trials is not None and (shared := shared_speakers(trials, (dev_scores, dev_labels, dev_pairs))):
         print(
-            f"WARNING: {counted(len(shared), 'speaker')} of {args.calibrate} ({min(shared)} ...) in {args.scores} too: "
+            f"WARNING: {args.calibrate} and {args.scores} share {counted(len(shared), 'speaker')} ({min(shared)} ...): "
             "Cllr and the actual DCF are too good. Make trials without common speakers: tuneThreshold.py --split"
         )
     return output, None if trials is None else (llrs, *trials[1:])
