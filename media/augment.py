@@ -31,6 +31,10 @@ Change = Callable[[np.random.Generator, np.ndarray], None]
 # ranges are those of Kaldi's VoxCeleb recipe.
 SNRS = {"noise": (0.0, 15.0), "music": (5.0, 15.0), "speech": (13.0, 20.0)}
 OTHER_SNRS = (5.0, 15.0)
+LEVELS = (
+    "; ".join(f"{name}: {low:g} to {high:g} dB" for name, (low, high) in SNRS.items())
+    + f"; other names: {OTHER_SNRS[0]:g} to {OTHER_SNRS[1]:g} dB"
+)
 # RIRS_NOISES (OpenSLR 28) holds both: these folders have one kind, real_rirs_isotropic_noises tells by file name.
 RESPONSES_ALONE, NOISES_ALONE, BOTH = "simulated_rirs", "pointsource_noises", "real_rirs_isotropic_noises"
 MIRRORED = 0.5  # share of the clips
@@ -129,6 +133,7 @@ class SoundFolder:
         if not self.responses:
             ranges = Counter(sound.snrs for sound in self.sounds)
             line += "".join(f", {n} at {low:g} to {high:g} dB" for (low, high), n in sorted(ranges.items()))
+            line += f" (by the names of their folders: {LEVELS})"
         if self.left_out:
             line += f"; {self.left_out} others are left out: of RIRS_NOISES, and of the other kind"
         return line

@@ -166,6 +166,23 @@ def test_of_a_long_wav_a_stretch_is_read_as_it_is(tmp_path, monkeypatch):
     assert min(firsts) < 2000 and max(firsts) > 53000
 
 
+@pytest.mark.parametrize("ending", ["flac", "mp3"])
+def test_of_a_sound_that_is_decoded_stretches_differ(tmp_path, ending):
+    kinds = {"flac": ("flac", "flac"), "mp3": ("mp3", "libmp3lame")}
+    kind, codec = kinds[ending]
+    make_sound(str(tmp_path / f"long.{ending}"), noise(3.0), kind=kind, codec=codec)
+    folder = SoundFolder("--augment_noise", str(tmp_path), False, decode_audio)
+    (sound,) = folder.sounds
+    whole = decode_audio(str(tmp_path / f"long.{ending}")).astype(np.float32)
+    firsts = set()
+    for k in range(20):
+        stretch = folder.read_stretch(sound, np.random.default_rng(k), 5000)
+        first = int((np.lib.stride_tricks.sliding_window_view(whole, 5000) == stretch).all(1).argmax())
+        assert np.array_equal(whole[first : first + 5000], stretch)
+        firsts.add(first)
+    assert len(firsts) == 20 and min(firsts) < 12000 < 30000 < max(firsts)
+
+
 def test_a_short_sound_is_repeated(tmp_path):
     make_wav(str(tmp_path / "short.wav"), 700)
     folder = SoundFolder("--augment_noise", str(tmp_path), False, None)
@@ -503,6 +520,18 @@ def test_augmentation_binds_a_run(clip_list, noises, rooms, tmp_path, capsys):
         assert line in err
     status, _, err = run(capsys, clip_list, tmp_path / "run", "--max_epoch", 2)
     assert status == 1 and err.count(" then, ") == 1 and "not set now" in err
+
+
+def test_a_renamed_noise_folder_is_refused_with_the_reason(clip_list, tmp_path, capsys):
+    tone(tmp_path / "noise/a.wav", 300)
+    flags = ("--augment_noise", tmp_path / "noise")
+    status, out, _ = run(capsys, clip_list, tmp_path / "run", *flags, "--max_epoch", 1)
+    assert status == 0 and "1 at 0 to 15 dB (by the names of their folders: noise: 0 to 15 dB; music" in out
+    (tmp_path / "noise").rename(tmp_path / "elsewhere")
+    flags = ("--augment_noise", tmp_path / "elsewhere")
+    status, out, err = run(capsys, clip_list, tmp_path / "run", *flags, "--max_epoch", 2)
+    assert status == 1 and "1 at 5 to 15 dB" in out
+    assert "other names: 5 to 15 dB. If you renamed the folder, give it its old name" in err
 
 
 def test_a_state_from_before_there_was_augmentation_goes_on_without(clip_list, noises, tmp_path, capsys):

@@ -19,6 +19,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
+from media.augment import LEVELS
 from models.checkpoints import CheckpointError, UnreadableCheckpoint, load_tensors
 from support import distributed
 from support.files import lock_file, remove_leftovers, replace_file
@@ -205,11 +206,18 @@ def fingerprint(tensors: Iterable[Tensor]) -> str:
     return values.hexdigest()
 
 
+# What changes a setting beside the obvious.
+CHANGED_BY = {
+    "content of --augment_noise": " (names and sizes of the files, and the level of each, which the names of their "
+    f"folders decide, that of the given folder too: {LEVELS}. If you renamed the folder, give it its old name)"
+}
+
+
 def changed_settings(old: dict[str, str], new: dict[str, str], defaults: dict[str, object]) -> list[str]:
     """A line for each setting that differs; what an older state does not have was the default."""
     old = {name: str(defaults[name]) for name in new if name in defaults} | old
     return [
-        f"{name}: {old.get(name, 'not set')} then, {new.get(name, 'not set')} now"
+        f"{name}: {old.get(name, 'not set')} then, {new.get(name, 'not set')} now{CHANGED_BY.get(name, '')}"
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]
