@@ -226,7 +226,7 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
     elif trials is not None and (shared := shared_speakers(trials, (dev_scores, dev_labels, dev_pairs))):
         people = counted(len(shared), "speaker")
         print(
-            f"WARNING: {args.calibrate} and {args.scores} share {people} ({min(shared)} ...): Cllr and the actual DCF "
+            f"WARNING: {args.calibrate} and {args.scores} share {people} ({min(shared)} ...): Cllr and actual DCF "
             "are too good. Make trials without common speakers: tuneThreshold.py --split"
         )
     return output, None if trials is None else (llrs, *trials[1:])
