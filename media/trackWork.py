@@ -107,6 +107,9 @@ class Job:
     identity: str = ""
     tracks: list[Track] | None = None
 
+    def __str__(self) -> str:
+        return self.source
+
 
 @dataclass(frozen=True, eq=False)
 class Done:

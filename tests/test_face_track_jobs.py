@@ -1,0 +1,163 @@
+"""makeFaceTracks.py on videos of several parts, in any order, interrupted anywhere; and faults of the program."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_face_tracks import Scene
+from test_make_face_tracks import files, reasons, rows, run, video
+from videoMaker import face
+
+import makeFaceTracks
+import media.trackWork
+
+JOBS = ("survey_part", "write_group")
+
+
+def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("media.faceTracks.PART", 50)
+
+
+def long_video(path: Path, scene: Scene, frames: int, **options: str) -> None:
+    video(path, frames, draw=scene.draw, options={"preset": "ultrafast", "g": "25", **options})
+
+
+TWO_SHOTS = Scene([(100, 30, 112, 0, 60, 0), (100, 30, 112, 60, 200, 1)], cuts=(60,))
+
+
+def test_tracks_are_numbered_by_time_whatever_the_order_of_the_jobs(tmp_path, monkeypatch):
+    short_parts(monkeypatch)
+    long_video(tmp_path / "src/a.mp4", TWO_SHOTS, 200)
+    assert run(tmp_path / "src", tmp_path / "forwards") == 0
+
+    def backwards(function, items, workers, chunk=1):  # noqa: ARG001
+        items = iter(items)
+        while batch := list(itertools.islice(items, 100)):
+            yield from map(function, reversed(batch))
+
+    monkeypatch.setattr(makeFaceTracks, "map_in_processes", backwards)
+    assert run(tmp_path / "src", tmp_path / "backwards") == 0
+    assert files(tmp_path / "backwards") == files(tmp_path / "forwards")
+    found = rows(tmp_path / "backwards")["a.mp4"]
+    assert found == rows(tmp_path / "forwards")["a.mp4"]
+    assert [(float(row["first_s"]), float(row["last_s"]), row["shot"]) for row in found] == [
+        (0.0, 1.2, "1"), (1.2, 2.4, "1"), (2.4, 4.24, "2"), (4.24, 6.12, "2"), (6.12, 8.0, "2"),
+    ]  # fmt: skip
+
+
+def test_an_interrupted_video_resumes_with_the_parts_that_are_not_done(tmp_path, monkeypatch):
+    short_parts(monkeypatch)
+    long_video(tmp_path / "src/a.mp4", TWO_SHOTS, 200)
+    assert run(tmp_path / "src", tmp_path / "whole") == 0
+    done: list[tuple] = []
+    for name in JOBS:
+        work = getattr(media.trackWork, name)
+
+        def counted(part, *args, work=work, name=name):
+            if len(done) == stop:
+                raise KeyboardInterrupt
+            done.append((name, part.first))
+            return work(part, *args)
+
+        monkeypatch.setattr(media.trackWork, name, counted)
+    for stop in range(20):  # noqa: B007 (counted() reads it)
+        if run(tmp_path / "src", tmp_path / "dst") == 0:
+            break
+    assert len(done) == len(set(done)) == 7  # 4 parts, and 5 tracks in 3 groups
+    assert files(tmp_path / "dst") == files(tmp_path / "whole")
+    assert rows(tmp_path / "dst") == rows(tmp_path / "whole")
+
+
+def test_two_processes_join_a_track_across_the_parts_of_a_long_video(tmp_path):
+    """A face that is seen from 38.4 to 41.6 s, where parts meet, and the same without what came before."""
+    scene = Scene([(100, 30, 112, 960, 1040, 0)])
+    long_video(tmp_path / "src/a.mp4", scene, 1300, g="250")
+    for workers in ("1", "2"):
+        assert run(tmp_path / "src", tmp_path / workers, "--nWorkers", workers) == 0
+    assert files(tmp_path / "1") == files(tmp_path / "2")
+    (row,) = rows(tmp_path / "2")["a.mp4"]
+    assert abs(float(row["first_s"]) - 38.4) <= 0.04 and abs(int(row["frames"]) - 80) <= 2
+
+
+def test_boxes_are_fractions_of_their_own_picture(tmp_path):
+    """The picture becomes twice as large in the middle of the stream."""
+    for name, size, start in (("one.ts", (320, 180), 1.0), ("two.ts", (640, 360), 3.0)):
+        picture = face(size[1] // 2)
+
+        def draw(canvas, number, picture=picture):  # noqa: ARG001
+            side = len(picture)
+            canvas[side // 2 : side // 2 + side, side : 2 * side] = picture
+
+        video(tmp_path / name, 50, size=size, draw=draw, format="mpegts", start=start)
+    (tmp_path / "src").mkdir()
+    joined = (tmp_path / "one.ts").read_bytes() + (tmp_path / "two.ts").read_bytes()
+    (tmp_path / "src/a.ts").write_bytes(joined)
+    assert run(tmp_path / "src", tmp_path / "dst", "--min_face", "40") == 0
+    tracks = rows(tmp_path / "dst")["a.ts"]
+    assert len(tracks) == 2 and 1.8 < float(tracks[1]["face_size"]) / float(tracks[0]["face_size"]) < 2.2
+    boxes = [
+        np.array([line.split()[1:] for line in path.read_text().splitlines()[7:]], float)
+        for path in sorted((tmp_path / "dst/txt/a").iterdir())
+    ]
+    assert np.allclose(boxes[0].mean(0), boxes[1].mean(0), atol=0.03)
+    assert np.allclose(boxes[0].mean(0), [0.33, 0.3, 0.19, 0.4], atol=0.08)
+
+
+# ---------------------------------------------------------------- faults of the program
+
+
+@pytest.mark.parametrize("name", [*JOBS, "plan_parts"])
+def test_a_fault_of_the_program_is_not_a_property_of_a_video(tmp_path, monkeypatch, capsys, name):
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    for source in ("a.mp4", "b.mp4", "c.mp4"):
+        video(src / source)
+    work = getattr(media.trackWork, name)
+
+    def faulty(what, *args):
+        if "b.mp4" in str(what):
+            raise ValueError("the truth value is ambiguous")
+        return work(what, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(media.trackWork, name, faulty)
+        assert run(src, dst) == 1
+    said = capsys.readouterr().out
+    assert f"{dst}/errors.txt" in said and "not finished             1" in said and "\n  b.mp4\n" in said
+    errors = (dst / "errors.txt").read_text()
+    assert errors.startswith("b.mp4\nTraceback") and "in faulty" in errors
+    assert "ValueError: the truth value is ambiguous" in errors
+    assert list(rows(dst)) == ["a.mp4", "c.mp4"] and reasons(dst) == {}
+    assert run(src, dst) == 0  # mended
+    assert "finished before          2" in capsys.readouterr().out
+    assert list(rows(dst)) == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_only_faults(tmp_path, monkeypatch, capsys):
+    video(tmp_path / "src/a.mp4")
+    monkeypatch.setattr(media.trackWork, "survey_part", lambda *_: {}["key"])
+    assert run(tmp_path / "src", tmp_path / "dst") == 1
+    said = capsys.readouterr()
+    assert "no videos" not in said.err and "not finished             1" in said.out
+    assert "KeyError: 'key'" in (tmp_path / "dst/errors.txt").read_text()
+
+
+def test_what_an_earlier_version_could_not_do_is_tried_again(tmp_path, capsys):
+    src, dst = tmp_path / "src", tmp_path / "dst"
+    for source in ("a.mp4", "b.mp4", "c.mp4"):
+        video(src / source, 30 if source != "c.mp4" else 10)
+    assert run(src, dst) == 0
+    journal = dst / ".makeFaceTracks/finished.jsonl"
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert [record.pop("version") for record in records] == [2, 2, 2]  # the first version wrote none
+    records[1].update(tracks=[], reason="ValueError: The truth value of an array is ambiguous")
+    journal.write_text("".join(json.dumps(record) + "\n" for record in records))
+    capsys.readouterr()
+    assert run(src, dst) == 0
+    said = capsys.readouterr().out
+    assert "finished before          1" in said and "made anew                2" in said
+    assert "by an old version        1   which divided tracks every 40 s" in said
+    assert list(rows(dst)) == ["a.mp4", "b.mp4"] and list(reasons(dst)) == ["c.mp4"]
+    assert run(src, dst) == 0
+    assert "finished before          3" in capsys.readouterr().out
