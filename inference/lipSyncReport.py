@@ -13,7 +13,7 @@ from verification.results import file_hash
 
 COLUMNS = ("clip", "wav", "frames", "offset", "lse_d", "lse_c")
 HEADER = "offset   LSE-D   LSE-C  frames  clip"
-PUBLISHED_SHA256 = ("961e8696", "5442")  # how that of the published weights begins and ends
+PUBLISHED_SHA256 = "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442"  # of syncnet_v2.model
 RESAMPLES = 1000
 Row = tuple[str, str | None, LipSync]  # a clip, its wav (None: its own sound track), and what was measured
 
@@ -44,16 +44,15 @@ def mean_interval(figures: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.nd
 
 def remark(network: Network, checkpoint: str) -> str | None:
     """Why the figures of a network cannot be compared with published ones; None for the published weights."""
-    first, last = PUBLISHED_SHA256
     published = "those that papers report, which are made with syncnet_v2.model"
     if not is_published(network):
         return (
             f"NOT COMPARABLE with {published}: distances of unit vectors, of another network ({checkpoint})"
         )
-    if not ((found := file_hash(checkpoint)).startswith(first) and found.endswith(last)):
+    if (found := file_hash(checkpoint)) != PUBLISHED_SHA256:
         return (
-            f"NOT COMPARABLE with {published}: these weights are others "
-            f"(SHA-256 {found[:8]}...{found[-4:]}, not {first}...{last}: {checkpoint})"
+            f"NOT COMPARABLE with {published}: these are not the published weights "
+            f"({checkpoint}: SHA-256 {found}, not {PUBLISHED_SHA256})"
         )
     return None
 
