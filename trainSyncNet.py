@@ -17,7 +17,7 @@ import sys
 from dataclasses import asdict
 
 from support.commands import answer_flags, command
-from training.flags import defaults, not_used, parse_args
+from training.flags import Flags, defaults, not_used, parse_args
 
 if __name__ == "__main__":
     answer_flags(parse_args)
@@ -42,8 +42,23 @@ from verification.report import TrialTest, evaluate_list
 from verification.trials import read_checked_trials
 
 
-def evaluate(network: SyncNet, args: argparse.Namespace, checkpoint: str | None) -> None:
-    """Score --test_list; print the equal error rate last, and write the scores and figures to the run's result."""
+def result_folder(args: Flags) -> str:
+    """The folder for the results of --eval: that of the run in --save_path.
+
+    Where a checkpoint is given, or none is wanted, and no --save_path: a folder named after the checkpoint and beside
+    it (in the current folder where nothing can be written there), not that of a run which it is not of.
+    """
+    if args.save_path_given or not (args.initial_model or args.untrained):
+        return os.path.join(args.save_path, "result")
+    if args.untrained:
+        return "untrained_eval"
+    folder = os.path.splitext(args.initial_model)[0] + "_eval"
+    writable = os.access(folder if os.path.isdir(folder) else os.path.dirname(folder) or os.curdir, os.W_OK)
+    return folder if writable else os.path.basename(folder)
+
+
+def evaluate(network: SyncNet, args: Flags, checkpoint: str | None) -> None:
+    """Score --test_list; print the equal error rate last, and write the scores and figures to result_folder()."""
     cohort = None
     if args.score_norm == "asnorm":
         folder = args.test_path if args.cohort_path is None else args.cohort_path
@@ -53,7 +68,7 @@ def evaluate(network: SyncNet, args: argparse.Namespace, checkpoint: str | None)
         network,
         args.test_list,
         args.test_path,
-        os.path.join(args.save_path, "result"),
+        result_folder(args),
         checkpoint=checkpoint,
         settings=vars(args),
         num_eval=args.num_eval,
@@ -136,9 +151,12 @@ def check_share(network: SyncNet, batch: int) -> None:
         )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: Flags) -> None:
     """What the flags ask for."""
-    check_output("--save_path", args.save_path, folder=True)
+    if args.eval:
+        check_output("--eval", result_folder(args), folder=True)
+    else:
+        check_output("--save_path", args.save_path, folder=True)
     if args.save_embeddings:
         check_output("--save_embeddings", args.save_embeddings)
     keep_memory()

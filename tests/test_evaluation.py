@@ -289,6 +289,38 @@ def test_list_without_labels_gives_scores_alone(network, voices, tmp_path, capsy
     assert not (tmp_path / "eval_det.png").exists() and strict(tmp_path / "eval.json")["targets"] is None
 
 
+@pytest.mark.parametrize("place", ["weights/x.model", "x.model", "closed/x.model"])
+def test_a_checkpoint_that_is_given_has_results_of_its_own(
+    network, voices, tmp_path, monkeypatch, capsys, place
+):
+    """Not those of the training example's run, whose folder is the default of --save_path."""
+    monkeypatch.chdir(tmp_path)
+    network.saveParameters(place)
+    flags = [
+        "--model",
+        "tinyModel",
+        "--device",
+        "cpu",
+        "--test_list",
+        voices / "trials.txt",
+        "--test_path",
+        voices,
+    ]
+    flags = [str(flag) for flag in flags] + ["--eval", "--num_eval", "2", "--maxFrames", "6", "--nOut", "8"]
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and access(path, mode))
+    assert trainSyncNet.main([*flags, "--initial_model", place]) == 0
+    results = Path("x_eval" if "closed" in place else place.replace(".model", "_eval"))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("EER ") and float(last.split()[1]) == pytest.approx(
+        strict(results / "eval.json")["eer"], abs=1e-4
+    )
+    assert trainSyncNet.main([*flags, "--untrained"]) == 0
+    assert Path("untrained_eval/eval.json").exists() and not Path("data").exists()
+    assert trainSyncNet.main([*flags, "--initial_model", place, "--save_path", "run"]) == 0
+    assert sorted(path.name for path in Path("run").iterdir()) == ["result"]
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_scores_are_written_with_all_their_digits(tmp_path, kind):
     trials = Trials(["a.wav", "b.wav"], np.array([0, 1]), np.array([1, 0]), np.array([1, 0]))

@@ -12,15 +12,18 @@ EXAMPLE = (
     "python trainSyncNet.py --temporal_stride 2 --maxFrames 50 --eval --initial_model data/voxsrc2020_baseline.model",
 )
 
+SAVE_PATH = "./data/exp01"
+
 
 class Flags(argparse.Namespace):
     """All flags with their values; `given` has those of the network's settings that the user gave, by name.
 
-    `given` is in a slot, beside the values: vars() has the flags alone.
+    save_path_given: --save_path was given. Both are in slots, beside the values: vars() has the flags alone.
     """
 
-    __slots__ = ("given",)
+    __slots__ = ("given", "save_path_given")
     given: dict[str, object]
+    save_path_given: bool
 
 
 def parse_args(argv: list[str] | None = None) -> Flags:
@@ -175,8 +178,8 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     )
     training.add_argument(
         "--save_path",
-        default="./data/exp01",
-        help="folder of the run: checkpoints in model/, scores.txt in result/; the same command goes on there",
+        help="folder of the run: checkpoints in model/, scores.txt in result/; the same command resumes there "
+        f"(default: {SAVE_PATH}). With --eval --initial_model x.model and without this flag, results go to x_eval/",
     )
     training.add_argument(
         "--save_steps",
@@ -300,6 +303,9 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "gained on most CPUs; changes results by rounding. Needs a C++ compiler",
     )
     args = parser.parse_args(argv, Flags())
+    args.save_path_given = args.save_path is not None
+    if args.save_path is None:
+        args.save_path = SAVE_PATH
     args.given = {name: getattr(args, name) for name in default_settings() if hasattr(args, name)}
     for name, value in default_settings().items():
         setattr(args, name, args.given.get(name, value))
