@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.checkpoints import CheckpointError, read_checkpoint, recorded_settings
 from models.settings import differences
-from models.weights import kind_of, plain_name
+from models.weights import kind_of, not_finite, plain_name
 
 NETWORK = "__S__."  # how the network's names begin in a whole checkpoint
 COUNTER = ".num_batches_tracked"
@@ -97,5 +97,6 @@ def check_finite(state: dict[str, Tensor], path: str) -> None:
     for name, tensor in state.items():
         if kind_of(tensor) not in ("floating point", "whole numbers"):
             raise CheckpointError(f"{path}: {name} is {kind_of(tensor)}, and has no mean")
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {name} has values that are not finite; leave this checkpoint out")
+    if problem := not_finite(state, "leave this checkpoint out"):
+        name, cause = problem
+        raise CheckpointError(f"{path}: {name} has values that are not finite: {cause}")

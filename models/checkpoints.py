@@ -4,7 +4,6 @@ What the weights do not tell, such as the crop of the face that they were traine
 `_metadata`, which torch writes with every state dict and programs that copy tensors by name do not see.
 """
 
-import argparse
 import errno
 import io
 import os
@@ -13,13 +12,14 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.byName import is_network_of_models
+from models.inert_pickle import load_inert
 from models.settings import Settings, check_setting, default_settings
 from models.SyncNetV2 import published_settings
 from models.twoStreams import settings_of_heads
@@ -29,8 +29,6 @@ from support.files import replace_file
 # Where programs keep the state dict in what they save, and where they keep tensors that are none.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module")
 NO_WEIGHTS = ("optimizer", "optimizer_state_dict", "optimizer_states", "momentum")
-# What else may be in a file that is read: programs put their flags beside the weights. Making one runs nothing.
-HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
 
 
 class CheckpointError(UserError):
@@ -42,13 +40,20 @@ class UnreadableCheckpoint(CheckpointError):
 
 
 def load_tensors(path: str) -> object:
-    """What a file saved by torch holds, on the CPU.
+    """What a file saved by torch holds, on the CPU: tensors and plain values.
 
-    Only tensors, plain values and argparse.Namespace are read (torch's weights_only): a file that asks for anything
-    else is refused before any of it runs. Raises CheckpointError where there is no file, UnreadableCheckpoint for
-    what the file holds, and OSError, with the file's name, where a whole file could not be read: no permission, a
-    passing fault of the disk, no memory.
+    Raises CheckpointError if there is no file, UnreadableCheckpoint for a file that is damaged, of another kind, or
+    holds other objects (nothing in it is run or imported), and OSError, with the file's name, for an intact file that
+    could not be read: no permission, a temporary disk error, no memory.
     """
+    loaded, objects = load_with_stand_ins(path)
+    if objects:
+        raise UnreadableCheckpoint(f"{path}: not loaded, {holds_objects(objects[0])}")
+    return loaded
+
+
+def load_with_stand_ins(path: str) -> tuple[object, list[str]]:
+    """As load_tensors, with inert stand-ins for other objects (models/inert_pickle.py), and the names of those."""
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -73,8 +78,15 @@ def load_tensors(path: str) -> object:
                     )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which are read all the same
-            with torch.serialization.safe_globals(HARMLESS):
-                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            try:
+                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), []
+            except pickle.UnpicklingError as refused:
+                try:
+                    return load_inert(data)
+                except MemoryError:
+                    raise
+                except Exception:
+                    raise refused from None
     except UnreadableCheckpoint:
         raise
     except Exception as error:  # a damaged file fails in as many ways as it can be damaged
@@ -94,10 +106,7 @@ def what_is_wrong(data: bytes, error: Exception) -> str:
     if not data:
         return "the file is empty"
     if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(error))):
-        return (
-            f"it holds objects other than tensors ({found[1]}), which could run code when loaded. In the program "
-            "that made it, save the weights alone: torch.save(network.state_dict(), 'weights.model')"
-        )
+        return holds_objects(found[1])
     if data.startswith(b"PK"):
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -114,6 +123,14 @@ def what_is_wrong(data: bytes, error: Exception) -> str:
     return f"it is {'a text file' if is_text(data) else 'a file of another kind'}, not a checkpoint"
 
 
+def holds_objects(name: str) -> str:
+    """Why a file is refused that holds an object of this class."""
+    return (
+        f"it holds objects other than tensors ({name}), which could run code when loaded. In the program "
+        "that made it, save the weights alone: torch.save(network.state_dict(), 'weights.model')"
+    )
+
+
 def is_text(data: bytes) -> bool:
     return not any(byte < 9 or 13 < byte < 27 for byte in data[:4096])
 
@@ -121,11 +138,14 @@ def is_text(data: bytes) -> bool:
 def read_checkpoint(path: str) -> dict[str, Tensor]:
     """The state dict of a checkpoint file, on the CPU, with checked settings (see trained_with).
 
-    Wrapped ones are unwrapped: {"state_dict": ...}, {"model": ...} and a training_state.pt of this program.
+    Wrapped ones are unwrapped: {"state_dict": ...}, {"model": ...} and a training_state.pt of this program. Objects
+    of other classes beside the weights are ignored.
     Raises CheckpointError and OSError; see load_tensors.
     """
-    loaded = load_tensors(path)
+    loaded, objects = load_with_stand_ins(path)
     state = find_state_dict(loaded)
+    if state is None and objects:
+        raise UnreadableCheckpoint(f"{path}: not loaded, {holds_objects(objects[0])}")
     if state is None:
         holds = f"a {type(loaded).__name__}"
         if isinstance(loaded, dict):

@@ -51,10 +51,9 @@ def load_weights(network: nn.Module, path: str, crop: str, strict: bool = False)
         raise CheckpointError(
             f"{path}: was trained with --crop {theirs}, this is --crop {crop}; use --crop {theirs}"
         )
-    if (failed := not_finite(state)) is not None:
-        raise CheckpointError(
-            f"{path}: {failed} holds values that are not finite: its training has failed; use an earlier checkpoint"
-        )
+    if problem := not_finite(state, "use an earlier checkpoint"):
+        name, cause = problem
+        raise CheckpointError(f"{path}: {name} holds values that are not finite: {cause}")
     misfits = copy_weights(network, state)
     needed = misfits.lines(needed_weights(network))
     if strict and needed:
@@ -68,10 +67,30 @@ def load_weights(network: nn.Module, path: str, crop: str, strict: bool = False)
     return misfits
 
 
-def not_finite(state: dict[str, Tensor]) -> str | None:
-    """The name of the first tensor with a NaN or an infinity in it."""
-    plain = (name for name, tensor in state.items() if kind_of(tensor) == "floating point")
-    return next((name for name in plain if not state[name].isfinite().all()), None)
+def not_finite(state: dict[str, Tensor], remedy: str) -> tuple[str, str] | None:
+    """The name of the first tensor with a NaN or an infinity, and the cause with what to do; None if all are finite.
+
+    remedy: what to do where training has failed.
+    """
+    bad = [
+        name
+        for name, tensor in state.items()
+        if kind_of(tensor) == "floating point" and not is_finite(tensor).all()
+    ]
+    if not bad:
+        return None
+    if all(state[name].dtype == torch.float16 and not state[name].isnan().any() for name in bad):
+        largest = torch.finfo(torch.float16).max
+        return bad[0], (
+            f"it was saved in float16, whose largest number is {largest:.0f}, and running variances of pixels from 0 "
+            "to 255 are larger; save it in float32 or bfloat16"
+        )
+    return bad[0], f"its training has failed; {remedy}"
+
+
+def is_finite(tensor: Tensor) -> Tensor:
+    """torch.isfinite, also of 8-bit floating-point numbers."""
+    return (tensor.float() if tensor.element_size() == 1 else tensor).isfinite()
 
 
 def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:

@@ -2,13 +2,18 @@
 
 import argparse
 import builtins
+import datetime
+import enum
 import errno
+import functools
 import io
 import os
 import pickle
 import random
+import struct
 import sys
-from collections import OrderedDict
+import zipfile
+from collections import OrderedDict, defaultdict, deque
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +22,7 @@ import torch
 from oracleCase import load_case, oracle_state
 
 import trainSyncNet
+from models.averaging import average_checkpoints
 from models.byName import load_model
 from models.checkpoints import (
     CheckpointError,
@@ -258,6 +264,120 @@ def test_pickled_objects_are_refused_with_a_remedy_that_works(tiny, tmp_path, wh
     assert "weights_only" not in said and len(said.splitlines()) == 1
     torch.save(tiny.__S__.state_dict(), path)  # the remedy
     SyncNet(**TINY).loadParameters(str(path), strict=True)
+
+
+class Config(dict):
+    """A dict with attributes, as many programs have for their settings."""
+
+    def __setstate__(self, state: object) -> None:
+        raise AssertionError("run")
+
+
+class Settings2(enum.Enum):
+    ADAM = "adam"
+
+
+def objects_beside() -> dict[str, object]:
+    config = Config(lr=0.1, layers=[1, 2])
+    config.note = "text"
+    return {
+        "epoch": np.int64(4),
+        "best_eer": np.float64(14.2),
+        "history": np.arange(3.0),
+        "when": datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc),
+        "where": Path("/data/a"),
+        "args": argparse.Namespace(lr=1, out=Path("x")),
+        "kind": Settings2.ADAM,
+        "losses": defaultdict(list, train=[np.float32(1)]),
+        "config": config,
+        Settings2.ADAM: {"a", "b"},
+        "last": deque([1, 2]),
+        "schedule": functools.partial(max, 1),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_beside_the_weights_are_not_loaded(tiny, tmp_path, protocol, zipped):
+    path, state = str(tmp_path / "x.model"), tiny.state_dict()
+    wrapped = objects_beside() | {"state_dict": Config(state) if protocol > 1 else state}
+    torch.save(wrapped, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+    torch.manual_seed(1)
+    other = SyncNet(**TINY)
+    other.loadParameters(path, strict=True)
+    assert same(dict(other.state_dict()), dict(state))
+
+
+def test_settings_are_kept_beside_objects(tiny, tmp_path):
+    state = OrderedDict(tiny.state_dict())
+    state._metadata = {"settings": {"nOut": 8, "temporal_stride": 2}}
+    torch.save({"state_dict": state, "best": np.float64(1)}, tmp_path / "x.model")
+    assert trained_with(read_checkpoint(str(tmp_path / "x.model"))) == {"nOut": 8, "temporal_stride": 2}
+
+
+def text(value: str) -> bytes:
+    return pickle.BINUNICODE + struct.pack("<I", len(value)) + value.encode()
+
+
+SYSTEM, REDUCE, ONE = b"cos\nsystem\n", b"R", b"\x85"
+HOSTILE = {  # pickles by hand, and what each would do to a loader that looks names up
+    "call": lambda mark: SYSTEM + text(f"touch {mark}") + ONE + REDUCE,
+    "eval": lambda mark: b"cbuiltins\neval\n" + text(f"open('{mark}', 'w')") + ONE + REDUCE,
+    "getattr": lambda mark: (
+        (b"cbuiltins\ngetattr\n" + SYSTEM + text("__call__") + b"\x86" + REDUCE)
+        + (text(f"touch {mark}") + ONE + REDUCE)
+    ),
+    "import": lambda _: b"cstranger\nSpy\n)\x81",
+    "old instance": lambda mark: b"(" + text(f"touch {mark}") + b"ios\nsystem\n",
+    "instance": lambda mark: b"(" + SYSTEM + text(f"touch {mark}") + b"o",
+    "state of a function": lambda _: (
+        b"ctorch._utils\n_rebuild_tensor_v2\nN}" + text("__defaults__") + b")s\x86b"
+    ),
+    "state of a dict": lambda _: b"ccollections\nOrderedDict\n)R}" + text("items") + SYSTEM + b"sb",
+    "append": lambda mark: b"cstranger\nSpy\n)R" + text(f"touch {mark}") + b"a",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_objects_beside_the_weights_do_nothing(tiny, tmp_path, monkeypatch, kind):
+    """The pickle of a real checkpoint with one more entry, which would run, import or change something."""
+    mark, path = tmp_path / "it-ran", tmp_path / "x.model"
+    (tmp_path / "stranger.py").write_text(f"open({str(mark)!r}, 'w')\nclass Spy(list): pass")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    state = tiny.state_dict()
+    torch.save({"state_dict": state, "date": datetime.date(2026, 1, 1)}, tmp_path / "clean.model")
+    with zipfile.ZipFile(tmp_path / "clean.model") as clean, zipfile.ZipFile(path, "w") as changed:
+        for name in clean.namelist():
+            data = clean.read(name)
+            if name.endswith("/data.pkl"):
+                assert data.endswith(b"u.")
+                data = data[:-2] + text("bad") + HOSTILE[kind](str(mark)) + b"u."
+            changed.writestr(name, data)
+    defaults = torch._utils._rebuild_tensor_v2.__defaults__
+    found = read_checkpoint(str(path))
+    assert same(dict(found), dict(state)) and not mark.exists() and "stranger" not in sys.modules
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == defaults
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_float16_that_overflowed_is_named_as_the_cause(tiny, tmp_path, dtype):
+    state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tiny.state_dict().items()}
+    state["__S__.norm.running_var"] = (tiny.state_dict()["__S__.norm.running_var"] * 1e5).to(dtype)
+    torch.save(state, tmp_path / "x.model")
+    if dtype == torch.bfloat16:  # as large as float32
+        SyncNet(**TINY).loadParameters(str(tmp_path / "x.model"), strict=True)
+        return
+    words = r"x.model: __S__.norm.running_var h.* in float16, .*65504.* save it in float32 or bfloat16"
+    with pytest.raises(CheckpointError, match=words) as raised:
+        SyncNet(**TINY).loadParameters(str(tmp_path / "x.model"))
+    assert "training has failed" not in str(raised.value)
+    with pytest.raises(CheckpointError, match=words):
+        average_checkpoints([str(tmp_path / "x.model")] * 2)
+    state["__S__.norm.running_var"][0] = float("nan")  # not from overflow alone
+    torch.save(state, tmp_path / "x.model")
+    with pytest.raises(CheckpointError, match="training has failed"):
+        SyncNet(**TINY).loadParameters(str(tmp_path / "x.model"))
 
 
 # ---------------------------------------------------------------- a file that cannot be read is not a damaged one
