@@ -26,6 +26,7 @@ from models.losses import (
     identity_loss,
     unit,
 )
+from models.output_check import check_outputs
 from models.precision import allow_tf32, autocast, faster_precision
 from models.settings import Settings
 from models.twoStreams import content_of, identity_of, moments
@@ -106,6 +107,7 @@ class SyncNet(nn.Module):
         if crop != "face" and not hasattr(self.__S__, "crop"):
             raise UserError(f"model {model!r} sees whole faces only; crop {crop!r} needs one with a `crop`")
         self.__S__.crop = crop
+        self.has_content, self.has_identity = check_outputs(self.__S__, self.settings, self.device)
         self.distance = distance
         if distributed.processes() > 1 and self.device.type == "cuda":
             self.__S__ = nn.SyncBatchNorm.convert_sync_batchnorm(self.__S__)

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
-from inference.embeddings import LOADER_LEAD, clip_sound, count_frames, face_windows, voice_windows
+from inference.embeddings import (
+    LOADER_LEAD,
+    clip_sound,
+    count_frames,
+    face_windows,
+    require_content,
+    voice_windows,
+)
 from media.clips import SAMPLES_PER_FRAME, MediaError
 from media.crops import HOP_LENGTH, WINDOW_LENGTH, WINDOW_TAIL, crop_samples
 from models.interface import Network
@@ -89,6 +96,7 @@ def lse(
     max_offset: frames, both ways. batch: windows computed at once; changes memory and speed, not results.
     Of a long track, memory holds its sound and its distances, not its pictures. Raises MediaError.
     """
+    require_content(network)
     samples = clip_sound(video, wav)
     pictures, heard = count_frames(video), len(samples) // SAMPLES_PER_FRAME
     frames = min(pictures, heard)

@@ -10,7 +10,7 @@ import torch
 from scipy.special import gammaln
 
 from inference.defaults import NUM_EVAL, WAYS
-from inference.embeddings import Skip, embed
+from inference.embeddings import Skip, embed, require_identity
 from media.clips import Clip
 from models.interface import Network
 from support.errors import UserError
@@ -42,6 +42,7 @@ def match(
     Returns (face to voice, voice to face, speaker of each clip used); see matching_accuracy. Raises MediaError, and
     UserError when there are too few speakers, before anything is computed where the list tells.
     """
+    require_identity(network)
     check_ways(speakers_of_clips([clip.video for clip in clips]), ways)
     heard, voices = embed(network, [c.audio for c in clips], False, num_eval, False, batch, skip=skip)
     voice = dict(zip(heard, voices, strict=True))

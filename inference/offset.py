@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from inference.defaults import MAX_OFFSET
-from inference.embeddings import LOADER_LEAD, clip_sound, face_content, voice_content
+from inference.embeddings import LOADER_LEAD, clip_sound, face_content, require_content, voice_content
 from inference.lipSync import is_published, lse
 from media.clips import FPS, MediaError
 from media.crops import crop_samples
@@ -106,6 +106,7 @@ def offset(
     Of the published lip-sync network (models/SyncNetV2.py) it is that of lse(). wav: the clip's sound; None takes the
     sound track of the video. max_offset: frames, both ways. Raises MediaError.
     """
+    require_content(network)
     if is_published(network):
         found = lse(network, video, wav, max_offset, allow_resize=allow_resize)
         shifts = np.arange(-max_offset, max_offset + 1)

@@ -4,8 +4,10 @@ import ast
 import importlib
 import os
 import re
+from dataclasses import replace
 
 from models.interface import Network, Streams
+from models.output_check import check_outputs
 from support.errors import UserError
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -44,6 +46,7 @@ def at_every_frame(network: Network) -> Streams:
     streams = load_model(network.settings.model)(nOut=network.settings.nOut, stride=1).to(network.device)
     streams.load_state_dict(network.__S__.state_dict(), assign=True)
     streams.crop = network.settings.crop
+    check_outputs(streams, replace(network.settings, temporal_stride=1), network.device)
     return streams.eval()
 
 

@@ -34,7 +34,7 @@ class Streams(nn.Module):
 class Network(Protocol):
     """SyncNet, or what behaves like it for evaluation and inference: two streams on a device.
 
-    `__S__` are the streams, `settings` what they were made with.
+    `__S__` are the streams, `settings` what they were made with. has_content, has_identity: which heads they have.
     """
 
     __S__: Streams
@@ -43,6 +43,8 @@ class Network(Protocol):
     nOut: int
     device: torch.device
     precision: str
+    has_content: bool
+    has_identity: bool
 
     def eval(self) -> nn.Module:
         """No dropout, running statistics."""

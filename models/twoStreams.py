@@ -18,6 +18,7 @@ NO_IDENTITY = (
     "this network has no identity heads: it tells when, not who. Use it for lip sync (inferSyncNet.py lse, offset, "
     "show; training with --alphaI 0), and another checkpoint for identities"
 )
+NO_CONTENT = "this network has no content heads: it tells who, not when"
 LIP_FRAMES = 5  # video frames that an embedding sees
 
 
@@ -86,7 +87,7 @@ def look(trunk: nn.Sequential, video: Tensor, crop: str) -> Tensor:
 def content_of(outputs: tuple[Tensor | None, Tensor | None]) -> Tensor:
     """The content of what forward_aud or forward_vid returned. Raises UserError for a network without."""
     if outputs[0] is None:
-        raise UserError("this network has no content heads: it tells who, not when")
+        raise UserError(NO_CONTENT)
     return outputs[0]
 
 

@@ -1,0 +1,94 @@
+"""A network's outputs, checked once with a small input before anything is computed with it."""
+
+import torch
+from torch import Tensor
+
+from media.clips import FRAME_SIZE
+from media.crops import crop_samples
+from models.interface import Streams
+from models.settings import Settings
+from models.twoStreams import LIP_FRAMES, TRUNK_CHANNELS, TwoStreams, moments
+from support.errors import UserError
+
+CLIPS = 2
+HEADS = ("content", "identity")
+HELP = "see docs/options.md, Add a network"
+
+
+def check_outputs(streams: Streams, settings: Settings, device: torch.device) -> tuple[bool, bool]:
+    """Whether a network has content and identity heads. Raises UserError for outputs of another form.
+
+    forward_aud and forward_vid return (content, identity), each (B, nOut, T') floating point, or None in both
+    streams; T' = (T - 5) // temporal_stride + 1 for T frames. streams: on the device; they compute in evaluation
+    mode, and are left in the mode and with the random state that they had.
+    """
+    frames = min(settings.maxFrames, LIP_FRAMES + settings.temporal_stride)
+    expected = (CLIPS, settings.nOut, moments(frames, settings.temporal_stride))
+    form = (
+        f"expected {expected}: clips, nOut, and (T - {LIP_FRAMES}) // temporal_stride + 1 embeddings of T = {frames} "
+        f"frames with temporal_stride {settings.temporal_stride}; {HELP}"
+    )
+    audio = torch.zeros(CLIPS, crop_samples(frames), device=device)
+    video = torch.zeros(CLIPS, frames, FRAME_SIZE, FRAME_SIZE, 3, dtype=torch.uint8, device=device)
+    training = streams.training
+    streams.eval()
+    heads: dict[str, tuple[bool, bool]] = {}
+    gpus = [device] if device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(gpus):
+        if isinstance(streams, TwoStreams):
+            check_trunk(streams, audio, (CLIPS, TRUNK_CHANNELS, 1, expected[2]), settings.model)
+        for name, batch in (("forward_aud", audio), ("forward_vid", video.permute(0, 4, 1, 2, 3))):
+            outputs = getattr(streams, name)(batch)
+            where = f"model {settings.model!r}: {name}"
+            if not isinstance(outputs, (tuple, list)) or len(outputs) != len(HEADS):
+                raise UserError(
+                    f"{where} returns {in_words(outputs)}, expected a tuple of two, (content, identity); {HELP}"
+                )
+            for head, output in zip(HEADS, outputs, strict=True):
+                right = isinstance(output, Tensor) and output.is_floating_point() and output.shape == expected
+                if output is not None and not right:
+                    raise UserError(f"{where} returns {head} of {in_words(output)}, {form}")
+            content, identity = (output is not None for output in outputs)
+            heads[name] = (content, identity)
+    streams.train(training)
+    voices, faces = heads.values()
+    if voices != faces or not any(voices):
+        said = "; ".join(
+            f"{name} has {' and '.join(h for h, there in zip(HEADS, found, strict=True) if there) or 'neither'}"
+            for name, found in heads.items()
+        )
+        raise UserError(
+            f"model {settings.model!r}: {said}; expected content, identity or both, alike in both streams; {HELP}"
+        )
+    return faces
+
+
+def check_trunk(streams: TwoStreams, audio: Tensor, expected: tuple[int, ...], model: str) -> None:
+    """Raise UserError unless a network's own front end and audio trunk fit each other and the heads."""
+    features = streams.features(audio)
+    if not isinstance(features, Tensor) or features.dim() != 4 or len(features) != len(audio):
+        raise UserError(
+            f"model {model!r}: features returns {in_words(features)} for audio of {tuple(audio.shape)}, expected 4 "
+            f"dimensions: clips, 1, bands, time; {HELP}"
+        )
+    form = f"expected {expected}: clips, {TRUNK_CHANNELS} channels, 1, and one column per embedding; {HELP}"
+    try:
+        found = streams.netcnnaud(features)
+    except RuntimeError as error:  # of a layer that cannot take this shape
+        raise UserError(
+            f"model {model!r}: the audio trunk fails on {in_words(features)} from features ({error}); {form}"
+        ) from error
+    if not isinstance(found, Tensor) or found.shape != expected:
+        raise UserError(
+            f"model {model!r}: the audio trunk makes {in_words(found)} of features of {in_words(features)}, {form}"
+        )
+
+
+def in_words(value: object) -> str:
+    """What an output is, for a message: the shape and dtype of a tensor, the length of a tuple, else its type."""
+    if isinstance(value, Tensor):
+        kind = "" if value.is_floating_point() else f" {str(value.dtype).removeprefix('torch.')}"
+        return f"shape {tuple(value.shape)}{kind}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
