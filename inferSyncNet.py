@@ -33,7 +33,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from inference.embeddings import count_frames, embed, verify
+from inference.embedding_files import EmbeddingFiles
+from inference.embeddings import count_frames, iter_embeddings, verify
+from inference.embeddings import embed as embed
 from inference.export import INPUTS, export, import_packages
 from inference.lipSync import lse
 from inference.lipSyncReport import HEADER, Row, line_of, mean_line, remark, write_frames, write_table
@@ -51,6 +53,7 @@ from support.files import check_output, names_of_one_file, replace_file
 from support.memory import keep_memory
 from support.names import counted
 from support.progress import progress_bar
+from support.version import VERSION
 from SyncNetDist import SyncNet
 from verification.calibration import posterior, read_calibration
 from verification.results import file_hash, read_threshold, tell_precision
@@ -111,21 +114,40 @@ def embed_command(args: argparse.Namespace, problems: Problems) -> None:
             f"--output {args.output}: two inputs would have the same .npy; write an .npz instead"
         )
     network = load_network(args)
-    paths = [source.path for source in sources]
-    used, vectors = embed(
-        network, paths, args.face, args.num_eval, args.per_crop, args.nBatchSize, args.allow_resize, problems
-    )
-    if used and one_file:
-        with replace_file(args.output, "wb") as file:
-            np.savez(file, files=used, vectors=vectors.numpy())
-    elif used:
-        place = {path: os.path.join(args.output, name) for path, name in zip(paths, names, strict=True)}
-        for path, vector in zip(used, vectors.numpy(), strict=True):
-            with replace_file(place[path], "wb") as file:
-                np.save(file, vector)
-    if used:
-        shape = " x ".join(map(str, vectors.shape))
-        print(f"{args.output}: {'face' if args.face else 'voice'} embeddings of {len(used)} files ({shape})")
+    settings = embedding_settings(args, network)
+    output = EmbeddingFiles(args.output, dict(zip((s.path for s in sources), names, strict=True)), settings)
+    of_all = f"of {counted(len(sources), 'file')}"
+    if output.others:
+        print(f"{args.output}: computed again: {'; '.join(output.others)}", file=sys.stderr)
+    if output.done:
+        print(f"{args.output}: {len(output.done)} {of_all} are embedded already")
+    if missing := output.missing():
+        options = (args.face, args.num_eval, args.per_crop, args.nBatchSize, args.allow_resize)
+        try:
+            output.write_all(iter_embeddings(network, missing, *options, problems))
+        except KeyboardInterrupt:
+            said = f"{args.output}: {len(output.done)} {of_all} are embedded; the same command resumes"
+            tqdm.write(said, file=sys.stderr)
+            raise
+    if output.done:
+        files, shape = output.finish()
+        size = " x ".join(map(str, (files, *shape)))
+        print(
+            f"{args.output}: {'face' if args.face else 'voice'} embeddings of {counted(files, 'file')} ({size})"
+        )
+
+
+def embedding_settings(args: argparse.Namespace, network: SyncNet) -> dict[str, object]:
+    """All that decides what `embed` writes for a recording."""
+    return {
+        "program": VERSION,
+        "checkpoint": file_hash(args.initial_model)[:16],
+        **asdict(network.settings),
+        "precision": network.precision,
+        "stream": "face" if args.face else "voice",
+        "num_eval": args.num_eval,
+        "per_crop": args.per_crop,
+    }
 
 
 def find_threshold(given: str, args: argparse.Namespace, network: SyncNet) -> float:

@@ -18,7 +18,8 @@ from media.wav import check_heard
 from models.byName import at_every_frame
 from models.interface import Network
 from models.losses import unit
-from models.twoStreams import LIP_FRAMES, content_of
+from models.twoStreams import LIP_FRAMES, NO_CONTENT, NO_IDENTITY, content_of
+from support.errors import UserError
 from support.progress import progress_bar
 from verification.voices import read_ahead
 
@@ -99,6 +100,60 @@ def face_crops(path: str, maxFrames: int, num_eval: int, allow_resize: bool = Fa
     return torch.from_numpy(crops).permute(0, 4, 1, 2, 3)
 
 
+def iter_embeddings(
+    network: Network,
+    files: Sequence[str],
+    face: bool = False,
+    num_eval: int = NUM_EVAL,
+    per_crop: bool = False,
+    batch: int | None = None,
+    allow_resize: bool = False,
+    skip: Skip | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """The embeddings of files in order, each as soon as it is computed; for arguments and errors see embed.
+
+    Yields (file, (nOut,) float32), with per_crop (file, (num_eval, nOut)). Memory holds the crops of one batch and of
+    the few files that are read ahead, however many files there are.
+    """
+    require_identity(network)
+
+    def read(path: str) -> Tensor | MediaError:
+        try:
+            if face:
+                return face_crops(path, network.maxFrames, num_eval, allow_resize)
+            return voice_crops(path, network.maxFrames, num_eval)
+        except MediaError as error:
+            return error
+
+    at_once = batch or (FACES_AT_ONCE if face else VOICES_AT_ONCE)
+    names: list[str] = []  # of the files that are read and not yet computed
+    waiting: list[Tensor] = []  # their crops
+    with progress_bar(total=len(files), unit="file", desc="embed", leave=False) as bar:
+
+        def compute() -> list[tuple[str, Tensor]]:
+            if not names:
+                return []
+            crops = network.identity_vectors(torch.cat(waiting), at_once).unflatten(0, (-1, num_eval))
+            made = list(zip(names, crops if per_crop else unit(crops.mean(1)), strict=True))
+            names.clear()
+            waiting.clear()
+            bar.update(len(made))
+            return made
+
+        for path, crops in zip(files, read_ahead(read, list(files)), strict=True):
+            if isinstance(crops, MediaError):
+                if not skip:
+                    raise crops
+                skip(crops)
+                bar.update()
+                continue
+            names.append(path)
+            waiting.append(crops)
+            if len(names) * num_eval >= at_once:
+                yield from compute()
+        yield from compute()
+
+
 def embed(
     network: Network,
     files: Sequence[str],
@@ -111,48 +166,33 @@ def embed(
 ) -> tuple[list[str], Tensor]:
     """Voice embeddings of sound files, or with `face` face embeddings of 224x224 face tracks.
 
-    A crop's embedding is the mean over time of the identity output, at unit length. A file's is the mean of
-    those of its num_eval evenly spread crops of maxFrames, brought to unit length again.
-    per_crop: give the crops' instead. batch: crops computed at once, of as many files as give them (None: 40 of
-    voices, 10 of faces). skip: called with the error of a file that cannot be used, which is left out.
+    A crop's embedding is the mean over time of the identity output, at unit length. A file's embedding is the mean
+    over its num_eval evenly spread crops of maxFrames, normalized to unit length.
+    per_crop: return the crops' embeddings instead. batch: crops computed at once, from as many files as that takes
+    (None: 40 voice crops, 10 face crops). skip: called with the error of each file that cannot be used, which is
+    then missing from the result; without it the error is raised.
     Returns (files, (files, nOut) float32); per_crop (files, num_eval, nOut). The dot product of the means of two
-    files' crops is their score in --eval. Raises MediaError.
+    files' crops is their score in --eval. To process embeddings one by one, see iter_embeddings. Raises MediaError,
+    and UserError for a network without identity heads.
     """
-
-    def read(path: str) -> Tensor | MediaError:
-        try:
-            if face:
-                return face_crops(path, network.maxFrames, num_eval, allow_resize)
-            return voice_crops(path, network.maxFrames, num_eval)
-        except MediaError as error:
-            return error
-
-    at_once = batch or (FACES_AT_ONCE if face else VOICES_AT_ONCE)
     used: list[str] = []
-    waiting: list[Tensor] = []  # crops of the files that are read and not yet computed
-    vectors: list[Tensor] = []
-    with progress_bar(total=len(files), unit="file", desc="embed", leave=False) as bar:
+    vectors = torch.empty(len(files), *([num_eval] if per_crop else []), network.nOut)
+    for file, vector in iter_embeddings(network, files, face, num_eval, per_crop, batch, allow_resize, skip):
+        vectors[len(used)] = vector
+        used.append(file)
+    return used, vectors if len(used) == len(files) else vectors[: len(used)].clone()
 
-        def compute() -> None:
-            if waiting:
-                vectors.append(network.identity_vectors(torch.cat(waiting), at_once))
-                bar.update(len(waiting))
-                waiting.clear()
 
-        for path, crops in zip(files, read_ahead(read, list(files)), strict=True):
-            if isinstance(crops, MediaError):
-                if not skip:
-                    raise crops
-                skip(crops)
-                bar.update()
-            else:
-                used.append(path)
-                waiting.append(crops)
-                if len(waiting) * num_eval >= at_once:
-                    compute()
-        compute()
-    made = torch.cat(vectors or [torch.empty(0, network.nOut)]).view(len(used), num_eval, network.nOut)
-    return used, made if per_crop else unit(made.mean(1))
+def require_identity(network: Network) -> None:
+    """Raise UserError for a network without identity heads, before any file is read."""
+    if not network.has_identity:
+        raise UserError(NO_IDENTITY)
+
+
+def require_content(network: Network) -> None:
+    """Raise UserError for a network without content heads, before any file is read."""
+    if not network.has_content:
+        raise UserError(NO_CONTENT)
 
 
 def verify(network: Network, a: str, b: str, num_eval: int = NUM_EVAL, batch: int | None = None) -> float:

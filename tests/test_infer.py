@@ -2,12 +2,14 @@
 
 import csv
 import errno
+import gc
 import itertools
 import json
 import os
 import re
 import shutil
 import statistics
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +215,202 @@ def test_a_bad_file_is_left_out_and_told(checkpoint, voices, tmp_path, capsys):
     assert status == 1 and len(errors) == 1 and "silent.wav: silent" in errors[0] and "4 files" in out
     with np.load(tmp_path / "v.npz") as found:
         assert len(found["files"]) == len(found["vectors"]) == 4
+
+
+# ---------------------------------------------------------------- embed: written one by one, and resumed
+
+
+@pytest.fixture
+def many(tmp_path) -> Path:
+    """Nine recordings, embedded four at a time."""
+    for k in range(9):
+        make_wav(str(tmp_path / f"in/{k}.wav"), 12000, first=977 * k)
+    return tmp_path / "in"
+
+
+def embedded(output: Path) -> dict[str, np.ndarray]:
+    """The embeddings of a finished output by the number of their recording."""
+    if output.is_dir():
+        return {path.stem: np.load(path) for path in output.rglob("*.npy")}
+    with np.load(output) as kept:
+        return dict(zip((Path(file).stem for file in kept["files"]), kept["vectors"], strict=True))
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """How many crops each batch had."""
+    batches: list[int] = []
+    real = SyncNet.identity_vectors
+
+    def identity_vectors(self, crops, batch):
+        batches.append(len(crops))
+        return real(self, crops, batch)
+
+    monkeypatch.setattr(SyncNet, "identity_vectors", identity_vectors)
+    return batches
+
+
+@pytest.mark.parametrize("output", ["v.npz", "v"])
+@pytest.mark.parametrize("flags", [(), ("--per_crop",)])
+def test_embed_resumes_after_ctrl_c(checkpoint, many, computed, tmp_path, capsys, monkeypatch, output, flags):
+    common = ("--initial_model", checkpoint, "--device", "cpu", many, *flags, "--output")
+    assert run(capsys, "embed", *common, tmp_path / "whole.npz")[0] == 0
+    expected = embedded(tmp_path / "whole.npz")
+    assert computed == [40, 40, 10]
+    real = SyncNet.identity_vectors
+
+    def stopped(self, crops, batch):
+        if len(computed) == 5:
+            raise KeyboardInterrupt
+        return real(self, crops, batch)
+
+    monkeypatch.setattr(SyncNet, "identity_vectors", stopped)
+    status, _, errors = run(capsys, "embed", *common, tmp_path / output)
+    assert status == 130 and f"{output}: 8 of 9 files are embedded; the same command resumes" in errors[0]
+    assert (tmp_path / output).exists() == (output == "v")
+    if output == "v":
+        assert len(embedded(tmp_path / "v")) == 8
+    monkeypatch.setattr(SyncNet, "identity_vectors", real)
+    status, out, _ = run(capsys, "embed", *common, tmp_path / output)
+    assert status == 0 and "8 of 9 files are embedded already" in out and computed[-1] == 10
+    found = embedded(tmp_path / output)
+    assert found.keys() == expected.keys() and len(found) == 9
+    for name, vector in found.items():
+        np.testing.assert_array_equal(vector, expected[name])
+    assert not [path for path in files_in(tmp_path) if "unfinished" in path or path.endswith(".part")]
+    count = len(computed)
+    status, out, _ = run(capsys, "embed", *common, tmp_path / output)
+    assert status == 0 and "9 of 9 files are embedded already" in out and len(computed) == count
+
+
+@pytest.mark.parametrize("output", ["v.npz", "v"])
+def test_embed_computes_again_what_has_changed(network, checkpoint, many, computed, tmp_path, capsys, output):
+    common = (
+        "--initial_model",
+        checkpoint,
+        "--device",
+        "cpu",
+        many,
+        "--num_eval",
+        2,
+        "--output",
+        tmp_path / output,
+    )
+    assert run(capsys, "embed", *common)[0] == 0
+    make_wav(str(many / "3.wav"), 12000, first=20000)  # another recording of the same length
+    del computed[:]
+    status, out, errors = run(capsys, "embed", *common)
+    assert status == 0 and computed == [2] and "8 of 9 files" in out
+    assert "computed again: 1 of recordings that have changed" in errors[0]
+    expected = embed(network, [str(many / "3.wav")], num_eval=2)[1][0].numpy()
+    np.testing.assert_allclose(embedded(tmp_path / output)["3"], expected, atol=1e-6)
+
+    for flags, words in (
+        (("--num_eval", 3), "num_eval 2 (now 3)"),
+        (("--num_eval", 3, "--maxFrames", 7), f"maxFrames {T} (now 7)"),
+        (("--num_eval", 3, "--precision", "bf16"), "precision fp32 (now bf16)"),
+    ):
+        del computed[:]
+        status, out, errors = run(capsys, "embed", *common, *flags)
+        assert status == 0 and sum(computed) == 27 and any(words in line for line in errors), words
+        assert any("computed again: 9 made with" in line for line in errors)
+    torch.manual_seed(9)
+    SyncNet(**NETWORK).saveParameters(str(tmp_path / "other.model"))
+    del computed[:]
+    status, _, errors = run(capsys, "embed", *common, "--initial_model", tmp_path / "other.model")
+    assert status == 0 and sum(computed) == 18 and "9 made with checkpoint " in errors[0]
+
+
+def test_a_vector_that_was_damaged_or_removed_is_computed_again(checkpoint, many, computed, tmp_path, capsys):
+    common = (
+        "--initial_model",
+        checkpoint,
+        "--device",
+        "cpu",
+        many,
+        "--num_eval",
+        2,
+        "--output",
+        tmp_path / "v",
+    )
+    assert run(capsys, "embed", *common)[0] == 0
+    expected = embedded(tmp_path / "v")
+    (tmp_path / "v/2.npy").unlink()
+    data = (tmp_path / "v/5.npy").read_bytes()
+    (tmp_path / "v/5.npy").write_bytes(data[:-4])  # a power failure
+    (tmp_path / "v/7.npy").write_bytes(data)  # that of another
+    with open(tmp_path / "v/.embed.jsonl", "a") as journal:
+        journal.write('{"file": "8.npy", "reco')  # the line that was being written
+    del computed[:]
+    status, _, errors = run(capsys, "embed", *common)
+    assert status == 0 and computed == [6] and "3 whose .npy is missing or has changed" in errors[0]
+    for name, vector in embedded(tmp_path / "v").items():
+        np.testing.assert_allclose(vector, expected[name], atol=1e-6)
+    del computed[:]
+    assert run(capsys, "embed", *common)[0] == 0 and computed == []
+
+
+@pytest.mark.parametrize("output", ["v.npz", "v"])
+def test_a_full_disk_keeps_what_is_embedded(checkpoint, many, tmp_path, capsys, monkeypatch, output):
+    common = ("--initial_model", checkpoint, "--device", "cpu", many, "--output", tmp_path / output)
+    with monkeypatch.context() as patch:
+        real, calls = os.replace, itertools.count()
+
+        def full(*args, **_):
+            if output == "v.npz" or next(calls) == 5:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*args)
+
+        patch.setattr(*((os, "replace") if output == "v" else (np, "savez")), full)
+        status, _, errors = run(capsys, "embed", *common)
+    assert status == 1 and len(errors) == 1 and "No space left on device" in errors[0]
+    assert (
+        not [path for path in files_in(tmp_path) if path.endswith(".part")]
+        and not (tmp_path / "v.npz").exists()
+    )
+    status, out, _ = run(capsys, "embed", *common)
+    there = 5 if output == "v" else 9
+    assert status == 0 and f"{there} of 9 files are embedded already" in out
+    assert len(embedded(tmp_path / output)) == 9
+
+
+def test_memory_holds_no_crops_of_earlier_files(network, many, monkeypatch):
+    """Of a file that is done, nothing is kept but its vector."""
+    made = []
+    real = network.identity_vectors
+
+    def identity_vectors(crops, batch):
+        made.append((weakref.ref(crops), weakref.ref(vectors := real(crops, batch))))
+        return vectors
+
+    monkeypatch.setattr(network, "identity_vectors", identity_vectors)
+    paths = [str(path) for path in sorted(many.glob("*.wav"))]
+    for number, _ in enumerate(clipEmbeddings.iter_embeddings(network, paths, num_eval=20)):
+        gc.collect()
+        assert all(crops() is None and vectors() is None for crops, vectors in made[:-1]), number
+    assert len(made) > 3
+    files, vectors = embed(network, paths)
+    assert vectors.untyped_storage().nbytes() == len(files) * network.nOut * 4
+
+
+@pytest.mark.parametrize("command", ["embed", "verify", "match", "export"])
+def test_a_network_without_identities_is_refused_before_anything_is_read(
+    clips, voices, tmp_path, capsys, monkeypatch, command
+):
+    path = tmp_path / "lips.model"
+    SyncNet("models.SyncNetV2", nOut=16, device="cpu").saveParameters(str(path))
+    for name in ("voice_crops", "face_crops", "heard_sound"):
+        monkeypatch.setattr(clipEmbeddings, name, lambda *_: pytest.fail("read"))
+    flags = {
+        "embed": (voices, "--output", tmp_path / "v.npz"),
+        "verify": (voices / "spk0/0.wav", voices / "spk0/1.wav"),
+        "match": (clips / "list.txt",),
+        "export": ("--stream", "voice", "--head", "identity", "--output", tmp_path / "x.onnx"),
+    }
+    given = [command, "--initial_model", path, *flags[command]]
+    status = inferSyncNet.main([str(flag) for flag in given])
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert status == 1 and len(errors) == 1 and "no identity heads" in errors[0]
 
 
 def test_verify_command_and_thresholds(checkpoint, voices, tmp_path, capsys):
