@@ -12,7 +12,7 @@ from media.clips import SAMPLES_PER_FRAME
 from media.crops import HOP_LENGTH
 from models.interface import Streams
 from models.SyncNetModelMFCC import MFCC, mfcc_trunk
-from models.twoStreams import LIP_FRAMES, NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_trunk, look
+from models.twoStreams import LIP_FRAMES, NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_features, lip_trunk
 from support.errors import UserError
 
 PUBLISHED_OUT = 1024  # size of the published network's embeddings
@@ -69,7 +69,7 @@ class SyncNetModel(Streams):
         refuse_identity(identity)
         if not content:
             return None, None
-        moments = look(self.netcnnlip, video, self.crop).transpose(1, 2)  # (B, T', 512)
+        moments = lip_features(self.netcnnlip, video, self.crop).transpose(1, 2)  # (B, T', 512)
         found = self.netfclip(moments.flatten(0, 1))
         return found.unflatten(0, moments.shape[:2]).transpose(1, 2), None
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from models.twoStreams import lip_trunk, look
+from models.twoStreams import lip_features, lip_trunk
 
 CPU_CLIPS, GPU_CLIPS = 2, 16  # of 5 frames, one moment each
 ROUNDS = 2
@@ -135,7 +135,7 @@ def trial(device: torch.device) -> Callable[[str], float]:
     def seconds(precision: str) -> float:
         started = time.perf_counter()
         with autocast(device, precision):
-            total = look(trunk, video, "face").float().sum()
+            total = lip_features(trunk, video, "face").float().sum()
         total.backward()
         if cuda:
             torch.cuda.synchronize(device)

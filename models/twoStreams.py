@@ -7,6 +7,7 @@ with an audio trunk and its features, or any nn.Module with the same forward_aud
 import re
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.faceCrop import crop_mouth
@@ -31,8 +32,50 @@ def conv2d(cin: int, cout: int, kernel: tuple, stride: tuple = (1, 1), padding: 
     return [nn.Conv2d(cin, cout, kernel, stride, padding), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)]
 
 
-def conv3d(cin: int, cout: int, kernel: tuple, stride: tuple = (1, 1, 1), padding: tuple = (0, 0, 0)) -> list:
-    return [nn.Conv3d(cin, cout, kernel, stride, padding), nn.BatchNorm3d(cout), nn.ReLU(inplace=True)]
+class Conv3dAs2d(nn.Conv3d):
+    """A 3-D convolution that does not pad in time, computed in 2-D: its frames side by side as channels.
+
+    Parameters and results are those of nn.Conv3d, up to rounding. With the 3 channels of a picture, 3-D kernels
+    leave most of a matrix unit idle, and oneDNN's bfloat16 gradients of short clips were NaN on processors with AMX.
+    """
+
+    def forward(self, video: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C', T', H', W'), both fastest in torch.channels_last_3d."""
+        frames = video.transpose(1, 2)
+        windows = frames.unfold(1, self.kernel_size[0], self.stride[0])  # (B, T', C, H, W, taps)
+        pictures = windows.permute(0, 1, 3, 4, 2, 5).flatten(4).flatten(0, 1)  # (B * T', H, W, C * taps)
+        weight = self.weight.flatten(1, 2)
+        found = F.conv2d(pictures.permute(0, 3, 1, 2), weight, self.bias, self.stride[1:], self.padding[1:])
+        return found.unflatten(0, windows.shape[:2]).transpose(1, 2)
+
+
+class MaxPool3dAs2d(nn.MaxPool3d):
+    """A max pooling of single frames, computed in 2-D; the results are those of nn.MaxPool3d."""
+
+    def __init__(self, kernel: tuple, stride: tuple, padding: tuple = (0, 0, 0)):
+        super().__init__(kernel, stride, padding)
+        self.in_2d = kernel[1:], stride[1:], padding[1:]
+
+    def forward(self, video: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C, T, H', W')."""
+        pooled = F.max_pool2d(video.transpose(1, 2).flatten(0, 1), *self.in_2d)
+        return pooled.unflatten(0, (video.shape[0], video.shape[2])).transpose(1, 2)
+
+
+def conv3d(
+    cin: int,
+    cout: int,
+    kernel: tuple,
+    stride: tuple = (1, 1, 1),
+    padding: tuple = (0, 0, 0),
+    pool: nn.Module | None = None,
+) -> list:
+    """Convolution, batch norm and ReLU, the last two around a max pooling where there is one.
+
+    ReLU and max pooling give the same in either order; this one has less to compute.
+    """
+    layers = [Conv3dAs2d(cin, cout, kernel, stride, padding), nn.BatchNorm3d(cout)]
+    return [*layers, nn.ReLU(inplace=True)] if pool is None else [*layers, pool, nn.ReLU()]
 
 
 def head(nOut: int) -> nn.Sequential:
@@ -51,20 +94,22 @@ def settings_of_heads(state: dict[str, Tensor]) -> dict[str, object]:
 
 
 def lip_trunk(stride: int) -> nn.Sequential:
-    """From pixels (B, 3, T, 224, 224) to (B, 512, T', 1, 1). It does not pad in time: any 5 frames by themselves
-    give what they give among others."""
+    """From pixels (B, 3, T, 224, 224) to (B, 512, T', 1, 1).
+
+    It does not pad in time: 5 frames alone give the same output as within a longer video. Its layers take and
+    give 5-D tensors and hold the parameters of 3-D layers, but compute in 2-D.
+    """
     trunk = nn.Sequential(
-        *conv3d(3, 96, (5, 7, 7), (stride, 2, 2)),
-        nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-        *conv3d(96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1)),
-        nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        *conv3d(3, 96, (5, 7, 7), (stride, 2, 2), pool=MaxPool3dAs2d((1, 3, 3), (1, 2, 2))),
+        *conv3d(
+            96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1), pool=MaxPool3dAs2d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+        ),
         *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
         *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
-        *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
-        nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+        *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1), pool=MaxPool3dAs2d((1, 3, 3), (1, 2, 2))),
         *conv3d(256, TRUNK_CHANNELS, (1, 6, 6)),
     )
-    # Frames arrive as (B, T, H, W, 3), which is this layout already: nothing is rearranged.
+    # Decoded frames, (B, T, H, W, 3), are in this layout already.
     return in_layout(trunk, torch.channels_last_3d)
 
 
@@ -73,8 +118,11 @@ def in_layout(trunk: nn.Sequential, layout: torch.memory_format) -> nn.Sequentia
     return trunk.to(memory_format=layout)  # type: ignore[call-overload, unused-ignore]  # until torch 2.14
 
 
-def look(trunk: nn.Sequential, video: Tensor, crop: str) -> Tensor:
-    """What a lip trunk makes of a video (B, 3, T, 224, 224) or of the crop of it: (B, 512, T')."""
+def lip_features(trunk: nn.Sequential, video: Tensor, crop: str) -> Tensor:
+    """Output of a lip trunk, (B, 512, T'), for a video (B, 3, T, 224, 224) uint8 or float; crop: "face" or "mouth".
+
+    Pixels are converted to the dtype of the trunk's weights, under autocast to autocast's.
+    """
     kind = video.device.type
     dtype = trunk.get_parameter("0.weight").dtype
     if torch.is_autocast_enabled(kind):
@@ -141,5 +189,5 @@ class TwoStreams(Streams):
         Fastest as a permuted view of (B, T, 224, 224, 3). Returns (content, identity), (B, nOut, T').
         content, identity: False leaves that head out and gives None for it.
         """
-        trunk = look(self.netcnnlip, video, self.crop)
+        trunk = lip_features(self.netcnnlip, video, self.crop)
         return self.netfclip(trunk) if content else None, self.netfcface(trunk) if identity else None
