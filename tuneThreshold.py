@@ -1,7 +1,8 @@
 """From scores to numbers: EER, minDCF, thresholds, confidence intervals, DET curves.
 
     python tuneThreshold.py scores.txt                                   # one line a trial: score label ...
-    python tuneThreshold.py scores.txt --plot det.png --compare other.txt
+    python tuneThreshold.py one.txt two.txt --plot det.png               # two systems, and their difference
+    python tuneThreshold.py --split trials.txt                           # development and test, other speakers
     python tuneThreshold.py scores.txt --bootstrap 1000                  # with 95 % intervals
     python tuneThreshold.py scores.txt --calibrate dev_scores.txt        # scores as log-likelihood ratios
 
@@ -22,7 +23,7 @@ from support.commands import Parser, at_least, command
 from support.errors import UserError
 from support.files import check_output
 from support.names import counted
-from verification.bootstrap import MIN_SPEAKERS, bootstrap_interval, count_speakers, speakers_of_trials
+from verification.bootstrap import MIN_SPEAKERS, bootstrap_difference, bootstrap_interval
 from verification.calibration import (
     actual_dcf,
     calibrate,
@@ -43,13 +44,17 @@ from verification.rates import (
 )
 from verification.results import check_same_system, scores_made_with, tell_precision
 from verification.scoreFiles import has_labels, read_scored_trials, read_scores, read_unlabelled, write_llrs
-from verification.speakers import speaker_names
+from verification.speakers import Speakers, count_speakers, speaker_names, speakers_of_trials
+from verification.split import split_trials, write_part
 
 Scored = tuple[np.ndarray, np.ndarray, list[tuple[str, str]] | None]  # see read_scored_trials
+
+RESAMPLES = 1000  # for the differences of several systems
 
 __all__ = [
     "P_TARGETS",
     "actual_dcf",
+    "bootstrap_difference",
     "bootstrap_interval",
     "calibrate",
     "check_trials",
@@ -64,14 +69,20 @@ __all__ = [
 ]
 
 
-def resample(
-    scores: np.ndarray, labels: np.ndarray, pairs: list[tuple[str, str]] | None, resamples: int, seed: int
-) -> tuple[dict[str, tuple[float, float]], str]:
-    """The intervals of bootstrap_interval, and in words what was drawn: speakers where names tell enough of them."""
+def drawn_speakers(pairs: list[tuple[str, str]] | None, labels: np.ndarray) -> tuple[Speakers | None, str]:
+    """What a bootstrap draws, and in words: speakers where the names tell enough of them, else trials (None)."""
     speakers = speakers_of_trials(pairs, labels) if pairs else None
     drawn = "trials" if speakers is None else f"{count_speakers(speakers)} speakers"
     if speakers is not None and count_speakers(speakers) < MIN_SPEAKERS:
         speakers, drawn = None, f"trials ({drawn} are too few)"
+    return speakers, drawn
+
+
+def resample(
+    scores: np.ndarray, labels: np.ndarray, pairs: list[tuple[str, str]] | None, resamples: int, seed: int
+) -> tuple[dict[str, tuple[float, float]], str]:
+    """The intervals of bootstrap_interval, and in words what was drawn."""
+    speakers, drawn = drawn_speakers(pairs, labels)
     return bootstrap_interval(scores, labels, resamples=resamples, seed=seed, speakers=speakers), drawn
 
 
@@ -117,26 +128,54 @@ def describe(
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
-        usage="%(prog)s scores.txt [options]",
-        description="EER, minDCF and thresholds of a file of scores.",
+        usage="%(prog)s scores.txt [scores.txt ...] [options]",
+        description="EER, minDCF and thresholds of a file of scores, or of several beside each other.",
         epilog="Exit status: 0; 1 if a file cannot be read or written; 2 for a wrong option.",
         example=[
             "python tuneThreshold.py data/exp01/result/eval_scores.txt --bootstrap 1000 --plot det.png",
+            "python tuneThreshold.py one/eval_scores.txt two/eval_scores.txt --plot det.png",
+            "python tuneThreshold.py --split voxceleb/veri_test.txt",
             "python tuneThreshold.py data/exp01/result/eval_scores.txt --calibrate data/dev/result/eval_scores.txt",
         ],
     )
     add = parser.add_argument
-    add("scores", help="one trial a line: 'score label' or 'score label fileA fileB'")
-    add("--compare", nargs="+", default=[], metavar="FILE", help="further systems, beside the first")
+    add(
+        "scores",
+        nargs="+",
+        help="one trial per line: 'score label' or 'score label fileA fileB'. Several files of the same trials are "
+        "compared: a column for each, and intervals of the differences to the first",
+    )
+    add(
+        "--compare",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="further files to compare, as if given as scores",
+    )
     add("--plot", metavar="PNG", help="write a DET plot of all systems to this file")
     intervals = (
-        "add 95 %% intervals from N resamples (1000 is enough) of the speakers, where the file names' folders tell "
-        "them, else of the trials"
+        "add 95 %% intervals from N resamples (1000 is enough) of the speakers, where the names of the files tell "
+        f"them, else of the trials; by default only of differences, {RESAMPLES} resamples. 0: none"
     )
-    add("--bootstrap", type=at_least(int, 0), default=0, metavar="N", help=intervals)
-    add("--seed", type=at_least(int, 0), default=0, help="of the bootstrap")
+    add("--bootstrap", type=at_least(int, 0), metavar="N", help=intervals)
+    add("--seed", type=at_least(int, 0), default=0, help="of the bootstrap and of --split")
     wanted = "give the threshold nearest to these false acceptance rates"
     add("--target_fa", type=float, nargs="+", default=[1, 0.1], metavar="PERCENT", help=wanted)
+    split = parser.add_argument_group(
+        "split", "of trials into two lists without a common speaker"
+    ).add_argument
+    split(
+        "--split",
+        action="store_true",
+        help="write the trials of a trial list (or a file of scores) to <name>_dev and <name>_test beside it: each "
+        "speaker is in one of them, trials of two speakers on different sides are dropped",
+    )
+    split(
+        "--dev_fraction",
+        type=at_least(float, 0),
+        default=0.5,
+        help="share of the speakers whose trials are for development",
+    )
     calibration = parser.add_argument_group("calibration").add_argument
     calibration(
         "--calibrate",
@@ -161,6 +200,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="the scores are log-likelihood ratios: give Cllr, its minimum and the actual DCF too",
     )
     args = parser.parse_args(argv)
+    args.scores, *further = args.scores
+    args.compare = [*further, *args.compare]
+    if args.split and (args.compare or args.calibrate is not None or args.plot is not None or args.bootstrap):
+        parser.error("--split takes one file, and no flags but --seed and --dev_fraction")
+    if not 0 < args.dev_fraction < 1:
+        parser.error(f"--dev_fraction {args.dev_fraction:g}: needs a share between 0 and 1, such as 0.5")
     for flag in ("llr_output", "calibration"):
         if args.calibrate is None and getattr(args, flag) is not None:
             parser.error(f"--{flag} goes with --calibrate DEV_SCORES")
@@ -232,9 +277,70 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
     return output, None if trials is None else (llrs, *trials[1:])
 
 
+def in_order_of(pairs: list[tuple[str, str]], other: list[tuple[str, str]]) -> list[int] | None:
+    """Where each of `pairs` is in `other`; None where these are not the same trials.
+
+    A trial is two files in either order. One that is there several times is taken in turn.
+    """
+    places: dict[tuple[str, ...], list[int]] = {}
+    for number, pair in enumerate(other):
+        places.setdefault(tuple(sorted(pair)), []).append(number)
+    if len(pairs) != len(other):
+        return None
+    try:
+        return [places[tuple(sorted(pair))].pop(0) for pair in pairs]
+    except (KeyError, IndexError):
+        return None
+
+
+def print_differences(systems: dict[str, Scored], resamples: int, seed: int) -> None:
+    """Print by how much each further system differs from the first, with intervals of a paired bootstrap.
+
+    Where that cannot be said, the reason goes to stderr.
+    """
+    (name, (scores, labels, pairs)), *others = systems.items()
+    speakers, drawn = drawn_speakers(pairs, labels)
+    for other, (other_scores, other_labels, other_pairs) in others:
+        reason, order = "", None
+        if pairs is None or other_pairs is None:
+            reason = f"{name if pairs is None else other} does not name the files of its trials"
+        elif (order := in_order_of(pairs, other_pairs)) is None:
+            common = len(set(map(frozenset, pairs)) & set(map(frozenset, other_pairs)))
+            reason = f"they have different trials ({len(pairs)} and {len(other_pairs)}, {common} in common)"
+        elif not np.array_equal(labels, other_labels[order]):
+            reason = f"they have different labels in {(labels != other_labels[order]).sum()} trials"
+        if reason:
+            print(f"No interval for the difference of {name} and {other}: {reason}", file=sys.stderr)
+            continue
+        found = bootstrap_difference(
+            scores, other_scores[order], labels, resamples=resamples, seed=seed, speakers=speakers
+        )
+        print(f"\n{other} less {name}, 95 % intervals of {resamples} paired draws of {drawn}:")
+        for key, (value, low, high) in found.items():
+            title = "EER interpolated (%)" if key == "eer_interpolated" else f"minDCF({key.split('_')[-1]})"
+            clear = "" if low <= 0 <= high else "  differ"
+            print(f"  {title:22}{value:+9.4f}   {low:+.4f} to {high:+.4f}{clear}")
+
+
+def split_file(args: argparse.Namespace) -> None:
+    """Write the two lists of --split. Raises UserError, OSError."""
+    stem, extension = os.path.splitext(args.scores)
+    paths = [f"{stem}_{name}{extension}" for name in ("dev", "test")]
+    for path in paths:
+        check_output("--split", path)
+    dev, test, dropped = split_trials(args.scores, args.dev_fraction, args.seed)
+    for path, part in zip(paths, (dev, test), strict=True):
+        write_part(path, part)
+        print(f"{path}: {part}")
+    print(f"dropped: {counted(dropped, 'trial')}, of two speakers on different sides (--seed {args.seed})")
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.split:
+        split_file(args)
+        return 0
     if args.plot is not None:
         check_output("--plot", args.plot)
     systems: dict[str, Scored] = {}
@@ -252,7 +358,7 @@ def main(argv: list[str] | None = None) -> int:
         systems = {args.scores: systems.pop(args.scores), output: calibrated} | systems
     llr = args.llr or args.calibrate is not None
     columns = [
-        describe(*trials, args.target_fa, args.bootstrap, args.seed, llr) for trials in systems.values()
+        describe(*trials, args.target_fa, args.bootstrap or 0, args.seed, llr) for trials in systems.values()
     ]
     # The table first: it may have taken long, and the picture may find no place.
     table = [("", *systems)]
@@ -261,6 +367,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, *values in table:
         cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
         print("  ".join([f"{name:<{widths[0]}}", *cells]))
+    if len(drawn) > 1 and args.bootstrap != 0:
+        print_differences(drawn, args.bootstrap or RESAMPLES, args.seed)
     if args.plot:
         short = [os.path.basename(path) for path in drawn]
         names = short if len(set(short)) == len(short) else drawn

@@ -77,7 +77,7 @@ def desk(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(models.SyncNetModelFBank, "SyncNetModel", tinyModel.SyncNetModel)
-        sizes = "--speakers 10 --val_speakers 10 --test_speakers 3 --utterances 3 --seconds 1.4 --nWorkers 1"
+        sizes = "--speakers 10 --val_speakers 10 --test_speakers 4 --utterances 3 --seconds 1.4 --nWorkers 1"
         assert makeDemoData.main(["--out", "data/demo", *sizes.split()]) == 0
         for part in ("dev", "test"):
             where = [f"--{kind}_dir=data/demo/{part}/{kind}" for kind in ("mp4", "wav", "txt")]
@@ -117,8 +117,12 @@ def test_command(line, desk, monkeypatch, capsys):
         return
     monkeypatch.setattr(models.SyncNetModelFBank, "SyncNetModel", tinyModel.SyncNetModel)
     status, said = module.main(flags), capsys.readouterr().err
-    # The network here has learnt nothing, and may find no offset to list.
-    assert status == 0 or ("--write_list" in line and "no clip is left" in said), said
+    # The network here has learnt nothing, and may find no offset to list, or nothing to calibrate.
+    assert (
+        status == 0
+        or ("--write_list" in line and "no clip is left" in said)
+        or ("--calibrate" in line and ("do not score higher" in said or "told apart" in said))
+    ), said
 
 
 def test_commands_for_several_machines_have_flags_that_exist():

@@ -1,6 +1,7 @@
 """tuneThreshold: the baseline's numbers, hand-made cases, an independent formula, the command."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import tuneThreshold
 from support.errors import UserError
 from tuneThreshold import (
+    bootstrap_difference,
     bootstrap_interval,
     eer_interpolated,
     error_rates,
@@ -321,6 +323,215 @@ def test_what_was_drawn_is_said(tmp_path, capsys):
         bootstrap_interval(
             scores[few], labels[few], speakers=speakers_of_trials(np.array(pairs)[few].tolist(), labels[few])
         )
+
+
+def write_trials(path, scores, labels, pairs):
+    rows = zip(np.asarray(scores).tolist(), labels, pairs, strict=True)
+    path.write_text("".join(f"{s!r} {k} {a} {b}\n" for s, k, (a, b) in rows))
+    return str(path)
+
+
+def test_the_seed_of_the_command_is_used(tmp_path, capsys):
+    path = write_trials(tmp_path / "s.txt", *corpus(3, speakers=8, files=3))
+    printed = []
+    for seed in ("3", "3", "4"):
+        assert tuneThreshold.main([path, "--bootstrap", "30", "--seed", seed]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != printed[2]
+
+
+# Two systems
+
+
+@pytest.mark.parametrize("by_speaker", [True, False])
+def test_a_difference_equals_one_resample_at_a_time(monkeypatch, by_speaker):
+    """The same speakers, or trials, are drawn for both systems."""
+    first, labels, pairs = corpus(4, speakers=6, files=3)
+    second = np.round(first + np.random.default_rng(5).normal(scale=0.7, size=len(first)), 1)
+    speakers = speakers_of_trials(pairs, labels) if by_speaker else None
+    drawn, default_rng = [], np.random.default_rng
+
+    class Recorder:
+        def __init__(self, seed):
+            self.rng = default_rng(seed)
+
+        def integers(self, high, size):
+            drawn.append(self.rng.integers(high, size=size))
+            return drawn[-1]
+
+    monkeypatch.setattr(np.random, "default_rng", Recorder)
+    found = bootstrap_difference(first, second, labels, (0.05,), 20, progress=False, speakers=speakers)
+    if by_speaker:
+        counts = [np.bincount(people, minlength=6) for people in drawn]
+        times = [np.where(labels == 1, n[speakers[0]], n[speakers[0]] * n[speakers[1]]) for n in counts]
+        times = [n for n in times if n[labels == 1].any() and n[labels == 0].any()]
+    else:
+        kinds = [np.flatnonzero(labels == k) for k in (0, 1)]
+        times = [
+            np.bincount(np.concatenate([kinds[0][a], kinds[1][b]]), minlength=len(labels))
+            for a, b in zip(*drawn, strict=True)
+        ]
+    assert len(times) == 20
+
+    def figures(scores):
+        again = [(np.repeat(scores, n), np.repeat(labels, n)) for n in times]
+        return np.array([[eer_interpolated(*trials)[0], min_dcf(*trials, 0.05)[0]] for trials in again]).T
+
+    expected = np.percentile(figures(second) - figures(first), [2.5, 97.5], axis=1).T
+    measured = [
+        eer_interpolated(second, labels)[0] - eer_interpolated(first, labels)[0],
+        min_dcf(second, labels, 0.05)[0] - min_dcf(first, labels, 0.05)[0],
+    ]
+    assert list(found) == ["eer_interpolated", "min_dcf_0.05"]
+    np.testing.assert_allclose([v[0] for v in found.values()], measured, atol=1e-9)
+    np.testing.assert_allclose([v[1:] for v in found.values()], expected, atol=1e-9)
+
+
+def test_a_paired_interval_sees_what_two_intervals_do_not():
+    """Systems of which one is a little worse on the same speakers: each interval holds both figures."""
+    scores, labels, pairs = corpus(7, speakers=20, files=4)
+    worse = scores + np.random.default_rng(1).normal(scale=0.5, size=len(scores))
+    speakers = speakers_of_trials(pairs, labels)
+    _, low, high = bootstrap_difference(
+        scores, worse, labels, resamples=200, progress=False, speakers=speakers
+    )["eer_interpolated"]
+    assert 0 < low < high
+    alone = bootstrap_interval(scores, labels, resamples=200, progress=False, speakers=speakers)
+    interval = alone["eer_interpolated"]
+    assert interval[0] < eer_interpolated(worse, labels)[0] < interval[1]
+    same = bootstrap_difference(scores, 2 * scores, labels, resamples=50, progress=False, speakers=speakers)
+    assert set(same.values()) == {(0.0, 0.0, 0.0)}
+
+
+def test_two_files_are_compared(tmp_path, capsys):
+    scores, labels, pairs = corpus(6, speakers=20, files=2)
+    draws = np.random.default_rng(2)
+    worse, order = scores + draws.normal(scale=1.5, size=len(scores)), draws.permutation(len(scores))
+    one = write_trials(tmp_path / "one.txt", scores, labels, pairs)
+    turned = [pairs[n][:: draws.choice([-1, 1])] for n in order]  # in another order, and b a for a b
+    two = write_trials(tmp_path / "two.txt", worse[order], labels[order], turned)
+    assert tuneThreshold.main([one, two, "--plot", str(tmp_path / "det.png")]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split() == [one, two] and (tmp_path / "det.png").exists()
+    head = out.index(f"{two} less {one}, 95 % intervals of 1000 paired draws of 20 speakers:")
+    cells = out[head + 1].split()
+    expected = eer_interpolated(worse, labels)[0] - eer_interpolated(scores, labels)[0]
+    assert cells[:3] == ["EER", "interpolated", "(%)"] and float(cells[3]) == pytest.approx(
+        expected, abs=1e-4
+    )
+    assert 0 < float(cells[4]) < float(cells[6]) and cells[-1] == "differ"
+    assert [line.split()[0] for line in out[head + 2 : head + 4]] == ["minDCF(0.05)", "minDCF(0.01)"]
+    # --compare says the same; three files have two differences; --bootstrap 0 has none.
+    three = write_trials(tmp_path / "three.txt", scores, labels, pairs)
+    assert tuneThreshold.main([one, three, "--compare", two, "--bootstrap", "20"]) == 0
+    assert capsys.readouterr().out.count("less " + one) == 2
+    assert tuneThreshold.main([one, two, "--bootstrap", "0"]) == 0
+    assert " less " not in capsys.readouterr().out
+
+
+def test_systems_of_different_trials_have_no_difference(tmp_path, capsys):
+    scores, labels, pairs = corpus(6, speakers=6, files=2)
+    one = write_trials(tmp_path / "one.txt", scores, labels, pairs)
+    wrong = labels.copy()
+    wrong[:3] = 1 - wrong[:3]
+    for name, trials, reason in (
+        ("fewer", (scores[1:], labels[1:], pairs[1:]), "different trials (66 and 65, 65 in common)"),
+        (
+            "others",
+            (scores, labels, [("x/" + a, b) for a, b in pairs]),
+            "different trials (66 and 66, 0 in common)",
+        ),
+        ("labels", (scores, wrong, pairs), "different labels in 3 trials"),
+    ):
+        other = write_trials(tmp_path / name, *trials)
+        assert tuneThreshold.main([one, other]) == 0
+        out, err = capsys.readouterr()
+        assert " less " not in out and reason in err and "EER (%)" in out
+    (tmp_path / "bare").write_text(
+        "".join(f"{s!r} {k}\n" for s, k in zip(scores.tolist(), labels, strict=True))
+    )
+    assert tuneThreshold.main([one, str(tmp_path / "bare")]) == 0
+    assert "bare does not name the files of its trials" in capsys.readouterr().err
+
+
+def test_the_plot_names_the_eer_that_is_printed(tmp_path, monkeypatch, capsys):
+    """On a coarse curve the interpolated EER is another one."""
+    from matplotlib.figure import Figure
+
+    legends = []
+    saved = Figure.savefig
+
+    def note(self, *args, **more):
+        legends.extend(text.get_text() for text in self.axes[0].get_legend().get_texts())
+        return saved(self, *args, **more)
+
+    monkeypatch.setattr(Figure, "savefig", note)
+    scores, labels = np.array([3, 2, 2, 2, 2, 1]), np.array([1, 1, 1, 0, 0, 0])
+    path = write_scores(tmp_path / "s.txt", scores, labels)
+    assert tuneThreshold.main([path, "--plot", str(tmp_path / "det.png")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^EER \(%\) +66.6667$", out, re.M) and re.search(
+        r"^EER interpolated \(%\) +33.3333$", out, re.M
+    )
+    assert legends[0].startswith("s.txt: EER 66.6667 %") and not any("33.3" in text for text in legends)
+
+
+# Development and test trials
+
+
+@pytest.mark.parametrize("form", ["{k} {a} {b}", "{a}\t{b}\t{word}", "{s} {k} {a} {b}"])
+def test_a_split_has_no_common_speaker(tmp_path, capsys, form):
+    scores, labels, pairs = corpus(7, speakers=9, files=3)
+    words = ("nontarget", "target")
+    lines = [
+        form.format(k=k, a=a, b=b, s=s, word=words[k])
+        for s, k, (a, b) in zip(scores.tolist(), labels, pairs, strict=True)
+    ]
+    path = tmp_path / "trials.txt"
+    path.write_text("\n".join(lines) + "\n")
+    assert tuneThreshold.main(["--split", str(path), "--seed", "3"]) == 0
+    out = capsys.readouterr().out
+    parts = [(tmp_path / f"trials_{name}.txt").read_text().splitlines() for name in ("dev", "test")]
+    people = [set(re.findall(r"id\d+", "".join(part))) for part in parts]
+    assert not people[0] & people[1] and sorted(map(len, people)) == [4, 5]
+    kept = [n for n, line in enumerate(lines) if line in parts[0] or line in parts[1]]
+    assert [lines[n] for n in kept] == [line for line in lines if line in {*parts[0], *parts[1]}]
+    # All that could be kept: every trial whose speakers are on one side.
+    assert len(kept) == sum(
+        len({a.split("/")[0], b.split("/")[0]} & people[0]) in (0, len({a.split("/")[0], b.split("/")[0]}))
+        for a, b in pairs
+    )
+    assert f"dropped: {len(lines) - len(kept)} trials" in out
+    targets = sum(labels[n] for n in kept if lines[n] in parts[0])
+    assert f"trials_dev.txt: {len(parts[0])} trials, {targets} of them targets" in out
+
+    before = [(tmp_path / f"trials_{name}.txt").read_bytes() for name in ("dev", "test")]
+    assert tuneThreshold.main(["--split", str(path), "--seed", "3"]) == 0
+    assert before == [(tmp_path / f"trials_{name}.txt").read_bytes() for name in ("dev", "test")]
+    assert tuneThreshold.main([str(path), "--split", "--seed", "4", "--dev_fraction", "0.3"]) == 0
+    assert before[0] != (tmp_path / "trials_dev.txt").read_bytes()
+    assert "of 3 speakers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 a.wav b.wav\n0 a.wav c.wav\n", "its names do not tell who speaks"),
+        ("a/1.wav b/2.wav\na/1.wav a/3.wav\n", "has no labels"),
+        (
+            "1 a/1 a/2\n0 a/1 b/1\n1 b/1 b/2\n",
+            "with 2 speakers, 1 of them for development, the development trials have 1",
+        ),
+        ("0.5 1\n0.6 0\n", "label"),
+    ],
+)
+def test_what_cannot_be_split(tmp_path, capsys, text, message):
+    (tmp_path / "t.txt").write_text(text)
+    assert tuneThreshold.main(["--split", str(tmp_path / "t.txt")]) == 1
+    assert message in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(SystemExit):
+        tuneThreshold.main(["--split", "a.txt", "b.txt"])
+    assert "--split takes one file" in capsys.readouterr().err
 
 
 # Wrong input

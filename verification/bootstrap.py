@@ -37,30 +37,92 @@ def bootstrap_interval(
     Returns {"eer_interpolated": (low, high), "min_dcf_0.05": (low, high), ...}, a min_dcf for each p_targets.
     Raises UserError for resamples below 1, too few speakers, and as tuneThresholdfromScore does.
     """
-    if resamples < 1:
-        raise UserError(f"{resamples} resamples, expected at least 1")
     scores, labels = check_trials(scores, labels)
-    names = ["eer_interpolated", *(f"min_dcf_{p:g}" for p in p_targets)]
-    found = np.empty((len(names), resamples))
+    check_resamples(resamples)
     rng = np.random.default_rng(seed)
     if speakers is None:
         curves = over_trials(scores, labels, resamples, rng)
     else:
-        curves = over_speakers(scores, labels, speakers, resamples, rng)
-    done = 0
+        curve = WeightedCurve(scores, labels)
+        curves = map(curve.rates, speaker_weights(labels, speakers, resamples, rng))
     with progress_bar(total=resamples, desc="Bootstrap", unit="resample", disable=not progress) as bar:
+        parts = []
         for fpr, fnr in curves:
-            after, part = crossing(fpr, fnr)
-            each = np.arange(len(fpr))
-            low, high = fpr[each, after - 1], fpr[each, after]
-            here = slice(done, done + len(fpr))
-            found[0, here] = 100 * (low + part * (high - low))
-            for values, p in zip(found[1:], p_targets, strict=True):
-                values[here] = detection_cost(fpr, fnr, p, 1, 1).min(axis=1)
-            done += len(fpr)
+            parts.append(figures_of(fpr, fnr, p_targets))
             bar.update(len(fpr))
+    return {
+        name: interval
+        for name, interval in zip(figure_names(p_targets), intervals(np.concatenate(parts, 1)), strict=True)
+    }
+
+
+def bootstrap_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    labels: ArrayLike,
+    p_targets: Sequence[float] = P_TARGETS,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: bool = True,
+    speakers: Speakers | None = None,
+) -> dict[str, tuple[float, float, float]]:
+    """By how much the figures of a second system are above those of a first one, on the same trials.
+
+    A paired bootstrap: each draw is of the same speakers, or trials, for both systems (see bootstrap_interval), and
+    the interval is that of the difference. first, second: (trials,) scores of the two.
+    Returns {"eer_interpolated": (difference, low, high), ...} with 95 % intervals: one without 0 is a difference that
+    other speakers would show too. Raises UserError as bootstrap_interval does.
+    """
+    first, labels = check_trials(first, labels)
+    second, _ = check_trials(second, labels)
+    check_resamples(resamples)
+    rng = np.random.default_rng(seed)
+    if speakers is None:
+        drawn = trial_weights(labels, resamples, rng)
+    else:
+        drawn = speaker_weights(labels, speakers, resamples, rng)
+    curves = [WeightedCurve(scores, labels) for scores in (first, second)]
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        before, after = (figures_of(*curve.rates(weights), p_targets) for curve in curves)
+        return after - before
+
+    measured = difference(np.ones((1, len(labels))))[:, 0]
+    with progress_bar(total=resamples, desc="Bootstrap", unit="resample", disable=not progress) as bar:
+        parts = []
+        for weights in drawn:
+            parts.append(difference(weights))
+            bar.update(len(weights))
+    return {
+        name: (float(value), *interval)
+        for name, value, interval in zip(
+            figure_names(p_targets), measured, intervals(np.concatenate(parts, 1)), strict=True
+        )
+    }
+
+
+def check_resamples(resamples: int) -> None:
+    if resamples < 1:
+        raise UserError(f"{resamples} resamples, expected at least 1")
+
+
+def figure_names(p_targets: Sequence[float]) -> list[str]:
+    return ["eer_interpolated", *(f"min_dcf_{p:g}" for p in p_targets)]
+
+
+def figures_of(fpr: np.ndarray, fnr: np.ndarray, p_targets: Sequence[float]) -> np.ndarray:
+    """The figures of figure_names for some resamples, (figures, resamples), of rates (resamples, thresholds)."""
+    after, part = crossing(fpr, fnr)
+    each = np.arange(len(fpr))
+    low, high = fpr[each, after - 1], fpr[each, after]
+    eer = 100 * (low + part * (high - low))
+    return np.stack([eer, *(detection_cost(fpr, fnr, p, 1, 1).min(axis=1) for p in p_targets)])
+
+
+def intervals(found: np.ndarray) -> list[tuple[float, float]]:
+    """The percentile interval of each row."""
     edges = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1).T
-    return {name: (float(low), float(high)) for name, (low, high) in zip(names, edges, strict=True)}
+    return [(float(low), float(high)) for low, high in edges]
 
 
 Curves = Iterator[tuple[np.ndarray, np.ndarray]]  # FA and FR of some resamples, (resamples, thresholds) each
@@ -88,24 +150,43 @@ def over_trials(scores: np.ndarray, labels: np.ndarray, resamples: int, rng: np.
         yield fpr, fnr
 
 
-def over_speakers(
-    scores: np.ndarray, labels: np.ndarray, speakers: Speakers, resamples: int, rng: np.random.Generator
-) -> Curves:
-    """Rates of the trials of redrawn speakers at the same thresholds; see bootstrap_interval."""
+class WeightedCurve:
+    """The rates of trials that count several times, at every threshold: inf and all distinct scores, descending."""
+
+    def __init__(self, scores: np.ndarray, labels: np.ndarray) -> None:
+        order = np.argsort(-scores, kind="stable")
+        ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of runs of equal scores
+        self._kinds = []  # of each kind, its trials by score, and how many there are up to each end
+        for label in (0, 1):
+            of_kind = np.flatnonzero(labels[order] == label)
+            self._kinds.append((order[of_kind], np.searchsorted(of_kind, ends, side="right")))
+
+    def rates(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """FA and FR, (resamples, thresholds) each. weights: (resamples, trials), how often each trial counts."""
+        return self._accepted(weights, 0), 1 - self._accepted(weights, 1)
+
+    def _accepted(self, weights: np.ndarray, label: int) -> np.ndarray:
+        """Share of one kind's weight at or above every threshold."""
+        trials, reached = self._kinds[label]
+        sums = np.zeros((len(weights), len(trials) + 1))
+        np.cumsum(weights[:, trials], axis=1, out=sums[:, 1:])
+        shares = np.zeros((len(weights), len(reached) + 1))
+        np.divide(sums[:, reached], sums[:, -1:], out=shares[:, 1:])
+        return shares
+
+
+def speaker_weights(
+    labels: np.ndarray, speakers: Speakers, resamples: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """How often each trial counts when speakers are drawn, (some resamples, trials); see bootstrap_interval."""
     people, numbers = np.unique(np.concatenate(speakers), return_inverse=True)
     if len(people) < MIN_SPEAKERS:
         raise UserError(
             f"{len(people)} speakers are too few to draw from, at least {MIN_SPEAKERS} are needed"
         )
-    order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of runs of equal scores
-    kinds = []
-    for label in (0, 1):
-        of_kind = np.flatnonzero(labels[order] == label)
-        a, b = (numbers.reshape(2, -1)[side][order][of_kind] for side in (0, 1))
-        kinds.append((a, b, np.searchsorted(of_kind, ends, side="right")))
-
-    both = [np.unique(np.stack([a, b]), axis=1) for a, b, _ in kinds]  # the speakers of a trial of each kind
+    first, second = numbers.reshape(2, -1)
+    # The speakers of the trials of each kind.
+    both = [np.unique(np.stack([first, second])[:, labels == label], axis=1) for label in (0, 1)]
 
     def draw() -> np.ndarray:
         """How often each speaker is drawn."""
@@ -114,18 +195,21 @@ def over_speakers(
             if all((counts[a] * counts[b]).any() for a, b in both):
                 return counts.astype(float)
 
-    def accepted(counts: np.ndarray, label: int) -> np.ndarray:
-        """Share of one kind's weight at or above every threshold, (resamples, 1 + distinct scores)."""
-        a, b, reached = kinds[label]
-        sums = np.zeros((len(counts), len(a) + 1))
-        np.cumsum(counts[:, a] if label else counts[:, a] * counts[:, b], axis=1, out=sums[:, 1:])
-        shares = np.zeros((len(counts), len(ends) + 1))
-        np.divide(sums[:, reached], sums[:, -1:], out=shares[:, 1:])
-        return shares
-
-    for rows in blocks(resamples, len(scores)):
+    for rows in blocks(resamples, len(labels)):
         counts = np.stack([draw() for _ in range(rows)])
-        yield accepted(counts, 0), 1 - accepted(counts, 1)
+        yield counts[:, first] * np.where(labels == 1, 1, counts[:, second])
+
+
+def trial_weights(labels: np.ndarray, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each trial is drawn, (some resamples, trials): each kind as often as the list has it."""
+    kinds = [np.flatnonzero(labels == label) for label in (0, 1)]
+    for rows in blocks(resamples, len(labels)):
+        weights = np.zeros((rows, len(labels)))
+        for of_kind in kinds:
+            drawn = of_kind[rng.integers(len(of_kind), size=(rows, len(of_kind)))]
+            for row, trials in zip(weights, drawn, strict=True):
+                row += np.bincount(trials, minlength=len(labels))
+        yield weights
 
 
 def blocks(resamples: int, trials: int) -> Iterator[int]:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from support.errors import UserError
 from support.files import replace_file
-from verification.rates import P_TARGETS, check_trials, eer_interpolated, error_rates, min_dcf
+from verification.rates import P_TARGETS, check_trials, error_rates, min_dcf, tuneThresholdfromScore
 
 DET_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.9)  # percent
 
@@ -15,8 +15,8 @@ DET_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95,
 def plot_det(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str) -> None:
     """Write a DET plot (Martin et al. 1997: FR against FA on normal-deviate axes) as a PNG.
 
-    curves: (scores, labels) of each system by name. The EER (interpolated) and the minDCF points are
-    marked. A rate of 0 or 1, infinitely far on these axes, is drawn half a trial inside.
+    curves: (scores, labels) of each system by name. The EER (of tuneThresholdfromScore, as everywhere) and the minDCF
+    points are marked. A rate of 0 or 1, infinitely far on these axes, is drawn half a trial inside.
     Raises UserError as tuneThresholdfromScore does, with the system's name, and OSError.
     """
     from matplotlib.figure import Figure  # slow to import, and only needed here
@@ -32,8 +32,10 @@ def plot_det(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str) -> No
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
         fpr, fnr, thresholds = error_rates(scores, labels)
-        eer = eer_interpolated(scores, labels)[0]
-        label, marks = f"{name}: EER {eer:.2f} %", [(eer / 100, eer / 100)]
+        _, eer, baseline_fpr, baseline_fnr = tuneThresholdfromScore(scores, labels, [])
+        nearest = np.argmin(np.abs(baseline_fnr - baseline_fpr))
+        label = f"{name}: EER {eer:.4f} %"
+        marks = [(baseline_fpr[nearest] / 100, baseline_fnr[nearest] / 100)]
         for p in P_TARGETS:
             cost, threshold = min_dcf(scores, labels, p)
             point = np.flatnonzero(thresholds == threshold)[0]
