@@ -16,7 +16,7 @@ from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from inference.embeddings import Skip
 from inference.lipSync import LipSync, in_sync_confidence, lse
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
-from media.timeline import VideoReader
+from media.timeline import VideoReader, restarts
 from media.trackFiles import read_track_boxes
 from media.trackRule import KINDS
 from media.trackSound import has_sound, read_sound
@@ -225,6 +225,7 @@ class _Sound:
 
     def __init__(self, video: str, first_time: float) -> None:
         self._video, self._first_time = video, first_time
+        self._seek = not restarts(video)
         self._block = np.empty(0, np.int16)  # sound of the slots from self._slot on
         self._slot = 0
 
@@ -233,7 +234,8 @@ class _Sound:
         wanted = (slot + 1 - self._slot) * SAMPLES_PER_FRAME
         while len(self._block) < wanted:
             first = self._slot + len(self._block) // SAMPLES_PER_FRAME
-            more = read_sound(self._video, self._first_time, first, first + SOUND_BLOCK).samples
+            last = first + SOUND_BLOCK
+            more = read_sound(self._video, self._first_time, first, last, self._seek).samples
             self._block = np.concatenate((self._block, more))
         frame = av.AudioFrame.from_ndarray(self._block[None, :wanted], format="s16", layout="mono")
         frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)

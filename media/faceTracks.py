@@ -5,14 +5,11 @@ joined (media/track_joining.py), selected over the whole video, and written in g
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
-import av
-
 from media.clips import FPS, MediaError
-from media.streams import MAX_JUMP, MAX_RETURN, tick
+from media.streams import tick
 from media.survey import AHEAD, WARM_UP, Part, Survey
 from media.timeline import MIDDLE, VideoReader
 from media.track_joining import Stretch, join
@@ -59,37 +56,24 @@ def plan_parts(path: str, detect_every: int = 1) -> Plan:
 def key_frames(reader: VideoReader) -> tuple[list[int], int]:
     """The slots of key frames that divide a video into parts of at least PART slots; and its length in slots.
 
-    It takes one pass over the packets, without decoding. A video whose time stamps begin anew is not divided.
+    It takes one pass over the packets, without decoding. A video whose time stamps restart is not divided.
     """
     keys = [0]
     unit = float(tick(reader.stream))
-    latest = end = reader.first_time
-    shift = 0.0  # seconds by which time stamps have begun anew
-    for packet in _packets(reader):
-        dts = packet.pts if packet.dts is None else packet.dts
-        if dts is None:
+    end = reader.first_time
+    for packet in reader.packets():
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if stamp is None:
             continue
-        decoded, shown = dts * unit, (dts if packet.pts is None else packet.pts) * unit
-        if not latest - MAX_RETURN <= decoded <= latest + MAX_JUMP:
-            shift += latest - decoded
-        latest = decoded
-        end = max(end, shown + shift + (packet.duration or 0) * unit)
-        slot = ceil((shown - reader.first_time) * FPS - MIDDLE)
+        time = stamp * unit
+        end = max(end, time + (packet.duration or 0) * unit)
+        slot = ceil((time - reader.first_time) * FPS - MIDDLE)
         if packet.is_keyframe and slot - keys[-1] >= PART:
             keys.append(slot)
     length = max(1, round((end - reader.first_time) * FPS))
     if length - keys[-1] < PART // 4:
         keys.pop()
-    return [] if shift else keys[1:], length
-
-
-def _packets(reader: VideoReader) -> Iterator[av.Packet]:
-    packets = reader.container.demux(reader.stream)
-    while True:
-        try:
-            yield next(packets)
-        except (StopIteration, av.error.FFmpegError):  # the end, or the file is broken from here on
-            return
+    return [] if reader.clock.restarts else keys[1:], length
 
 
 def survey_part(part: Part, rule: Rule) -> Stretch:
@@ -108,14 +92,13 @@ def survey_part(part: Part, rule: Rule) -> Stretch:
 class Found:
     """The tracks to be written, in their order; and the reasons why there are none.
 
-    end: the slot after the last one with a picture. ends_early: the time stamps begin anew there. faces: number of
+    end: the slot after the last one with a picture. faces: number of
     detections of all sizes; largest: of all tracks, in pixels; longest: slots, of those that are large enough; heard:
     slots of those with sound.
     """
 
     tracks: list[Track]
     end: int
-    ends_early: bool
     faces: int
     largest: float
     longest: int
@@ -140,7 +123,6 @@ def select_tracks(stretches: list[Stretch], rule: Rule) -> Found:
     return Found(
         tracks=sorted(pieces, key=lambda track: (track.first, *track.boxes[0])),
         end=max((stretch.end for stretch in stretches), default=0),
-        ends_early=any(stretch.ends_early for stretch in stretches),
         faces=sum(stretch.faces for stretch in stretches),
         largest=max((track.size for track in tracks), default=0.0),
         longest=max(map(len, large), default=0),

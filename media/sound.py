@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,10 @@ import numpy as np
 from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.content import WAV, content, get_again
 from media.mp3 import mp3_frames
-from media.openSound import open_sound
-from media.streams import MAX_JUMP, MAX_PADDING, MAX_RETURN, can_be_decoded, played, tick
+from media.openSound import DEMUXERS, open_sound
+from media.sound_choice import SoundChoice, channels_of, choose_sound
+from media.sound_placement import Run, place_frames
+from media.streams import MAX_PADDING, Clock, can_be_decoded, packets, picture_delay, picture_stream, tick
 from media.wav import undecoded_wav
 
 if TYPE_CHECKING:
@@ -21,14 +24,12 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.packet import Packet
-    from av.video.stream import VideoStream
 
 Pieces = list[tuple[float, np.ndarray]]  # (start in seconds, 16 kHz mono int16)
 # Containers whose tracks say how long they are, and those whose time does not begin at 0.
 DECLARING = ("mp4", "mov", "wav", "w64", "aiff", "au", "caf", "flac", "ogg")
 CLOCKS = ("mpegts", "mpeg")
 MP3 = "mp3"
-MAX_DRIFT = 0.02  # seconds; timestamps may be this coarse, a larger step is a gap in the sound
 MAX_FILL = 0.25  # seconds; sound that ends earlier than the pictures by more than this is not made longer
 UNKNOWN_CODEC = (
     "its sound is of a kind that cannot be decoded here; write it anew with a program that plays it"
@@ -37,27 +38,25 @@ SAMPLE_FLOATS = ("flt", "dbl")  # of files that hold plain floats
 LOUDEST = 32.0  # of full scale; louder is not loud, but another scale
 MOST_CHANNELS = 64  # of FFmpeg's resampler
 OPENING = SAMPLE_RATE // 4  # samples
+JITTER = 5.0  # seconds over which time stamps that jitter average out
 
 
 class NoSoundError(MediaError):
     """A file without a sound track."""
 
 
-def extent(container: InputContainer) -> tuple[float, int | None]:
+def extent(tracks: _Tracks) -> tuple[float, int | None]:
     """Where the wav lies on the file's clock: (time of its first sample in seconds, samples).
 
     The wav begins with the first picture, or at time 0 where there is no video (with the sound, in files whose
     clock has no 0), and ends where the sound track says it ends. samples is None where the track does not say, or
     only guesses.
     """
-    sound = played(container.streams.audio)
-    pictures = _pictures(container)
-    if container.format.name == MP3:
-        # It starts late by the encoder's delay, which the decoder leaves out.
-        return (sound.start_time or 0) * float(tick(sound)), None
-    first = pictures or (sound if container.format.name in CLOCKS else None)
-    origin = (first.start_time or 0) * float(tick(first)) if first else 0.0
-    end = declared_end(container, sound)
+    container, first = tracks.container, tracks.pictures or tracks.sound
+    origin = 0.0
+    if tracks.pictures or container.format.name in (*CLOCKS, MP3):
+        origin = ((first.start_time or 0) + tracks.delays.get(first.index, 0)) * float(tick(first))
+    end = None if container.format.name == MP3 else declared_end(container, tracks.sound)
     return origin, None if end is None else max(0, round((end - origin) * SAMPLE_RATE))
 
 
@@ -91,8 +90,7 @@ def decode_audio(path: str) -> np.ndarray:
     kind, plain = look(path)
     if plain is not None:
         return plain
-    with open_sound(path, kind) as container:
-        return _decode(container, path)[0]
+    return _decode(path, kind)[0]
 
 
 def decode_clip(path: str) -> np.ndarray:
@@ -104,8 +102,7 @@ def decode_clip(path: str) -> np.ndarray:
     kind, plain = look(path)
     if plain is not None:
         return plain
-    with open_sound(path, kind) as container:
-        sound, span = _decode(container, path)
+    sound, span = _decode(path, kind)
     length = _clip_length(len(sound), span)
     return sound[:length] if length <= len(sound) else np.pad(sound, (0, length - len(sound)))
 
@@ -119,41 +116,25 @@ def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
     if plain is not None:
         return len(plain), plain[:OPENING]
     with open_sound(path, kind) as container:
-        origin, samples = _extent(container, path)
-        tracks = _Tracks(container)
-        # A little more, because a resampler sees ahead.
-        pieces = decode_pieces(tracks.frames(until=origin + OPENING / SAMPLE_RATE + MAX_PADDING), path)
-        span = tracks.span()
-        samples = tracks.without_lead(samples)
+        tracks = _Tracks(container, path, kind)
+        # A little more, because a resampler sees ahead, and time stamps may jitter.
+        more = MAX_PADDING if tracks.is_exact else JITTER
+        pieces = tracks.pieces(until=tracks.origin + OPENING / SAMPLE_RATE + more)
+        samples, span = tracks.samples(), tracks.span()
+    origin = tracks.origin
     end = _end(pieces, origin)
     opening = _lay_out(pieces, origin, min(OPENING, end if samples is None else samples))
     return None if samples is None else _clip_length(samples, span), opening
 
 
-def _pictures(container: InputContainer) -> VideoStream | None:
-    """The stream that a player shows; not the cover of an album, which is one picture beside the sound."""
-    from av.stream import Disposition
-
-    shown = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
-    return next(shown, None)
-
-
-def _extent(container: InputContainer, path: str) -> tuple[float, int | None]:
-    """extent() of a file that may have no sound."""
-    if not container.streams.audio:
-        raise NoSoundError(f"{path}: no sound track")
-    if not can_be_decoded(played(container.streams.audio)):
-        raise MediaError(f"{path}: {UNKNOWN_CODEC}")
-    return extent(container)
-
-
-def _decode(container: InputContainer, path: str) -> tuple[np.ndarray, int | None]:
+def _decode(path: str, kind: str) -> tuple[np.ndarray, int | None]:
     """The sound as the track declares it, and the length of the pictures; both in samples."""
-    origin, samples = _extent(container, path)
-    tracks = _Tracks(container)
-    pieces = decode_pieces(tracks.frames(), path)
+    with open_sound(path, kind) as container:
+        tracks = _Tracks(container, path, kind)
+        pieces = tracks.pieces()
+        samples, span = tracks.samples(), tracks.span()
+    origin = tracks.origin
     end = _end(pieces, origin)
-    samples = tracks.without_lead(samples)
     if samples is None:
         samples = end
     if end <= 0 or samples == 0:
@@ -163,7 +144,7 @@ def _decode(container: InputContainer, path: str) -> tuple[np.ndarray, int | Non
             f"{path}: sound ends after {end / SAMPLE_RATE:.2f} s of the {samples / SAMPLE_RATE:.2f} s "
             f"it declares; {get_again(path)}"
         )
-    return _lay_out(pieces, origin, samples), tracks.span()
+    return _lay_out(pieces, origin, samples), span
 
 
 def _end(pieces: Pieces, origin: float) -> int:
@@ -194,42 +175,72 @@ def _clip_length(samples: int, span: int | None) -> int:
     return samples
 
 
-def decode_pieces(frames: Iterable[av.AudioFrame], path: str) -> Pieces:
+def decode_pieces(frames: Iterable[av.AudioFrame], path: str, channel: int | None = None) -> Pieces:
     """Runs of sound without a gap: [(start in seconds on the file's clock, (samples,) 16 kHz mono int16), ...].
 
-    frames: as they come out of the decoder. Raises MediaError, with `path`, when that fails.
+    frames: as they come out of the decoder. channel: the only one that is taken; None for a mixture of all. Raises
+    MediaError, with `path`, when decoding fails.
     """
     import av
 
-    runs: list[_Run] = []
-    due, anew, kind = 0.0, 0.0, None  # anew: seconds by which time stamps that began anew are late
+    stamps: list[float] = []
+    lengths: list[float] = []  # both in seconds
+    parts: list[tuple[int, _Resampled]] = []  # behind the number of their first frame
+    due, kind = 0.0, None
     try:
         for frame in frames:
-            time_stamp = due if frame.time is None else frame.time + anew
-            if runs and time_stamp < due - MAX_RETURN:  # another recording begins, behind this one
-                anew += due - time_stamp
-                time_stamp = due
             frame_kind = (frame.sample_rate, frame.layout.name, frame.format.name)
-            if runs and time_stamp > due + MAX_JUMP:
-                raise MediaError(
-                    f"{path}: broken {due:.2f} s into the sound (its time stamps go on at {time_stamp:.2f} s); "
-                    f"{get_again(path)}"
-                )
-            if frame_kind != kind or abs(time_stamp - due) > MAX_DRIFT:
-                runs.append(_Run(time_stamp, plain=frame_kind == (SAMPLE_RATE, "mono", "fltp")))
-                due, kind = time_stamp, frame_kind
+            if frame_kind != kind:
+                plain = frame_kind == (SAMPLE_RATE, "mono", "fltp")
+                parts.append((len(stamps), _Resampled(plain, channel)))
+                kind = frame_kind
+            stamps.append(math.nan if frame.time is None else frame.time)
+            lengths.append(frame.samples / frame.sample_rate)
             if frame.format.name in SAMPLE_FLOATS:
                 _check_scale(frame, due, path)
             if (channels := len(frame.layout.channels)) > MOST_CHANNELS:
                 raise MediaError(
                     f"{path}: {channels} channels, of which {MOST_CHANNELS} at most are mixed; write fewer"
                 )
-            runs[-1].add(frame)
-            due += frame.samples / frame.sample_rate
+            parts[-1][1].add(frame)
+            due += lengths[-1]
     except av.error.FFmpegError as error:
         reason = f"broken {due:.2f} s into the sound ({error.strerror}); {get_again(path)}"
         raise MediaError(f"{path}: {reason}") from None
-    return [(run.start, run.samples()) for run in runs]
+    if not stamps:
+        return []
+    runs = place_frames(np.array(stamps), np.array(lengths))
+    counted = np.cumsum([0.0, *lengths])
+    pieces: Pieces = []
+    ends = [*(first for first, _ in parts[1:]), len(stamps)]
+    for (first, part), last in zip(parts, ends, strict=True):
+        samples = part.samples()
+        for run in runs:
+            begin, end = max(first, run.first), min(last, run.last)
+            if begin < end:
+                at = [round((counted[frame] - counted[first]) * SAMPLE_RATE) for frame in (begin, end)]
+                piece = samples[at[0] :] if end == last else samples[at[0] : at[1]]
+                pieces.append(_placed(piece, float(counted[begin]), run))
+    return pieces
+
+
+def _placed(samples: np.ndarray, counted: float, run: Run) -> tuple[float, np.ndarray]:
+    """The time at which samples of a run begin, and the samples without drift. counted: seconds, of the first one."""
+    if len(run.late) == 1:
+        return counted + float(run.late[0]), samples
+    ends = np.array([counted, counted + len(samples) / SAMPLE_RATE])
+    late = np.interp(ends, run.counted, run.late)
+    inside = (run.counted > ends[0]) & (run.counted < ends[1])
+    knots = np.r_[ends[0], run.counted[inside], ends[1]]
+    times = knots + np.r_[late[0], run.late[inside], late[1]]
+    heard = np.empty(round((times[-1] - times[0]) * SAMPLE_RATE), np.int16)
+    for first in range(0, len(heard), SAMPLE_RATE):  # in pieces, because each takes memory
+        wanted = times[0] + np.arange(first, min(first + SAMPLE_RATE, len(heard))) / SAMPLE_RATE
+        source = (np.interp(wanted, times, knots) - counted) * SAMPLE_RATE
+        low = max(0, int(source[0]))
+        part = samples[low : int(source[-1]) + 2]
+        heard[first : first + len(wanted)] = np.rint(np.interp(source - low, np.arange(len(part)), part))
+    return float(times[0]), heard
 
 
 def _check_scale(frame: av.AudioFrame, time: float, path: str) -> None:
@@ -247,25 +258,44 @@ def _check_scale(frame: av.AudioFrame, time: float, path: str) -> None:
 
 
 class _Tracks:
-    """The sound and the pictures of a file, read in one pass."""
+    """The sound and the pictures of a file, read in one pass.
 
-    def __init__(self, container: InputContainer):
+    origin: of extent(). is_exact: time stamps do not jitter in such files.
+    Raises NoSoundError, MediaError.
+    """
+
+    def __init__(self, container: InputContainer, path: str, kind: str) -> None:
         self.container = container
-        self.pictures = _pictures(container)
-        self.sound = played(container.streams.audio)
+        self.path = path
+        self.pictures = picture_stream(container)
+        choice = choose_sound(container, partial(open_sound, path, kind))
+        if choice is None:
+            raise NoSoundError(f"{path}: no sound track")
+        self.choice: SoundChoice = choice
+        self.sound: AudioStream = choice.stream(container)
+        if not can_be_decoded(self.sound):
+            raise MediaError(f"{path}: {UNKNOWN_CODEC}")
+        self.is_exact = container.format.name.split(",")[0] in DECLARING
+        self.delays = picture_delay(container, path, ",".join(DEMUXERS)) if self.pictures else {}
+        self.clock = Clock(self.delays)
+        self.origin = extent(self)[0]
         self.begin: float | None = None  # of the first packet of sound, in seconds
         self.end = 0.0  # of the last
         self.shown: list[float] = []  # when each picture appears, and when it is gone, in seconds
 
-    def frames(self, until: float = math.inf) -> Iterator[av.AudioFrame]:
-        """The frames of the sound that begin before `until` seconds, while the pictures pass by."""
+    def pieces(self, until: float = math.inf) -> Pieces:
+        """The sound, up to `until` seconds, while the pictures pass by."""
+        return decode_pieces(self._frames(until), self.path, self.choice.channel)
+
+    def _frames(self, until: float) -> Iterator[av.AudioFrame]:
         if self.container.format.name == MP3:
             yield from takewhile(lambda frame: _begins(frame, until), mp3_frames(self.container, self.sound))
             return
         over = False
-        for packet in self.container.demux([self.sound, *([self.pictures] if self.pictures else [])]):
+        for packet in packets(self.container, self.clock):
             if packet.stream is self.pictures:
                 self.shown += _shown(packet)
+            if packet.stream is not self.sound:
                 continue
             if packet.pts is not None:
                 time = float(packet.pts * tick(packet))
@@ -279,12 +309,13 @@ class _Tracks:
             elif not self.pictures:
                 return
 
-    def without_lead(self, samples: int | None) -> int | None:
-        """The length that extent() found, less what an mp4's edit list puts or hides at the beginning of the sound.
+    def samples(self) -> int | None:
+        """extent()'s length, once all has been read, without what an mp4's edit list puts or hides at the beginning.
 
         The length of a fragmented file counts what is hidden there; that of a trimmed one, the pause before late
-        sound. For when the frames have been read.
+        sound.
         """
+        samples = extent(self)[1]
         if (
             samples is None
             or self.begin is None
@@ -321,20 +352,20 @@ def _shown(packet: Packet) -> list[float]:
     return [begin, begin + lasts]
 
 
-class _Run:
-    """Decoded frames of one kind without a gap, on their way to 16 kHz mono int16.
+class _Resampled:
+    """Decoded frames of one kind, one behind the other, on their way to 16 kHz mono int16.
 
-    start: seconds. plain: they are 16 kHz mono float already, as VoxCeleb2's are; then they are rounded
-    here, as FFmpeg rounds them, in half the time that its filter graph takes. Where FFmpeg has no mixture for so many
-    channels, such as the 9 of an array of microphones, it is their mean.
+    plain: they are 16 kHz mono float already, as VoxCeleb2's are; then they are rounded here, as FFmpeg rounds them,
+    in half the time that its filter graph takes. channel: the only one that is taken. Where FFmpeg has no mixture for
+    so many channels, such as the 9 of an array of microphones, it is their mean.
     """
 
-    def __init__(self, start: float, plain: bool) -> None:
+    def __init__(self, plain: bool, channel: int | None = None) -> None:
         import av
 
-        self.start = start
         self.parts: list[bytes] = []  # float32 or, out of FFmpeg's mixture, int16
         self.floats = plain
+        self.channel = channel
         self.resampler = None if plain else av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
 
     def add(self, frame: av.AudioFrame) -> None:
@@ -344,7 +375,9 @@ class _Run:
             # Copied, because a decoder that gets its frames back does not allocate new ones.
             self.parts.append(bytes(frame.planes[0])[: 4 * frame.samples])
             return
-        frame.pts = None  # the resampler counts samples; steps within MAX_DRIFT are no gaps
+        if self.channel is not None and self.channel < len(frame.layout.channels):
+            frame = _one_channel(frame, self.channel)
+        frame.pts = None  # the resampler counts samples
         try:
             self._resample(frame)
         except av.error.ArgumentError:
@@ -370,3 +403,12 @@ class _Run:
                 self.parts.append(channels.mean(1).tobytes())
             else:
                 self.parts.append(bytes(part.planes[0])[: 2 * part.samples])
+
+
+def _one_channel(frame: av.AudioFrame, channel: int) -> av.AudioFrame:
+    import av
+
+    one = np.ascontiguousarray(channels_of(frame)[channel : channel + 1])
+    alone = av.AudioFrame.from_ndarray(one, format=frame.format.name, layout="mono")
+    alone.sample_rate = frame.sample_rate
+    return alone

@@ -5,10 +5,12 @@ shows the picture of the source that is up at that moment. So nothing is ever co
 rate may be any or none, and a picture is at most half a slot early or late.
 """
 
+import bisect
+import contextlib
 import gc
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +18,17 @@ import av
 import numpy as np
 
 from media.clips import FPS, MediaError
-from media.streams import DECODING_TIMES, MAX_JUMP, MAX_RETURN, open_local, played, tick
+from media.hdr import is_hdr, sdr_picture
+from media.streams import (
+    DECODING_TIMES,
+    Clock,
+    cropping,
+    open_local,
+    packets,
+    picture_delay,
+    picture_stream,
+    tick,
+)
 
 # Kinds of files, by content. Playlists and lists of files, which could name other files, are not among them.
 CONTAINERS = (
@@ -32,7 +44,8 @@ SEARCH_SIZE = "50000000"  # bytes and microseconds that FFmpeg may read to find 
 ORDERED = 25  # pictures whose time stamps rise: they are those of showing
 FROM_FIRST = ("mpegts", "mpeg")  # whose length is counted from their first time stamp, and not from 0
 Timed = tuple[float, av.VideoFrame]  # a frame behind its time in seconds
-ATTACHED_PICTURE = av.stream.Disposition.attached_pic
+# Files whose index gives every picture its time, so that the time stamps cannot restart.
+INDEXED = ("mov", "mp4", "avi")
 
 
 class NoVideoError(MediaError):
@@ -56,20 +69,24 @@ class VideoReader:
     """The pictures of a file, as a player shows them. Use it in a with statement; reading begins where it was left.
 
     first_time: seconds on the file's own clock at which the first picture appears (slot 0 begins then).
-    ends_at: seconds on that clock where the time stamps begin anew, once that was come to; reading ends there.
+    clock: on which the time stamps were put, as far as the file has been read.
     Raises MediaError where there are no pictures.
     """
 
     def __init__(self, path: str, first_time: float | None = None) -> None:
         self.path = path
-        self.ends_at: float | None = None
         # Asked for once: the frame that is asked goes only when garbage is collected, and with it all memory of its
         # decoder.
         self._turn: tuple[int, int, int, int] | None = None
+        self._delays: dict[int, int] = {}
         self._open()
+        self._delays = picture_delay(self.container, path, CONTAINERS)
+        self.clock = Clock(self._delays)
+        self._crop = cropping(self.container, self.stream)
+        aspect, coded = self.stream.sample_aspect_ratio, self.stream.codec_context.sample_aspect_ratio
+        self._aspects = [(-float("inf"), float(aspect or 1))]  # (time in seconds, of pixels from there on)
+        self._aspect_of_container = bool(aspect) and aspect != coded
         self._lag = self._decoding_lag()
-        aspect = self.stream.sample_aspect_ratio
-        self.pixel_aspect = float(aspect) if aspect else 1.0  # width by height
         if first_time is None:
             first = next(self._frames(), None)
             if first is None:
@@ -81,11 +98,12 @@ class VideoReader:
 
     def _open(self) -> None:
         self.container = open_media(self.path)
-        streams = [s for s in self.container.streams.video if not s.disposition & ATTACHED_PICTURE]
-        if not streams:
+        stream = picture_stream(self.container)
+        if stream is None:
             self.container.close()
             raise MediaError(f"{self.path}: no pictures in it")
-        self.stream = played(streams)
+        self.stream = stream
+        self.clock = Clock(self._delays)
         self.stream.thread_count = 1  # files, and parts of files, are read side by side instead
 
     def __enter__(self) -> "VideoReader":
@@ -125,6 +143,10 @@ class VideoReader:
                 return False
         return True
 
+    def packets(self) -> Iterator[av.Packet]:
+        """The packets of the pictures, from where reading is, as far as the file is whole."""
+        return (p for p in whole_packets(self.container, self.clock) if p.stream is self.stream)
+
     def slots(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (slot, frame) for the slots first ... last - 1 that have a picture, in order.
 
@@ -155,15 +177,40 @@ class VideoReader:
 
         scale: of the displayed size.
         """
-        wide, high = max(1.0, self.pixel_aspect), max(1.0, 1 / self.pixel_aspect)
-        size = max(1, round(frame.width * wide * scale)), max(1, round(frame.height * high * scale))
-        if size == (frame.width, frame.height):
+        aspect = self._pixel_aspect(frame.time)
+        wide, high = max(1.0, aspect) * scale, max(1.0, 1 / aspect) * scale
+        size = max(1, round(frame.width * wide)), max(1, round(frame.height * high))
+        context = self.stream.codec_context
+        if is_hdr(context.color_trc):
+            picture = sdr_picture(frame, size, context.color_trc, context.color_primaries)
+        elif size == (frame.width, frame.height):
             picture = frame.to_ndarray(format="bgr24")
         else:
             picture = frame.reformat(*size, format="bgr24", interpolation="AREA").to_ndarray()
+        left, right, top, bottom = self._crop
+        if any(self._crop):
+            rows = slice(round(top * high), max(1, size[1] - round(bottom * high)))
+            picture = picture[rows, round(left * wide) : max(1, size[0] - round(right * wide))]
         if self._turn is None:
             self._turn = display_matrix(frame)
         return turn_upright(picture, self._turn)
+
+    def _pixel_aspect(self, time: float | None) -> float:
+        """Width by height of the pixels of a picture that is shown at a time in seconds."""
+        place = 0 if time is None else bisect.bisect(self._aspects, (time + 1e-6, float("inf")))
+        return self._aspects[max(0, place - 1)][1]
+
+    def _follow_aspect(self, packet: av.Packet) -> None:
+        """Note from which picture on pixels have another aspect: that of a packet that has just been decoded.
+
+        Where the container says something else than the pictures do, it is believed.
+        """
+        coded = self.stream.codec_context.sample_aspect_ratio
+        if packet.pts is None or not coded or self._aspect_of_container:
+            return
+        time = float(packet.pts * tick(packet))
+        if abs(self._pixel_aspect(time) - coded) > 1e-6:
+            bisect.insort(self._aspects, (time, float(coded)))
 
     def _time(self, slot: int) -> float:
         return self.first_time + (slot + MIDDLE) / FPS
@@ -183,6 +230,7 @@ class VideoReader:
     def _seek(self, time: float) -> Iterator[Timed] | None:
         """Frames from at or before `time` seconds on, or None where the file does not lead there."""
         for margin in SEEK_MARGINS:
+            self.clock = Clock(self._delays)
             try:
                 self.container.seek(int((time - margin) / tick(self.stream)), stream=self.stream)
             except av.error.FFmpegError:
@@ -202,9 +250,6 @@ class VideoReader:
                 continue
             due = 0.0 if before is None else before + step
             time = due if frame.pts is None else float(frame.pts * tick(frame))
-            if before is not None and (time < before - MAX_RETURN or time > before + MAX_JUMP):
-                self.ends_at = before + step
-                return
             if before is None or time > before:
                 step = step if before is None else time - before
                 before = time
@@ -212,7 +257,7 @@ class VideoReader:
 
     def _stamped(self) -> Iterator[av.VideoFrame]:
         """Decoded frames, stamped with the time at which they are shown."""
-        for frame in decoded(self.container, self.stream):
+        for frame in decoded(self.container, self.clock, self.stream, self._follow_aspect):
             if self._lag is not None:  # FFmpeg guesses the time of showing
                 frame.pts = None if frame.dts is None else frame.dts - self._lag
             yield frame
@@ -262,19 +307,40 @@ def _chain(first: tuple[float, av.VideoFrame], rest: Iterator[Timed]) -> Iterato
     yield from rest
 
 
-def decoded(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator[Any]:
-    """The frames of a stream, as far as the file is whole; packets that cannot be decoded are left out."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):  # the end, or the file is broken from here on
-            return
+def whole_packets(container: av.container.InputContainer, clock: Clock) -> Iterator[Any]:
+    """The packets of picture and sound on a clock, as far as the file is whole."""
+    with contextlib.suppress(av.error.FFmpegError):
+        yield from packets(container, clock)
+
+
+def decoded(
+    container: av.container.InputContainer,
+    clock: Clock,
+    stream: av.stream.Stream,
+    after: Callable[[av.Packet], None] | None = None,
+) -> Iterator[Any]:
+    """The frames of a stream on a clock, as far as the file is whole; packets that cannot be decoded are skipped.
+
+    after: called with each packet that has been decoded.
+    """
+    for packet in whole_packets(container, clock):
+        if packet.stream is not stream:
+            continue
         try:
             frames: list[Any] = packet.decode()
-            yield from (frame for frame in frames if not frame.is_corrupt)
         except av.error.FFmpegError:
             continue
+        if after:
+            after(packet)
+        yield from (frame for frame in frames if not frame.is_corrupt)
+
+
+def restarts(path: str) -> bool:
+    """Do the time stamps of a file restart somewhere? All of it is read, but not decoded. Raises MediaError."""
+    with open_media(path) as container:
+        clock = Clock()
+        indexed = container.format.name.split(",")[0] in INDEXED
+        return not indexed and any(clock.restarts for _ in whole_packets(container, clock))
 
 
 class _Deinterlacer:

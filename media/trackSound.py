@@ -3,13 +3,15 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import av
 import numpy as np
 
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
-from media.sound import UNKNOWN_CODEC, declared_end, decode_pieces
-from media.streams import MAX_RETURN, can_be_decoded, played, tick
+from media.sound import JITTER, UNKNOWN_CODEC, declared_end, decode_pieces
+from media.sound_choice import choose_sound
+from media.streams import Clock, can_be_decoded, sound_streams, tick
 from media.timeline import decoded, open_media
 
 LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
@@ -44,25 +46,28 @@ class Sound:
 def has_sound(path: str) -> bool:
     """Is there a sound track in the file? Raises MediaError where the file does not open, or its sound is unknown."""
     with open_media(path) as container:
-        if container.streams.audio and not can_be_decoded(played(container.streams.audio)):
+        streams = sound_streams(container)
+        if streams and not can_be_decoded(streams[0]):
             raise MediaError(f"{path}: {UNKNOWN_CODEC}")
-        return bool(container.streams.audio)
+        return bool(streams)
 
 
-def read_sound(path: str, first_time: float, first: int, last: int) -> Sound:
-    """The sound of slots first ... last - 1, of the sound track that a player plays.
+def read_sound(path: str, first_time: float, first: int, last: int, seek: bool = True) -> Sound:
+    """The sound of slots first ... last - 1, that which belongs to the picture and can be heard.
 
-    first_time: as of the VideoReader. Raises MediaError where there is no sound track.
+    first_time: as of the VideoReader. seek: False for a file whose time stamps restart. Raises MediaError where there
+    is no sound track.
     """
     begin = first_time + first / FPS
     wanted = (last - first) * SAMPLES_PER_FRAME
     with open_media(path) as container:
-        if not container.streams.audio:
+        choice = choose_sound(container, partial(open_media, path))
+        if choice is None:
             raise MediaError(f"{path}: no sound in it")
-        stream = played(container.streams.audio)
-        frames = _frames(container, stream, begin if first > 0 else None)
+        stream = choice.stream(container)
+        frames = _frames(container, stream, begin if seek and first > 0 else None)
         end = begin + (last - first) / FPS
-        pieces = decode_pieces(_until(frames, end), path)
+        pieces = decode_pieces(_until(frames, end), path, choice.channel)
         stop = declared_end(container, stream)
         wanted_end = wanted if stop is None else round((stop - begin) * SAMPLE_RATE)
     samples = np.zeros(wanted, np.int16)
@@ -80,14 +85,8 @@ def read_sound(path: str, first_time: float, first: int, last: int) -> Sound:
 
 
 def _until(frames: Iterator[av.AudioFrame], end: float) -> Iterator[av.AudioFrame]:
-    """The frames that begin before `end` seconds, as long as their times do not begin anew."""
-    latest = -float("inf")
-    for frame in frames:
-        if (time := frame.time) is not None:
-            if time >= end or time < latest - MAX_RETURN:
-                return
-            latest = max(latest, time)
-        yield frame
+    """The frames that begin before `end` seconds, and a little more, because time stamps may jitter."""
+    return itertools.takewhile(lambda frame: frame.time is None or frame.time < end + JITTER, frames)
 
 
 def _frames(
@@ -95,15 +94,15 @@ def _frames(
 ) -> Iterator[av.AudioFrame]:
     """Decoded frames, from before `begin` seconds on where the file leads there, else from the beginning."""
     if begin is None:
-        return decoded(container, stream)
+        return decoded(container, Clock(), stream)
     start = (begin - LEAD) / tick(stream)
     try:
         container.seek(int(start), stream=stream)
-        frames = decoded(container, stream)
+        frames = decoded(container, Clock(), stream)
         first = next(frames, None)
         if first is not None and first.time is not None and first.time <= begin:
             return itertools.chain([first], frames)
     except av.error.FFmpegError:
         pass
     container.seek(0)
-    return decoded(container, stream)
+    return decoded(container, Clock(), stream)

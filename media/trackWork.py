@@ -218,11 +218,7 @@ def reason_for(source: Source, rule: Rule) -> str:
     if source.problems or found is None:
         return source.problems[0]
     broken = ""
-    if found.ends_early:
-        broken = f"broken at {found.end / FPS:.2f} s, where its time stamps begin anew"
-    elif (
-        source.plan.sure and source.plan.declared is not None and found.end < source.plan.declared - EARLY_END
-    ):
+    if source.plan.sure and source.plan.declared is not None and found.end < source.plan.declared - EARLY_END:
         broken = f"broken at {found.end / FPS:.2f} s of {source.plan.declared / FPS:.2f} s"
     if any(source.rows.values()):
         return f"{broken}; tracks up to there only" if broken else ""

@@ -16,14 +16,13 @@ class Stretch:
     """The survey of one part, in plain numbers so that it can be saved as JSON.
 
     begin: the slot at which it is joined to the stretch before; what it found up to that slot only serves to
-    recognize tracks. end: the slot after the last one with a picture. ends_early: reading stopped where time stamps
-    begin anew. faces: number of detections. detections: for each track, rows of slot, confidence, left, top, right,
-    bottom. sound: the slots from sound[0] to before sound[1] have sound.
+    recognize tracks. end: the slot after the last one with a picture. faces: number of detections. detections: for
+    each track, rows of slot, confidence, left, top, right, bottom. sound: the slots from sound[0] to before sound[1]
+    have sound.
     """
 
     begin: int
     end: int
-    ends_early: bool
     faces: int
     shot_starts: list[int]
     detections: list[list[list[float]]]
@@ -35,7 +34,6 @@ class Stretch:
         return cls(
             begin=part.begin,
             end=survey.end,
-            ends_early=survey.reader.ends_at is not None,
             faces=survey.faces,
             shot_starts=survey.builder.shot_starts,
             detections=[

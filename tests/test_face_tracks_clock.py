@@ -215,9 +215,10 @@ def test_pictures_without_any_time_are_no_sound(tmp_path):
 
 
 def test_time_stamps_that_jump_by_hours(tmp_path):
-    """They would be hours of silence in the memory."""
+    """Another recording: it follows at once, and not after hours without a picture."""
     path = str(tmp_path / "a.mkv")
     make_video(path, np.r_[np.arange(40) / 25, 2e6 + np.arange(5) / 25], format="matroska", sound_to=1.6)
     with VideoReader(path) as reader:
-        assert [slot for slot, _ in reader.slots()] == list(range(40))
-        assert reader.ends_at == pytest.approx(1.6, abs=0.05)
+        slots = [slot for slot, _ in reader.slots()]
+        assert len(slots) >= 42 and slots[-1] <= 48
+        assert reader.clock.restarts == 1

@@ -573,8 +573,8 @@ def test_training_on_wavs_and_mp4s_starts_without_av():
     assert "av" not in imported_at_start(ROOT / "convertAudio.py", {})  # it waits for a file that needs it
 
 
-def test_time_stamps_that_jump_by_hours_are_told(tmp_path):
-    """They would be hours of silence in the memory."""
+def test_time_stamps_that_jump_by_hours(tmp_path):
+    """Another recording: its sound follows at once, and not behind hours of silence."""
     path = str(tmp_path / "jump.mka")
     with av.open(path, "w", format="matroska") as container:
         stream = container.add_stream("pcm_s16le", rate=16000, layout="mono")
@@ -583,10 +583,7 @@ def test_time_stamps_that_jump_by_hours_are_told(tmp_path):
             frame.sample_rate, frame.pts, frame.time_base = 16000, begin, Fraction(1, 16000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(
-        MediaError, match=r"broken 1.20 s into the sound .its time stamps go on at 10800.00 s"
-    ):
-        decode_audio(path)
+    assert np.array_equal(decode_audio(path), np.tile(SOUND, 2))
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
