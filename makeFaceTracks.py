@@ -11,11 +11,12 @@ import rooms  # noqa: F401
 
 import argparse
 import os
+import re
 import shlex
 import sys
 
 from media.trackRule import KINDS, MAX_GAP, MIN_FACE, PART, Rule, is_in
-from support.commands import Parser, answer_flags, command
+from support.commands import Parser, answer_flags, command, retyped
 from support.errors import UserError
 from support.processes import available_cores, map_in_processes
 
@@ -94,7 +95,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from media.clips import FPS, MediaError
+from media.clips import FPS, LEAST_FRAMES, MediaError, folder_of_people
 from media.survey import open_detector
 from media.trackFolder import VERSION, Record, TrackFolder, lines_without_tracks, mark_of
 from media.trackWork import (
@@ -239,10 +240,20 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} seconds"
 
 
-def report(run: Run, args: argparse.Namespace, took: float) -> bool:
+def shorter_tracks(reasons: Iterable[str], argv: list[str] | None) -> str:
+    """What to type for the tracks that are too short for --min_frames, by the reasons why videos have none."""
+    lengths = [
+        int(number) for reason in reasons for number in re.findall(r"(\d+) (?:have both|frames$)", reason)
+    ]
+    if usable := [length for length in lengths if length >= LEAST_FRAMES]:
+        return f": {retyped('makeFaceTracks.py', argv, min_frames=min(usable))}"
+    return f"; but training needs clips of at least {LEAST_FRAMES} frames, and these have fewer"
+
+
+def report(run: Run, args: argparse.Namespace, argv: list[str] | None, took: float) -> bool:
     """Print what became of the videos, and what comes next. Is there a track? Raises UserError without a video.
 
-    took: seconds.
+    argv: the command line, as main() has it. took: seconds.
     """
     records = run.folder.records
     found = [records[path] for path in run.paths if path in records]
@@ -286,16 +297,24 @@ def report(run: Run, args: argparse.Namespace, took: float) -> bool:
             print(f"  ... and {len(reasons) - SHOWN_REASONS} more")
     if any("--min_frames" in reason for reason in reasons):
         print(
-            f"Shorter tracks are made too with a --min_frames below {args.min_frames}; makeFileList.py --val_output "
-            "then says which --maxFrames suits them."
+            f"Shorter tracks are made too with a --min_frames below {args.min_frames}{shorter_tracks(reasons, argv)}"
         )
     if not tracks:
         print(f"No video in {args.src} gave a track.")
         return False
     print(f"One face a track, to look at: {os.path.join(args.dst, 'tracks.png')}")
-    flags = " ".join(f"--{kind}_dir {shlex.quote(os.path.join(args.dst, kind))}" for kind in KINDS)
-    people = {record.name.split(os.sep)[0] for record in records.values() if record.tracks}
-    lists = "--output data/mine.txt" + " --val_output data/mine_val.txt" * (len(people) > 1)
+    clips = [
+        os.path.join(record.name, str(n)) for record in records.values() for n in range(len(record.tracks))
+    ]
+    folder = folder_of_people(clips)
+    if folder:
+        print(
+            f"All tracks are in the folder {folder}, as one person's: the next line validates on other clips of the "
+            "same person. Train with --alphaI 0: voice identity cannot be learned from one person alone"
+        )
+    folders = {kind: os.path.join(args.dst, kind, *([folder] if folder else [])) for kind in KINDS}
+    flags = " ".join(f"--{kind}_dir {shlex.quote(path)}" for kind, path in folders.items())
+    lists = "--output data/mine.txt" + " --val_output data/mine_val.txt" * (folder is not None)
     print(f"Next: python makeFileList.py {lists} {flags}")
     return True
 
@@ -335,7 +354,7 @@ def main(argv: list[str] | None = None) -> int:
             return 130
         folder.write_tables(run.unread)
         folder.clear_work(but=(run.sources[path].work for path in run.failed if path in run.sources))
-    return 0 if report(run, args, time.monotonic() - begin) and not run.failed else 1
+    return 0 if report(run, args, argv, time.monotonic() - begin) and not run.failed else 1
 
 
 if __name__ == "__main__":

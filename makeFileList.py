@@ -21,8 +21,25 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from support.commands import Parser, answer_flags, at_least, command
+from media.clips import LEAST_FRAMES
+from support.commands import Parser, answer_flags, at_least, command, retyped
+from support.names import counted
 from support.processes import available_cores, map_in_processes
+
+
+def missing_tracks(mp4_dir: str) -> str:
+    """Of which videos makeFaceTracks.py made no tracks, in words; "" where mp4_dir is not of its making, or none."""
+    path = os.path.join(os.path.dirname(os.path.abspath(mp4_dir)), "no_tracks.txt")
+    if os.path.basename(os.path.abspath(mp4_dir)) != "mp4" or not os.path.isfile(path):
+        return ""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.read().splitlines()
+    found = f"{counted(len(lines), 'video')}, for the reasons in {os.path.relpath(path)}"
+    remedy = f"The same makeFaceTracks.py command with --min_frames {LEAST_FRAMES} makes shorter tracks too"
+    short = sum("--min_frames" in line for line in lines)
+    return f"makeFaceTracks.py made no face track of {found}" + f": {short} are too short. {remedy}" * bool(
+        short
+    )
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -93,6 +110,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             remedy = " Make the wavs with convertAudio.py." if flag == "wav_dir" else ""
             remedy = " For clips without txt, give --no_txt." if flag == "txt_dir" else remedy
             found = "is a file, needs a folder." if os.path.exists(folder) else f"no such folder.{remedy}"
+            if flag == "mp4_dir" and (tracks := missing_tracks(folder)):
+                found += f" {tracks}"
             parser.error(f"--{flag} {folder}: {found}")
         setattr(args, flag, folder.rstrip("/") or "/")
     if not 0 < args.val_fraction < 1:
@@ -118,12 +137,14 @@ from media.clipCheck import (
     sharing_a_wav,
 )
 from media.clips import (
+    LEAST_BATCH,
     Clip,
     MediaError,
     find_among_others,
+    folder_of_people,
     format_list_line,
+    longer_lists,
     size_flags,
-    sizes_remedy,
     sizes_that_fit,
 )
 from media.content import OTHER_VIDEO_FILES, VIDEO_FILES
@@ -131,11 +152,11 @@ from media.videoFacts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
 from media.wav import conversion_line, converted_folder
 from support.errors import UserError
 from support.files import check_output, remove_leftovers, replace_file
-from support.names import counted
 from support.progress import progress_bar
 from training.flags import defaults
 
 SHOWN_FOLDERS = 5
+FRACTIONS_TRIED = 100  # of --val_fraction
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
 VOXCELEB2_PATH = re.compile(r"id\d{5}/[\w-]{11}/\d{5}\.mp4")
 
@@ -208,22 +229,39 @@ def person(clip: str) -> str:
     return clip.split(os.sep)[0]
 
 
-def check_people(clips: list[str], val_output: str) -> None:
-    """Raise UserError unless the clips are of two people at least."""
+def check_people(clips: list[str], args: argparse.Namespace, argv: list[str] | None) -> None:
+    """Raise UserError, with what to type, unless the clips are of at least two people."""
     people = set(map(person, clips))
-    if len(people) < 2:
-        raise UserError(
-            f"--val_output {val_output}: all clips are in the folder {people.pop()}, as one person's; training and "
-            "validation need different people, each in a folder of their own below --mp4_dir"
+    if len(people) > 1:
+        return
+    raise UserError(
+        f"--val_output {args.val_output}: all clips are in the folder {people.pop()}, as one person's; training and "
+        "validation need different people, each in a folder of their own below --mp4_dir"
+        + (f". {tracks}" if (tracks := missing_tracks(args.mp4_dir)) else "")
+        + f". {other_videos(clips, args, argv)}"
+    )
+
+
+def other_videos(clips: list[str], args: argparse.Namespace, argv: list[str] | None) -> str:
+    """What to type to validate on other videos of the one person whose clips these are."""
+    folder = folder_of_people(clips)
+    if len(clips) < 2 * LEAST_BATCH or not folder:
+        return (
+            f"Add videos: each list needs at least {LEAST_BATCH} clips, and both together have {len(clips)}"
         )
+    kinds = ("mp4", "wav") if args.no_txt else ("mp4", "wav", "txt")
+    folders = {f"{kind}_dir": os.path.join(getattr(args, f"{kind}_dir"), folder) for kind in kinds}
+    return (
+        "To validate on other clips of the same person, whose voice identity cannot be learned from one person alone "
+        f"(train with --alphaI 0), type: {retyped('makeFileList.py', argv, **folders)}"
+    )
 
 
 def split_people(clips: list[str], output: str, val_output: str, fraction: float) -> dict[str, list[str]]:
     """The clips for training and those for validation, by the name of their list; no person is in both.
 
-    Which people validate depends on their names alone, as if drawn. Raises UserError where there is one person.
+    clips: of at least two people. Which people validate depends on their names alone, as if drawn.
     """
-    check_people(clips, val_output)
     people = sorted(set(map(person, clips)), key=lambda name: hashlib.sha256(name.encode()).digest())
     validating = set(people[: min(max(1, round(fraction * len(people))), len(people) - 1)])
     return {
@@ -233,14 +271,19 @@ def split_people(clips: list[str], output: str, val_output: str, fraction: float
 
 
 def write_lists(
-    args: argparse.Namespace, settings: CheckSettings, clips: list[str], outcomes: dict[str, tuple]
+    args: argparse.Namespace,
+    argv: list[str] | None,
+    settings: CheckSettings,
+    clips: list[str],
+    outcomes: dict[str, tuple],
 ) -> None:
     """Write --output and, of some of the people, --val_output; say what to type next.
 
-    outcomes: (offset, frames) by clip.
+    outcomes: (offset, frames) by clip. Raises UserError for --val_output where all clips are one person's.
     """
     lists = {args.output: clips}
     if args.val_output:
+        check_people(clips, args, argv)
         lists = split_people(clips, args.output, args.val_output, args.val_fraction)
 
     def clip_of(path: str) -> Clip:
@@ -251,7 +294,7 @@ def write_lists(
         people = counted(len(set(map(person, chosen))), "person", "people")
         print(f"List: {path}" + f" ({counted(len(chosen), 'clip')} of {people})" * bool(args.val_output))
     if args.val_output:
-        print(next_step(args, [list(map(clip_of, chosen)) for chosen in lists.values()]))
+        print(next_step(args, argv, {clip: clip_of(clip) for clip in clips}))
 
 
 def remedy(reason: str, clips: list[str]) -> str:
@@ -291,19 +334,33 @@ def report(
             )
 
 
-def next_step(args: argparse.Namespace, lists: list[list[Clip]]) -> str:
-    """The command that trains on the two lists, with batches and crops that they have, in a line to print."""
+def next_step(args: argparse.Namespace, argv: list[str] | None, clips: dict[str, Clip]) -> str:
+    """The command that trains on the two lists, with batches and crops that they have, in a line to print.
+
+    clips: all that are listed, by path below --mp4_dir. Where a list has too few, what to type instead.
+    """
+
     usual = defaults()
     frames, batch = usual["maxFrames"], usual["nBatchSize"]
     assert isinstance(frames, int) and isinstance(batch, int)
-    sizes = sizes_that_fit(lists, frames, batch)
-    if sizes is None:
-        return f"Not enough to train on yet. {sizes_remedy(lists, frames, batch)}"
-    flags = {"train_list": args.output, "verify_list": args.val_output}
-    flags["save_path"] = os.path.splitext(args.output)[0]
-    words = [f"--{flag} {shlex.quote(path)}" for flag, path in flags.items()]
-    words += ["--allow_resize"] * args.allow_resize + [size_flags(sizes, (frames, batch))]
-    return f"Next: python trainSyncNet.py {' '.join(filter(None, words))}"
+
+    def sizes_with(fraction: float) -> tuple[int, int] | None:
+        lists = split_people(list(clips), args.output, args.val_output, fraction).values()
+        return sizes_that_fit([[clips[clip] for clip in chosen] for chosen in lists], frames, batch)
+
+    if sizes := sizes_with(args.val_fraction):
+        flags = {"train_list": args.output, "verify_list": args.val_output}
+        flags["save_path"] = os.path.splitext(args.output)[0]
+        words = [f"--{flag} {shlex.quote(path)}" for flag, path in flags.items()]
+        words += ["--allow_resize"] * args.allow_resize + [size_flags(sizes, (frames, batch))]
+        return f"Next: python trainSyncNet.py {' '.join(filter(None, words))}"
+    remedy = f"Not enough to train on yet. {longer_lists()}"
+    people = len(set(map(person, clips)))
+    wanted = sorted(range(1, people), key=lambda count: abs(count - args.val_fraction * people))
+    for fraction in (float(f"{count / people:.4g}") for count in wanted[:FRACTIONS_TRIED]):
+        if sizes_with(fraction):
+            return f"{remedy} Or type: {retyped('makeFileList.py', argv, val_fraction=fraction)}"
+    return remedy
 
 
 @command
@@ -325,13 +382,15 @@ def main(argv: list[str] | None = None) -> int:
     if not clips:
         print(
             f"{settings.mp4_dir}: no .mp4 files in this folder or the folders in it, nor other videos "
-            f"({' '.join(VIDEO_FILES[1:])})" + "".join(f"; {error}" for error in unread[:SHOWN_FOLDERS]),
+            f"({' '.join(VIDEO_FILES[1:])})"
+            + "".join(f"; {error}" for error in unread[:SHOWN_FOLDERS])
+            + (f". {tracks}" if (tracks := missing_tracks(settings.mp4_dir)) else ""),
             file=sys.stderr,
         )
         return 1
 
     if args.val_output:
-        check_people(clips, args.val_output)  # before hours of checking
+        check_people(clips, args, argv)  # before hours of checking
     journal = CheckJournal(args.output + ".journal", args.check)
     report_journal(journal, args.resume)
     outcomes: dict[str, tuple] = {}
@@ -371,7 +430,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"The skipped clips, each with its reason: {args.output}.skipped.txt")
     listed = [clip for clip in clips if outcomes[clip][0] not in REMEDIES]
     if listed:
-        write_lists(args, settings, listed, outcomes)
+        write_lists(args, argv, settings, listed, outcomes)
     else:
         print(f"No clip can be used; {args.output} is not written.", file=sys.stderr)
     if unused := journal.close():

@@ -18,6 +18,7 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 FRAME_SIZE = 224  # pixels a side, of VoxCeleb2's face tracks
 MARGIN = 4  # a clip is trained on when frames - |offset| >= maxFrames + MARGIN
 LEAST_CROP, LEAST_BATCH = 5, 2  # the frames that an embedding sees; a voice and another one
+LEAST_FRAMES = LEAST_CROP + MARGIN  # of a clip that can be trained on
 
 # Made by macOS, by NAS systems and by Windows; what has the name of a clip in there is none. Hidden folders (waste
 # bins, snapshots, what git-annex keeps) are left out as well.
@@ -78,12 +79,17 @@ def size_flags(sizes: tuple[int, int], usual: tuple[int, int]) -> str:
     return " ".join(f"{flag} {size}" for flag, size, other in named if size != other)
 
 
+def longer_lists(multiple: int = 1) -> str:
+    """What to do about lists that are too short for any size."""
+    least = f"{max(LEAST_BATCH, multiple)} clips of {LEAST_FRAMES} frames"
+    return f"Use a longer list: training needs {least} at the least, in each list."
+
+
 def sizes_remedy(lists: Sequence[Sequence[Clip]], maxFrames: int, batch: int, multiple: int = 1) -> str:
     """What to do about lists of which one has less than a batch of clips to train on. See sizes_that_fit."""
     sizes = sizes_that_fit(lists, maxFrames, batch, multiple)
     if sizes is None:
-        least = f"{max(LEAST_BATCH, multiple)} clips of {LEAST_CROP + MARGIN} frames"
-        return f"Use a longer list: training needs {least} at the least, in each list."
+        return longer_lists(multiple)
     flags = size_flags(sizes, (maxFrames, batch))
     return f"Use a smaller --nBatchSize or --maxFrames ({flags} would do), or a longer list."
 
@@ -171,6 +177,17 @@ def check_paths(path: str, named: Sequence[str], kind: str = "file") -> None:
         f"{path}: its files are not here ({named[0]}: no such {kind}). The paths in a list start at the folder in "
         f"which it was made. {remedy}."
     )
+
+
+def folder_of_people(clips: Sequence[str]) -> str | None:
+    """The folder, relative as the clips' paths are, in which the first parts of these differ; "" for their own.
+
+    There each first part (a folder, or a clip) is a person: with clips of one person only, each of that person's
+    videos counts as one, or each clip of the only video. None for fewer than two clips.
+    """
+    if len(clips) < 2:
+        return None
+    return os.path.commonpath([os.path.dirname(clip) for clip in clips])
 
 
 def find_files(

@@ -19,6 +19,7 @@ import argparse
 import functools
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -207,6 +208,25 @@ class Parser(argparse.ArgumentParser):
                     moved += given[first:last]
                     given = given[:first] + given[last:]
         return given + moved
+
+
+def retyped(script: str, argv: Sequence[str] | None, **changes: object) -> str:
+    """A command line with other values for some flags, for a message: it can be typed as it is.
+
+    argv: what was typed after the script, None for this process's own. changes: value by flag, without the dashes.
+    """
+    kept: list[str] = []
+    skip = False
+    for word in sys.argv[1:] if argv is None else argv:
+        flag = word.split("=")[0]
+        if skip:
+            skip = False
+        elif flag.startswith("--") and flag[2:] in changes:
+            skip = "=" not in word
+        else:
+            kept.append(word)
+    added = [str(part) for flag, value in changes.items() for part in (f"--{flag}", value)]
+    return f"python {script} {shlex.join([*kept, *added])}"
 
 
 def _is_number(text: str) -> bool:

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from clipMaker import frame_number, make_clip, make_sound, make_txt, make_wav, noise
 from scipy.io import wavfile
+from videoMaker import face, make_video
 
 import convertAudio
+import makeFaceTracks
 import makeFileList
 import trainSyncNet
 from makeFileList import VOXCELEB2_CLIPS, main
@@ -533,6 +535,113 @@ def test_the_folder_that_is_on_the_wrong_level_is_named(wrong, master, tmp_path,
     said = capsys.readouterr().out
     flag, folder = re.search(r"The files are there with (\S+) (\S+)", said).groups()
     assert main(["--output", "list", "--nWorkers", "1", *typed, flag, folder]) == 0
+
+
+def typed_again(said: str) -> list[str]:
+    """The flags of the makeFileList.py command that a message ends with."""
+    return shlex.split(re.search(r"python makeFileList\.py (.*)$", said.strip())[1])
+
+
+@pytest.mark.parametrize(
+    "names", [["anna/a/1", "anna/a/2", "anna/b/1", "anna/c/1"], [f"talk/0000{k}" for k in range(4)]]
+)
+def test_one_person_is_told_how_to_validate(master, tmp_path, capsys, names, monkeypatch):
+    """The line that is printed is typed as it is, and leads to two lists and a training command."""
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        add_clip(tmp_path, master, name)
+    folders = [f"--{kind}_dir={kind}" for kind in ("mp4", "wav", "txt")]
+    given = [
+        "--output=train.txt",
+        "--val_output",
+        "val.txt",
+        "--val_fraction",
+        "0.5",
+        *folders,
+        "--nWorkers=1",
+    ]
+    assert main(given) == 1
+    said = capsys.readouterr().err
+    assert "--alphaI 0" in said
+    assert main(typed_again(said)) == 0
+    assert "Next: python trainSyncNet.py" in capsys.readouterr().out
+    lists = [read_list("train.txt"), read_list("val.txt")]
+    assert sum(map(len, lists)) == 4 and all(map(len, lists))
+    assert not {clip.video for clip in lists[0]} & {clip.video for clip in lists[1]}
+
+
+def test_few_people_are_told_which_fraction_does(master, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for who in "abcde":
+        add_clip(tmp_path, master, f"{who}/1")
+    given = [
+        "--output=train.txt",
+        "--val_output=val.txt",
+        "--mp4_dir=mp4",
+        "--wav_dir=wav",
+        "--txt_dir=txt",
+        "--nWorkers=1",
+    ]
+    assert main(given) == 0
+    said = capsys.readouterr().out
+    assert "Not enough to train on yet" in said and "Next" not in said
+    assert main(typed_again(said)) == 0
+    said = capsys.readouterr().out
+    assert "(3 clips of 3 people)" in said and "(2 clips of 2 people)" in said and "Next: " in said
+
+
+def test_face_tracks_that_are_not_there_are_explained(master, tmp_path, capsys):
+    """Videos that were too short for makeFaceTracks.py leave no folder, or one person."""
+    (tmp_path / "wav").mkdir()
+    (tmp_path / "txt").mkdir()
+    reason = "shorter than --min_frames 34: the longest face track has 25 frames"
+    (tmp_path / "no_tracks.txt").write_text(f"b/0.mp4: {reason}\nb/1.mp4: empty (0 bytes)\n")
+    wanted = "made no face track of 2 videos, for the reasons in"
+    split = flags(tmp_path, tmp_path / "train.txt", f"--val_output={tmp_path}/val.txt")
+    with pytest.raises(SystemExit):
+        main(split)
+    said = capsys.readouterr().err
+    assert (
+        wanted in said and ": 1 are too short. The same makeFaceTracks.py command with --min_frames 9" in said
+    )
+    (tmp_path / "mp4").mkdir()
+    assert main(split) == 1
+    assert wanted in capsys.readouterr().err
+    add_clip(tmp_path, master, "a/1")
+    assert main(split) == 1
+    said = capsys.readouterr().err
+    assert wanted in said and "Add videos: each list needs at least 2 clips, and both together have 1" in said
+
+
+def draw_face(picture: np.ndarray, number: int) -> None:
+    picture[4:116, 20 + number % 5 : 132 + number % 5] = face(112)
+
+
+def test_short_videos_of_few_people_lead_to_a_training(tmp_path, capsys, monkeypatch):
+    """README's three lines, and what they say to type instead."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ann/1", "ann/2", "bob/1", "bob/2"):
+        make_video(f"my_videos/{name}.mp4", np.arange(26) / 25, size=(160, 120), flash=None, draw=draw_face)
+    assert makeFaceTracks.main(["--src", "my_videos", "--dst", "my_tracks", "--nWorkers", "1"]) == 1
+    line = re.search(r"python makeFaceTracks\.py (.*)", capsys.readouterr().out)[1]
+    assert makeFaceTracks.main(shlex.split(line)) == 0
+    line = re.search(r"Next: python makeFileList\.py (.*)", capsys.readouterr().out)[1]
+    assert main(shlex.split(line)) == 0
+    line = re.search(r"Next: python trainSyncNet\.py (.*)", capsys.readouterr().out)[1]
+    tiny = [
+        "--model",
+        "tinyModel",
+        "--nOut",
+        "8",
+        "--device",
+        "cpu",
+        "--max_epoch",
+        "1",
+        "--nDataLoaderThread",
+        "1",
+    ]
+    assert trainSyncNet.main([*shlex.split(line), *tiny]) == 0
+    assert Path("data/mine/model/model000000001.model").exists()
 
 
 def test_one_person_cannot_be_split(master, tmp_path, capsys):
