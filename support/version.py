@@ -33,10 +33,13 @@ def torchaudio_error() -> str | None:
 
 
 def version_text() -> str:
-    """What --version prints: a line of versions, and a line on the origin of the mel filterbank."""
-    numbers = ", ".join(f"{name} {number}" for name, number in versions().items())
+    """What --version prints: a line of versions and, if PyTorch is installed, a line on the mel filterbank in use."""
+    found = versions()
+    text = f"SyncNet trainer {VERSION} ({', '.join(f'{name} {number}' for name, number in found.items())})"
+    if "torch" not in found:
+        return text
     error = torchaudio_error()
     origin = (
         "torchaudio" if error is None else f"models/mel_spectrogram.py (torchaudio cannot be loaded: {error})"
     )
-    return f"SyncNet trainer {VERSION} ({numbers})\nmel filterbank: {origin}"
+    return f"{text}\nmel filterbank: {origin}"
