@@ -90,6 +90,10 @@ class DatasetLoader:
     and noted, once, in the file bad_log; when more than max_bad (a fraction) of an epoch's clips had to
     be replaced, the epoch stops. max_bad 0: the first one stops it.
 
+    A clip that takes too long is tried at its other positions of that epoch, and skipped in later epochs. What a
+    batch holds then follows from `hung`, the (video, epoch, position) of each such clip, and not from when its time
+    was up. Save `hung` and set it again to resume; all processes must have the same one when an epoch begins.
+
     share: (number, count) of the part of every batch to read, in a run of several processes: batches then
     hold nBatchSize / count clips, and those of all parts make the batch of a single process.
 
@@ -174,6 +178,7 @@ class DatasetLoader:
         self.decode_timeout = decode_timeout
         self._bad_clips = BadClips(bad_log, self.nFiles, max_bad)
         self.bad = self._bad_clips.reasons
+        self.hung: list[tuple[str, int, int]] = []
         self.epoch = -1
         self.first_batch = 0
         self.data_wait = 0.0
@@ -225,7 +230,8 @@ class DatasetLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.check_paths()
-        self.epoch = 0 if self.evalmode else self.epoch + 1
+        self.epoch += 1
+        drawn = 0 if self.evalmode else self.epoch
         self.data_wait = 0.0
         self.handed_out.clear()
         first_batch, self.first_batch = self.first_batch, 0
@@ -234,9 +240,9 @@ class DatasetLoader:
         pool = DecodingPool(
             self.nThreads,
             self.decode_timeout,
-            partial(self._draw, self.draws(self.epoch), self.epoch),
-            partial(self._read, self.epoch),
-            self._bad_clips.reject,
+            partial(self._draw, self.draws(drawn), drawn),
+            partial(self._read, drawn),
+            self._reject,
         )
         try:
             sent = first_batch
@@ -259,14 +265,19 @@ class DatasetLoader:
     def _read(
         self, epoch: int, clip: Clip, position: int, attempt: int, video: np.ndarray, audio: np.ndarray
     ) -> None:
-        # Others are tried again: what a batch holds must not depend on what was met before it, or in which process.
-        if clip in self._bad_clips.hung:
-            raise MediaError(self.bad[clip])
+        for slow, since, place in self.hung:
+            if slow == clip.video and (since < self.epoch or (since, place) == (self.epoch, position)):
+                raise MediaError(f"{slow}: took longer than {self.decode_timeout:g} s to decode before")
         self.read_clip(clip, self.draw_start(clip, epoch, position), video, audio)
         if self.augmentation:
             # Last: a generator of fewer numbers is the same as one with zeros at the end.
             draws = np.random.default_rng((self.seed, epoch, position, attempt, AUGMENTATION))
             self.augmentation.change(draws, video, audio)
+
+    def _reject(self, clip: Clip, position: int, reason: str, hung: bool) -> None:
+        if hung:
+            self.hung.append((clip.video, self.epoch, position))
+        self._bad_clips.reject(clip, reason)
 
     def _room(self, number: int) -> Batch:
         """An empty batch: video memory that nobody uses any more, or new; the small audio is always new."""

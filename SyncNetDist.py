@@ -112,9 +112,10 @@ class SyncNet(nn.Module):
         if distributed.processes() > 1 and self.device.type == "cuda":
             self.__S__ = nn.SyncBatchNorm.convert_sync_batchnorm(self.__S__)
         self.__L__ = LossScale().to(self.device)
-        self.__optimizer__ = torch.optim.SGD(
-            self.parameters(), learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
+        self.__optimizer__: torch.optim.Optimizer = torch.optim.SGD(
+            self.parameters(), learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
         )
+        self.__scheduler__: torch.optim.lr_scheduler.LRScheduler | None = None  # goes on by one in every step
         self.compiled = compiled
         self.compiled_embeddings: Callable[..., Heads] | None = None  # made at the first step
 
@@ -250,17 +251,14 @@ class SyncNet(nn.Module):
             return figures.result(moments(frames, self.temporal_stride))
 
     def update(self, total: Tensor) -> None:
-        """One step of SGD on a batch's total loss; of several processes, on the mean over the whole batch."""
+        """One optimizer step on a batch's total loss; with several processes, on the mean over the whole batch."""
         self.own_exactness()
         self.__optimizer__.zero_grad(set_to_none=True)
         (total / distributed.processes()).backward()
         distributed.sum_gradients(self)
-        for parameter in self.parameters():
-            state = self.__optimizer__.state[parameter]
-            if parameter.grad is not None and "momentum_buffer" not in state:
-                # Torch's fused SGD begins with momenta for all or none; a loss may be switched on later than another.
-                state["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
         self.__optimizer__.step()
+        if self.__scheduler__:
+            self.__scheduler__.step()
         # Gone before the next forward pass, whose memory they would break up.
         self.__optimizer__.zero_grad(set_to_none=True)
         distributed.average_running_statistics(self)

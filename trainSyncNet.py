@@ -15,6 +15,7 @@ import random
 import signal
 import sys
 from dataclasses import asdict
+from functools import partial
 
 from support.commands import answer_flags, command
 from training.flags import Flags, defaults, not_used, parse_args
@@ -34,6 +35,7 @@ from support.errors import UserError
 from support.files import check_output
 from support.memory import keep_memory
 from SyncNetDist import SyncNet
+from training.device import compute_deterministically, no_deterministic_way
 from training.run import TrainingRun, newest_readable
 from training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
 from verification.kept import kept_settings
@@ -151,6 +153,19 @@ def check_share(network: SyncNet, batch: int) -> None:
         )
 
 
+def check_tasks(network: SyncNet, args: argparse.Namespace) -> None:
+    """Raise UserError where a loss is to be trained whose embeddings the network does not have."""
+    for name, weight, there in (
+        ("content", "alphaC", network.has_content),
+        ("identity", "alphaI", network.has_identity),
+    ):
+        if vars(args)[weight] and not there:
+            raise UserError(
+                f"{args.model} has no {name} heads, and --{weight} {vars(args)[weight]:g} trains them. Use "
+                f"--{weight} 0, or another --model or --initial_model"
+            )
+
+
 def run(args: Flags) -> None:
     """What the flags ask for."""
     if args.eval:
@@ -183,6 +198,8 @@ def run(args: Flags) -> None:
             print(f"{name} {vars(args)[name]}")
     count = f", {distributed.processes()} processes" if distributed.processes() > 1 else ""
     print(f"running on {network.device}{count}, torch {torch.__version__}", flush=True)
+    if line := distributed.several_without_torchrun():
+        told.append(line)
     for line in told + not_used(args):
         print(line)
     if args.eval:
@@ -193,6 +210,7 @@ def run(args: Flags) -> None:
         evaluate(network, args, checkpoint)
         return
     check_share(network, args.nBatchSize)
+    check_tasks(network, args)
     with run_folder(args.save_path, network) as folders, stop_signals() as stop:
         test = (
             TrialTest(network, args.test_list, args.test_path, args.num_eval).run
@@ -202,23 +220,37 @@ def run(args: Flags) -> None:
         TrainingRun(network, args, folders, stop, test).train()
 
 
-@command
+NO_MEMORY = (
+    "Use a smaller --nBatchSize or --maxFrames (with --force_resume, if this run has been saved already), or "
+    "--precision bf16"
+)
+
+
+@partial(command, no_memory=NO_MEMORY)
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
+        if args.deterministic:
+            compute_deterministically()
         args.device = distributed.setup(args.device)
         run(args)
         distributed.shutdown()
     except Interrupted as interruption:
         distributed.shutdown()
-        print(f"Stopped by {interruption}; the state is saved. The same command goes on from here.")
+        print(f"Stopped by {interruption}; the state is saved. The same command resumes from here.")
         return 128 + interruption.number
     except KeyboardInterrupt:
-        print("Stopped; nothing was under way that had to be saved.")
+        print("Stopped; there was nothing to save.")
         return 128 + signal.SIGINT
-    except Exception:
+    except Exception as error:
         if not distributed.first_to_fail():
             return 1
+        if distributed.lost_process(error):
+            raise UserError(
+                f"process {distributed.rank()}: the connection to another process is lost"
+            ) from error
+        if no_deterministic_way(error):
+            raise UserError(f"--deterministic: {error}") from error
         raise
     return 0
 

@@ -1,16 +1,17 @@
-"""Clips that cannot be read: remembered, noted in a file, and too many of them stop an epoch."""
+"""Clips that cannot be read: counted, noted in a file, and too many of them stop an epoch."""
 
 import itertools
 import os
 
 from media.clips import Clip, MediaError
 from support import distributed
+from support.files import warn_once
 
 _loaders = itertools.count()
 
 
 class BadClips:
-    """The clips that could not be read so far, with the `reasons`; `hung` are those that took too long.
+    """The clips that could not be read so far, with the `reasons`.
 
     log: file that gets a line for each, where nobody has noted its video yet; None for none. clips: of an epoch, of
     all processes together. max_bad: the fraction of them that may be replaced by other draws, in whichever process;
@@ -22,7 +23,6 @@ class BadClips:
         self.clips = clips
         self.max_bad = max_bad
         self.reasons: dict[Clip, str] = {}
-        self.hung: set[Clip] = set()
         self._logged: set[str] = set()
         self._loader, self._epoch = next(_loaders), 0
         self._replaced: list[str] = []
@@ -32,14 +32,9 @@ class BadClips:
         self._epoch += 1
         self._replaced = []
 
-    def reject(self, clip: Clip, reason: str, hung: bool = False) -> None:
-        """Add a clip that has to be replaced. Raises MediaError when these are more than max_bad allows.
-
-        hung: it took too long.
-        """
+    def reject(self, clip: Clip, reason: str) -> None:
+        """Add a clip that has to be replaced. Raises MediaError when these are more than max_bad allows."""
         self.note(clip, reason)
-        if hung:
-            self.hung.add(clip)
         self._replaced.append(reason)
         allowed = self.max_bad * self.clips
         count = distributed.add_one(f"bad clips {self._loader} {self._epoch}", len(self._replaced))
@@ -60,8 +55,22 @@ class BadClips:
             self._logged |= read_log(self.log)
             if clip.video not in self._logged:
                 self._logged.add(clip.video)
-                with open(self.log, "a", encoding="utf-8") as log:
-                    log.write(f"{clip.video}\t{clip.audio}\t{' '.join(reason.split())}\n")
+                self._write(f"{clip.video}\t{clip.audio}\t{' '.join(reason.split())}\n")
+
+    def _write(self, line: str) -> None:
+        """Add a line to the log. Its folder may be missing on a machine that does not share it with the first.
+
+        A log that cannot be written is a warning: the run does not need it.
+        """
+        assert self.log
+        try:
+            os.makedirs(os.path.dirname(self.log) or ".", exist_ok=True)
+            with open(self.log, "a", encoding="utf-8") as log:
+                log.write(line)
+        except OSError as error:
+            warn_once(
+                "bad clips", f"{self.log}: {error.strerror}; clips that cannot be read are not noted there"
+            )
 
 
 def read_log(path: str) -> set[str]:

@@ -12,10 +12,11 @@ import numpy as np
 from torch import Tensor
 
 from media.clips import Clip, MediaError
+from support.errors import is_out_of_memory
 
 DrawClip = Callable[[int, int], Clip]
 ReadClip = Callable[[Clip, int, int, np.ndarray, np.ndarray], None]
-RejectClip = Callable[[Clip, str, bool], None]
+RejectClip = Callable[[Clip, int, str, bool], None]
 
 
 class Batch:
@@ -53,8 +54,8 @@ class DecodingPool:
 
     threads: how many. timeout: seconds for which a clip may be decoded. draw(position, attempt): the clip of a
     position of the epoch, attempt counting those before it that could not be read. read(clip, position, attempt,
-    video, audio): decodes it into these arrays, its slot of a batch. reject(clip, reason, hung): told of each clip
-    that could not be read; what it raises stops the epoch.
+    video, audio): decodes it into these arrays, its slot of a batch. reject(clip, position, reason, hung): called for
+    each clip that could not be read; what it raises stops the epoch.
 
     The threads are not joined when they hang in a decoder: such a clip is given up after the timeout,
     its memory is left to its thread, and another thread takes its place.
@@ -106,14 +107,14 @@ class DecodingPool:
                 # The lost thread may write into this memory at any time.
                 task.batch.video, task.batch.audio = task.batch.video.copy(), task.batch.audio.clone()
                 reason = f"{task.clip.video}: took longer than {self.timeout:g} s to decode"
-                self.replace(task.clip, reason, hung=True)
+                self.replace(task.clip, task.batch.first + task.slot, reason, hung=True)
                 self.tasks.put(Task(task.batch, task.slot, task.attempt + 1))
                 self.start_thread()
 
-    def replace(self, clip: Clip, reason: str, hung: bool = False) -> None:
-        """Tell of a clip that has to be replaced, which may stop the epoch. Called with the lock held."""
+    def replace(self, clip: Clip, position: int, reason: str, hung: bool = False) -> None:
+        """Report a clip that has to be replaced, which may stop the epoch. Called with the lock held."""
         try:
-            self.reject(clip, reason, hung)
+            self.reject(clip, position, reason, hung)
         except Exception as error:
             self.error = self.error or error
 
@@ -144,9 +145,9 @@ class DecodingPool:
                 self.read(clip, position, task.attempt, video[slot], audio[slot].numpy())
             except MediaError as error:
                 reason = str(error)
-            except MemoryError:
-                raise
             except Exception as error:
+                if is_out_of_memory(error):  # the clip is not to blame
+                    raise
                 reason = f"{clip.video}: {type(error).__name__}: {error}"
             with self.changed:
                 if task.abandoned or self.error:
@@ -159,7 +160,7 @@ class DecodingPool:
                     if batch.ready:
                         self.changed.notify()
                     return True
-                self.replace(clip, reason)
+                self.replace(clip, position, reason)
                 task.attempt += 1
                 if self.error:
                     self.changed.notify()

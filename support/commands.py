@@ -16,22 +16,27 @@ A command looks like this:
 """
 
 import argparse
+import contextlib
+import errno
 import functools
+import json
 import os
 import re
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol, TextIO
 
-from support.errors import UserError
+from support.errors import UserError, is_out_of_memory
 from support.names import did_you_mean
 from support.processes import is_rerun_of_script
 from support.version import version_text
 
 SYSTEMS = "This program runs on Linux and macOS. On Windows, run it in WSL: https://aka.ms/wsl"
 FAILED, WRONG_FLAGS = 1, 2
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 STOPPED, NOBODY_READS = 128 + signal.SIGINT, 128 + 13  # as a shell reports SIGINT and SIGPIPE
 
 
@@ -41,10 +46,14 @@ class Command(Protocol):
     def __call__(self, argv: list[str] | None = None) -> int: ...
 
 
-def command(main: Callable[[list[str] | None], int]) -> Command:
+def command(
+    main: Callable[[list[str] | None], int],
+    no_memory: str = "Close other programs, or use a machine with more memory",
+) -> Command:
     """Make `main` a command: it returns an exit status and leaves no traceback for what is not its fault.
 
-    UserError, and OSError (what the system refuses), become one line on stderr, `name.py: message`, and status 1.
+    UserError, OSError (what the system refuses) and too little memory, for which no_memory is the remedy, become one
+    line on stderr, `name.py: message`, and status 1.
     Ctrl-C gives a sentence and 130; a reader of the output who leaves (`| head`) ends it with 141. Anything else is
     a fault of the program, and keeps its traceback. Text that the terminal cannot show is printed with backslashes.
     """
@@ -65,12 +74,42 @@ def command(main: Callable[[list[str] | None], int]) -> Command:
             for stream in (sys.stdout, sys.stderr):
                 _point_to_nowhere(stream)
             return NOBODY_READS
-        except (UserError, OSError) as error:
-            print(f"{name}: {in_words(error)}", file=sys.stderr, flush=True)
+        except Exception as error:
+            message = for_user(error, no_memory)
+            if message is None:
+                raise
+            print(f"{name}: {message}", file=sys.stderr, flush=True)
+            _report_to_torchrun(f"{name}: {message}")
             return FAILED
         return status
 
     return run
+
+
+def for_user(error: Exception, no_memory: str) -> str | None:
+    """An error in one line, with a remedy; None for a fault of the program. no_memory: the remedy for that."""
+    if is_out_of_memory(error):
+        where = " on the GPU" if re.search("CUDA|CUBLAS|CUDNN", str(error)) else ""
+        asked = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
+        file = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        found = f"{os.strerror(errno.ENOMEM)}{where}" + (f" ({asked[1]} more)" if asked else "")
+        return f"{file}{found}. {no_memory}"
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return f"{in_words(error)}. Make room, then run the same command again"
+    return in_words(error) if isinstance(error, (UserError, OSError)) else None
+
+
+def is_first_process() -> bool:
+    """Is this the process that speaks for all, of those that torchrun may have started?"""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
+
+
+def _report_to_torchrun(message: str) -> None:
+    """Make torchrun's report, the last thing that it prints, end with our message."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        reply = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:
+            json.dump({"message": reply}, file)
 
 
 def prepare() -> None:
@@ -174,6 +213,10 @@ class Parser(argparse.ArgumentParser):
         given = list(sys.argv[1:] if args is None else args)
         self._refuse_unknown(given)
         return super().parse_known_args(self._numbers_last(given), namespace)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if is_first_process():
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_FLAGS, f"usage: {self.prog} --help shows all flags\n{self.prog}: error: {message}\n")

@@ -9,6 +9,8 @@ no process group, and every function here gives back what it was given.
 import os
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -32,26 +34,85 @@ _watcher: threading.Thread | None = None
 def setup(device: str | None) -> str | None:
     """Join the other processes, if torchrun started them. Returns the device of this one.
 
-    NCCL on GPUs, one a process; gloo on the CPU, and where processes have to share a GPU. Processes other
-    than the first say nothing on stdout.
+    NCCL on GPUs, one per process; gloo on the CPU, and where processes of any machine have to share a GPU. Processes
+    other than the first print nothing on stdout. Raises UserError for a device that does not fit the processes.
     """
     global _watcher
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return device
     local, local_processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    gpus = torch.cuda.device_count() if device is None or device.startswith("cuda") else 0
-    if gpus:
-        device = f"cuda:{local % gpus}"
+    kind, _, number = (device or "cuda").partition(":")
+    gpus = torch.cuda.device_count() if kind == "cuda" else 0
+    gpu = int(number) if number.isdecimal() else local % gpus if gpus else 0
+    if gpu < gpus:
+        device = f"cuda:{gpu}"
         torch.cuda.set_device(device)
-    if local_processes <= gpus:
-        dist.init_process_group("nccl", device_id=torch.device("cuda", local % gpus))
-    else:
-        dist.init_process_group("gloo")
+    _join("nccl" if local_processes <= gpus and gpu < gpus else "gloo", gpu)
     _watcher = threading.Thread(target=_end_with_the_others, daemon=True)
     _watcher.start()
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
+    if kind == "cuda" and number and local_processes > 1:
+        raise UserError(
+            f"--device {kind}:{number}: {local_processes} processes on this machine would share that GPU; leave out "
+            "--device, and choose GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    check_same({"kind of device": "cuda" if gpus else "cpu"})
     return device
+
+
+def _join(backend: str, gpu: int) -> None:
+    """Make the process group: of this backend if it suits all processes, else of gloo."""
+    if os.environ.get("WORLD_SIZE") == "1":
+        store, rank, count = None, -1, -1  # as the environment says
+    else:
+        store, rank, count = next(dist.rendezvous("env://"))
+        store, backend = _agree(store, rank, count, backend)
+    on_gpu = torch.device("cuda", gpu) if backend == "nccl" else None
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, device_id=on_gpu)
+
+
+def _agree(store: dist.Store, rank: int, count: int, backend: str) -> tuple[dist.Store, str]:
+    """A store for this start of all processes alone, and the backend that suits all of them.
+
+    torchrun's store outlives the processes that it restarts after a failure, so that a key may be left from an
+    earlier start. Each process therefore shows rank 0 a name that is new, and gets the name of this start in answer.
+    """
+    name = uuid.uuid4().hex
+    if rank:
+        store.set(f"process {rank}", name)
+        start = dist.PrefixStore(store.get(f"start of {name}").decode(), store)
+        start.set(f"backend of {rank}", backend)
+        return start, start.get("backend").decode()
+    start = dist.PrefixStore(name, store)
+    missing = set(range(1, count))
+    while missing:
+        for other in missing:
+            if store.check([f"process {other}"]):
+                theirs = store.get(f"process {other}").decode()
+                store.set(f"start of {theirs}", name)
+        missing = {other for other in missing if not start.check([f"backend of {other}"])}
+        time.sleep(0.05)
+    backends = {backend, *(start.get(f"backend of {other}").decode() for other in range(1, count))}
+    start.set("backend", backend if len(backends) == 1 else "gloo")
+    return start, start.get("backend").decode()
+
+
+def several_without_torchrun() -> str:
+    """A line for an environment of several processes, of which this one, not started by torchrun, knows nothing."""
+    names = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"]
+    if "SLURM_STEP_NUM_TASKS" in os.environ:  # of what srun started; an allocation may have more
+        names.append("SLURM_STEP_NUM_TASKS")
+    elif not (os.isatty(0) or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")):
+        names.append("SLURM_NTASKS")
+    for name in names if "TORCHELASTIC_RUN_ID" not in os.environ else ():
+        count = os.environ.get(name, "")
+        if count.isdecimal() and int(count) > 1:
+            return (
+                f"{name} is {count}, but this was not started by torchrun: running as one process "
+                "(docs/training.md has the command lines for several)"
+            )
+    return ""
 
 
 def _end_with_the_others() -> None:
@@ -68,7 +129,7 @@ def _end_with_the_others() -> None:
 
 
 def first_to_fail() -> bool:
-    """Tell the other processes that this one ends with an error. Is it the first, whose error is shown?"""
+    """Announce to the other processes that this one ends with an error. Is it the first, whose error is shown?"""
     if not dist.is_initialized():
         return True
     _failed_here.set()
@@ -76,6 +137,11 @@ def first_to_fail() -> bool:
         return dist.distributed_c10d._get_default_store().add("failed", 1) == 1
     except Exception:  # the store went first
         return False
+
+
+def lost_process(error: BaseException) -> bool:
+    """Does an error come from a collective whose other processes are gone?"""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def shutdown() -> None:
@@ -154,6 +220,15 @@ def check_same(facts: dict[str, str]) -> None:
                     f"process {number} does not have the same {name} as process 0: they would compute "
                     "different things. Do all machines see the same files and run the same program?"
                 )
+
+
+def union(values: list[Any]) -> list[Any]:
+    """The values that any process has, each once, sorted."""
+    found = [values]
+    if dist.is_initialized():
+        found = [[]] * processes()
+        dist.all_gather_object(found, values)
+    return sorted({value for part in found for value in part})
 
 
 class _Gather(torch.autograd.Function):

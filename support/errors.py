@@ -1,5 +1,13 @@
 """The errors that a user can do something about."""
 
+import errno
+
+# What PyTorch (CPU, CUDA, cuBLAS and cuDNN), C++, OpenCV and Python say of it.
+OUT_OF_MEMORY = (
+    "can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED",
+    "std::bad_alloc", "Insufficient memory", "Failed to allocate", "can't start new thread",
+)  # fmt: skip
+
 
 class UserError(ValueError):
     """Bad input: the message names the file, line or flag, what was found, what was expected, and what to do.
@@ -7,3 +15,14 @@ class UserError(ValueError):
     Commands print it as one line, without a traceback. A ValueError that is not a UserError is a fault of the
     program and keeps its traceback.
     """
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Is there too little memory, on the CPU or on a GPU? Libraries say so by errors of many classes."""
+    if isinstance(error, UserError):
+        return False
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno == errno.ENOMEM
+    kinds = (MemoryError.__name__, "OutOfMemoryError")
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names.isdisjoint(kinds) or any(words in str(error) for words in OUT_OF_MEMORY)

@@ -20,6 +20,7 @@ from support.names import as_any_system
 NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOTTY}
 # A folder may also be written to without being readable, and Windows opens none.
 NOT_OPENED = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF}
+WRITES_FAIL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 LONGEST_NAME = 255  # bytes; what file systems allow
 _warned: set[str] = set()
 
@@ -71,14 +72,25 @@ def replace_file(path: str, mode: str = "w", flush: bool = True) -> Iterator[IO]
             if flush:
                 _to_disk(file.fileno(), folder)
         os.replace(part, path)
-    except BaseException as error:
+    except BaseException as raised:
         if os.path.exists(part):
             os.remove(part)
+        error = _refused_by_system(raised)
         if isinstance(error, OSError) and error.errno and error.filename in (None, part):
             error.filename, error.filename2 = path, None  # the name that the user knows
-        raise
+        if error is raised:
+            raise
+        raise error from None
     if flush:
         _folder_to_disk(folder)
+
+
+def _refused_by_system(error: BaseException) -> BaseException:
+    """The OSError of a failed write that a library, as torch.save does, hides behind one of its own; else `error`."""
+    cause: BaseException | None = error
+    while cause and not (isinstance(cause, OSError) and cause.errno in WRITES_FAIL):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
 
 
 @contextmanager

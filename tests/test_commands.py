@@ -159,8 +159,37 @@ def test_errors_that_a_user_can_act_on_are_one_line(tmp_path, capsys):
         os.stat(tmp_path / "none")
     assert ending(missing.value, capsys) == (1, f"{name}: {tmp_path}/none: No such file or directory\n")
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert ending(full, capsys) == (1, f"{name}: No space left on device\n")
+    make_room = "Make room, then run the same command again"
+    assert ending(full, capsys) == (1, f"{name}: No space left on device. {make_room}\n")
     assert ending(KeyboardInterrupt(), capsys) == (130, "\nStopped.\n")
+
+
+GPU_IS_FULL = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 23.64 GiB."
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (MemoryError(), "Cannot allocate memory"),
+        (MemoryError("Unable to allocate 1.5 GiB for an array"), "Cannot allocate memory (1.5 GiB more)"),
+        (OSError(errno.ENOMEM, "x", "a.model"), "a.model: Cannot allocate memory"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("no more"), "Cannot allocate memory"),
+        (RuntimeError(GPU_IS_FULL), "Cannot allocate memory on the GPU (20.00 MiB more)"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 72 bytes. Error"),
+            "Cannot allocate memory (72 bytes more)",
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "Cannot allocate memory on the GPU"),
+        (
+            type("error", (Exception,), {})("(-4:Insufficient memory) Failed to allocate 9 bytes"),
+            "(9 bytes more)",
+        ),
+    ],
+)
+def test_too_little_memory_is_one_line_with_a_remedy(error, found, capsys):
+    status, said = ending(error, capsys)
+    assert status == 1 and len(said.splitlines()) == 1
+    assert f"{found}. Close other programs, or use a machine with more memory\n" in said
 
 
 @pytest.mark.parametrize("error", [ValueError("inner"), RuntimeError("inner"), KeyError("x")])

@@ -1,5 +1,7 @@
 """The right frames and samples, the same batches whatever the threads, and no silent failure."""
 
+import errno
+import os
 import shutil
 import struct
 import threading
@@ -16,7 +18,7 @@ from DatasetLoader import DatasetLoader, get_frames, loadWAV
 from media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
 from media.decoding import DecodingPool
 from media.wav import read_wav
-from support import distributed
+from support import distributed, files
 
 FRAMES = 40
 T = 10
@@ -218,6 +220,64 @@ def test_a_decoder_that_hangs_is_given_up(clips, clip_list, monkeypatch, stuck):
         assert 3 not in [k for k, _, _ in contents((video, audio))]
     assert "took longer than 1.5 s" in reader.bad[clips[3]]
     release.set()
+
+
+@pytest.mark.parametrize("evalmode", [False, True])
+def test_batches_depend_on_the_clips_that_hung_and_not_on_when(clips, clip_list, monkeypatch, evalmode):
+    """A clip that hung is skipped from the next epoch on, also by a loader that has `hung` from another one."""
+    slow, release, real = clips[3].video, threading.Event(), DatasetLoader.read_clip
+    sick = [True]
+
+    def read_clip(self, clip, *rest):
+        if clip.video == slow and sick:
+            release.wait(30)
+        real(self, clip, *rest)
+
+    def epoch(reader: DatasetLoader, number: int) -> list:
+        reader.set_epoch(number)
+        return [contents(batch) for batch in reader]
+
+    monkeypatch.setattr(DatasetLoader, "read_clip", read_clip)
+    settings = {"nBatchSize": 7, "max_bad": 0.5, "decode_timeout": 1.5, "evalmode": evalmode}
+    reader = loader(clip_list, **settings)
+    first, second = epoch(reader, 0), epoch(reader, 1)
+    ((video, since, position),) = reader.hung
+    assert (video, since) == (slow, 0) and 3 not in [k for k, _, _ in first[0] + second[0]]
+    sick.clear()
+    release.set()
+    resumed = loader(clip_list, **settings)
+    resumed.hung = [(video, since, position)]
+    assert epoch(resumed, 0) == first and epoch(resumed, 1) == second
+    never = loader(clip_list, **settings)
+    assert 3 in [k for k, _, _ in epoch(never, 0)[0]]
+
+
+def test_too_little_memory_is_no_fault_of_the_clip(clip_list, monkeypatch):
+    class error(Exception):  # noqa: N801, N818 (as cv2.error)
+        pass
+
+    def read_clip(*_):
+        raise error("(-4:Insufficient memory) Failed to allocate 6220800 bytes")
+
+    monkeypatch.setattr(DatasetLoader, "read_clip", read_clip)
+    with pytest.raises(error):
+        list(loader(clip_list, nBatchSize=7, max_bad=0.5))
+
+
+def test_bad_clips_are_noted_where_the_folder_is_missing(partly_broken, tmp_path, monkeypatch, capsys):
+    """As on a machine that does not share --save_path with the first one."""
+    log = tmp_path / "run/result/bad_clips.txt"
+    list(loader(partly_broken, nBatchSize=7, max_bad=0.5, bad_log=str(log)))
+    assert len(log.read_text().splitlines()) == 2
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    monkeypatch.setattr(files, "_warned", set())
+    other = tmp_path / "other/bad_clips.txt"
+    assert len(list(loader(partly_broken, nBatchSize=7, max_bad=0.5, bad_log=str(other)))) == 1
+    assert f"WARNING: {other}: Permission denied" in capsys.readouterr().err
 
 
 def test_a_decoder_that_raises_is_a_broken_clip(clips, clip_list, monkeypatch):

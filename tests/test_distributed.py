@@ -5,26 +5,32 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from clipMaker import make_list
 from scipy.io import wavfile
 
 from support import distributed
+from support.errors import UserError
 
 TESTS = Path(__file__).parent
 FLAGS = ["--maxFrames", 6, "--nBatchSize", 6, "--nOut", 8, "--model", "plainModel", "--device", "cpu"]
 FLAGS += ["--nDataLoaderThread", 1, "--lr", 0.01, "--max_epoch", 3, "--save_steps", 1]
 
 
-def start(processes: int, script: str, *args, **environment) -> subprocess.Popen:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+def start(
+    processes: int, script: str, *args, rendezvous=("--standalone",), **environment
+) -> subprocess.Popen:
+    launcher = ["-m", "torch.distributed.run", *rendezvous, "--nproc_per_node", processes]
     paths = os.pathsep.join((str(TESTS), str(TESTS.parent)))
     command = [sys.executable, *(launcher if processes else ()), script, *args]
     return subprocess.Popen(
@@ -163,6 +169,132 @@ def test_an_error_that_all_processes_meet_is_shown_once(clip_list, tmp_path):
     status, _, err = finish(start(2, TESTS.parent / "trainSyncNet.py", *command))
     assert status != 0
     assert err.count("the nearest sizes that fit: 6 or 8") == 1
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+@pytest.mark.parametrize("rendezvous", ["static", "c10d"])
+def test_torchrun_restarts_a_run_whose_process_was_killed(clip_list, tmp_path, rendezvous):
+    where = ["--standalone"] if rendezvous == "c10d" else ["--master_port", free_port()]
+    command = [TESTS.parent / "trainSyncNet.py", *flags(clip_list, tmp_path / "run")]
+    restarted = start(2, *command, rendezvous=[*where, "--max_restarts", 2], KILL_IN="1:8")
+    status, out, err = finish(restarted)
+    assert status == 0, err
+    assert re.search(r"Going on in epoch [12] after step \d+ from", out) and "Done" in out
+    assert err.count("the connection to another process is lost") == 1 and 'trainSyncNet.py", line' not in err
+
+
+def test_what_torchrun_reports_ends_with_the_message(clip_list, tmp_path):
+    command = [TESTS.parent / "trainSyncNet.py", *flags(clip_list, tmp_path / "run"), "--nBatchSize", 7]
+    status, _, err = finish(start(2, *command))
+    said = "trainSyncNet.py: --nBatchSize 7 is the batch of all 2 processes together"
+    assert status != 0 and err.count(f"\n{said}") + err.startswith(said) == 1
+    assert err.rindex(f"traceback : {said}") > err.rindex("Traceback")
+    status, out, err = finish(start(2, *command, "--nonsense"))
+    assert status != 0 and err.count("unrecognized flag --nonsense") == 1
+
+
+@pytest.mark.parametrize("after", [0.2, 2.0])
+def test_a_signal_from_the_scheduler_and_from_torchrun_is_one_request(clip_list, tmp_path, after):
+    """Slurm sends its signal to all processes, and torchrun sends it to its own again."""
+    run = start(2, TESTS.parent / "trainSyncNet.py", *flags(clip_list, tmp_path / "run"))
+    workers = []
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run/training_state.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for line in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split():
+        workers.append(int(line))
+    for worker in workers:
+        os.kill(worker, signal.SIGTERM)
+    time.sleep(after)
+    run.send_signal(signal.SIGTERM)
+    _, out, _ = finish(run)
+    assert len(workers) == 2 and out.count("Stopped by SIGTERM; the state is saved") == 1
+    assert not list((tmp_path / "run").rglob("*.part"))
+
+
+def setup_alone(monkeypatch, device: str | None, gpus: int, **environment) -> tuple[str | None, str]:
+    """distributed.setup on a machine with so many GPUs. Returns the device, and the backend that is used."""
+    joined = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: joined.append(backend))
+    monkeypatch.setattr(distributed, "_end_with_the_others", lambda: None)
+    values = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1} | environment
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    return distributed.setup(device), joined[0]
+
+
+def test_a_device_that_is_asked_for_by_number(monkeypatch):
+    assert setup_alone(monkeypatch, "cuda:3", 4) == ("cuda:3", "nccl")
+    assert setup_alone(monkeypatch, "cuda:7", 4) == ("cuda:7", "gloo")  # which SyncNet refuses
+    assert setup_alone(monkeypatch, None, 4) == ("cuda:0", "nccl")
+    assert setup_alone(monkeypatch, "cuda", 4, LOCAL_RANK=2, LOCAL_WORLD_SIZE=4) == ("cuda:2", "nccl")
+    assert setup_alone(monkeypatch, None, 4, LOCAL_RANK=6, LOCAL_WORLD_SIZE=8) == ("cuda:2", "gloo")
+    assert setup_alone(monkeypatch, "cpu", 4) == ("cpu", "gloo")
+    assert setup_alone(monkeypatch, None, 0) == (None, "gloo")
+    with pytest.raises(UserError, match="--device cuda:3: 4 processes on this machine would share that GPU"):
+        setup_alone(monkeypatch, "cuda:3", 4, LOCAL_WORLD_SIZE=4)
+
+
+def test_processes_agree_on_a_backend_and_ignore_an_earlier_start():
+    """Two starts in one store, as torchrun makes them; the second one's rank 0 comes first or last."""
+    store = dist.HashStore()
+    for backends in (["nccl", "nccl", "nccl"], ["nccl", "gloo", "nccl"], ["gloo", "gloo", "gloo"]):
+        found: dict[int, tuple] = {}
+
+        def agree(rank: int, backends: list[str] = backends, found: dict = found) -> None:
+            found[rank] = distributed._agree(store, rank, len(backends), backends[rank])
+
+        threads = [threading.Thread(target=agree, args=(rank,)) for rank in (2, 0, 1)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.1)
+        for thread in threads:
+            thread.join(60)
+        agreed = "nccl" if set(backends) == {"nccl"} else "gloo"
+        assert [found[rank][1] for rank in range(3)] == [agreed] * 3
+        assert not found[0][0].check(["failed"])
+        found[1][0].set("failed", "1")
+        assert found[2][0].check(["failed"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, None),
+        ({"WORLD_SIZE": "1", "RANK": "0"}, None),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "WORLD_SIZE is 2, but this was not started by torchrun"),
+        ({"WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}, None),
+        ({"SLURM_NTASKS": "1"}, None),
+        ({"SLURM_NTASKS": "4"}, "SLURM_NTASKS is 4"),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}, None),  # one process, in a larger allocation
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "2"}, "SLURM_STEP_NUM_TASKS is 2"),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "interactive"}, None),
+        ({"OMPI_COMM_WORLD_SIZE": "8"}, "OMPI_COMM_WORLD_SIZE is 8"),
+        ({"WORLD_SIZE": "many"}, None),
+    ],
+)
+def test_an_environment_of_several_processes_without_torchrun(monkeypatch, environment, found):
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_")) or name == "WORLD_SIZE"]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+    line = distributed.several_without_torchrun()
+    assert line.startswith(found) if found else line == ""
+
+
+def test_in_a_shell_of_an_allocation_nothing_is_said(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setattr(os, "isatty", lambda number: number == 0)
+    assert distributed.several_without_torchrun() == ""
 
 
 def test_one_process_needs_no_group():

@@ -4,11 +4,13 @@ import errno
 import io
 import multiprocessing
 import os
+import resource
 import stat
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from support import files, progress
 from support.files import aside, lock_file, names_of_one_file, remove_leftovers, replace_file
@@ -33,6 +35,21 @@ def fails_for(monkeypatch, kind, number: int) -> None:
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
+
+
+def test_what_the_system_refuses_is_not_hidden_by_a_library(tmp_path):
+    """torch.save makes a RuntimeError about positions of a write that fails."""
+    path = tmp_path / "x.model"
+    path.write_bytes(b"before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # as a full disk or a quota
+    try:
+        with pytest.raises(OSError) as refused, replace_file(str(path), "wb") as file:
+            torch.save({"weights": torch.zeros(100_000)}, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (refused.value.errno, refused.value.filename) == (errno.EFBIG, str(path))
+    assert os.listdir(tmp_path) == ["x.model"] and path.read_bytes() == b"before"
 
 
 @pytest.mark.parametrize("kind", [stat.S_ISDIR, stat.S_ISREG])

@@ -1,6 +1,7 @@
 """Batches on their way to the device, and the network compiled for it."""
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, Protocol, TypeVar
@@ -34,6 +35,20 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         except (RuntimeError, AssertionError, ImportError):
             raise UserError(f"device {device}: this PyTorch cannot compute there; use cpu or cuda") from None
     return chosen
+
+
+def compute_deterministically() -> None:
+    """Make GPUs compute the same bits in every run, for the whole process; to be called before CUDA starts."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    # Slow, and nothing here reads memory before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def no_deterministic_way(error: Exception) -> bool:
+    """Does PyTorch say that an operation cannot be computed deterministically on this device?"""
+    return isinstance(error, RuntimeError) and "use_deterministic_algorithms" in str(error)
 
 
 class BatchLoader(Protocol):

@@ -138,7 +138,8 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--lr",
         type=not_negative,
         default=0.0001,
-        help="learning rate of SGD in the first epoch; 0.0001 is what the published model was trained with",
+        help="learning rate of the first epoch; 0.0001 is what the published model was trained with. Changed with "
+        "--force_resume, it is still that of the first epoch: the rate is what it would have come to",
     )
     training.add_argument(
         "--lr_decay",
@@ -174,7 +175,10 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         + unless("distance"),
     )
     training.add_argument(
-        "--seed", type=at_least(int, 0), default=0, help="same seed, same lists, same machine: the same run"
+        "--seed",
+        type=at_least(int, 0),
+        default=0,
+        help="same seed, same lists, same machine: the same run (on a GPU bit by bit only with --deterministic)",
     )
     training.add_argument(
         "--save_path",
@@ -192,7 +196,7 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--keep", type=at_least(int, 0), default=0, help="checkpoints to keep, the newest; 0: all"
     )
     training.add_argument(
-        "--force_resume", action="store_true", help="go on in --save_path although settings have changed"
+        "--force_resume", action="store_true", help="resume in --save_path although settings have changed"
     )
     training.add_argument(
         "--max_bad",
@@ -295,6 +299,12 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         help="fp32: true float32. tf32: GPU matrix units with 10-bit mantissas. bf16: autocast, less memory, faster "
         "on most GPUs and on some CPUs; losses and the audio front end stay float32. auto: the faster of fp32 and "
         "bf16, measured here in about a second; a run keeps what it found",
+    )
+    machine.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="make two runs on the same GPUs the same bit by bit, with PyTorch's deterministic algorithms, which are "
+        "slower; on a CPU runs are the same without it",
     )
     machine.add_argument(
         "--compile",

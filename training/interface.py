@@ -23,6 +23,9 @@ class TrainableNetwork(Protocol):
     @property
     def __optimizer__(self) -> torch.optim.Optimizer: ...
 
+    @property
+    def __scheduler__(self) -> torch.optim.lr_scheduler.LRScheduler | None: ...
+
     def run_epoch(
         self,
         loader: BatchLoader,

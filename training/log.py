@@ -56,10 +56,10 @@ def renamed(row: dict[str, str]) -> dict[str, str]:
 class TrainingLog:
     """The files of a run's result folder; each is complete or not there, whenever the run ends.
 
-    settings: written to scores.txt, a `name value` line each, at every start. first_epoch: the epoch that
-    this start begins with; what an earlier start wrote of it and of later ones is dropped. tensorboard: write
-    scalars, named as the columns of metrics.csv, to the folder tensorboard, with those of the epochs before where
-    there are none yet; UserError where that package is not installed.
+    settings: written to scores.txt, one `name value` line each; in later starts those that have changed.
+    first_epoch: the epoch that this start begins with; what an earlier start wrote of it and of later ones is
+    dropped. tensorboard: write scalars, named as the columns of metrics.csv, to the folder tensorboard, with those of
+    the epochs before where there are none yet; UserError where that package is not installed.
     """
 
     def __init__(self, folder: str, settings: dict[str, object], first_epoch: int, tensorboard: bool = False):
@@ -82,7 +82,10 @@ class TrainingLog:
         self.rows = [renamed(row) for row in table if int(row["epoch"]) < first_epoch]
         for row in self.rows if switched_on_later else []:
             self._write_scalars(int(row["epoch"]), {name: float(row[name] or "nan") for name in row})
-        self.lines += [f"{name} {value}" for name, value in settings.items()]
+        written = dict(line.partition(" ")[::2] for line in self.lines)  # the last of each name
+        self.lines += [
+            f"{name} {value}" for name, value in settings.items() if written.get(name) != f"{value}"
+        ]
         self._write_scores()
         self._write_best()
 

@@ -29,9 +29,11 @@ from training.state import (
     binding_settings,
     changed_settings,
     follow_the_first,
+    kinds_of_steps,
     load_state,
     position_now,
     restore,
+    same_steps,
     save_state,
 )
 
@@ -62,8 +64,9 @@ class TrainingRun:
                 f"{args.verify_list}: validation is on {self.verify_loader.nFiles - left_out} clips; the other "
                 f"{left_out} do not fill a batch of {args.nBatchSize} (--nBatchSize)"
             )
-        lists = {"train_list": args.train_list, "verify_list": args.verify_list}
-        self.settings = binding_settings(vars(args), lists)
+        self.loaders = {"train_list": self.train_loader, "verify_list": self.verify_loader}
+        lists = {name: getattr(args, name) for name in self.loaders}
+        self.settings = binding_settings(vars(args), lists) | kinds_of_steps(network)
         if augmentation := self.train_loader.augmentation:
             self.settings |= augmentation.fingerprints()
             for folder in augmentation.folders:
@@ -73,32 +76,37 @@ class TrainingRun:
         )
         follow_the_first(network, self.settings)
         self.position.draw_from_here(network.device)
-        self.rate = args.lr
-        for _ in range(1, self.position.epoch):
-            self.rate = max(network.updateLearningRate(args.lr_decay))
+        for name, loader in self.loaders.items():
+            loader.hung = [(video, epoch, place) for video, epoch, place in self.position.hung.get(name, ())]
         self.log = None
         if distributed.is_main():
             self.log = TrainingLog(result_folder, vars(args), self.position.epoch, args.tensorboard)
 
     def train(self) -> None:
-        """Train up to --max_epoch. Raises Interrupted when a signal has come and the state is saved."""
-        for loader in (self.train_loader, self.verify_loader):
+        """Train up to --max_epoch. Raises Interrupted when a signal has come and the state is saved.
+
+        The state is saved before what comes after an epoch is written, and again when all of it is: a run that is
+        killed between two writes repeats them when it resumes.
+        """
+        for loader in self.loaders.values():
             loader.check_paths()
         first, last = self.position.epoch, self.args.max_epoch
         if first > last:
             print(f"Nothing to do: {self.args.save_path} has all {last} epochs (--max_epoch)")
         for epoch in range(first, last + 1):
-            print(
-                time.strftime("%Y-%m-%d %H:%M:%S"), f"epoch {epoch}, learning rate {self.rate:g}", flush=True
-            )
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            print(f"{now} epoch {epoch}, learning rate {learning_rate(self.network):g}", flush=True)
             learnt = self.learn(epoch, self.position.rows if epoch == first else [])
             trained = position_now(epoch, learnt.rows, self.network.device)
-            self.stop_if_asked(trained)
+            self.save(trained)
+            self.stop_if_asked()
             checked = self.check(trained)
-            self.stop_if_asked(trained)
+            self.stop_if_asked()
             for name, result in (("train", learnt), ("validation", checked)):
                 print(f"  {name:10s} {result}")
             self.keep(trained, learnt, checked)
+            if epoch < last:
+                self.stop_if_asked()
         if first <= last and self.log:
             print(f"Done: {self.checkpoint_of(last)}; curves: {self.log.curves}; figures: {self.log.metrics}")
 
@@ -120,6 +128,7 @@ class TrainingRun:
         It draws the same in every epoch, and takes nothing from what training draws.
         """
         random.seed(self.args.seed)
+        self.verify_loader.set_epoch(trained.epoch - 1)
         try:
             return self.network.run_epoch(
                 self.verify_loader,
@@ -127,7 +136,7 @@ class TrainingRun:
                 alpC=float(self.args.alphaC > 0),
                 alpI=float(self.args.alphaI > 0),
                 alpD=float(self.args.alphaD > 0),
-                after_step=partial(self.after_validation_step, trained),
+                after_step=lambda step, _: self.stop_if_asked(step),
             )
         finally:
             trained.draw_from_here(self.network.device)
@@ -135,41 +144,34 @@ class TrainingRun:
     def after_training_step(self, epoch: int, step: int, rows: Callable[[], list[list[float]]]) -> None:
         stopping = self.stop_asked(step)
         if stopping or (self.args.save_steps and step % self.args.save_steps == 0):
-            here = position_now(epoch, rows(), self.network.device)
-            self.save(here)
-            if stopping:
-                raise self.interrupted()
-
-    def after_validation_step(self, trained: Position, step: int, _: Callable) -> None:
-        if self.stop_asked(step):
-            self.save(trained)
+            self.save(position_now(epoch, rows(), self.network.device))
+        if stopping:
             raise self.interrupted()
 
     def keep(self, trained: Position, learnt: EpochResult, checked: EpochResult) -> None:
         """What comes after an epoch: the trial list's figures, the checkpoint, the log, the state."""
         epoch, args = trained.epoch, self.args
-        rate, self.rate = self.rate, max(self.network.updateLearningRate(args.lr_decay))
         more = scales(self.network) | peak_memory(self.network.device)
         if self.test and epoch % args.test_interval == 0:
-            self.save(trained)  # a test may take long
             more |= self.test()
-        after = position_now(epoch + 1, [], self.network.device)
         if self.log:
             self.network.saveParameters(self.checkpoint_of(epoch))
-            line = self.log.add(epoch, rate, learnt, checked, more)
+            line = self.log.add(epoch, learning_rate(self.network), learnt, checked, more)
             print(f"{line} (TACC, VACC: identity top-1 in percent)", flush=True)
-            self.save(after)
             checkpoints = list(epoch_checkpoints(self.model_folder).items())
             for number, path in checkpoints[: -args.keep] if args.keep else []:
                 if number != self.log.best_epoch:
                     os.remove(path)
-        if epoch < args.max_epoch:
-            self.stop_if_asked(after)
+        decay_learning_rate(self.network, args)
+        self.save(position_now(epoch + 1, [], self.network.device))
 
     def checkpoint_of(self, epoch: int) -> str:
         return os.path.join(self.model_folder, f"model{epoch:09d}.model")
 
     def save(self, position: Position) -> None:
+        """Save the state. All processes must call this at the same step."""
+        for name, loader in self.loaders.items():
+            loader.hung = position.hung[name] = distributed.union(loader.hung)
         if distributed.is_main():
             save_state(self.state_file, self.network, position, self.settings)
 
@@ -178,13 +180,33 @@ class TrainingRun:
         looking = step % self.network.steps_per_look == 0
         return looking and distributed.any_of(bool(self.stop), self.network.device)
 
-    def stop_if_asked(self, position: Position) -> None:
-        if self.stop_asked():
-            self.save(position)
+    def stop_if_asked(self, step: int = 0) -> None:
+        """Raise Interrupted when a signal has come; the state must be saved already."""
+        if self.stop_asked(step):
             raise self.interrupted()
 
     def interrupted(self) -> Interrupted:
         return Interrupted(self.stop[0] if self.stop else signal.SIGTERM)
+
+
+def decay_learning_rate(network: TrainableNetwork, args: argparse.Namespace) -> None:
+    """The schedule of the learning rate over epochs: what happens to it after each. There is no other place."""
+    network.updateLearningRate(args.lr_decay)
+
+
+def learning_rate(network: TrainableNetwork) -> float:
+    """The learning rate of the next step; of several parameter groups, the highest."""
+    return max(float(group["lr"]) for group in network.__optimizer__.param_groups)
+
+
+def change_learning_rate(network: TrainableNetwork, before: float, now: float) -> None:
+    """Make the learning rate what it would be if --lr had been `now` from the start instead of `before`."""
+    for group in network.__optimizer__.param_groups:
+        for name in {"lr", "initial_lr"} & group.keys():
+            group[name] = group[name] * now / before if before else now
+    scheduler = network.__scheduler__
+    if scheduler and hasattr(scheduler, "base_lrs"):
+        scheduler.base_lrs = [rate * now / before if before else now for rate in scheduler.base_lrs]
 
 
 def start_position(
@@ -222,6 +244,18 @@ def start_position(
     if state and newest <= state["epoch"]:
         position = restore(state, network)
         print(f"Going on in epoch {position.epoch} after step {len(position.rows)} from {state_file}")
+        if not same_steps(state, network):
+            print("--force_resume: the optimizer and its scheduler start anew")
+        if state["version"] == 1 or not same_steps(state, network):
+            for _ in range(1, position.epoch):
+                decay_learning_rate(network, args)
+        elif (before := float(state["settings"].get("lr", args.lr))) != args.lr:
+            held = learning_rate(network)
+            change_learning_rate(network, before, args.lr)
+            print(
+                f"--lr {args.lr:g}: the learning rate is {learning_rate(network):g} in epoch {position.epoch}, where "
+                f"--lr {before:g} had come to {held:g}"
+            )
         return position
     if state:
         print(f"{state_file} is of epoch {state['epoch']}, older than the checkpoint of epoch {newest}")
@@ -230,6 +264,8 @@ def start_position(
         warn(path, network.loadParameters(path).lines())
         epoch = next(number for number, checkpoint in checkpoints.items() if checkpoint == path)
         print(f"Going on after epoch {epoch} from {path}, without the momentum")
+        for _ in range(epoch):
+            decay_learning_rate(network, args)
         return position_now(epoch + 1, [], network.device)
     if args.initial_model:
         misfits = network.loadParameters(args.initial_model)
