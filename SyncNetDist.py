@@ -53,6 +53,8 @@ STEPS_PER_LOOK = 10  # on a GPU the losses are fetched, and the bar moves, once 
 class SyncNet(nn.Module):
     """The network (`__S__`), the loss scales (`__L__`) and SGD, in the 2020 baseline's arrangement.
 
+    Another optimizer may take SGD's place; `__scheduler__`, where there is one, advances with every step.
+
     model: module with a SyncNetModel. nOut: embedding size. maxFrames: T, video frames (40 ms each) of
     an evaluation crop. learning_rate: of SGD. temporal_stride: frames between embeddings.
     device: "cpu", "cuda", "cuda:1" ...; None takes CUDA where there is one.
@@ -115,7 +117,7 @@ class SyncNet(nn.Module):
         self.__optimizer__: torch.optim.Optimizer = torch.optim.SGD(
             self.parameters(), learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
         )
-        self.__scheduler__: torch.optim.lr_scheduler.LRScheduler | None = None  # goes on by one in every step
+        self.__scheduler__: torch.optim.lr_scheduler.LRScheduler | None = None
         self.compiled = compiled
         self.compiled_embeddings: Callable[..., Heads] | None = None  # made at the first step
 
