@@ -1,7 +1,7 @@
 """tinyModel without batch norm: several processes on a CPU then compute exactly what one does.
 
-With FAIL_IN=rank:step in the environment, that process raises at that training step; with KILL_IN, it is killed there,
-unless torchrun has restarted it.
+With FAIL_IN=rank:step in the environment, that process raises at that training step; with KILL_IN, it is killed
+there, unless torchrun has restarted it.
 """
 
 import os
