@@ -3,6 +3,7 @@
 import csv
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +19,7 @@ from inference.lipSync import LipSync, in_sync_confidence, lse
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from media.timeline import VideoReader, restarts
 from media.trackFiles import read_track_boxes
+from media.trackFolder import read_records
 from media.trackRule import KINDS
 from media.trackSound import has_sound, read_sound
 from models.interface import Network
@@ -101,7 +103,8 @@ def show(
 def find_tracks(folder: str, video: str) -> list[str]:
     """The tracks of a video in a folder of makeFaceTracks.py: <name>/00001 ..., as tracks.csv has them.
 
-    A source is known by the end of its path, since the folder does not say where the sources were. Raises MediaError.
+    The video is recognized by its size and time of modification, which the folder records of each source, and by the
+    end of its path. Raises MediaError, also for another video of the same name.
     """
     table = os.path.join(folder, "tracks.csv")
     source, above = os.path.dirname(video) or ".", os.path.dirname(folder.rstrip(os.sep)) or "."
@@ -125,14 +128,51 @@ def find_tracks(folder: str, video: str) -> list[str]:
             tracks.setdefault(row["source"], []).append(row["track"])
     parts = Path(os.path.abspath(video)).parts
     ends = {printable(os.path.join(*parts[-length:])) for length in range(1, len(parts))}
-    sources = sorted(ends & set(tracks), key=len)
-    if not sources:
-        why = os.path.join(folder, "no_tracks.txt")
-        known = f"; {why} says why videos have none" if os.path.isfile(why) else ""
-        raise MediaError(
-            f"{video}: no track of it in {table} (of {len(tracks)} other videos){known}. {remedy}"
+    if found := find_source(folder, video, tracks, ends):
+        return tracks[found]
+    why = os.path.join(folder, "no_tracks.txt")
+    known = f"; {why} says why videos have none" if os.path.isfile(why) else ""
+    raise MediaError(f"{video}: no track of it in {table} (of {len(tracks)} other videos){known}. {remedy}")
+
+
+def find_source(folder: str, video: str, sources: Iterable[str], ends: set[str]) -> str | None:
+    """The source among those of tracks.csv that a video is; None if it is none of them.
+
+    ends: the ends of its path, as tracks.csv would have them. Warns where that is not certain. Raises MediaError for
+    a video that has the name of a source and another size.
+    """
+    try:
+        records = {printable(record.source): record for record in read_records(folder).values()}
+        recorded = {source: records[source].facts for source in sources if source in records}
+    except (ValueError, TypeError):  # of another version of this program
+        recorded = {}
+    found = os.stat(video)
+    same_size = {source for source, (size, _) in recorded.items() if size == found.st_size}
+    same = {source for source in same_size if recorded[source][1] == found.st_mtime_ns}
+    if same & ends or len(same) == 1:  # in its place, or moved or renamed
+        return max(same & ends or same, key=len)
+    named = ends & set(sources)
+    if not named:
+        return None
+    source = max(named & same_size or named, key=len)
+    if source not in recorded:
+        print(
+            f"WARNING: {video}: taken for the source {source} by its name alone, since {folder} does not record the "
+            "sizes of its sources",
+            file=sys.stderr,
         )
-    return tracks[sources[-1]]
+    elif source not in same_size:
+        raise MediaError(
+            f"{video}: is not the video that the tracks in {folder} were made of: it has {found.st_size} bytes, the "
+            f"source {source} had {recorded[source][0]}. Give that video, or run makeFaceTracks.py on this one"
+        )
+    else:
+        print(
+            f"WARNING: {video}: taken for the source {source} by name and size; its time of modification differs, as "
+            "that of a copy does",
+            file=sys.stderr,
+        )
+    return source
 
 
 def confidence_of_frames(found: LipSync | None, frames: int) -> np.ndarray:

@@ -27,6 +27,8 @@ from support.names import one_line, printable
 
 MARK = 1  # another number rebuilds everything
 VERSION = 2  # of the program that made a record; version 1 divided tracks every 40 s
+STATE = ".makeFaceTracks"
+JOURNAL = os.path.join(STATE, "finished.jsonl")
 COLUMNS = (
     *("source", "track", "first_s", "last_s", "frames", "face_size", "found", "confidence", "shot"),
     "detector",
@@ -48,6 +50,12 @@ class Record:
     tracks: list[dict] = field(default_factory=list)
     reason: str = ""
     version: int = 1
+
+    @property
+    def facts(self) -> tuple[int, int]:
+        """Size in bytes and time of modification in ns of the source that the tracks were made of."""
+        size, changed = json.loads(self.mark)[1:3]
+        return size, changed
 
     @property
     def line(self) -> str:
@@ -83,8 +91,8 @@ class TrackFolder:
     def __init__(self, path: str) -> None:
         self.path = path
         self.errors = os.path.join(path, "errors.txt")
-        self._state = os.path.join(path, ".makeFaceTracks")
-        self._journal = os.path.join(self._state, "finished.jsonl")
+        self._state = os.path.join(path, STATE)
+        self._journal = os.path.join(path, JOURNAL)
         os.makedirs(self._state, exist_ok=True)
         self.records: dict[str, Record] = {}
         self.tracks = 0
@@ -93,7 +101,7 @@ class TrackFolder:
     def in_use(self, taken: str) -> Iterator[None]:
         """Lock the folder against a second run, and read its records. Raises OSError with the message `taken`."""
         with lock_file(os.path.join(self._state, "lock"), taken):
-            self.records = self._read()
+            self.records = read_records(self.path)
             self.tracks = sum(len(record.tracks) for record in self.records.values())
             yield
 
@@ -218,18 +226,19 @@ class TrackFolder:
     def _file(self, kind: str, name: str, number: int) -> str:
         return os.path.join(self.path, kind, name, f"{number:05d}.{kind}")
 
-    def _read(self) -> dict[str, Record]:
-        """The records. A line that was cut off does not count."""
-        records = {}
-        with (
-            contextlib.suppress(FileNotFoundError),
-            open(self._journal, encoding="ascii", errors="replace") as file,
-        ):
-            for line in file:
-                with contextlib.suppress(ValueError, TypeError):
-                    record = Record(**json.loads(line))
-                    records[record.source] = record
-        return records
+
+def read_records(folder: str) -> dict[str, Record]:
+    """The records of a folder of face tracks, by source. An incomplete line does not count. Raises OSError."""
+    records = {}
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open(os.path.join(folder, JOURNAL), encoding="ascii", errors="replace") as file,
+    ):
+        for line in file:
+            with contextlib.suppress(ValueError, TypeError):
+                record = Record(**json.loads(line))
+                records[record.source] = record
+    return records
 
 
 def _rows(record: Record) -> Iterable[tuple]:

@@ -1,7 +1,11 @@
 """inferSyncNet.py lse, offset and show: what they print, write and leave out."""
 
 import csv
+import json
+import os
 import re
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +18,12 @@ from videoMaker import make_video
 
 import inferSyncNet
 from inference.offset import PUBLISHED_FOUND, Offset
+from inference.show import find_tracks
 from inferSyncNet import load, lse, offset, show
 from media.clips import MediaError, read_list
 from media.trackFiles import track_text
+from media.trackFolder import JOURNAL, Record, mark_of
+from media.trackRule import Rule
 from media.tracks import Track
 from SyncNetDist import SyncNet
 
@@ -195,13 +202,56 @@ def made(tmp_path, tracks) -> Path:
     return tmp_path
 
 
+def record_sources(made: Path, **paths: Path) -> None:
+    """What makeFaceTracks.py records of its sources: their names and the files that they are."""
+    rule = Rule(detect_every=5, min_frames=34, min_face=60)
+    journal = made / "tracks" / JOURNAL
+    journal.parent.mkdir(exist_ok=True)
+    with journal.open("a") as file:
+        for source, path in paths.items():
+            name = source.replace("__", "/")
+            file.write(json.dumps(asdict(Record(f"{name}.mov", mark_of(str(path), rule), name))) + "\n")
+
+
 def test_the_tracks_of_a_video_are_drawn_on_it(checkpoint, made, capsys):
     flags = ("--initial_model", checkpoint, "--model", "tinyModel", "--tracks", made / "tracks")
     video, output = made / "videos/x/talk.mov", made / "seen.mp4"
+    record_sources(made, x__talk=video)
     status, out, errors = run(capsys, "show", *flags, "--video", video, "--output", output, "--in_sync", -9)
     assert status == 1 and len(errors) == 1 and "talk/00002.mp4: 5 frames, lip sync needs 6" in errors[0]
     assert out[-1] == f"{output}: {video} with 2 face tracks" and output.stat().st_size > 1000
     assert [line.split()[-1] for line in out[1:-1]] == [str(made / "tracks/mp4/x/talk/00001.mp4")]
+
+
+def test_a_video_is_recognized_by_more_than_its_name(made, capsys):
+    videos, tracks = made / "videos", str(made / "tracks")
+    video, other = videos / "x/talk.mov", videos / "talk.mov"
+    make_video(str(other), np.arange(50) / 25, format="mov")
+    x, top = ["x/talk/00001", "x/talk/00002"], ["talk/00001"]
+    assert find_tracks(tracks, str(video)) == x  # by its name alone, which is said
+    assert "WARNING" in (said := capsys.readouterr().err) and "by its name alone" in said
+    record_sources(made, x__talk=video, talk=other)
+    assert (find_tracks(tracks, str(video)), find_tracks(tracks, str(other))) == (x, top)
+
+    elsewhere = made / "elsewhere"
+    make_video(str(elsewhere / "x/talk.mov"), np.arange(40) / 25, format="mov")
+    with pytest.raises(
+        MediaError, match=r"elsewhere/x/talk.mov: is not the video .* bytes, the source x/talk.mov had"
+    ):
+        find_tracks(tracks, str(elsewhere / "x/talk.mov"))
+    # A video of the same name as one source, and the content of another.
+    shutil.copy2(video, elsewhere / "talk.mov")
+    assert find_tracks(tracks, str(elsewhere / "talk.mov")) == x
+    shutil.copy2(other, made / "renamed.mov")
+    assert find_tracks(tracks, str(made / "renamed.mov")) == top
+    assert capsys.readouterr().err == ""
+    # A folder that was moved, and one that was copied without its times.
+    videos.rename(made / "moved")
+    assert find_tracks(tracks, str(made / "moved/x/talk.mov")) == x
+    assert capsys.readouterr().err == ""
+    os.utime(made / "moved/x/talk.mov", (1, 1))
+    assert find_tracks(tracks, str(made / "moved/x/talk.mov")) == x
+    assert "by name and size" in capsys.readouterr().err
 
 
 def test_tracks_of_other_videos_are_told(network, made):
