@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inference.embeddings import require_content, require_identity
 from inference.lipSync import is_published
 from media.clips import FRAME_SIZE
 from media.crops import crop_samples
@@ -76,24 +77,29 @@ def export(
 ) -> float:
     """Write the ONNX file `output` and return the largest difference of its embeddings from PyTorch's.
 
-    network: on the CPU. stream: "voice" or "face". head: "identity" or "content". For inputs and outputs see
-    Exported; the number of clips and their length are free. The content of the published lip-sync network is left
-    as it is, since its figures are made with distances; other networks' has unit length.
+    network: on any device; the file is made from a copy on the CPU. stream: "voice" or "face". head: "identity" or
+    "content". For inputs and outputs see Exported; the number of clips and their length are free. The content of the
+    published lip-sync network is left as it is, since its figures are made with distances; other networks' has unit
+    length.
     about: further lines for the file's metadata, which says what the file is of.
     The file is computed with onnxruntime on other inputs than it was made with, and is only written when it gives
     what PyTorch gives. Raises UserError where it does not, for a network without that head, for packages that are
     not there, and OSError.
     """
     onnxruntime = import_packages()
-    network.eval()
+    if head == "identity":
+        require_identity(network)
+    else:
+        require_content(network)
     as_unit = not is_published(network)
-    original = Exported(network.__S__, stream, head, as_unit)
+    streams = copy.deepcopy(network.__S__).cpu().eval()
+    original = Exported(streams, stream, head, as_unit)
     batches = [example(stream, clips, frames) for clips, frames in CHECKED]
     with torch.inference_mode():
         expected = [original(batch).numpy() for batch in batches]
     kind = ExportedMouth if stream == "face" and network.settings.crop == "mouth" else Exported
     data = to_onnx(
-        kind(network.__S__, stream, head, as_unit).eval(),
+        kind(streams, stream, head, as_unit).eval(),
         stream,
         # Of three embeddings and more: PyTorch would take a size of 1 for one that is always 1.
         example(stream, 2, max(CHECKED[-1][1], LIP_FRAMES + 2 * network.settings.temporal_stride)),
@@ -181,7 +187,8 @@ def example(stream: str, clips: int, frames: int) -> Tensor:
 
 
 def largest_difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    """Between the elements of arrays of the same shapes; infinite for other shapes."""
+    """Between the elements of arrays of the same shapes; NaN where one has a NaN, infinite for other shapes."""
     if [one.shape for one in found] != [one.shape for one in expected]:
         return float("inf")
-    return max(float(np.abs(one - other).max()) for one, other in zip(found, expected, strict=True))
+    largest = [np.abs(one - other).max() for one, other in zip(found, expected, strict=True)]
+    return float(np.max(largest))  # Python's max may pass over a NaN

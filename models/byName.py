@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from models.interface import Network, Streams
 from models.output_check import check_outputs
+from models.settings import Settings
 from support.errors import UserError
 
+_checked: set[Settings] = set()  # networks whose outputs at every frame have the right shape
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -46,7 +48,9 @@ def at_every_frame(network: Network) -> Streams:
     streams = load_model(network.settings.model)(nOut=network.settings.nOut, stride=1).to(network.device)
     streams.load_state_dict(network.__S__.state_dict(), assign=True)
     streams.crop = network.settings.crop
-    check_outputs(streams, replace(network.settings, temporal_stride=1), network.device)
+    if (settings := replace(network.settings, temporal_stride=1)) not in _checked:
+        check_outputs(streams, settings, network.device)
+        _checked.add(settings)
     return streams.eval()
 
 

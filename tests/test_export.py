@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from inference.export import CHECKED, MOST_DIFFERENCE, example, export
 from models.faceCrop import crop_mouth, enlarge, mouth_box
 from models.losses import unit
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
+from support.errors import UserError
 from SyncNetDist import SyncNet
 from verification.results import file_hash
 
@@ -225,3 +227,31 @@ def test_examples_are_of_both_kinds_and_lengths():
         assert sound.shape == (clips, frames * 640 + 240) and 1000 < sound.abs().max() < 40000
         assert (sound == 0).any() and torch.equal(sound, example("voice", clips, frames))
         assert pictures.shape == (clips, frames, 224, 224, 3) and pictures.dtype == torch.uint8
+
+
+class Session:
+    """An onnxruntime session that gives what PyTorch gives, but a NaN in the batch of that number."""
+
+    def __init__(self, network: SyncNet, broken: int) -> None:
+        self.network, self.broken, self.number = network, broken, 0
+
+    def run(self, _outputs: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        (batch,) = inputs.values()
+        found = expected(self.network, "voice", "identity", torch.from_numpy(batch)).copy()
+        if self.number == self.broken:
+            found[0, 0] = np.nan
+        self.number += 1
+        return [found]
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_file_that_gives_a_nan_is_not_written(tmp_path, monkeypatch, broken):
+    network = make("tinyModel", nOut=8)
+    runtime = SimpleNamespace(
+        SessionOptions=SimpleNamespace, InferenceSession=lambda *_, **__: Session(network, broken)
+    )
+    monkeypatch.setattr(exporting, "import_packages", lambda: runtime)
+    monkeypatch.setattr(exporting, "to_onnx", lambda *_: b"onnx")
+    with pytest.raises(UserError, match="x.onnx: not written, its embeddings differ .* by up to nan"):
+        export(network, "voice", "identity", str(tmp_path / "x.onnx"))
+    assert list(tmp_path.iterdir()) == []

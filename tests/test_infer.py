@@ -729,6 +729,16 @@ def test_matching_accuracy_at_its_ends():
         matching_accuracy(np.eye(10), people[:10], 11)
 
 
+def test_the_interval_of_matching_accuracy_is_of_clips_not_of_speakers():
+    """Five speakers lose their only clip, five win all of their 19: 95 % of clips, but half of the speakers."""
+    speakers = [f"lost{n}" for n in range(5)] + [f"won{n}" for n in range(5) for _ in range(19)]
+    similarity = np.eye(len(speakers))
+    similarity[np.arange(5), np.arange(5)] = -1
+    found = matching_accuracy(similarity, speakers, 2)
+    assert found.accuracy == pytest.approx(95)
+    assert found.low == pytest.approx(82.6, abs=1) and found.high == pytest.approx(98.7, abs=1)
+
+
 def test_speakers():
     assert len(set(speakers_of_clips(["x/id1/a/1.mp4", "x/id1/b/2.mp4", "x/id2/a/1.mp4"]))) == 2
     assert speakers_of_clips(["x/1.mp4", "x/2.mp4"]) == ["x/1.mp4", "x/2.mp4"]

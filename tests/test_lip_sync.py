@@ -19,6 +19,7 @@ from inference.lipSync import (
     chord,
     coefficient_blocks,
     euclidean,
+    in_sync_confidence,
     lse,
     published_sound,
     summarise,
@@ -358,3 +359,9 @@ def test_six_frames_are_enough(network, tmp_path):
     assert len(lse(network, str(tmp_path / "a.mp4"), str(tmp_path / "a.wav")).confidences) == 1
     tiny = SyncNet(model="tinyModel", nOut=8, device="cpu")
     assert lse(tiny, str(tmp_path / "a.mp4"), str(tmp_path / "a.wav")).frames == 6
+
+
+def test_the_confidence_of_a_face_in_sync_is_that_of_its_network():
+    published = SyncNet("models.SyncNetV2", nOut=8, device="cpu")
+    assert in_sync_confidence(published) == 3.0
+    assert in_sync_confidence(SyncNet("tinyModel", nOut=8, device="cpu")) == 0.15

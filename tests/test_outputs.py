@@ -64,6 +64,25 @@ def test_an_error_while_writing_names_the_file_that_was_asked_for(tmp_path, monk
     assert stat.S_ISDIR(os.stat(tmp_path / "sub").st_mode) and not os.listdir(tmp_path / "sub")
 
 
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_a_file_is_complete_before_it_is_flushed_to_the_disk(tmp_path, monkeypatch, mode):
+    """Else a power failure could leave the name with no content."""
+    sizes, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            sizes.append(os.fstat(descriptor).st_size)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replace_file(str(tmp_path / "x"), mode) as file:
+        file.write("text" if mode == "w" else b"text")
+    assert sizes == [4] and (tmp_path / "x").read_text() == "text"
+    with replace_file(str(tmp_path / "y"), mode, flush=False) as file:
+        file.write("text" if mode == "w" else b"text")
+    assert sizes == [4] and (tmp_path / "y").read_text() == "text"
+
+
 def test_a_journal_has_whole_lines_and_names_itself_when_the_disk_is_full(tmp_path):
     path = str(tmp_path / "j")
     for mode, kept in (("w", "1\n"), ("a", "1\n1\n"), ("w", "1\n")):
