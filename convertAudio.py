@@ -52,6 +52,7 @@ import numpy as np
 
 from media.clips import MediaError, find_among_others, find_files
 from media.content import OTHER_SOUND_FILES, OTHER_VIDEO_FILES, SOUND_FILES, VIDEO_FILES
+from media.openSound import open_sound
 from media.sound import NoSoundError, clip_opening, decode_clip
 from media.wav import WavFormatError, open_wav, write_wav
 from support.files import check_output, names_of_one_file, remove_leftovers, replace_file
@@ -157,7 +158,8 @@ def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], 
     targets = [os.path.splitext(source)[0] + ".wav" for source in sources]
     taken = names_of_one_file(dst or src, targets)
     for number, job in enumerate(zip(sources, targets, strict=True)):
-        if number in taken:
+        # A video without sound is no rival of the sound beside it.
+        if number in taken and has_track(src, job[0]) and has_track(src, sources[taken[number]]):
             other = sources[taken[number]]
             problems.append(
                 f"{os.path.join(src, job[0])}: would become the same wav as {other}; rename one of the two"
@@ -165,6 +167,15 @@ def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], 
         else:
             jobs.append(job)
     return jobs, problems, others
+
+
+def has_track(src: str, source: str) -> bool:
+    """Is there a sound track in a source? Yes if it cannot be opened, which is reported later."""
+    try:
+        with open_sound(os.path.join(src, source)) as container:
+            return bool(container.streams.audio)
+    except MediaError:
+        return True
 
 
 def without_results(sources: list[str], src: str, dst: str) -> list[str]:

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from math import ceil
 
-from media.clips import FPS, MediaError
+from media.clips import FPS
 from media.streams import tick
 from media.survey import AHEAD, WARM_UP, Part, Survey
 from media.timeline import MIDDLE, VideoReader
@@ -16,7 +16,7 @@ from media.track_joining import Stretch, join
 from media.trackFiles import TrackVideo, track_text
 from media.trackRule import PART, Rule
 from media.tracks import Track, crop, smooth
-from media.trackSound import Sound, has_sound, read_sound
+from media.trackSound import Sound, has_sound, no_sound, read_sound
 from media.wav import write_wav
 
 TRIED_SEEKS = 8  # of the places where a video may be divided; each takes the decoding of a picture
@@ -39,7 +39,7 @@ class Plan:
 def plan_parts(path: str, detect_every: int = 1) -> Plan:
     """Plan the work on a video. Raises MediaError: no pictures, no sound, or broken at its beginning."""
     if not has_sound(path):
-        raise MediaError(f"{path}: no sound in it")
+        raise no_sound(path)
     with VideoReader(path) as reader:
         keys, length = key_frames(reader)
         if not reader.can_seek(keys[:: -max(1, len(keys) // TRIED_SEEKS)]):

@@ -6,8 +6,9 @@ import av
 import cv2
 import numpy as np
 
-PQ, HLG = 16, 18  # FFmpeg's numbers of the transfer functions, those of ITU-T H.273
-BT2020 = 9  # and of the primaries
+from media.streams import HLG
+
+BT2020 = 9  # number of the primaries, of ITU-T H.273
 PEAK = 1000.0  # cd/m2, of the screen that HLG is shown on, and the brightest that is told from white
 WHITE = 100.0  # cd/m2 that are SDR's white, as usual in conversions between the two
 KNEE = 0.7  # of SDR's white; up to here brightness stays what it is
@@ -16,10 +17,6 @@ TO_BT709 = np.array(  # from BT.2020's primaries, red, green, blue (ITU-R BT.208
 )
 LUMINANCE = np.array([[0.2627, 0.6780, 0.0593]], np.float32)  # of BT.2020
 STEPS = 4096  # of the square root of brightness
-
-
-def is_hdr(transfer: int) -> bool:
-    return transfer in (PQ, HLG)
 
 
 def sdr_picture(frame: av.VideoFrame, size: tuple[int, int], transfer: int, primaries: int) -> np.ndarray:

@@ -9,11 +9,10 @@ from pathlib import Path
 # files and playlists, which lead to other files, are none of them.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 
-# FFmpeg reads local files only (a crafted file may name addresses), and what is wrong with a file is
-# said by MediaError, with its name, instead of by the decoder on stderr. Read when cv2 is imported.
-os.environ.setdefault(
-    "OPENCV_FFMPEG_CAPTURE_OPTIONS", f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"
-)
+# FFmpeg reads local files only: a crafted file may name addresses.
+OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+WHITELISTS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+# What is wrong with a file is said by MediaError, with its name, instead of by the decoder on stderr.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
@@ -38,6 +37,7 @@ def open_video(path: str) -> cv2.VideoCapture:
     """
     if not os.path.isfile(path):
         raise MediaError(f"{path}: no such video")
+    restrict_opencv()
     with _opencv_name(path) as name:
         video = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not video.isOpened():
@@ -45,6 +45,16 @@ def open_video(path: str) -> cv2.VideoCapture:
         raise MediaError(f"{path}: cannot be opened as a video ({size} bytes); broken, or no video in it")
     video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # the default of most versions of OpenCV, not of all
     return video
+
+
+def restrict_opencv() -> None:
+    """Add the whitelists to what the user's environment variable tells OpenCV, which reads it for each video."""
+    given = os.environ.get(OPTIONS, "")
+    options = dict(option.split(";") for option in given.split("|") if option.count(";") == 1)
+    options.pop("", None)
+    wanted = "|".join(f"{key};{value}" for key, value in {**options, **WHITELISTS}.items())
+    if wanted != given:
+        os.environ[OPTIONS] = wanted
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def place_frames(stamps: np.ndarray, lengths: np.ndarray) -> list[Run]:
     starts = _steps(late, levels, window, step)
     runs: list[Run] = []
     for first, last in zip(starts, [*starts[1:], len(late)], strict=True):
-        drifts = bool(runs) and abs(levels[first] - levels[max(runs[-1].first, first - window)]) < 0.75 * step
+        drifts = bool(runs) and abs(levels[first] - levels[max(runs[-1].first, first - window)]) < 0.9 * step
         if drifts:
             first = runs.pop().first
             middles = range(first, last, max(window, round(KNOT * second / WINDOW)))

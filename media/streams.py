@@ -25,6 +25,7 @@ SAME_RESTART = 10.0  # seconds; streams whose times restart this close to each o
 MAX_PADDING = 0.1  # seconds; a track of sound that ends earlier than declared by more than this is broken
 MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's own time base
 STILLS = ("mjpeg", "png", "apng", "bmp", "gif", "tiff", "webp", "jpegls")  # codecs of thumbnails
+PQ, HLG = HDR_TRANSFERS = (16, 18)  # FFmpeg's numbers of HDR's transfer functions, those of ITU-T H.273
 PROGRAMMES = "mpegts"  # the container that may hold several programs of picture and sound
 
 

@@ -18,9 +18,10 @@ import av
 import numpy as np
 
 from media.clips import FPS, MediaError
-from media.hdr import is_hdr, sdr_picture
+from media.hdr import sdr_picture
 from media.streams import (
     DECODING_TIMES,
+    HDR_TRANSFERS,
     Clock,
     cropping,
     open_local,
@@ -181,7 +182,7 @@ class VideoReader:
         wide, high = max(1.0, aspect) * scale, max(1.0, 1 / aspect) * scale
         size = max(1, round(frame.width * wide)), max(1, round(frame.height * high))
         context = self.stream.codec_context
-        if is_hdr(context.color_trc):
+        if context.color_trc in HDR_TRANSFERS:
             picture = sdr_picture(frame, size, context.color_trc, context.color_primaries)
         elif size == (frame.width, frame.height):
             picture = frame.to_ndarray(format="bgr24")
@@ -206,7 +207,7 @@ class VideoReader:
         Where the container says something else than the pictures do, it is believed.
         """
         coded = self.stream.codec_context.sample_aspect_ratio
-        if packet.pts is None or not coded or self._aspect_of_container:
+        if packet.pts is None or not packet.is_keyframe or not coded or self._aspect_of_container:
             return
         time = float(packet.pts * tick(packet))
         if abs(self._pixel_aspect(time) - coded) > 1e-6:

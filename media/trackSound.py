@@ -1,6 +1,8 @@
 """The sound of a part of any media file, on the clock of media/timeline.py."""
 
 import itertools
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +11,7 @@ import av
 import numpy as np
 
 from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
+from media.content import SOUND_FILES
 from media.sound import JITTER, UNKNOWN_CODEC, declared_end, decode_pieces
 from media.sound_choice import choose_sound
 from media.streams import Clock, can_be_decoded, sound_streams, tick
@@ -43,6 +46,19 @@ class Sound:
         return samples.min() < samples.max()
 
 
+def no_sound(path: str) -> MediaError:
+    """The error for a video without sound; with the line that joins it with a sound file beside it."""
+    stem = os.path.splitext(path)[0]
+    beside = next((stem + kind for kind in SOUND_FILES if os.path.isfile(stem + kind)), None)
+    if beside is None:
+        return MediaError(f"{path}: no sound in it")
+    names = [shlex.quote(name) for name in (path, beside, f"{stem}_with_sound.mkv")]
+    return MediaError(
+        f"{path}: no sound in it; if {os.path.basename(beside)} is its sound, join them and run this command again: "
+        f"ffmpeg -i {names[0]} -i {names[1]} -map 0:v:0 -map 1:a:0 -c copy {names[2]}"
+    )
+
+
 def has_sound(path: str) -> bool:
     """Is there a sound track in the file? Raises MediaError where the file does not open, or its sound is unknown."""
     with open_media(path) as container:
@@ -63,7 +79,7 @@ def read_sound(path: str, first_time: float, first: int, last: int, seek: bool =
     with open_media(path) as container:
         choice = choose_sound(container, partial(open_media, path))
         if choice is None:
-            raise MediaError(f"{path}: no sound in it")
+            raise no_sound(path)
         stream = choice.stream(container)
         frames = _frames(container, stream, begin if seek and first > 0 else None)
         end = begin + (last - first) / FPS

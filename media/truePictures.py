@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from media.openVideo import FRAME, allowed_lateness
-from media.streams import DECODING_TIMES, tick
+from media.streams import DECODING_TIMES, picture_stream, tick
 from media.videoFacts import (
     FRAMES_MISSING,
     INTERLACED,
@@ -40,7 +40,9 @@ class TruePictures:
         self.facts = probe(path)
         self.facts.check(allow_resize=True)
         self._container = open_container(path)
-        self._stream = self._container.streams.video[0]
+        stream = picture_stream(self._container)
+        assert stream is not None  # probe() has looked
+        self._stream = stream
         self._stream.codec_context.thread_count = 1
         self._pictures = self._decode()
         self._position = 0

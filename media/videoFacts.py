@@ -15,7 +15,7 @@ import numpy as np
 from media.clips import FPS, FRAME_SIZE, MediaError
 from media.content import content
 from media.openVideo import CONTAINERS, FRAME, allowed_lateness, first_picture
-from media.streams import open_local, tick
+from media.streams import HDR_TRANSFERS, open_local, picture_stream, tick
 from media.videoPass import VideoPass, codec_name
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ NO_VIDEO = "mp4 without video"
 NO_DECODER = "cannot be decoded here"
 INTERLACED = "interlaced"
 CHANGES = "pictures of different kinds"
+OTHER_STREAM = "several video streams"
+HDR = "HDR pictures"
 OTHER_RATE = "not 25 frames a second"
 VARIABLE_RATE = "variable frame rate"
 OTHER_SIZE = "not 224x224"
@@ -47,6 +49,8 @@ REMEDIES = {
     NO_DECODER: f"this OpenCV has no decoder for it; {REWRITTEN}{OR_TRACKS}",
     INTERLACED: f"a picture is two half pictures; {REWRITTEN}{OR_TRACKS}",
     CHANGES: f"OpenCV expects one size and format; {REWRITTEN}{OR_TRACKS}",
+    OTHER_STREAM: "write a file with that stream alone: ffmpeg with -map 0:v:N -map 0:a? -c copy, N being its number",
+    HDR: f"OpenCV shows them too dark; {MAKE_TRACKS}, which maps them to SDR",
     OTHER_RATE: f"{MAKE_TRACKS}; or, where it is cropped to a face, {REWRITTEN}",
     VARIABLE_RATE: f"sound and picture drift apart; {MAKE_TRACKS}; or, where it is cropped to a face, {REWRITTEN}",
     OTHER_SIZE: f"{MAKE_TRACKS}; or, where it is cropped to a face, scale it with --allow_resize",
@@ -68,8 +72,8 @@ class VideoFacts:
     """What probe() found. `times`: (frames,) seconds at which each picture is shown, from the first one on.
 
     codec: FFmpeg's name. size: (width, height) as stored. start: time of the first picture on the file's clock.
-    missing: what of the file is not there, or "". step: seconds between two time stamps that the container
-    can tell apart.
+    hdr: HLG or PQ, which OpenCV does not map to what a screen shows. missing: what of the file is not there, or "".
+    step: seconds between two time stamps that the container can tell apart.
     """
 
     path: str
@@ -77,6 +81,7 @@ class VideoFacts:
     decodable: bool  # by the OpenCV that training reads with
     interlaced: bool
     changes: bool  # of size or pixel format, on the way
+    hdr: bool
     size: tuple[int, int]
     start: float
     times: np.ndarray
@@ -98,6 +103,8 @@ class VideoFacts:
             raise VideoError(INTERLACED, f"{self.path}: its pictures are interlaced")
         if self.changes:
             raise VideoError(CHANGES, f"{self.path}: its pictures change their size or pixel format")
+        if self.hdr:
+            raise VideoError(HDR, f"{self.path}: its pictures are in HDR")
         self._check_times()
         check_size(self.path, self.size, allow_resize)
 
@@ -140,9 +147,17 @@ def open_container(path: str) -> InputContainer:
         raise VideoError(
             NOT_OPENED, f"{path}: cannot be opened as a video ({reason}; {size} bytes)"
         ) from None
-    if not container.streams.video:
+    picture = picture_stream(container)
+    if picture is None:
         container.close()
         raise VideoError(NO_VIDEO, f"{path}: no video stream in it")
+    number = container.streams.video.index(picture)
+    if number > 0 and not container.streams.video[0].disposition & av.stream.Disposition.attached_pic:
+        container.close()
+        raise VideoError(
+            OTHER_STREAM,
+            f"{path}: players show video stream {number}, OpenCV stream 0, a thumbnail for example",
+        )
     return container
 
 
@@ -154,9 +169,9 @@ def probe(path: str, decode: bool = False) -> VideoFacts:
     cannot be opened at all.
     """
     with open_container(path) as container:
-        stream = container.streams.video[0]
-        context = stream.codec_context
-        if context is None:  # PyAV has more decoders than OpenCV
+        stream = picture_stream(container)
+        context = stream.codec_context if stream else None
+        if stream is None or context is None:  # PyAV has more decoders than OpenCV
             raise VideoError(NO_DECODER, f"{path}: cannot decode its pictures")
         context.thread_count = 1  # clips are looked at side by side instead
         codec = codec_name(stream)
@@ -178,6 +193,7 @@ def probe(path: str, decode: bool = False) -> VideoFacts:
             decodable=decodable,
             interlaced=order > 1 or seen.interlaced,
             changes=seen.changes,
+            hdr=context.color_trc in HDR_TRANSFERS,
             size=(context.width, context.height),
             start=start,
             times=times,
