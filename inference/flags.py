@@ -330,6 +330,7 @@ def track_flags() -> Parser:
     )
     tracks.add_argument(
         "--wav",
-        help="sound of the clip, or the folder of wavs for a folder; by default the video's sound track",
+        help="sound of the clip, or the folder of the wavs of a folder or list of clips: <wav>/id/a.wav for "
+        "/data/mp4/id/a.mp4 of a list; by default the video's sound track",
     )
     return tracks

@@ -5,8 +5,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from media.clips import Clip, MediaError, beside, check_paths, find_files, parse_list_line, text_lines
+from media.clips import (
+    LOOKED_AT,
+    Clip,
+    MediaError,
+    beside,
+    check_paths,
+    find_files,
+    parse_list_line,
+    text_lines,
+)
 from media.content import SOUND_FILES, VIDEO_FILES
+from verification.utterances import find_utterance
 
 TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")
 
@@ -16,11 +26,13 @@ class Source:
     """A file to work on, with its list line where it came from a list.
 
     name: its path below a given folder, or as the list has it; none that leads out of a folder for results.
+    listed: it came from a list.
     """
 
     path: str
     name: str
     clip: Clip | None = None
+    listed: bool = False
 
 
 def find_sources(
@@ -65,11 +77,13 @@ def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
                     f"{where}: is a trial (`label fileA fileB`); expected a path a line, or clips as makeFileList.py "
                     "lists them. Trials are for trainSyncNet.py --eval --test_list"
                 )
-            sources.append(Source(line.strip(), name_of(line.strip())))
+            named = line.strip()
+            found = named if extensions == VIDEO_FILES else find_utterance(named)
+            sources.append(Source(found, name_of(named), listed=True))
         else:
             clip = parse_list_line(line, where)
             chosen = clip.video if extensions == VIDEO_FILES else clip.audio
-            sources.append(Source(chosen, name_of(chosen), clip))
+            sources.append(Source(chosen, name_of(chosen), clip, listed=True))
     if not sources:
         raise MediaError(f"{path}: the list is empty")
     check_paths(path, [source.path for source in sources])
@@ -82,11 +96,41 @@ def name_of(path: str) -> str:
 
 
 def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str | None]]:
-    """Each clip and its sound: `wav` or the wav in that folder, else what the list says, else None."""
+    """Each clip and its sound: `wav` or the wav in that folder, else what the list says, else None.
+
+    In a folder, a wav has the path of its clip below a given folder, or in a list, less the folders at its beginning:
+    /data/mp4/id/a.mp4 has <wav>/id/a.wav, where the folder has none for a longer path. As many are left out for all
+    clips of a list. Raises MediaError where two clips would have one wav.
+    """
     if wav is None:
         return [(source, source.clip.audio if source.clip else None) for source in sources]
     if os.path.isdir(wav):
-        return [(s, beside(wav, os.path.splitext(s.name)[0], ".wav")) for s in sources]
+        listed = [source.name.split(os.sep) for source in sources if source.listed]
+        dropped = leading_folders(listed, wav)
+        found: dict[str, Source] = {}
+        for source in sources:
+            parts = source.name.split(os.sep)[dropped if source.listed else 0 :]
+            path = beside(wav, os.path.splitext(os.path.join(*parts))[0], ".wav")
+            other = found.setdefault(path, source)
+            if source.path != other.path:
+                raise MediaError(
+                    f"--wav {wav}: {path} would be the sound of both {other.path} and {source.path}; give a folder "
+                    "in which each has its own, or the clips of one corpus at a time"
+                )
+        return [(source, path) for path, source in found.items()]
     if len(sources) > 1:
         raise MediaError(f"--wav {wav}: {len(sources)} clips need a folder with their wavs")
     return [(sources[0], wav)]
+
+
+def leading_folders(clips: list[list[str]], folder: str) -> int:
+    """How many folders to leave out of the paths of a list's clips to find their wavs in `folder`; 0 where none are.
+
+    clips: the parts of each path.
+    """
+    looked_at = clips[:LOOKED_AT]
+    for number in range(min(map(len, looked_at), default=0)):
+        stems = (os.path.splitext(os.path.join(*parts[number:]))[0] for parts in looked_at)
+        if any(os.path.isfile(beside(folder, stem, ".wav")) for stem in stems):
+            return number
+    return 0

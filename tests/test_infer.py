@@ -989,6 +989,48 @@ def test_a_video_beside_several_sounds(tmp_path):
     assert [Path(source.path).name for source in find_sources([str(path)], VIDEO_FILES)] == ["a.mp4", "b.mp4"]
 
 
+@pytest.mark.parametrize("form", ["{root}/mp4/{clip}.mp4", "mp4/{clip}.mp4", "{root}/./x/../mp4/{clip}.mp4"])
+@pytest.mark.parametrize("line", ["{video}", "{video} nowhere.wav 0 30"])
+def test_a_folder_of_wavs_for_a_list(tmp_path, monkeypatch, form, line):
+    """Whether its paths are absolute or start in the current folder."""
+    clips = ["id1/r/1", "id1/r/2", "id2/r/1"]
+    (tmp_path / "x").mkdir()
+    for clip in clips:
+        for kind in ("mp4", "wav"):
+            (tmp_path / kind / clip).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"{kind}/{clip}.{kind}").touch()
+    videos = [form.format(root=tmp_path, clip=clip) for clip in clips]
+    (tmp_path / "list.txt").write_text("".join(line.format(video=video) + "\n" for video in videos))
+    monkeypatch.chdir(tmp_path)
+    for folder in ("wav", str(tmp_path / "wav")):
+        found = with_wavs(find_sources(["list.txt"], VIDEO_FILES), folder)
+        assert [(source.path, wav) for source, wav in found] == [
+            (video, f"{folder}/{clip}.wav") for video, clip in zip(videos, clips, strict=True)
+        ]
+    # Of a folder that is given, paths are taken from there, as before; a list beside it changes nothing in that.
+    found = with_wavs(find_sources(["mp4", "list.txt"], VIDEO_FILES), "wav")
+    assert {wav for _, wav in found} == {f"wav/{clip}.wav" for clip in clips}
+
+
+def test_two_clips_of_a_list_do_not_share_a_wav(tmp_path):
+    """They are alike from some folder on, where the wavs of one of them are."""
+    (tmp_path / "wav").mkdir()
+    (tmp_path / "wav/1.wav").touch()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.mp4").touch()
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/a/1.mp4\n{tmp_path}/b/1.mp4\n")
+    with pytest.raises(MediaError, match=r"wav/1.wav would be the sound of both .*a/1.mp4 and .*b/1.mp4"):
+        with_wavs(find_sources([str(tmp_path / "list.txt")], VIDEO_FILES), str(tmp_path / "wav"))
+
+
+def test_a_list_of_sounds_finds_what_was_converted(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/a.flac\n")
+    found = find_sources([str(tmp_path / "list.txt")], SOUND_FILES)
+    assert [source.path for source in found] == [f"{tmp_path}/a.wav"]
+
+
 def test_a_file_that_is_given_twice_counts_once(tmp_path, monkeypatch):
     for name in ("a.wav", "b.wav"):
         (tmp_path / name).touch()
