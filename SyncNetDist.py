@@ -27,7 +27,7 @@ from models.losses import (
     unit,
 )
 from models.output_check import check_outputs
-from models.precision import allow_tf32, autocast, faster_precision
+from models.precision import allow_tf32, autocast, faster_precision, gradient_not_finite, has_bfloat16
 from models.settings import Settings
 from models.twoStreams import content_of, identity_of, moments
 from models.weights import Misfits, load_weights
@@ -36,7 +36,7 @@ from support.errors import UserError
 from support.memory import prefer_huge_pages
 from support.names import refuse_unknown
 from training.device import BatchLoader, DeviceBatches, choose_device, compile_embeddings
-from training.epoch import PARTS, EpochResult, Figures
+from training.epoch import PARTS, EpochResult, Figures, GradientNotFinite
 from verification.scores import score_vectors
 from verification.trials import Trials, read_trials
 from verification.utterances import utterance_paths
@@ -102,8 +102,12 @@ class SyncNet(nn.Module):
             self.precision_found = f"precision auto: {precision}; {reason}"
         elif precision == "tf32" and self.device.type != "cuda":
             self.precision_found = f"precision tf32 is for GPUs: {self.device} computes as with fp32"
+        elif precision == "bf16" and not has_bfloat16(self.device):
+            self.precision_found = (
+                f"precision bf16: {self.device} has no bfloat16 instructions; fp32 would be faster"
+            )
         self.precision = precision
-        self.own_exactness()  # for callers of __S__, who ask nobody
+        self.own_exactness()  # so that direct calls to __S__ use this precision too
         self.maxFrames, self.nOut, self.temporal_stride = maxFrames, nOut, temporal_stride
         self.__S__: Streams = load_model(model)(nOut=nOut, stride=temporal_stride).to(self.device)
         if crop != "face" and not hasattr(self.__S__, "crop"):
@@ -118,6 +122,7 @@ class SyncNet(nn.Module):
             self.parameters(), learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
         )
         self.__scheduler__: torch.optim.lr_scheduler.LRScheduler | None = None
+        self.gradients_checked = False
         self.compiled = compiled
         self.compiled_embeddings: Callable[..., Heads] | None = None  # made at the first step
 
@@ -238,7 +243,8 @@ class SyncNet(nn.Module):
         self.train(not evalmode)
         batches = DeviceBatches(loader, self.device)
         rate = self.__optimizer__.param_groups[0]["lr"]
-        figures = Figures(batches, rows, "validate" if evalmode else "train", self.steps_per_look, rate)
+        task = "validate" if evalmode else "train"
+        figures = Figures(batches, rows, task, self.steps_per_look, rate, self.precision)
         frames = self.maxFrames
         with figures.bar, torch.set_grad_enabled(not evalmode):
             for video, audio in batches:
@@ -258,12 +264,25 @@ class SyncNet(nn.Module):
         self.__optimizer__.zero_grad(set_to_none=True)
         (total / distributed.processes()).backward()
         distributed.sum_gradients(self)
+        self.check_first_gradients(total)
         self.__optimizer__.step()
         if self.__scheduler__:
             self.__scheduler__.step()
         # Gone before the next forward pass, whose memory they would break up.
         self.__optimizer__.zero_grad(set_to_none=True)
         distributed.average_running_statistics(self)
+
+    def check_first_gradients(self, total: Tensor) -> None:
+        """In the first step of this process, raise GradientNotFinite where only the gradients are not finite.
+
+        A loss that is not finite is reported by Figures, with the batch. All processes see the same gradients.
+        """
+        if self.gradients_checked:
+            return
+        self.gradients_checked = True
+        found = gradient_not_finite(self)
+        if found and not distributed.any_of(not math.isfinite(total.item()), self.device):
+            raise GradientNotFinite(found, total.item(), self.precision, self.device)
 
     def identity_vectors(self, crops: Tensor, batch: int) -> Tensor:
         """The identity embedding of each crop, its mean over time at unit length: (crops, nOut) float32 on the CPU.

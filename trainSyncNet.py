@@ -29,6 +29,7 @@ from torch import nn
 from media.clips import check_paths
 from models.checkpoints import CheckpointError, choose_settings, load_tensors, read_checkpoint
 from models.choices import AUTO
+from models.precision import slower_bf16
 from models.twoStreams import LIP_FRAMES, moments
 from support import distributed
 from support.errors import UserError
@@ -193,6 +194,9 @@ def run(args: Flags) -> None:
     args.precision = network.precision
     if network.precision_found:
         told.append(network.precision_found)
+    elif network.precision == "bf16" and not args.eval:
+        warning = distributed.of_first(lambda: slower_bf16(network.device))
+        told += [warning] * bool(warning)
     for name, usual in defaults().items():
         if vars(args)[name] != usual:
             print(f"{name} {vars(args)[name]}")

@@ -1,102 +1,79 @@
-"""What a precision is for PyTorch, and which is faster on this device.
+"""PyTorch's settings for each --precision, and which precision trains faster on this device.
 
-That is measured, since having the instructions does not mean being faster.
+The latter is measured: supporting bf16 does not make it fast.
 """
 
-import contextlib
-import functools
+import math
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
-from models.twoStreams import lip_features, lip_trunk
+from media.clips import FRAME_SIZE
+from models.twoStreams import LIP_FRAMES, lip_features, lip_trunk
 
-CPU_CLIPS, GPU_CLIPS = 2, 16  # of 5 frames, one moment each
+CPU_CLIPS, GPU_CLIPS = 2, 16  # of 5 frames, one embedding each
 ROUNDS = 2
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Let GPU matrix products and convolutions round to 10-bit mantissas, or not: for the whole process, from now on.
+    """Let float32 matrix products and convolutions on GPUs round to 10-bit mantissas, or not, in the whole process.
 
-    PyTorch has one setting for all networks, so that each sets its own ahead of what it computes.
+    PyTorch has one setting per process, so each network sets its own before it computes. On CPUs float32 stays
+    float32 either way. The older and the newer names of PyTorch's settings agree afterwards, whatever the caller had
+    set: torch.get_float32_matmul_precision() returns "high" or "highest".
     """
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    for name in ("conv", "rnn"):
-        # Switched off by that, they may still get it from torch.backends.fp32_precision, the caller's.
-        kind = getattr(torch.backends.cudnn, name)  # torch's hints lack them
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+    # Without a value of their own, these inherit torch.backends.fp32_precision.
+    for kind in kinds_of_operations(torch.backends.cudnn, "conv", "rnn"):
         if (kind.fp32_precision == "tf32") != allowed:
             kind.fp32_precision = "tf32" if allowed else "ieee"
+    for kind in kinds_of_operations(torch.backends.mkldnn, "matmul", "conv", "rnn"):
+        kind.fp32_precision = "ieee"
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+def kinds_of_operations(backend: object, *names: str) -> list[Any]:
+    """A backend's settings of these names; PyTorch's type hints lack them."""
+    return [getattr(backend, name) for name in names]
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context of a forward pass in a precision, of the names that --precision takes."""
-    if precision == "bf16" and not torch.compiler.is_compiling() and not multiplies_bfloat16(device):
-        return ProductsInFloat32()  # a compiler does not see into it
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-class ProductsInFloat32(TorchFunctionMode):
-    """Autocast to bfloat16 on a CPU that is slow at multiplying it.
-
-    Layers round what they take and what they give to bfloat16, as ever, but multiply and add in float32, which holds
-    these products exactly: the same figures but for the order of the sums, at the speed of float32.
-    """
-
-    LAYERS = frozenset({torch.conv1d, torch.conv2d, torch.conv3d, torch.nn.functional.linear})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.autocast = torch.autocast("cpu", torch.bfloat16)
-
-    def __enter__(self) -> "ProductsInFloat32":
-        self.autocast.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *raised: object) -> None:
-        super().__exit__(*raised)
-        self.autocast.__exit__(*raised)
-
-    def __torch_function__(
-        self, func: Callable, types: object, args: tuple = (), kwargs: Mapping[str, object] | None = None
-    ) -> object:
-        kwargs = dict(kwargs or {})
-        if func not in self.LAYERS or not torch.is_autocast_enabled("cpu"):
-            return func(*args, **kwargs)
-        with torch.autocast("cpu", enabled=False):
-            args = tuple(rounded(x) for x in args)
-            return func(*args, **{name: rounded(x) for name, x in kwargs.items()}).bfloat16()
-
-
-def rounded(argument: object) -> object:
-    """A tensor's values in bfloat16, held in float32; anything else as it is."""
-    return argument.bfloat16().float() if isinstance(argument, Tensor) else argument
 
 
 @torch.inference_mode(False)
 @torch.enable_grad()
 def faster_precision(device: torch.device) -> tuple[str, str]:
-    """ "fp32" or "bf16", whichever trains the lip stream faster on a device, and why, in words.
+    """ "fp32" or "bf16", whichever trains the lip stream faster on a device, and the reason.
 
-    Takes half a second to one second on a CPU, and draws no random numbers. Trains also where the caller computes
-    without gradients.
+    bf16 also loses where its gradients are not finite. Takes about a second on a CPU, draws no random numbers, and
+    works under the caller's no_grad or inference_mode too.
     """
     if not has_bfloat16(device):
         return "fp32", f"{device} has no bfloat16 instructions"
     seconds = trial(device)
     times: dict[str, list[float]] = {"fp32": [], "bf16": []}
-    for _ in range(1 + ROUNDS):  # they take turns, so that other load meets both
+    for _ in range(1 + ROUNDS):  # in turns, so that other load on the machine affects both
         for precision, taken in times.items():
             taken.append(seconds(precision))
-    fp32, bf16 = (min(taken[1:]) for taken in times.values())  # the first time, kernels are made
+    if math.inf in times["bf16"]:
+        return "fp32", f"in a trial the gradients of bf16 were not finite on {device}"
+    fp32, bf16 = (min(taken[1:]) for taken in times.values())  # the first round compiles kernels
     return "bf16" if bf16 < fp32 else "fp32", f"in a trial bf16 was {fp32 / bf16:.2f} times as fast as fp32"
 
 
+def slower_bf16(device: torch.device) -> str:
+    """A warning where fp32 would train faster on a device than bf16; "" where it would not. See faster_precision."""
+    precision, reason = faster_precision(device)
+    return "" if precision == "bf16" else f"precision bf16: fp32 would be the better choice here; {reason}"
+
+
 def has_bfloat16(device: torch.device) -> bool:
-    """Are there instructions for it?"""
+    """Whether the device has bfloat16 instructions."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # PyTorch for Apple's processors comes without mkldnn.
@@ -104,41 +81,33 @@ def has_bfloat16(device: torch.device) -> bool:
     return mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Does it multiply bfloat16 by instructions that are faster than those for float32?
-
-    Intel's without AMX, or in a virtual machine that hides it, are slower ones: half the rate was measured.
-    """
-    if device.type != "cpu":
-        return True
-    about = processor()
-    return has_bfloat16(device) and ("GenuineIntel" not in about or "amx_bf16" in about.split())
-
-
-@functools.cache
-def processor() -> str:
-    """What Linux tells of the first processor, instructions as words; nothing elsewhere."""
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
-    except OSError:
-        return ""
-
-
 def trial(device: torch.device) -> Callable[[str], float]:
-    """A function that runs a lip stream once, forward and backward, and gives the seconds it took."""
+    """A function that runs a lip stream forward and backward in a precision.
+
+    It returns the seconds taken, math.inf where a gradient is not finite.
+    """
     cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if cuda else []):
         trunk = lip_trunk(stride=1).to(device)
-    shape = (GPU_CLIPS if cuda else CPU_CLIPS, 5, 224, 224, 3)
-    video = torch.zeros(shape, dtype=torch.uint8, device=device).permute(0, 4, 1, 2, 3)
+    shape = (GPU_CLIPS if cuda else CPU_CLIPS, LIP_FRAMES, FRAME_SIZE, FRAME_SIZE, 3)
+    pixels = torch.arange(math.prod(shape), device=device) % 251  # any values that differ
+    video = pixels.to(torch.uint8).view(shape).permute(0, 4, 1, 2, 3)
 
     def seconds(precision: str) -> float:
+        trunk.zero_grad(set_to_none=True)
         started = time.perf_counter()
         with autocast(device, precision):
-            total = lip_features(trunk, video, "face").float().sum()
+            total = lip_features(trunk, video, "face").float().square().sum()
         total.backward()
         if cuda:
             torch.cuda.synchronize(device)
-        return time.perf_counter() - started
+        taken = time.perf_counter() - started
+        return math.inf if gradient_not_finite(trunk) else taken
 
     return seconds
+
+
+def gradient_not_finite(network: nn.Module) -> str | None:
+    """The name of the first parameter whose gradient holds a NaN or an infinity; None where there is none."""
+    gradients = ((name, parameter.grad) for name, parameter in network.named_parameters())
+    return next((name for name, grad in gradients if grad is not None and not grad.isfinite().all()), None)

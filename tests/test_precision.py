@@ -18,6 +18,7 @@ from models import precision
 from models.precision import autocast, faster_precision
 from support.memory import HUGE_PAGES
 from SyncNetDist import SyncNet
+from training.epoch import GradientNotFinite, LossNotFinite
 
 CPU = torch.device("cpu")
 
@@ -43,7 +44,7 @@ def test_without_bfloat16_nothing_is_tried(monkeypatch):
 def test_a_pytorch_without_mkldnn_has_no_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
-    assert not precision.has_bfloat16(CPU) and not isinstance(autocast(CPU, "bf16"), torch.autocast)
+    assert not precision.has_bfloat16(CPU)
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
@@ -62,86 +63,80 @@ def test_a_precision_that_a_processor_does_not_have_is_told():
     assert SyncNet(model="tinyModel", nOut=4, device="cpu").precision_found == ""
 
 
-INTEL, AMD = (
-    "vendor_id\t: GenuineIntel\nflags\t: avx512_bf16",
-    "vendor_id\t: AuthenticAMD\nflags\t: avx512_bf16",
-)
+class NaNInBfloat16(torch.autograd.Function):
+    """The identity, whose gradient is NaN where it is computed in bfloat16."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient * float("nan") if gradient.dtype == torch.bfloat16 else gradient
 
 
-@pytest.mark.parametrize(
-    "about, instructions, fast",
-    [
-        (f"{INTEL} amx_bf16 amx_tile", True, True),
-        (INTEL, True, False),
-        (INTEL, False, False),
-        (AMD, True, True),
-        (AMD, False, False),
-        ("", True, True),  # not on Linux
-        ("", False, False),
-    ],
-)
-def test_which_processors_multiply_bfloat16(monkeypatch, about, instructions, fast):
-    monkeypatch.setattr(precision, "has_bfloat16", lambda _: instructions)
-    monkeypatch.setattr(precision, "processor", lambda: about)
-    assert precision.multiplies_bfloat16(CPU) is fast
-    assert isinstance(autocast(CPU, "bf16"), torch.autocast) is fast
-    assert isinstance(autocast(CPU, "fp32"), torch.autocast)
-    assert precision.multiplies_bfloat16(torch.device("cuda"))
+class Broken(nn.Conv3d):
+    """A layer that stands for a kernel of PyTorch that computes its gradients wrongly in bfloat16."""
+
+    def forward(self, video: Tensor) -> Tensor:
+        return NaNInBfloat16.apply(super().forward(video))
 
 
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="not on Linux")
-def test_one_processor_is_read():
-    assert precision.processor().count("processor") == 1
+def test_a_trial_with_nan_gradients_takes_fp32(monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: True)
+    monkeypatch.setattr(precision, "ROUNDS", 1)
+    monkeypatch.setattr(precision, "lip_trunk", lambda **_: nn.Sequential(Broken(3, 4, (5, 224, 224))))
+    found, reason = faster_precision(CPU)
+    assert found == "fp32" and "gradients of bf16 were not finite" in reason
 
 
-@pytest.mark.parametrize(
-    "layer, shape",
-    [
-        (nn.Linear(33, 7), (5, 33)),
-        (nn.Conv1d(33, 7, 3, stride=2, padding="valid"), (2, 33, 9)),
-        (nn.Conv2d(33, 7, 3, padding="same", bias=False), (2, 33, 9, 8)),
-        (nn.Conv3d(33, 7, 3, dilation=2, padding=1), (2, 33, 5, 5, 5)),
-    ],
-)
-def test_products_in_float32_are_those_of_bfloat16(layer, shape, monkeypatch):
-    """Against rounded values in float64: forward, and both gradients."""
-    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda _: False)
-    draws = torch.Generator().manual_seed(0)
-    given = torch.randn(shape, generator=draws, requires_grad=True)
-    with autocast(CPU, "bf16"):
-        found = layer(given)
-        assert (given @ given.mT if given.dim() == 2 else found).dtype == torch.bfloat16  # autocast as ever
-    pull = torch.randn(found.shape, generator=draws).bfloat16()
-    found.backward(pull)
-    exact = copy.deepcopy(layer).double()
-    for parameter in exact.parameters():
-        parameter.data = parameter.data.bfloat16().double()
-        parameter.grad = None
-    rounded = given.detach().bfloat16().double().requires_grad_()
-    expected = exact(rounded)
-    expected.backward(pull.double())
-    pairs = [(found, expected), (given.grad, rounded.grad)]
-    pairs += [
-        (one.grad, other.grad) for one, other in zip(layer.parameters(), exact.parameters(), strict=True)
-    ]
-    for one, other in pairs:
-        # 2^-8 is what rounding the result to bfloat16 may change.
-        torch.testing.assert_close(one.double(), other, rtol=2**-8, atol=1e-4)
-        assert not torch.equal(one.double(), other)
-    assert layer(given).dtype == torch.float32  # not beyond the context
+def broken_network(kind: str) -> tuple[SyncNet, Tensor]:
+    """A network with such a layer in its face stream, and the loss of a batch."""
+    network = SyncNet(model="tinyModel", nOut=4, device="cpu", precision=kind).train()
+    network.__S__.heads[3].register_forward_hook(lambda *hooked: NaNInBfloat16.apply(hooked[2]))
+    video, audio = torch.randint(0, 256, (2, 3, 6, 224, 224)).byte(), 1000 * torch.randn(2, 6 * 640 + 240)
+    return network, network(video, audio, 1.0, 1.0)[0]
 
 
-def test_a_network_in_bf16_is_the_same_whatever_the_processor(monkeypatch):
-    network = SyncNet(model="tinyModel", nOut=4, device="cpu", precision="bf16").eval()
-    video, audio = torch.randint(0, 256, (2, 3, 8, 224, 224)).byte(), 1000 * torch.randn(2, 8 * 640 + 240)
-    given: list[tuple[Tensor, ...]] = []
-    for native in (True, False):
-        monkeypatch.setattr(precision, "multiplies_bfloat16", lambda _, native=native: native)
-        with torch.no_grad(), network.autocast():
-            given.append(network.embeddings(video, audio))
-    for native, products in zip(*given, strict=True):
-        assert native.dtype == products.dtype == torch.bfloat16
-        torch.testing.assert_close(native, products, rtol=2**-7, atol=2**-7)
+def test_the_first_step_says_that_the_gradients_of_a_precision_are_not_finite():
+    network, total = broken_network("bf16")
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(GradientNotFinite) as raised:
+        network.update(total)
+    message = str(raised.value)
+    assert "__S__.face.weight" in message and "Use --precision fp32" in message
+    assert f"the loss is {total.item():g}" in message and "a lower --lr does not help" in message
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    network, total = broken_network("fp32")
+    network.update(total)
+
+
+def test_a_loss_that_is_not_finite_is_reported_with_its_batch():
+    class Batches(list):
+        batch_size, nFiles = 2, 2
+
+    video, audio = torch.zeros(2, 3, 6, 224, 224).byte(), torch.full((2, 6 * 640 + 240), torch.nan)
+    network = SyncNet(model="tinyModel", nOut=4, device="cpu", precision="bf16")
+    with pytest.raises(LossNotFinite, match="step 1: the loss is nan.*--precision fp32 instead of bf16"):
+        network.run_epoch(Batches([(video, audio)]))
+
+
+def test_bf16_says_where_it_is_slower(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("SyncNetDist.has_bfloat16", lambda _: False)
+    network = SyncNet(model="tinyModel", nOut=4, device="cpu", precision="bf16")
+    assert "no bfloat16 instructions; fp32 would be faster" in network.precision_found
+    monkeypatch.setattr("SyncNetDist.has_bfloat16", lambda _: True)
+    assert SyncNet(model="tinyModel", nOut=4, device="cpu", precision="bf16").precision_found == ""
+    for found, said in (("bf16", False), ("fp32", True)):
+        monkeypatch.setattr(precision, "faster_precision", lambda _, found=found: (found, "0.50 times"))
+        train(tmp_path / found, "bf16")
+        assert ("fp32 would be the better choice here; 0.50 times" in capsys.readouterr().out) is said
+
+
+def test_bf16_is_the_autocast_of_pytorch():
+    for kind in ("fp32", "bf16"):
+        context = autocast(CPU, kind)
+        assert type(context) is torch.autocast and context._enabled == (kind == "bf16")
 
 
 def allowed() -> tuple[bool, bool]:
@@ -178,16 +173,48 @@ def test_two_networks_keep_their_own_precision():
     assert allowed() == (True, True)
 
 
-@pytest.mark.parametrize("general", ["none", "tf32", "ieee"])
-def test_float32_is_float32_whatever_the_program_around_says(monkeypatch, general):
-    network = SyncNet(model="tinyModel", nOut=4, device="cpu")
-    monkeypatch.setattr(torch.backends, "fp32_precision", general)
-    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
-    for name in ("fp32", "tf32", "bf16", "tf32", "fp32"):
-        network.precision = name
-        network.own_exactness()
-        assert {kind.fp32_precision == "tf32" for kind in kinds} == {name == "tf32"}
-        assert allowed() == (name == "tf32", name == "tf32")  # the older names of the same agree
+CALLERS = {
+    "nothing": "",
+    "high": "torch.set_float32_matmul_precision('high')",
+    "medium": "torch.set_float32_matmul_precision('medium')",
+    "all tf32": "torch.backends.fp32_precision = 'tf32'",
+    "all ieee": "torch.backends.fp32_precision = 'ieee'",
+    "cuda": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "cuda, older name": "torch.backends.cuda.matmul.allow_tf32 = True",
+    "cudnn": "torch.backends.cudnn.fp32_precision = 'tf32'",
+    "cudnn, older name": "torch.backends.cudnn.allow_tf32 = False",
+    "mkldnn": "torch.backends.mkldnn.fp32_precision = 'bf16'",
+    "mkldnn convolutions": "torch.backends.mkldnn.conv.fp32_precision = 'bf16'",
+}
+FLAGS = """
+import warnings
+import torch
+from SyncNetDist import SyncNet
+warnings.simplefilter("error")
+network = SyncNet(model="tinyModel", nOut=4, device="cpu")
+backends = torch.backends
+for name in ("fp32", "tf32", "bf16", "tf32", "fp32"):
+    network.precision = name
+    network.own_exactness()
+    tf32 = name == "tf32"
+    for kind in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+        assert (kind.fp32_precision == "tf32") == tf32
+    assert backends.cuda.matmul.allow_tf32 == backends.cudnn.allow_tf32 == tf32  # the older names agree
+    assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+    for kind in (backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn):
+        assert kind.fp32_precision == "ieee"
+"""
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_float32_is_float32_whatever_the_program_around_says(caller):
+    """In a process of its own: PyTorch does not let all of its settings be taken back."""
+    program = f"import torch\n{CALLERS[caller]}\n{FLAGS}"
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | paths
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -205,38 +232,24 @@ def test_a_network_says_what_auto_became(monkeypatch):
     assert (network.precision, network.precision_found) == ("bf16", "precision auto: bf16; it won")
 
 
+def train(folder: Path, kind: str, epochs: int = 1) -> None:
+    """Train a tiny network by the command, in folder/run."""
+    clips = folder / "clips"
+    listed = str(clips / "list.txt" if clips.exists() else make_list(clips, 4, 12))
+    flags = f"--maxFrames 6 --nBatchSize 2 --nOut 8 --model tinyModel --device cpu --precision {kind}".split()
+    lists = ["--train_list", listed, "--verify_list", listed, "--save_path", str(folder / "run")]
+    assert trainSyncNet.main([*flags, *lists, "--max_epoch", str(epochs)]) == 0
+
+
 def test_a_run_keeps_the_precision_that_auto_found(tmp_path, monkeypatch, capsys):
-    clips = str(make_list(tmp_path / "clips", 4, 12))
-    flags = [
-        "--train_list",
-        clips,
-        "--verify_list",
-        clips,
-        "--maxFrames",
-        "6",
-        "--nBatchSize",
-        "2",
-        "--nOut",
-        "8",
-    ]
-    flags += [
-        "--model",
-        "tinyModel",
-        "--device",
-        "cpu",
-        "--save_path",
-        str(tmp_path / "run"),
-        "--precision",
-        "auto",
-    ]
     monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("bf16", "it won"))
-    assert trainSyncNet.main([*flags, "--max_epoch", "1"]) == 0
+    train(tmp_path, "auto")
     assert "precision auto: bf16; it won" in capsys.readouterr().out
     assert "precision bf16" in (tmp_path / "run/result/scores.txt").read_text().splitlines()
     monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("fp32", "it won"))
-    assert trainSyncNet.main([*flags, "--max_epoch", "2"]) == 0
+    train(tmp_path, "auto", 2)
     said = capsys.readouterr().out
-    assert "Going on in epoch 2" in said and "it won" not in said
+    assert "in epoch 2" in said and "it won" not in said
 
 
 PAGES = """

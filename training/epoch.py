@@ -23,6 +23,22 @@ class LossNotFinite(UserError, FloatingPointError):
     """Training has blown up; the message names the batch."""
 
 
+class GradientNotFinite(LossNotFinite):
+    """The first step's loss is finite and a gradient is not; the message names the weight."""
+
+    def __init__(self, weight: str, loss: float, precision: str, device: torch.device):
+        cause = f"PyTorch {torch.__version__} computes a gradient wrongly on {device}, or a layer of the network does"
+        remedy = (
+            "Check the layers of the network (--model), or use another version of PyTorch"
+            if precision == "fp32"
+            else "Use --precision fp32"
+        )
+        super().__init__(
+            f"first step: the loss is {loss:g}, but the gradient of {weight} is not finite with --precision "
+            f"{precision}. {cause}; a lower --lr does not help. No weight was changed. {remedy}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
     """Means over the steps of an epoch; top-1 accuracies, and what guessing would reach, in percent.
@@ -72,7 +88,7 @@ class Figures:
 
     batches: where the steps' batches come from. rows: PARTS of the steps that are done already.
     steps_per_look: figures are fetched from the device once in so many steps, because the host waits for them.
-    learning_rate: for messages.
+    learning_rate, precision: for messages.
     """
 
     def __init__(
@@ -82,6 +98,7 @@ class Figures:
         description: str,
         steps_per_look: int,
         learning_rate: float,
+        precision: str = "fp32",
     ):
         self.batches = batches
         self.loader = batches.loader
@@ -89,6 +106,7 @@ class Figures:
         self.done_before = len(self.rows)
         self.steps_per_look = steps_per_look
         self.learning_rate = learning_rate
+        self.precision = precision
         self.pending: list[Tensor] = []  # on the device
         self.started = time.perf_counter()
         self.bar = progress_bar(
@@ -131,7 +149,9 @@ class Figures:
         clips = self.loader.clips_of(step - 1) if hasattr(self.loader, "clips_of") else []
         raise LossNotFinite(
             f"step {step}: the loss is {loss} (content {content}, identity {identity}) at learning rate "
-            f"{self.learning_rate:g}. Use a lower --lr, or look at the clips of the batch"
+            f"{self.learning_rate:g}. Use a lower --lr"
+            + (f", try --precision fp32 instead of {self.precision}" if self.precision != "fp32" else "")
+            + ", or look at the clips of the batch"
             + "".join(f"\n  {clip.video} {clip.audio}" for clip in clips)
         )
 

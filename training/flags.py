@@ -297,8 +297,8 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         choices=(*PRECISIONS, AUTO),
         default="fp32",
         help="fp32: true float32. tf32: GPU matrix units with 10-bit mantissas. bf16: autocast, less memory, faster "
-        "on most GPUs and on some CPUs; losses and the audio front end stay float32. auto: the faster of fp32 and "
-        "bf16, measured here in about a second; a run keeps what it found",
+        "on most GPUs and on some CPUs (training warns where it is slower); losses and the audio front end stay "
+        "float32. auto: the faster of fp32 and bf16, measured in about a second; a run keeps the result",
     )
     machine.add_argument(
         "--deterministic",
