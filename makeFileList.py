@@ -181,7 +181,7 @@ def check_all(
 
     def jobs() -> Iterator[tuple[str, tuple[Stamp, Result] | None]]:
         for clip in clips:
-            real_paths[clip], known = journal.known(os.path.join(settings.mp4_dir, clip))
+            real_paths[clip], known = journal.take(os.path.join(settings.mp4_dir, clip))
             yield clip, known if resume else None
 
     chunk = 1 if settings.check == "decode" else 16  # counting packets takes only about 1 ms a clip

@@ -16,7 +16,7 @@ from media.clips import (
     text_lines,
 )
 from media.content import SOUND_FILES, VIDEO_FILES
-from verification.utterances import find_utterance
+from verification.utterances import WAV_SCP, find_utterance, read_wav_scp
 
 TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")
 
@@ -67,8 +67,10 @@ def find_sources(
 
 
 def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
-    """The files of a list; see find_sources."""
+    """The files of a list, or of a Kaldi wav.scp (by its ending, .scp); see find_sources."""
     known = f"Give folders, lists, or files of these kinds: {', '.join(dict.fromkeys(SOUND_FILES + VIDEO_FILES))}."
+    if path.endswith(WAV_SCP):
+        return [Source(found, name_of(name), listed=True) for name, found in read_wav_scp(path).items()]
     sources = []
     for where, line in text_lines(path, known):
         if line.strip().lower().endswith(SOUND_FILES + VIDEO_FILES):

@@ -66,7 +66,11 @@ class SoundFolder:
         names = find_files(folder, SOUND_FILES + VIDEO_FILES)
         kept = [name for name in names if holds_response(self._places(name)) in (responses, None)]
         self.left_out = len(names) - len(kept)
-        self.sounds = [Sound(name, _size(self._path(name)), snrs_of(self._places(name))) for name in kept]
+        self.sounds = [
+            # Responses have no level: the names of their folders must not count in the fingerprint.
+            Sound(name, _size(self._path(name)), OTHER_SNRS if responses else snrs_of(self._places(name)))
+            for name in kept
+        ]
         self.bad: dict[str, str] = {}
         self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()  # guards both of these

@@ -40,7 +40,6 @@ class CheckJournal:
         self.path, self.check = path, check
         self.unused_lines = 0
         self._results: dict[Key, tuple[Stamp, Result]] = {}
-        self._seen: set[Key] = set()
         self._real_folders: dict[str, str] = {}
         with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
             file.truncate(self._read(file))
@@ -69,11 +68,10 @@ class CheckJournal:
     def other_checks(self) -> set[str]:
         return {kind for _, kind in self._results} - {self.check}
 
-    def known(self, video: str) -> tuple[str, tuple[Stamp, Result] | None]:
-        """The real path of a video, and what earlier runs found out about it."""
-        key = self._real_path(video), self.check
-        self._seen.add(key)
-        return key[0], self._results.get(key)
+    def take(self, video: str) -> tuple[str, tuple[Stamp, Result] | None]:
+        """The real path of a video, and what earlier runs found out about it; that is handed out once."""
+        real = self._real_path(video)
+        return real, self._results.pop((real, self.check), None)
 
     def _real_path(self, path: str) -> str:
         """os.path.realpath; the folder of many files is looked up once."""
@@ -94,12 +92,11 @@ class CheckJournal:
             yield lambda video, stamp, result: add(json.dumps([video, self.check, *stamp, result]))
 
     def close(self) -> int:
-        """Remove the file, for when the list is made; keep it where it has results that are not of this run's videos.
+        """Remove the file, for when the list is made; keep it where it has results that nobody has taken.
 
         Returns the number of those.
         """
-        unused = len(self._results.keys() - self._seen)
-        if not unused:
+        if not self._results:
             with contextlib.suppress(FileNotFoundError):  # another run with this --output was done first
                 os.remove(self.path)
-        return unused
+        return len(self._results)

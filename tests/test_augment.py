@@ -153,6 +153,14 @@ def test_a_fingerprint_is_of_names_sizes_and_use(noises, tmp_path):
     assert len({fingerprint(noises), longer, renamed, fingerprint(tmp_path / "speech")}) == 4
 
 
+def test_the_name_of_a_folder_of_rooms_decides_nothing(rooms, tmp_path):
+    found = set()
+    for name in ("rooms", "noise", "music"):
+        shutil.copytree(rooms, tmp_path / name)
+        found.add(Augmentation(rir=str(tmp_path / name)).fingerprints()["content of --augment_rir"])
+    assert len(found) == 1
+
+
 def test_of_a_long_wav_a_stretch_is_read_as_it_is(tmp_path, monkeypatch):
     make_wav(str(tmp_path / "long.wav"), 60000)
     folder = SoundFolder("--augment_noise", str(tmp_path), False, None)  # nothing is decoded

@@ -254,6 +254,8 @@ def test_a_wav_scp_is_a_table_of_utterances(network, voices, tmp_path, monkeypat
         assert found == expected
     (tmp_path / "cohort.txt").write_text("spk-4\nspk-5\n")
     assert list(read_cohort(str(tmp_path / "cohort.txt"), str(tmp_path / "wav.scp"))) == ["spk-4", "spk-5"]
+    whole = read_cohort(str(tmp_path / "wav.scp"), "elsewhere")
+    assert whole == {f"spk-{k}": f"{tmp_path}/my wavs/{k}.wav" for k in range(6)}
 
 
 @pytest.mark.parametrize(

@@ -1024,6 +1024,16 @@ def test_two_clips_of_a_list_do_not_share_a_wav(tmp_path):
         with_wavs(find_sources([str(tmp_path / "list.txt")], VIDEO_FILES), str(tmp_path / "wav"))
 
 
+def test_a_wav_scp_is_a_list_of_sounds(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "wav.scp").write_text(f"id1-a {tmp_path}/a.wav\nid1-b a.flac\n")
+    found = find_sources([str(tmp_path / "wav.scp")], SOUND_FILES)
+    assert [(source.path, source.name) for source in found] == [(f"{tmp_path}/a.wav", "id1-a")]
+    (tmp_path / "wav.scp").write_text("id1-a sox a.flac -t wav - |\n")
+    with pytest.raises(MediaError, match=r"wav.scp, line 1: id1-a is the output of a command"):
+        find_sources([str(tmp_path / "wav.scp")], SOUND_FILES)
+
+
 def test_a_list_of_sounds_finds_what_was_converted(tmp_path):
     (tmp_path / "a.wav").touch()
     (tmp_path / "list.txt").write_text(f"{tmp_path}/a.flac\n")

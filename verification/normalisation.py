@@ -7,7 +7,7 @@ from torch import Tensor
 from media.clips import MediaError, text_lines
 from support.errors import UserError
 from verification.trials import Trials
-from verification.utterances import utterance_paths
+from verification.utterances import WAV_SCP, read_wav_scp, utterance_paths
 
 COSINES_AT_ONCE = 2**24  # of utterances and cohort; 64 MiB
 
@@ -15,12 +15,17 @@ COSINES_AT_ONCE = 2**24  # of utterances and cohort; 64 MiB
 def read_cohort(path: str, folder: str, size: int = 0, seed: int = 0) -> dict[str, str]:
     """The utterances of a cohort: path on disk by name, in the list's order.
 
-    Lines are names of sound files, or clips as makeFileList.py lists them, of which the wav is taken. folder: where
-    the names start, or a wav.scp that has them (see utterance_paths).
+    Lines are names of sound files, or clips as makeFileList.py lists them, of which the wav is taken; a Kaldi wav.scp
+    (by its ending, .scp) is taken whole. folder: where the names start, or a wav.scp that has them (see
+    utterance_paths).
     size: draw so many at random, with this seed; 0 takes all. Raises MediaError.
     """
     names: dict[str, str] = {}
-    for _, line in text_lines(path, "Lines are wav names relative to --cohort_path."):
+    lines = text_lines(path, "Lines are wav names relative to --cohort_path.")
+    if path.endswith(WAV_SCP):
+        names = read_wav_scp(path)
+        lines = iter(())
+    for _, line in lines:
         line = line.strip()
         fields = line.split("\t") if "\t" in line else line.split()
         if len(fields) == 4 and fields[3].isdigit():

@@ -18,6 +18,7 @@ from media.wav import WavFormatError, check_heard, open_wav
 
 # What a list may name beside what is there, in the order in which it is looked for: convertAudio.py makes .wav.
 KINDS = (".wav", *(kind for kind in SOUND_FILES if kind != ".wav"), *VIDEO_FILES)
+WAV_SCP = ".scp"
 IN_ARCHIVE = re.compile(r"\.ark:\d+$")
 
 
@@ -51,11 +52,11 @@ def utterance_paths(names: Sequence[str], place: str) -> list[str]:
             + (f" and {len(missing) - 1} other utterances" if len(missing) > 1 else "")
             + f", of {len(set(names))} in the list"
         )
-    return [find_utterance(table[name]) for name in names]
+    return [table[name] for name in names]
 
 
 def read_wav_scp(path: str) -> dict[str, str]:
-    """Path by utterance, of a Kaldi wav.scp with lines `utterance path`.
+    """The path of each utterance (see find_utterance) of a Kaldi wav.scp with lines `utterance path`.
 
     Relative paths start in the current folder, as Kaldi has it, or else in the folder of the wav.scp. A line with a
     command (`... |`) is refused; it is never run. Raises MediaError naming file and line.
@@ -88,10 +89,9 @@ def read_wav_scp(path: str) -> dict[str, str]:
 
 
 def _from_here(target: str, folder: str) -> str:
-    """A path of a wav.scp in `folder`, taken from the current folder where it is there."""
-    other = os.path.join(folder, target)
-    there = not os.path.isfile(find_utterance(target)) and os.path.isfile(find_utterance(other))
-    return other if there else target
+    """The sound file of a path in a wav.scp in `folder`, looked for in the current folder first."""
+    here, beside = find_utterance(target), find_utterance(os.path.join(folder, target))
+    return beside if not os.path.isfile(here) and os.path.isfile(beside) else here
 
 
 def read_utterance(path: str) -> np.ndarray:
