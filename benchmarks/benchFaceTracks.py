@@ -81,7 +81,7 @@ def first_pass(path: str, rule: Rule) -> None:
 def whole(path: str, rule: Rule) -> None:
     parts = plan_parts(path, rule.detect_every).parts
     found = select_tracks([survey_part(part, rule) for part in parts], rule)
-    for tracks in group_tracks(found.tracks, len(parts) > 1):
+    for tracks in group_tracks(found.tracks, PART if len(parts) > 1 else float("inf")):
         first = tracks[0].first if len(parts) > 1 else 0
         with tempfile.TemporaryDirectory() as folder:
             write_group(replace(parts[0], first=first), tracks, folder, "a")

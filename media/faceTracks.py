@@ -5,8 +5,11 @@ joined (media/track_joining.py), selected over the whole video, and written in g
 """
 
 import os
+from collections import deque
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
+
+import numpy as np
 
 from media.clips import FPS
 from media.streams import tick
@@ -19,6 +22,7 @@ from media.tracks import Track, crop, smooth
 from media.trackSound import Sound, has_sound, no_sound, read_sound
 from media.wav import write_wav
 
+SOUND_LENGTH = 15 * PART  # slots of sound that are held at once, where the file allows it
 TRIED_SEEKS = 8  # of the places where a video may be divided; each takes the decoding of a picture
 
 
@@ -42,12 +46,13 @@ def plan_parts(path: str, detect_every: int = 1) -> Plan:
         raise no_sound(path)
     with VideoReader(path) as reader:
         keys, length = key_frames(reader)
+        restarts = reader.clock.restarts > 0
         if not reader.can_seek(keys[:: -max(1, len(keys) // TRIED_SEEKS)]):
             keys = []
         begins = [ceil((key + WARM_UP) / detect_every) * detect_every for key in keys]
         ends = [begin + AHEAD for begin in begins]
         parts = [
-            Part(path, reader.first_time, *span)
+            Part(path, reader.first_time, *span, restarts=restarts)
             for span in zip([0, *keys], [*ends, None], [0, *begins], strict=True)
         ]
         return Plan(parts, length, *reader.declared_slots())
@@ -81,20 +86,25 @@ def survey_part(part: Part, rule: Rule) -> Stretch:
     with VideoReader(part.path, part.first_time) as reader:
         survey = Survey(reader, rule)
         survey.run(part)
-        heard = (0, 0)
+        heard = []
         if survey.builder.closed:
-            sound = read_sound(part.path, part.first_time, part.begin, max(part.begin + 1, survey.end))
-            heard = (sound.begin, sound.end)
-        return Stretch.of(part, survey, heard)
+            step = survey.end if part.restarts else SOUND_LENGTH
+            for first in range(part.begin, survey.end, step):
+                sound = _sound(part, first, min(first + step, survey.end))
+                heard += [(sound.begin, sound.end)] if sound.begin < sound.end else []
+        return Stretch.of(part, survey, (heard[0][0], heard[-1][1]) if heard else (0, 0))
+
+
+def _sound(part: Part, first: int, last: int) -> Sound:
+    return read_sound(part.path, part.first_time, first, last, seek=not part.restarts)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
     """The tracks to be written, in their order; and the reasons why there are none.
 
-    end: the slot after the last one with a picture. faces: number of
-    detections of all sizes; largest: of all tracks, in pixels; longest: slots, of those that are large enough; heard:
-    slots of those with sound.
+    end: the slot after the last one with a picture. faces: number of detections of all sizes; largest: of all tracks,
+    in pixels; longest: slots, of those that are large enough; heard: slots of those with sound.
     """
 
     tracks: list[Track]
@@ -130,11 +140,11 @@ def select_tracks(stretches: list[Stretch], rule: Rule) -> Found:
     )
 
 
-def group_tracks(tracks: list[Track], divided: bool) -> list[list[Track]]:
-    """Tracks that are written in one go: those that begin within PART slots, or all if the video is not divided."""
+def group_tracks(tracks: list[Track], length: float) -> list[list[Track]]:
+    """Successive tracks in groups: those that begin within `length` slots."""
     groups: list[list[Track]] = []
     for track in tracks:
-        if not groups or (divided and track.first >= groups[-1][0].first + PART):
+        if not groups or track.first >= groups[-1][0].first + length:
             groups.append([])
         groups[-1].append(track)
     return groups
@@ -146,10 +156,17 @@ def write_group(part: Part, tracks: list[Track], folder: str, identity: str) -> 
     part: from where the video is read. Returns what tracks.csv says of each. Raises MediaError, OSError.
     """
     os.makedirs(folder, exist_ok=True)
-    sound = read_sound(part.path, part.first_time, part.first, max(track.end for track in tracks))
-    tracks = [track for track in tracks if sound.is_heard(track.first, track.end)]
-    with VideoReader(part.path, part.first_time) as reader:
-        write_tracks(reader, part, tracks, sound, folder, identity)
+    heard: list[Track] = []
+    for number, group in enumerate(group_tracks(tracks, inf if part.restarts else SOUND_LENGTH)):
+        first = group[0].first if number else part.first
+        sound = _sound(part, first, max(track.end for track in group))
+        for track in group:
+            if sound.is_heard(track.first, track.end):
+                heard.append(track)
+                write_wav(_stem(folder, len(heard)) + ".wav", sound.part(track.first, track.end))
+    if heard:
+        with VideoReader(part.path, part.first_time) as reader:
+            write_tracks(reader, part, heard, folder, identity)
     return [
         {
             "first": track.first,
@@ -159,49 +176,38 @@ def write_group(part: Part, tracks: list[Track], folder: str, identity: str) -> 
             "confidence": round(track.confidence, 3),
             "shot": track.shot,
         }
-        for track in tracks
+        for track in heard
     ]
 
 
-def write_tracks(
-    reader: VideoReader, part: Part, tracks: list[Track], sound: Sound, folder: str, identity: str
-) -> None:
-    """Write folder/00001.mp4, .wav and .txt of the first track, and so on. Raises OSError.
+def write_tracks(reader: VideoReader, part: Part, tracks: list[Track], folder: str, identity: str) -> None:
+    """Write folder/00001.mp4 and .txt of the first track, and so on, in order of time. Raises OSError.
 
-    The video is read from part.first to the end of the last track.
+    The video is read once, from part.first to the end of the last track.
     """
-    if not tracks:
-        return
-    shapes = _write_videos(reader, part, tracks, folder)
-    for number, (track, (width, height)) in enumerate(zip(tracks, shapes, strict=True), 1):
-        stem = os.path.join(folder, f"{number:05d}")
-        write_wav(stem + ".wav", sound.part(track.first, track.end))
-        with open(stem + ".txt", "w", encoding="utf-8") as file:
-            file.write(track_text(identity, os.path.basename(part.path), track, width, height))
-
-
-def _write_videos(reader: VideoReader, part: Part, tracks: list[Track], folder: str) -> list[tuple[int, int]]:
-    """Returns the displayed width and height of the source's pictures at each track."""
     last = max(track.end for track in tracks)
-    steady = [smooth(track.boxes) for track in tracks]
-    videos: dict[int, TrackVideo] = {}
-    shapes = [(1, 1)] * len(tracks)
+    waiting = deque(enumerate(tracks, 1))
+    videos: dict[int, tuple[Track, np.ndarray, TrackVideo]] = {}
     try:
         for slot, frame in reader.slots(part.first, last):
-            picture = None
-            for number, track in enumerate(tracks):
-                if not track.first <= slot < track.end:
-                    continue
-                if picture is None:
-                    picture = reader.bgr(frame)
-                if number not in videos:
-                    videos[number] = TrackVideo(os.path.join(folder, f"{number + 1:05d}.mp4"))
-                    height, width = picture.shape[:2]
-                    shapes[number] = (width, height)
-                videos[number].add(crop(picture, *steady[number][slot - track.first]))
+            if not videos and slot < waiting[0][1].first:
+                continue
+            picture = reader.bgr(frame)
+            height, width = picture.shape[:2]
+            while waiting and waiting[0][1].first <= slot:
+                number, track = waiting.popleft()
+                text = track_text(identity, os.path.basename(part.path), track, width, height)
+                with open(_stem(folder, number) + ".txt", "w", encoding="utf-8") as file:
+                    file.write(text)
+                videos[number] = track, smooth(track.boxes), TrackVideo(_stem(folder, number) + ".mp4")
+            for number, (track, steady, video) in list(videos.items()):
+                video.add(crop(picture, *steady[slot - track.first]))
                 if slot == track.end - 1:
-                    videos.pop(number).close()
+                    videos.pop(number)[2].close()
     finally:
-        for video in videos.values():
+        for _, _, video in videos.values():
             video.close()
-    return shapes
+
+
+def _stem(folder: str, number: int) -> str:
+    return os.path.join(folder, f"{number:05d}")

@@ -26,6 +26,7 @@ class Part:
     """Slots first ... last - 1 of a video (last None: to its end), whose first picture is at first_time.
 
     Parts of a long video overlap: the tracks of this one are joined at slot `begin` to those of the part before.
+    restarts: the time stamps of the video restart somewhere, so that it can only be read from its beginning.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Part:
     first: int
     last: int | None
     begin: int = 0
+    restarts: bool = False
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from media.faceTracks import Found, Plan, group_tracks, plan_parts, select_track
 from media.survey import Part
 from media.timeline import NoVideoError
 from media.track_joining import Stretch
-from media.trackRule import KINDS, Rule, is_in
+from media.trackRule import KINDS, PART, Rule, is_in
 from media.tracks import Track
 from support.errors import UserError
 from support.files import replace_file
@@ -76,7 +77,7 @@ class Source:
         """The second pass over each group of tracks, when the first one is complete."""
         self.found = select_tracks([self.stretches[number] for number in sorted(self.stretches)], rule)
         divided = len(self.plan.parts) > 1
-        groups = group_tracks(self.found.tracks, divided)
+        groups = group_tracks(self.found.tracks, PART if divided else math.inf)
         self.groups = self.waiting = len(groups)
         self.stretches.clear()
         return [

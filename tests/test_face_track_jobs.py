@@ -18,6 +18,7 @@ JOBS = ("survey_part", "write_group")
 
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("media.faceTracks.PART", 50)
+    monkeypatch.setattr("media.trackWork.PART", 50)
 
 
 def long_video(path: Path, scene: Scene, frames: int, **options: str) -> None:

@@ -16,7 +16,7 @@ from media.survey import Part
 from media.timeline import VideoReader
 from media.tracks import Track
 from media.trackSound import read_sound
-from media.wav import open_wav
+from media.wav import open_wav, write_wav
 
 HALF_FRAME = 0.020
 TONE_ONSET = 0.001  # seconds until the click is loud
@@ -30,7 +30,8 @@ def whole_picture_track(source: Path, folder: Path, first: int = 0) -> tuple[np.
         sound = read_sound(str(source), reader.first_time, 0, end)
         boxes = np.tile([100.0, 60.0, 200.0, 160.0], (end, 1))
         track = Track(0, boxes, end, 1.0, 1).part(max(first, sound.begin), sound.end)
-        write_tracks(reader, Part(str(source), reader.first_time, 0, None), [track], sound, str(folder), "x")
+        write_tracks(reader, Part(str(source), reader.first_time, 0, None), [track], str(folder), "x")
+        write_wav(str(folder / "00001.wav"), sound.part(track.first, track.end))
     video = cv2.VideoCapture(str(folder / "00001.mp4"))
     assert video.get(cv2.CAP_PROP_FPS) == 25
     pictures = []

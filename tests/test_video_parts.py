@@ -1,7 +1,7 @@
 """A long video is surveyed in parts: where it is divided, and tracks that do not depend on that."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,15 @@ import pytest
 from test_face_tracks import HEIGHT, RULE, WIDTH, Scene
 from videoMaker import make_video
 
-from media.faceTracks import group_tracks, plan_parts, select_tracks, survey_part
+from media.faceTracks import group_tracks, plan_parts, select_tracks, survey_part, write_group
+from media.streams import Clock
 from media.survey import Part
 from media.timeline import VideoReader
 from media.track_joining import Stretch, join
 from media.trackRule import Rule
 from media.tracks import Track
+from media.trackSound import read_sound
+from media.wav import open_wav
 
 
 def make_scene(path: Path, scene: Scene, frames: int, key_frames: int, **settings) -> str:
@@ -73,7 +76,9 @@ def faces(first: int, last: int, left: float, every: int = 5) -> list[list[float
 
 
 def stretch(begin: int, end: int, starts: list[int], *tracks: list[list[float]]) -> Stretch:
-    return Stretch(begin, end, False, sum(map(len, tracks)), starts, list(tracks), (begin, end))
+    return Stretch(
+        begin=begin, end=end, faces=1, shot_starts=starts, detections=list(tracks), sound=(begin, end)
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,8 +135,8 @@ def test_tracks_are_written_in_groups_that_do_not_read_the_video_again_and_again
         [stretch(0, 3000, [0], faces(0, 2996, 10), faces(100, 401, 90), faces(1200, 1301, 90))], RULE
     ).tracks
     assert [track.first for track in tracks] == [0, 100, 998, 1200, 1997]
-    assert [[t.first for t in group] for group in group_tracks(tracks, True)] == [[0, 100, 998], [1200, 1997]]
-    assert len(group_tracks(tracks, False)) == 1
+    assert [[t.first for t in group] for group in group_tracks(tracks, 1000)] == [[0, 100, 998], [1200, 1997]]
+    assert len(group_tracks(tracks, np.inf)) == 1
 
 
 def test_a_video_with_one_key_frame_is_read_once_through(tmp_path, monkeypatch):
@@ -184,8 +189,42 @@ def test_a_video_whose_seeks_lead_to_its_beginning_is_not_divided(tmp_path, monk
 
     class Seekless(VideoReader):
         def _seek(self, time):  # noqa: ARG002
+            self.clock = Clock()
             self.container.seek(0)
             return self._frames()
 
     monkeypatch.setattr("media.faceTracks.VideoReader", Seekless)
     assert len(plan_parts(path).parts) == 1
+
+
+def test_the_sound_of_a_long_video_is_read_a_little_at_a_time(tmp_path, monkeypatch):
+    """Also where its pictures are read in one piece; the sound of a track is the same."""
+    scene = Scene([(100, 30, 112, 0, 300, 0)])
+    path = make_scene(tmp_path / "a.mp4", scene, 300, 1000, flash=8.0, rate=16000)
+    (part,) = plan_parts(path).parts
+    whole = select_tracks([survey_part(part, RULE)], RULE)
+    track = whole.tracks[0]
+    pieces = [track.part(first, first + 100) for first in (0, 100, 200)]
+    write_group(part, pieces, str(tmp_path / "whole"), "a")
+    lengths = []
+
+    def watched(path, first_time, first, last, **settings):
+        lengths.append(last - first)
+        return read_sound(path, first_time, first, last, **settings)
+
+    monkeypatch.setattr("media.faceTracks.SOUND_LENGTH", 100)
+    monkeypatch.setattr("media.faceTracks.read_sound", watched)
+    assert select_tracks([survey_part(part, RULE)], RULE).heard == whole.heard == 300
+    write_group(part, pieces, str(tmp_path / "pieces"), "a")
+    assert lengths == [100] * 6
+    for number in ("00001", "00002", "00003"):
+        one, other = (
+            np.array(open_wav(str(tmp_path / f"{kind}/{number}.wav"))) for kind in ("whole", "pieces")
+        )
+        assert len(one) == len(other) == 64000 and np.corrcoef(one, other)[0, 1] > 0.99
+        assert (tmp_path / f"whole/{number}.mp4").read_bytes() == (
+            tmp_path / f"pieces/{number}.mp4"
+        ).read_bytes()
+    lengths.clear()
+    survey_part(replace(part, restarts=True), RULE)
+    assert lengths == [300]
