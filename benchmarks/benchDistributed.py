@@ -17,6 +17,7 @@ from common import ROOT, machine, table
 
 from DatasetLoader import DatasetLoader
 from support import distributed
+from support.memory import keep_memory
 from SyncNetDist import SyncNet
 
 
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="decoding threads of a process")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    keep_memory()  # as the commands do
     if args.worker:
         worker(args)
         return

@@ -19,6 +19,7 @@ from clipMaker import make_clip, noise  # isort: skip
 from DatasetLoader import get_frames
 from inference.lipSync import LEAST_FRAMES, MAX_OFFSET, WINDOWS_AT_ONCE, LipSync, lse, summarise
 from models.SyncNetV2 import MFCC_PER_FRAME, WINDOW
+from support.memory import keep_memory
 from SyncNetDist import SyncNet
 
 
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=[8, WINDOWS_AT_ONCE, 64])
     args = parser.parse_args()
+    keep_memory()  # as the commands do
 
     frames = round(args.seconds * 25)
     torch.manual_seed(0)

@@ -27,6 +27,7 @@ from common import ROOT, machine, table
 from DatasetLoader import DatasetLoader
 from media.clips import FRAME_SIZE
 from media.video import read_frames
+from support.memory import keep_memory
 
 
 def decode_only(loader: DatasetLoader, threads: int) -> float:
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--augment", nargs=2, metavar=("NOISE_DIR", "RIR_DIR"))
     parser.add_argument("--memory", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    keep_memory()  # as the commands do
 
     def make(threads: int, **augmentation: object) -> DatasetLoader:
         return DatasetLoader(args.list, args.clips, args.batch, args.maxFrames, threads, **augmentation)

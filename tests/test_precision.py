@@ -13,10 +13,11 @@ import torch
 from clipMaker import make_list
 from torch import Tensor, nn
 
+import SyncNetDist
 import trainSyncNet
 from models import precision
 from models.precision import autocast, faster_precision
-from support.memory import HUGE_PAGES
+from support.memory import HUGE_PAGES, keep_memory
 from SyncNetDist import SyncNet
 from training.epoch import GradientNotFinite, LossNotFinite
 
@@ -282,6 +283,10 @@ def test_memory_is_kept():
         for how in ("give back", "keep")
     )
     assert new > 20 and kept < 5
+
+
+def test_programs_that_import_the_network_can_keep_memory_too():
+    assert SyncNetDist.keep_memory is keep_memory
 
 
 PREFERENCES = """
