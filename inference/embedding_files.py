@@ -7,6 +7,7 @@ embedding is reused only if both still are the same, and its own file is unchang
 import base64
 import contextlib
 import hashlib
+import io
 import json
 import os
 import zlib
@@ -113,11 +114,12 @@ class EmbeddingFiles:
 
     def _write_npy(self, source: str, vector: np.ndarray) -> int:
         """The checksum of the file."""
-        path = os.path.join(self.path, self.names[source])
+        data = io.BytesIO()
+        np.save(data, vector)  # straight into a file it would not say that the disk is full
         # Not flushed to the disk one by one: after a power failure, the checksum shows which are incomplete.
-        with replace_file(path, "wb", flush=False) as file:
-            np.save(file, vector)
-        return checksum(path)
+        with replace_file(os.path.join(self.path, self.names[source]), "wb", flush=False) as file:
+            file.write(data.getvalue())
+        return zlib.crc32(data.getvalue())
 
     def _compare(self) -> tuple[set[str], list[str]]:
         """The sources whose embeddings can be reused, and why others cannot."""
