@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from inference.embedding_files import EmbeddingFiles
+from inference.embedding_files import EmbeddingFiles, recorded_precision
 from inference.embeddings import count_frames, iter_embeddings, verify
 from inference.embeddings import embed as embed
 from inference.export import INPUTS, export, import_packages
@@ -48,6 +48,7 @@ from media.content import SOUND_FILES, VIDEO_FILES
 from models.averaging import average_checkpoints
 from models.byName import at_every_frame
 from models.checkpoints import CheckpointError, choose_settings, save_state_dict
+from models.choices import AUTO
 from models.settings import default_settings
 from support.files import check_output, names_of_one_file, replace_file
 from support.memory import keep_memory
@@ -113,6 +114,8 @@ def embed_command(args: argparse.Namespace, problems: Problems) -> None:
         raise MediaError(
             f"--output {args.output}: two inputs would have the same .npy; write an .npz instead"
         )
+    if args.precision == AUTO:  # which measures again, and may choose another
+        args.precision = recorded_precision(args.output) or AUTO
     network = load_network(args)
     settings = embedding_settings(args, network)
     output = EmbeddingFiles(args.output, dict(zip((s.path for s in sources), names, strict=True)), settings)

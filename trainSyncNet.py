@@ -29,6 +29,7 @@ from torch import nn
 from media.clips import check_paths
 from models.checkpoints import CheckpointError, choose_settings, load_tensors, read_checkpoint
 from models.choices import AUTO
+from models.output_check import require_identity
 from models.precision import slower_bf16
 from models.twoStreams import LIP_FRAMES, moments
 from support import distributed
@@ -207,6 +208,7 @@ def run(args: Flags) -> None:
     for line in told + not_used(args):
         print(line)
     if args.eval:
+        require_identity(network)
         if checkpoint:
             distributed.of_first(lambda: network.loadParameters(checkpoint, strict=True))
         follow_the_first(network, {})

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from media.clips import MediaError
+from models.choices import PRECISIONS
 from models.settings import differences
 from support.files import journal_at, remove_leftovers, replace_file
-from verification.kept import Recording, find_recording, save_vectors
+from verification.kept import Recording, find_recording, kept_settings, save_vectors
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """What the journal says of an embedding. settings: their key in the journal.
 
@@ -48,7 +49,7 @@ class EmbeddingFiles:
     def __init__(self, path: str, names: dict[str, str], settings: dict[str, object]) -> None:
         self.path, self.names, self.settings = path, names, settings
         self.one_file = path.endswith(".npz")
-        self.journal = f"{path}.unfinished" if self.one_file else os.path.join(path, ".embed.jsonl")
+        self.journal = self.journal_of(path)
         self._key = key_of(settings)
         self._made_with: dict[str, dict] = {}
         self._entries: dict[str, Entry] = {}
@@ -61,6 +62,10 @@ class EmbeddingFiles:
             with contextlib.suppress(MediaError):  # embedding it reports why
                 self.recordings[source] = find_recording(source)
         self.done, self.others = self._compare()
+
+    @staticmethod
+    def journal_of(path: str) -> str:
+        return f"{path}.unfinished" if path.endswith(".npz") else os.path.join(path, ".embed.jsonl")
 
     def missing(self) -> list[str]:
         """The sources still to be embedded, in order."""
@@ -197,6 +202,16 @@ class EmbeddingFiles:
             own = os.path.basename(self.path) if self.one_file else ""
             with contextlib.suppress(OSError):
                 remove_leftovers(os.path.join(folder, f) for f in os.listdir(folder) if f.startswith(own))
+
+
+def recorded_precision(path: str) -> str | None:
+    """The precision of the embeddings that are in an output or its journal; None without any."""
+    journal = EmbeddingFiles.journal_of(path)
+    settings = kept_settings(path)
+    with contextlib.suppress(OSError, ValueError, KeyError), open(journal, encoding="ascii") as file:
+        settings = json.loads(file.readline())["settings"]
+    precision = settings.get("precision") if isinstance(settings, dict) else None
+    return precision if precision in PRECISIONS else None
 
 
 def key_of(settings: dict) -> str:

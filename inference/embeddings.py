@@ -18,8 +18,8 @@ from media.wav import check_heard
 from models.byName import at_every_frame
 from models.interface import Network
 from models.losses import unit
-from models.twoStreams import LIP_FRAMES, NO_CONTENT, NO_IDENTITY, content_of
-from support.errors import UserError
+from models.output_check import require_identity
+from models.twoStreams import LIP_FRAMES, content_of
 from support.progress import progress_bar
 from verification.voices import read_ahead
 
@@ -181,18 +181,6 @@ def embed(
         vectors[len(used)] = vector
         used.append(file)
     return used, vectors if len(used) == len(files) else vectors[: len(used)].clone()
-
-
-def require_identity(network: Network) -> None:
-    """Raise UserError for a network without identity heads, before any file is read."""
-    if not network.has_identity:
-        raise UserError(NO_IDENTITY)
-
-
-def require_content(network: Network) -> None:
-    """Raise UserError for a network without content heads, before any file is read."""
-    if not network.has_content:
-        raise UserError(NO_CONTENT)
 
 
 def verify(network: Network, a: str, b: str, num_eval: int = NUM_EVAL, batch: int | None = None) -> float:

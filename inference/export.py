@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inference.embeddings import require_content, require_identity
 from inference.lipSync import is_published
 from media.clips import FRAME_SIZE
 from media.crops import crop_samples
 from models.faceCrop import enlarge, mouth_box
 from models.interface import Network, Streams
 from models.losses import unit
+from models.output_check import require_content, require_identity
 from models.twoStreams import LIP_FRAMES, content_of, identity_of
 from support.errors import UserError
 from support.files import replace_file

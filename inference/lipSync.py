@@ -19,13 +19,13 @@ from inference.embeddings import (
     clip_sound,
     count_frames,
     face_windows,
-    require_content,
     voice_windows,
 )
 from media.clips import SAMPLES_PER_FRAME, MediaError
 from media.crops import HOP_LENGTH, WINDOW_LENGTH, WINDOW_TAIL, crop_samples
 from models.interface import Network
 from models.losses import unit
+from models.output_check import require_content
 from models.SyncNetV2 import MFCC_PER_FRAME, WINDOW
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
 from models.twoStreams import LIP_FRAMES

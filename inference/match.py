@@ -10,9 +10,10 @@ import torch
 from scipy.special import gammaln
 
 from inference.defaults import NUM_EVAL, WAYS
-from inference.embeddings import Skip, embed, require_identity
+from inference.embeddings import Skip, embed
 from media.clips import Clip
 from models.interface import Network
+from models.output_check import require_identity
 from support.errors import UserError
 
 RESAMPLES = 1000

@@ -8,11 +8,12 @@ import numpy as np
 from torch import Tensor
 
 from inference.defaults import MAX_OFFSET
-from inference.embeddings import LOADER_LEAD, clip_sound, face_content, require_content, voice_content
+from inference.embeddings import LOADER_LEAD, clip_sound, face_content, voice_content
 from inference.lipSync import is_published, lse
 from media.clips import FPS, MediaError
 from media.crops import crop_samples
 from models.interface import Network
+from models.output_check import require_content
 from models.twoStreams import LIP_FRAMES
 from support.errors import UserError
 from support.files import replace_file

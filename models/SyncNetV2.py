@@ -30,8 +30,6 @@ class SyncNetModel(Streams):
     time, and a window among others would give other numbers.
     """
 
-    has_identity = False
-
     def __init__(self, nOut: int = PUBLISHED_OUT, stride: int = 1):
         super().__init__()
         self.crop = "face"

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from media.clips import FRAME_SIZE
 from media.crops import crop_samples
-from models.interface import Streams
+from models.interface import Network, Streams
 from models.settings import Settings
-from models.twoStreams import LIP_FRAMES, TRUNK_CHANNELS, TwoStreams, moments
+from models.twoStreams import LIP_FRAMES, NO_CONTENT, NO_IDENTITY, TRUNK_CHANNELS, TwoStreams, moments
 from support.errors import UserError
 
 CLIPS = 2
@@ -92,3 +92,15 @@ def in_words(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
     return f"a {type(value).__name__}"
+
+
+def require_identity(network: Network) -> None:
+    """Raise UserError for a network without identity heads: at the start, before any file is read."""
+    if not network.has_identity:
+        raise UserError(NO_IDENTITY)
+
+
+def require_content(network: Network) -> None:
+    """Raise UserError for a network without content heads: at the start, before any file is read."""
+    if not network.has_content:
+        raise UserError(NO_CONTENT)

@@ -321,6 +321,26 @@ def test_embed_computes_again_what_has_changed(network, checkpoint, many, comput
     assert status == 0 and sum(computed) == 18 and "9 made with checkpoint " in errors[0]
 
 
+@pytest.mark.parametrize("output", ["v.npz", "v"])
+def test_auto_resumes_with_the_precision_of_the_first_run(
+    checkpoint, many, computed, tmp_path, capsys, output
+):
+    common = (
+        "--initial_model",
+        checkpoint,
+        "--device",
+        "cpu",
+        many,
+        "--num_eval",
+        2,
+        "--output",
+        tmp_path / output,
+    )
+    assert run(capsys, "embed", *common, "--precision", "bf16")[0] == 0
+    del computed[:]
+    assert run(capsys, "embed", *common, "--precision", "auto")[0] == 0 and computed == []
+
+
 def test_a_vector_that_was_damaged_or_removed_is_computed_again(checkpoint, many, computed, tmp_path, capsys):
     common = (
         "--initial_model",
@@ -391,6 +411,16 @@ def test_memory_holds_no_crops_of_earlier_files(network, many, monkeypatch):
     assert len(made) > 3
     files, vectors = embed(network, paths)
     assert vectors.untyped_storage().nbytes() == len(files) * network.nOut * 4
+
+
+def test_evaluation_refuses_a_network_without_identities_before_it_reads_a_list(tmp_path, capsys):
+    path = tmp_path / "lips.model"
+    SyncNet("models.SyncNetV2", nOut=16, device="cpu").saveParameters(str(path))
+    flags = f"--eval --initial_model {path} --test_list {tmp_path}/none.txt --device cpu"
+    assert trainSyncNet.main(flags.split()) == 1
+    assert "no identity heads" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no identity heads"):
+        SyncNet("models.SyncNetV2", nOut=16, device="cpu").embed(["none.wav"])
 
 
 @pytest.mark.parametrize("command", ["embed", "verify", "match", "export"])
@@ -872,7 +902,8 @@ def test_a_full_disk_is_told_with_the_name_that_was_given(checkpoint, voices, tm
     monkeypatch.setattr(np, "savez", full)
     flags = ("--initial_model", checkpoint, "--device", "cpu", "--output", tmp_path / "x.npz")
     status, _, errors = run(capsys, "embed", voices, *flags)
-    assert status == 1 and errors == [f"inferSyncNet.py: {tmp_path}/x.npz: No space left on device"]
+    said = f"inferSyncNet.py: {tmp_path}/x.npz: No space left on device. Make room, then run the same command again"
+    assert status == 1 and errors == [said]
 
 
 # ---------------------------------------------------------------- bad input

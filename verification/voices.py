@@ -11,6 +11,7 @@ from torch import Tensor
 
 from media.crops import crop_samples, spread_crops
 from models.interface import Network
+from models.output_check import require_identity
 from support import distributed
 from support.progress import progress_bar
 from verification.utterances import check_wavs, read_utterance
@@ -23,6 +24,7 @@ READERS = 2  # threads that read utterances ahead
 
 def embed_wavs(network: Network, files: list[str], num_eval: int, print_interval: int) -> Tensor:
     """One voice identity vector for each sound file; see SyncNet.embed."""
+    require_identity(network)
     check_wavs(files, network.maxFrames)
 
     def read(file: str) -> Tensor:
