@@ -3,8 +3,8 @@
     python ./makeFileList.py --output data/dev.txt --mp4_dir VOX2_PATH/dev/mp4 \\
         --txt_dir VOX2_PATH/dev/txt --wav_dir VOX2_PATH/dev/wav
 
-Every clip's video is decoded once to see that it is whole and as long as its sound. A clip that cannot
-be used is left out, counted, and named with the reason in <output>.skipped.txt.
+Each clip's video is decoded once to check that it is complete and as long as its sound. Clips that cannot be used are
+skipped, counted, and listed with the reason in <output>.skipped.txt.
 """
 
 import rooms  # noqa: F401
@@ -44,10 +44,10 @@ def missing_tracks(mp4_dir: str) -> str:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
-        description="Check every clip of a folder and list those that can be trained on. Clips that cannot "
-        "are named, with the reason, in <output>.skipped.txt.",
-        epilog="A list line is 'mp4path wavpath offset frames', with spaces between, or with tabs where a "
-        "path contains white space.",
+        description="Check all clips in a folder and list those that can be used for training. The others are listed "
+        "with the reason in <output>.skipped.txt.",
+        epilog="A list line is 'mp4path wavpath offset frames', separated by spaces, or by tabs if a path contains "
+        "white space.",
         example=[
             "python makeFileList.py --output data/dev.txt --mp4_dir VOX2_PATH/dev/mp4 "
             "--txt_dir VOX2_PATH/dev/txt --wav_dir VOX2_PATH/dev/wav"
@@ -62,15 +62,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--wav_dir", required=True, help="folder of the wavs, with the same relative paths")
     parser.add_argument("--txt_dir", help="folder of VoxCeleb2's txt files, with the same relative paths")
     parser.add_argument(
-        "--no_txt", action="store_true", help="for your own clips, which have no txt: take offset 0 for all"
+        "--no_txt", action="store_true", help="for your own clips, which have no txt: use offset 0 for all"
     )
     parser.add_argument(
         "--check",
         choices=("decode", "packets"),
         default="decode",
-        help="decode: decode every frame, so that damaged pictures are noticed, and pictures that are interlaced "
-        "after a first one that is not; packets: look at the frames' packets only, many times faster, the same "
-        "list for intact files",
+        help="decode: decode every frame, which finds damaged pictures, and interlaced pictures after a progressive "
+        "first one; packets: read only the frames' packets, many times faster, with the same list for intact files",
     )
     parser.add_argument(
         "--allow_resize",
@@ -80,20 +79,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--val_output",
         metavar="LIST",
-        help="a second list, of other people, for validation: the clips of --val_fraction of the people stand there "
-        "and not in --output. A person is the first folder below --mp4_dir",
+        help="a second list, for validation: it gets the clips of --val_fraction of the people, and --output the "
+        "others. A person is the first folder below --mp4_dir",
     )
     parser.add_argument(
         "--val_fraction",
         type=at_least(float, 0),
         default=0.1,
-        help="share of the people whose clips go to --val_output; the same people in every run",
+        help="fraction of the people whose clips go to --val_output; the same people in every run",
     )
     parser.add_argument(
         "--nWorkers",
         type=at_least(int, 1),
         default=available_cores(),
-        help="clips checked at the same time, a process each; default: one a core (%(default)s)",
+        help="processes that check clips; default: one per core (%(default)s)",
     )
     parser.add_argument(
         "--resume",
@@ -160,7 +159,7 @@ FRACTIONS_TRIED = 100  # of --val_fraction
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
 VOXCELEB2_PATH = re.compile(r"id\d{5}/[\w-]{11}/\d{5}\.mp4")
 
-# REMEDIES, where all clips that are left out for a reason are VoxCeleb2's, whose archives have them whole.
+# REMEDIES for reasons that concern clips of VoxCeleb2 only, whose archives have them complete.
 VOXCELEB2_REMEDIES = {
     EMPTY: "download or unpack it again",
     NOT_OPENED: "cut off or damaged: download or unpack it again",
@@ -225,7 +224,7 @@ def write_lines(path: str, lines: Iterable[str]) -> None:
 
 
 def person(clip: str) -> str:
-    """Who is in a clip, by its path below --mp4_dir: its first folder; a clip in no folder is a person of its own."""
+    """The person in a clip, by its path below --mp4_dir: its first folder, or the clip itself outside any folder."""
     return clip.split(os.sep)[0]
 
 
@@ -260,7 +259,7 @@ def other_videos(clips: list[str], args: argparse.Namespace, argv: list[str] | N
 def split_people(clips: list[str], output: str, val_output: str, fraction: float) -> dict[str, list[str]]:
     """The clips for training and those for validation, by the name of their list; no person is in both.
 
-    clips: of at least two people. Which people validate depends on their names alone, as if drawn.
+    clips: of at least two people. Who is for validation depends only on the names, through a hash.
     """
     people = sorted(set(map(person, clips)), key=lambda name: hashlib.sha256(name.encode()).digest())
     validating = set(people[: min(max(1, round(fraction * len(people))), len(people) - 1)])
@@ -298,7 +297,7 @@ def write_lists(
 
 
 def remedy(reason: str, clips: list[str]) -> str:
-    """What to do about the clips that are left out for a reason."""
+    """What to do about the clips that are skipped for a reason."""
     if reason in VOXCELEB2_REMEDIES and all(VOXCELEB2_PATH.fullmatch(clip) for clip in clips):
         return VOXCELEB2_REMEDIES[reason]
     return REMEDIES[reason]
@@ -307,7 +306,7 @@ def remedy(reason: str, clips: list[str]) -> str:
 def report(
     settings: CheckSettings, clips: list[str], skipped: dict[str, list[str]], reused: int, seconds: float
 ) -> None:
-    """Print what became of the clips, and what to do about those that were left out, by reason."""
+    """Print how many clips are listed and skipped, and for each reason what to do."""
     total, left_out = len(clips), sum(map(len, skipped.values()))
     print(f"Clips found    {total:>9}   in {settings.mp4_dir}, {seconds:.0f} s")
     if reused:

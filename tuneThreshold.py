@@ -6,8 +6,7 @@
     python tuneThreshold.py scores.txt --bootstrap 1000                  # with 95 % intervals
     python tuneThreshold.py scores.txt --calibrate dev_scores.txt        # scores as log-likelihood ratios
 
-What stands in verification/rates.py, bootstrap.py, calibration.py and det.py can be imported from here by the same
-names.
+The functions of verification/rates.py, bootstrap.py, calibration.py and det.py can also be imported from here.
 """
 
 import rooms  # noqa: F401
@@ -159,7 +158,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--bootstrap", type=at_least(int, 0), metavar="N", help=intervals)
     add("--seed", type=at_least(int, 0), default=0, help="of the bootstrap and of --split")
-    wanted = "give the threshold nearest to these false acceptance rates"
+    wanted = "print the threshold nearest to these false acceptance rates"
     add("--target_fa", type=float, nargs="+", default=[1, 0.1], metavar="PERCENT", help=wanted)
     split = parser.add_argument_group(
         "split", "of trials into two lists without a common speaker"
@@ -180,7 +179,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     calibration(
         "--calibrate",
         metavar="DEV_SCORES",
-        help="write the scores as log-likelihood ratios, calibrated on these labelled scores of the same network, of "
+        help="write the scores as log-likelihood ratios, calibrated on these labeled scores of the same network, of "
         "other speakers; the scores themselves may have no labels",
     )
     calibration(
