@@ -2,8 +2,11 @@
 
 import csv
 import math
+import os
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from models.losses import content_confusion, identity_confusion
 from models.SyncNetModelFBank import SyncNetModel
 from support.errors import UserError
 from SyncNetDist import SyncNet
-from training.device import choose_device
+from training.device import choose_device, no_deterministic_way
 from training.epoch import PARTS
 
 T = 8
@@ -316,3 +319,36 @@ def test_options_bind_a_run_and_its_checkpoints(clip_list, tmp_path, capsys):
 def test_nothing_to_train():
     with pytest.raises(SystemExit):
         trainSyncNet.parse_args(["--alphaC", "0", "--alphaI", "0", "--alphaD", "1"])
+
+
+def test_a_network_without_identity_is_refused_before_training(tmp_path, capsys):
+    """As syncnet_v2.model, named by --initial_model, is."""
+    clips = make_list(tmp_path, 3, 20)
+    flags = f"--train_list {clips} --verify_list {clips} --maxFrames 8 --nBatchSize 2 --device cpu --nOut 8"
+    path = str(tmp_path / "syncnet_v2.model")
+    SyncNet(model="models.SyncNetV2", nOut=8, maxFrames=8, device="cpu").saveParameters(path)
+    flags += f" --initial_model {path} --save_path {tmp_path}/run"
+    assert trainSyncNet.main(flags.split()) == 1
+    said = capsys.readouterr()
+    assert "models.SyncNetV2 has no identity heads, and --alphaI 1 trains them. Use --alphaI 0" in said.err
+    assert "epoch 1" not in said.out and not (tmp_path / "run").exists()
+
+
+def test_deterministic_computing(tmp_path):
+    """In a process of its own, which it changes for good."""
+    clips = make_list(tmp_path, 3, 20)
+    code = "import os, sys, torch, trainSyncNet; status = trainSyncNet.main(sys.argv[1:]); "
+    code += "print(torch.are_deterministic_algorithms_enabled(), os.environ['CUBLAS_WORKSPACE_CONFIG']); "
+    code += "sys.exit(status)"
+    flags = f"--train_list {clips} --verify_list {clips} --maxFrames 8 --nBatchSize 2 --device cpu --nOut 8"
+    flags += f" --model tinyModel --max_epoch 1 --save_path {tmp_path}/run --deterministic --crop mouth"
+    paths = f"{Path(__file__).parent}:{Path(__file__).parent.parent}"
+    environment = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+    line = [sys.executable, "-c", code, *flags.split()]
+    done = subprocess.run(line, env=environment | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("True :4096:8\n") and "IT 1," in done.stdout
+    error = RuntimeError(
+        "x does not have a deterministic implementation, but you set 'torch.use_deterministic_algorithms(True)'"
+    )
+    assert no_deterministic_way(error) and not no_deterministic_way(RuntimeError("x"))

@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -313,6 +314,68 @@ def test_changed_settings_are_named_and_refused(clip_list, short_run, tmp_path, 
     status, out, _ = run(capsys, *changed, "--force_resume", "--max_epoch", 2)
     assert status == 0 and "going on with other settings" in out and "Going on in epoch 2" in out
     assert "LR 0.019000" in result_lines(short_run)[-1]
+
+
+def test_the_learning_rate_is_part_of_the_state(clip_list, short_run, capsys):
+    """It is not recomputed from --lr. A new --lr counts from the first epoch on, and the rate is printed."""
+    path = short_run / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.0095)
+    state["optimizer"]["param_groups"][0]["lr"] = 0.003  # as by a schedule that has changed since
+    torch.save(state, path)
+    assert run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))[0] == 0
+    assert "LR 0.003000" in result_lines(short_run)[-1]
+    status, out, _ = run(capsys, *flags(clip_list, short_run, "--lr", 0.04, "--force_resume"))
+    assert status == 0 and "LR 0.011400" in result_lines(short_run)[-1]
+    assert "--lr 0.04: the learning rate is 0.0114 in epoch 3, where --lr 0.01 had come to 0.00285" in out
+
+
+def test_another_optimizer_is_refused_or_starts_anew(clip_list, short_run, capsys, monkeypatch):
+    use_adam(monkeypatch)
+    status, _, err = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
+    assert status == 1 and "optimizer: SGD then, AdamW now" in err
+    status, out, err = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2, "--force_resume"))
+    assert status == 0 and "the optimizer and its scheduler start anew" in out, err
+
+
+def test_a_closed_terminal_saves_the_state(clip_list, short_run):
+    """SIGHUP comes with a terminal to which nothing can be written any more, and is ignored under nohup."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        code = "import sys, trainSyncNet; sys.exit(trainSyncNet.main())"
+        environment = os.environ | {"PYTHONPATH": f"{TESTS}:{TESTS.parent}", "OMP_NUM_THREADS": "1"}
+        command = flags(clip_list, short_run, "--max_epoch", 1000)
+        os.execve(sys.executable, [sys.executable, "-c", code, *command], environment)
+    shown = b""
+    while b"epoch 2," not in shown:
+        shown += os.read(terminal, 1000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
+    state = torch.load(short_run / "training_state.pt", weights_only=True)
+    assert state["epoch"] > 2 or len(state["rows"]) > 0
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with trainingState.stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_request_to_stop_may_come_several_times(monkeypatch):
+    """Within some seconds it is one; then it ends the process."""
+    clock, ended = [100.0], []
+    monkeypatch.setattr(trainingState.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with trainingState.stop_signals() as stop:
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            clock[0] += 2
+        assert stop[0] == signal.SIGUSR1 and not ended
+        clock[0] += 10
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ended == [128 + signal.SIGTERM]
 
 
 def test_free_settings_may_change(clip_list, short_run, tmp_path, capsys):
