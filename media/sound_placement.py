@@ -10,7 +10,7 @@ MIN_GAP = 0.02  # seconds; time stamps may be this coarse, a larger step that la
 STEADY = 0.004  # seconds; the spread of time stamps that are exact but for their rounding
 FEW, MANY = 3, 64  # frames that show a step in time stamps that are exact, and in those that jitter
 WINDOW = 1.0  # seconds that MANY frames take at least
-SURE = 8.0  # standard errors of jittering time stamps that two medians of them may be apart without a step
+SURE = 11.0  # standard errors of jittering time stamps that two medians of them may be apart without a step
 COARSE = 0.01  # seconds; time stamps on a grid as wide as this are taken to be cut off to it
 KNOT = 2.0  # seconds between two places where a drift is measured
 
@@ -54,7 +54,7 @@ def place_frames(stamps: np.ndarray, lengths: np.ndarray) -> list[Run]:
         drifts = bool(runs) and abs(levels[first] - levels[max(runs[-1].first, first - window)]) < 0.9 * step
         if drifts:
             first = runs.pop().first
-            middles = range(first, last, max(window, round(KNOT * second / WINDOW)))
+            middles = range(first, last, max(4 * window, round(KNOT * second / WINDOW)))
             knots = [slice(a, min(a + middles.step, last)) for a in middles]
             at = np.array([counted[knot].mean() for knot in knots])
             by = np.array([np.median(late[knot]) for knot in knots])

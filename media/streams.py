@@ -24,6 +24,7 @@ MAX_JUMP = 3600.0  # seconds; where times go forward by more, too
 SAME_RESTART = 10.0  # seconds; streams whose times restart this close to each other do so together
 MAX_PADDING = 0.1  # seconds; a track of sound that ends earlier than declared by more than this is broken
 MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's own time base
+INDEXED = ("mov", "mp4", "avi")
 STILLS = ("mjpeg", "png", "apng", "bmp", "gif", "tiff", "webp", "jpegls")  # codecs of thumbnails
 PQ, HLG = HDR_TRANSFERS = (16, 18)  # FFmpeg's numbers of HDR's transfer functions, those of ITU-T H.273
 PROGRAMMES = "mpegts"  # the container that may hold several programs of picture and sound
@@ -144,6 +145,11 @@ def cropping(container: InputContainer, stream: VideoStream) -> tuple[int, int, 
     return 0, 0, 0, 0
 
 
+def is_indexed(container: InputContainer) -> bool:
+    """Does a file give every packet its time in an index, so that time stamps cannot restart?"""
+    return container.format.name.split(",")[0] in INDEXED
+
+
 class Clock:
     """One clock for the streams of a file, whose time stamps may restart.
 
@@ -154,7 +160,7 @@ class Clock:
 
     def __init__(self, delays: dict[int, int] | None = None) -> None:
         """delays: ticks by which FFmpeg stamps the packets of streams, by index, too early."""
-        self._delays = delays or {}
+        self.delays = delays or {}
         self._moved = [0.0]  # seconds by which each recording is moved
         self._at: dict[int, tuple[int, float]] = {}  # stream -> its recording, and its last time stamp there
         self._end = 0.0  # of all streams until now, on this clock
@@ -164,8 +170,8 @@ class Clock:
         """How often the time stamps have restarted until now."""
         return len(self._moved) - 1
 
-    def set(self, packet: Packet) -> None:
-        """Put the time stamps of a packet, the next one of the file, on this clock."""
+    def set(self, packet: Packet, restarts: bool = True) -> None:
+        """Put the time stamps of a packet, the next one of the file, on this clock. restarts: may they restart?"""
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is None:
             return
@@ -175,11 +181,11 @@ class Clock:
         time = shown if packet.dts is None else float(packet.dts * unit)
         time = shown if shown > time + MAX_JUMP else time
         recording, before = self._at.get(index, (0, None))
-        if before is None or not before - MAX_RETURN <= time <= before + MAX_JUMP:
+        if restarts and (before is None or not before - MAX_RETURN <= time <= before + MAX_JUMP):
             recording = self._recording(time, recording, before)
         self._at[index] = recording, time
         self._end = max(self._end, shown + self._moved[recording] + float((packet.duration or 0) * unit))
-        move = round(self._moved[recording] / unit) + self._delays.get(index, 0)
+        move = round(self._moved[recording] / unit) + self.delays.get(index, 0)
         if move:
             packet.pts = None if packet.pts is None else packet.pts + move
             packet.dts = None if packet.dts is None else packet.dts + move
@@ -213,8 +219,10 @@ def packets(container: InputContainer, clock: Clock) -> Iterator[Any]:
     out what a decoder holds back.
     """
     picture = picture_stream(container)
+    restarts = not is_indexed(container)
     for packet in container.demux([*([picture] if picture else []), *sound_streams(container)]):
-        clock.set(packet)
+        if restarts or clock.delays:
+            clock.set(packet, restarts)
         yield packet
 
 
@@ -228,7 +236,8 @@ def picture_delay(container: InputContainer, path: str, demuxers: str) -> dict[i
     """
     import av
 
-    if container.format.name.split(",")[0] not in ("mov", "mp4"):
+    picture = picture_stream(container)
+    if picture is None or container.format.name.split(",")[0] not in ("mov", "mp4"):
         return {}
     stamps: list[int] = []
     options: dict[str, str] = {}

@@ -24,6 +24,7 @@ from media.streams import (
     HDR_TRANSFERS,
     Clock,
     cropping,
+    is_indexed,
     open_local,
     packets,
     picture_delay,
@@ -45,8 +46,6 @@ SEARCH_SIZE = "50000000"  # bytes and microseconds that FFmpeg may read to find 
 ORDERED = 25  # pictures whose time stamps rise: they are those of showing
 FROM_FIRST = ("mpegts", "mpeg")  # whose length is counted from their first time stamp, and not from 0
 Timed = tuple[float, av.VideoFrame]  # a frame behind its time in seconds
-# Files whose index gives every picture its time, so that the time stamps cannot restart.
-INDEXED = ("mov", "mp4", "avi")
 
 
 class NoVideoError(MediaError):
@@ -340,8 +339,7 @@ def restarts(path: str) -> bool:
     """Do the time stamps of a file restart somewhere? All of it is read, but not decoded. Raises MediaError."""
     with open_media(path) as container:
         clock = Clock()
-        indexed = container.format.name.split(",")[0] in INDEXED
-        return not indexed and any(clock.restarts for _ in whole_packets(container, clock))
+        return not is_indexed(container) and any(clock.restarts for _ in whole_packets(container, clock))
 
 
 class _Deinterlacer:

@@ -83,6 +83,30 @@ def test_sound_with_coarse_time_stamps(tmp_path, kind, codec, rate, stamps):
     assert abs(lag - origin) < 16000 * 0.04  # an encoder's delay, and half a grid
 
 
+@pytest.mark.parametrize("drift", [-0.004, 0.004])
+def test_sound_that_drifts_is_stretched(tmp_path, drift):
+    """A sound card that is slow: its samples last longer than they should, and no silence is inserted."""
+    sound, path = noise(20), str(tmp_path / "a.mkv")
+    with av.open(path, "w") as container:
+        track = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+        for first in range(0, len(sound), 320):
+            frame = av.AudioFrame.from_ndarray(sound[None, first : first + 320], format="s16", layout="mono")
+            frame.sample_rate, frame.time_base = 16000, Fraction(1, 16000)
+            frame.pts = round(first * (1 + drift))
+            container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    heard = decode_audio(path)
+    assert len(heard) == pytest.approx(len(sound) * (1 + drift), abs=200)
+    assert (heard[1000:-1000] == 0).mean() < 0.002
+    for second in (1, 10, 18):
+        place = round(second * 16000 * (1 + drift))
+        piece = heard[place : place + 240].astype(float)
+        near = sound[second * 16000 - 400 : second * 16000 + 640].astype(float)
+        lag = int(np.correlate(near, piece, "valid").argmax())
+        assert abs(lag - 400) < 0.012 * 16000
+        assert np.corrcoef(piece, near[lag : lag + 240])[0, 1] > 0.85
+
+
 @pytest.mark.parametrize("how", ["-", "late sound", "other start", "wrap", "vob"])
 def test_joined_recordings_stay_in_sync(tmp_path, how):
     """Files joined with cat: nothing of the second recording is lost, and each has its own sound at its pictures."""
