@@ -12,12 +12,13 @@ from media.shots import FLASH, SHOT_WIDTH, is_cut, shot_picture
 from media.timeline import VideoReader
 from media.trackRule import MAX_GAP, Rule
 from media.tracks import ABOVE, BELOW, BESIDE, OpenTrack, TrackBuilder
+from media.transitions import LASTING, LENGTHS, ChangeFinder
 from media.yunet import YuNet
 
 # A survey may begin and end anywhere in a video. What it finds no longer depends on where it began this many slots
 # after that place, and does not depend on where it ends this many slots before that place.
-WARM_UP = MAX_GAP + FLASH
-AHEAD = FLASH + 1
+WARM_UP = MAX_GAP + FLASH + max(LENGTHS) + 2 * LASTING
+AHEAD = max(LENGTHS) + LASTING + FLASH + 1
 MIN_REGION = 4  # pixels a side of a crop in a shot picture; smaller ones are not compared
 
 
@@ -88,6 +89,7 @@ class Survey:
         self.rule = rule
         self.end = 0
         self._views: list[_View] = []  # around the present one
+        self._changes: ChangeFinder[OpenTrack] = ChangeFinder()
         self._finder = _FaceFinder(reader, rule, self._views)
         self.builder = TrackBuilder(self._finder.find)
 
@@ -111,6 +113,7 @@ class Survey:
             self._step(len(self._views) - left)
         if self._views:
             self.builder.end_shot(self._views[-1].slot)
+        self._divide(self._changes.end_shot())
 
     def _view(self, slot: int, frame: av.VideoFrame) -> _View:
         if self._views and self._views[-1].frame is frame:
@@ -130,14 +133,23 @@ class Survey:
         if not before or is_cut([v.small for v in before], [v.small for v in after]):
             if index > 0:
                 self.builder.end_shot(self._views[index - 1].slot)
+            self._divide(self._changes.end_shot())
             self.builder.begin_shot(view.slot)
             self.builder.look(view.slot)
+            self._changes.add(view.slot, view.small)
             return
         cut = [track for track in self.builder.open if self._is_cut_there(track, before, after)]
         if cut:
             self.builder.cut(cut, view.slot)
         elif view.slot % self.rule.detect_every == 0:
             self.builder.look(view.slot)
+        self._changes.add(view.slot, view.small)
+        crops = [(track, _crop_in(view, track.box)) for track in self.builder.open]
+        self._divide(self._changes.look([(t, t.first, crop) for t, crop in crops if crop is not None]))
+
+    def _divide(self, changes: list[tuple[OpenTrack | None, int, int]]) -> None:
+        for track, first, last in changes:
+            self.builder.divide(first, last, track)
 
     def _neighbours(self, index: int) -> tuple[list[_View], list[_View]]:
         """Views before the one at `index`, and from it on, that follow each other in time and are of one size."""
@@ -155,10 +167,16 @@ class Survey:
 
         Another face on the same background, for example.
         """
-        left, top, right, bottom = track.box * before[-1].scale
-        x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2
-        rows = slice(max(0, int(y - ABOVE * half)), max(0, int(y + BELOW * half)))
-        columns = slice(max(0, int(x - BESIDE * half)), max(0, int(x + BESIDE * half)))
-        if min(before[-1].small[rows, columns].shape[:2]) < MIN_REGION:
+        region = _crop_in(before[-1], track.box)
+        if region is None:
             return False
-        return is_cut([v.small[rows, columns] for v in before], [v.small[rows, columns] for v in after])
+        return is_cut([v.small[region] for v in before], [v.small[region] for v in after])
+
+
+def _crop_in(view: _View, box: np.ndarray) -> tuple[slice, slice] | None:
+    """Rows and columns of the shot picture that the crop of a face shows, or None if they are too few."""
+    left, top, right, bottom = box * view.scale
+    x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2
+    rows = slice(max(0, int(y - ABOVE * half)), max(0, int(y + BELOW * half)))
+    columns = slice(max(0, int(x - BESIDE * half)), max(0, int(x + BESIDE * half)))
+    return (rows, columns) if min(view.small[rows, columns].shape[:2]) >= MIN_REGION else None

@@ -85,6 +85,25 @@ class OpenTrack:
     def box(self) -> np.ndarray:
         return self.faces[self.last].box
 
+    def until(self, slot: int) -> "OpenTrack":
+        """The track up to this slot."""
+        return OpenTrack({s: face for s, face in self._with(slot).items() if s <= slot})
+
+    def since(self, slot: int) -> "OpenTrack":
+        """The track from this slot on."""
+        return OpenTrack({s: face for s, face in self._with(slot).items() if s >= slot})
+
+    def _with(self, slot: int) -> dict[int, Face]:
+        """The faces, and at this slot an interpolated one if it lies between two of them."""
+        earlier, later = ([s for s in self.faces if (s < slot) is side] for side in (True, False))
+        if slot in self.faces or not earlier or not later:
+            return self.faces
+        a, b = max(earlier), min(later)
+        share = (slot - a) / (b - a)
+        box = self.faces[a].box * (1 - share) + self.faces[b].box * share
+        confidence = min(self.faces[a].confidence, self.faces[b].confidence)
+        return {**self.faces, slot: Face(box, confidence)}
+
     def track(self, shot: int) -> Track:
         """The track with the boxes between detections interpolated."""
         slots = np.array(sorted(self.faces))
@@ -136,6 +155,21 @@ class TrackBuilder:
             if track in self.open:
                 self._finish(track)
         self.look(slot)
+
+    def divide(self, first: int, last: int, only: OpenTrack | None = None) -> None:
+        """The slots first ... last show one shot change into the next: no track has them, and none crosses them.
+
+        only: the one track at which this was seen; None: the whole picture, where a shot begins after `last`.
+        """
+        if only is None:
+            self.shot_starts.append(last + 1)
+        for tracks in (self.closed, self.open):
+            for track in [t for t in tracks if only in (None, t) and t.first <= last and t.last >= first]:
+                before, after = track.until(first - 1), track.since(last + 1)
+                place = tracks.index(track)
+                self.closed += [before] if before.faces and tracks is self.open else []
+                kept = [t for t in (before, after) if t.faces and (tracks is self.closed or t is after)]
+                tracks[place : place + 1] = kept
 
     def look(self, slot: int) -> None:
         """Find the faces at this slot, go on with the tracks that they belong to, begin tracks with others."""
