@@ -22,6 +22,7 @@ from media.tracks import Track, crop, smooth
 from media.trackSound import Sound, has_sound, no_sound, read_sound
 from media.wav import write_wav
 
+SURVEY_PART = 2 * PART  # slots at least; parts overlap, so that shorter ones take more time altogether
 SOUND_LENGTH = 15 * PART  # slots of sound that are held at once, where the file allows it
 TRIED_SEEKS = 8  # of the places where a video may be divided; each takes the decoding of a picture
 
@@ -59,7 +60,7 @@ def plan_parts(path: str, detect_every: int = 1) -> Plan:
 
 
 def key_frames(reader: VideoReader) -> tuple[list[int], int]:
-    """The slots of key frames that divide a video into parts of at least PART slots; and its length in slots.
+    """The slots of key frames that divide a video into parts of SURVEY_PART slots or more; and its length in slots.
 
     It takes one pass over the packets, without decoding. A video whose time stamps restart is not divided.
     """
@@ -73,10 +74,10 @@ def key_frames(reader: VideoReader) -> tuple[list[int], int]:
         time = stamp * unit
         end = max(end, time + (packet.duration or 0) * unit)
         slot = ceil((time - reader.first_time) * FPS - MIDDLE)
-        if packet.is_keyframe and slot - keys[-1] >= PART:
+        if packet.is_keyframe and slot - keys[-1] >= SURVEY_PART:
             keys.append(slot)
     length = max(1, round((end - reader.first_time) * FPS))
-    if length - keys[-1] < PART // 4:
+    if length - keys[-1] < SURVEY_PART // 4:
         keys.pop()
     return [] if reader.clock.restarts else keys[1:], length
 

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, field
 
 MAX_GAP = 25  # slots of a track without a face
-PART = 1000  # slots; longer videos are worked on in parts, and no track goes from one into the next
+PART = 1000  # slots; longer tracks are written in pieces
 KINDS = ("mp4", "wav", "txt")  # files of a track, each in a folder of that name
 MIN_FACE = 20  # pixels; the detector sees nothing in smaller ones
 

@@ -12,11 +12,13 @@ from videoMaker import face
 
 import makeFaceTracks
 import media.trackWork
+from media.faceTracks import plan_parts
 
 JOBS = ("survey_part", "write_group")
 
 
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("media.faceTracks.SURVEY_PART", 50)
     monkeypatch.setattr("media.faceTracks.PART", 50)
     monkeypatch.setattr("media.trackWork.PART", 50)
 
@@ -72,14 +74,15 @@ def test_an_interrupted_video_resumes_with_the_parts_that_are_not_done(tmp_path,
 
 
 def test_two_processes_join_a_track_across_the_parts_of_a_long_video(tmp_path):
-    """A face that is seen from 38.4 to 41.6 s, where parts meet, and the same without what came before."""
-    scene = Scene([(100, 30, 112, 960, 1040, 0)])
-    long_video(tmp_path / "src/a.mp4", scene, 1300, g="250")
+    scene = Scene([(100, 30, 112, 1960, 2200, 0)])
+    long_video(tmp_path / "src/a.mp4", scene, 2600, g="250")
+    assert len(plan_parts(str(tmp_path / "src/a.mp4")).parts) == 2
     for workers in ("1", "2"):
-        assert run(tmp_path / "src", tmp_path / workers, "--nWorkers", workers) == 0
+        flags = ["--nWorkers", workers, "--detect_every", "25"]
+        assert run(tmp_path / "src", tmp_path / workers, *flags) == 0
     assert files(tmp_path / "1") == files(tmp_path / "2")
     (row,) = rows(tmp_path / "2")["a.mp4"]
-    assert abs(float(row["first_s"]) - 38.4) <= 0.04 and abs(int(row["frames"]) - 80) <= 2
+    assert abs(float(row["first_s"]) - 78.4) <= 0.04 and abs(int(row["frames"]) - 240) <= 2
 
 
 def test_boxes_are_fractions_of_their_own_picture(tmp_path):
