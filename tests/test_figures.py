@@ -168,6 +168,13 @@ def test_a_log_that_cannot_be_read_now_is_not_begun_anew(tmp_path, monkeypatch):
     assert (tmp_path / "scores.txt").read_text() == "IT 1, LR 0.500000\n"
 
 
+def test_the_best_epoch_has_the_lowest_number(tmp_path):
+    log = TrainingLog(str(tmp_path), {}, 1)
+    for epoch, eer in enumerate((9.5, 10.2, 9.5), 1):
+        log.add(epoch, 0.5, result(), result(), {"eer": eer})
+    assert log.best_epoch == 1
+
+
 def test_the_curves(tmp_path):
     log = TrainingLog(str(tmp_path), {}, 1)
     log.add(1, 0.5, result(), result(identity_top1=30.0), {})

@@ -378,6 +378,15 @@ def test_a_request_to_stop_may_come_several_times(monkeypatch):
         assert ended == [128 + signal.SIGTERM]
 
 
+def test_the_flags_that_a_run_must_keep():
+    args = vars(trainSyncNet.parse_args([]))
+    assert trainingState.binding_settings(args, {}).keys() == {
+        "allow_resize", "alphaC", "alphaD", "alphaI", "augment_prob", "compile", "crop", "deterministic", "distance",
+        "flip", "lr", "lr_decay", "maxFrames", "model", "nBatchSize", "nOut", "nTestPerEpoch", "nTrainPerEpoch",
+        "precision", "seed", "temporal_stride", "untrained",
+    }  # fmt: skip
+
+
 def test_free_settings_may_change(clip_list, short_run, tmp_path, capsys):
     copy = tmp_path / "copy.txt"
     copy.write_text(clip_list.read_text())
