@@ -49,6 +49,7 @@ def fake(monkeypatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda _: True)  # are the gradients finite?
     monkeypatch.setattr(nn.Module, "_apply", apply)
     with fake_mode():
         try:
@@ -171,12 +172,12 @@ def calls(network: SyncNet, clips: list[Clip], tmp_path) -> dict[str, Callable[[
     return found
 
 
+@pytest.mark.filterwarnings("ignore:At least one mel filterbank has all zero values")
 def test_functions_of_inference(made, clips, tmp_path, request, monkeypatch):
     names = list(calls(made, clips, tmp_path))
     request.getfixturevalue("fake")
     monkeypatch.setattr(torch.Tensor, "numpy", noise_like)
     monkeypatch.setattr(torch.Tensor, "__float__", lambda _: 0.5)
-    monkeypatch.setattr(torch.Tensor, "__bool__", lambda _: False)  # torchaudio looks at its filters
     network = moved_network(made)
     for name in names:
         result = calls(network, clips, tmp_path)[name]()
@@ -200,3 +201,45 @@ def test_export_computes_on_the_cpu(on_gpu, tmp_path, monkeypatch):
         export(on_gpu, "voice", "content", str(tmp_path / "x.onnx"))
     assert set(seen) == {"cpu"}
     assert {tensor.device for tensor in on_gpu.__S__.parameters()} == {GPU}
+
+
+@pytest.fixture
+def two_processes(fake) -> Iterator[None]:  # noqa: ARG001
+    """A process group of two whose other process never answers, and batch norm over processes on fake tensors."""
+    group = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
+    library = torch.library.Library("aten", "IMPL", "Meta")
+
+    def statistics(x: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.new_empty(x.shape[1], dtype=torch.float32), x.new_empty(x.shape[1], dtype=torch.float32)
+
+    try:
+        library.impl("batch_norm_stats", statistics)
+        library.impl("batch_norm_gather_stats_with_counts", statistics)
+        library.impl("batch_norm_elemt", lambda x, *_: torch.empty_like(x))
+        torch.distributed.init_process_group("fake", rank=0, world_size=2, store=group.FakeStore())
+    except Exception as error:
+        pytest.skip(f"the fake process group has changed: {error}")
+    yield
+    torch.distributed.destroy_process_group()
+    library._destroy()
+
+
+def test_losses_over_several_processes(made, request, monkeypatch):
+    """All that is exchanged is on the device of the network; the other process's embeddings count."""
+    made.__S__ = nn.SyncBatchNorm.convert_sync_batchnorm(made.__S__)
+    request.getfixturevalue("two_processes")
+    network, devices = moved_network(made), []
+    names = ("all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_single", "broadcast")
+    for name in filter(torch.distributed.__dict__.__contains__, names):
+        real = getattr(torch.distributed, name)
+
+        def exchanged(*args, real=real, **kwargs):
+            for argument in args:
+                parts = argument if isinstance(argument, (list, tuple)) else [argument]
+                devices.extend(part.device for part in parts if isinstance(part, torch.Tensor))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(torch.distributed, name, exchanged)
+    network.train()
+    total, _ = network(*batch(), 1.0, float(network.has_identity), 0.0)
+    assert total.device == GPU and set(devices) == {GPU}
