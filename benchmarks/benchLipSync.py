@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=4, help="length of the track (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, WINDOWS_AT_ONCE, 64])
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, WINDOWS_AT_ONCE, 32, 64])
     args = parser.parse_args()
     keep_memory()  # as the commands do
 
