@@ -44,11 +44,12 @@ class SyncNetModel(TwoStreams):
 
     @torch.no_grad()
     def features(self, audio: Tensor) -> Tensor:
-        """Log-mel input of the audio trunk, float32 whatever the autocast: (B, 1, 40, 4T).
+        """Log-mel input of the audio trunk, in the filterbank's dtype whatever the autocast: (B, 1, 40, 4T).
 
         audio: (B, T*640 + 240) float, on the int16 scale (not divided by 32768).
         """
         with torch.autocast(audio.device.type, enabled=False):
-            logmel = torch.log(self.torchfb(audio.float()) + 1e-6)
+            bands = self.torchfb(audio.to(next(self.torchfb.buffers()).dtype))
+            logmel = torch.log(bands + 1e-6)
             # The first and last frame are half padding.
             return self.instancenorm(logmel)[:, None, :, 1:-1]

@@ -34,7 +34,8 @@ def check_outputs(streams: Streams, settings: Settings, device: torch.device) ->
     streams.eval()
     heads: dict[str, tuple[bool, bool]] = {}
     gpus = [device] if device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(gpus):
+    # A caller's TorchFunctionMode, which records or replaces operations, must not see this pass.
+    with torch.no_grad(), torch.random.fork_rng(gpus), torch._C.DisableTorchFunction():
         if isinstance(streams, TwoStreams):
             check_trunk(streams, audio, (CLIPS, TRUNK_CHANNELS, 1, expected[2]), settings.model)
         for name, batch in (("forward_aud", audio), ("forward_vid", video.permute(0, 4, 1, 2, 3))):

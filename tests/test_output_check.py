@@ -136,3 +136,17 @@ def test_a_front_end_and_a_trunk_that_do_not_fit(change, trunk, words):
 def test_a_network_without_identities_is_known():
     network = SyncNet("models.SyncNetV2", nOut=16, device="cpu")
     assert (network.has_content, network.has_identity) == (True, False)
+
+
+def test_the_check_is_hidden_from_a_mode_of_the_caller():
+    """A caller that records operations sees none while a network is built."""
+    names = []
+
+    class Record(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            names.append(getattr(func, "__name__", ""))
+            return func(*args, **kwargs or {})
+
+    with Record():
+        SyncNet(nOut=8, device="cpu")
+    assert not {"relu", "relu_", "max_pool2d", "conv2d", "stft", "batch_norm"} & set(names)
