@@ -13,7 +13,7 @@ import numpy as np
 
 from media.clips import FPS
 from media.streams import tick
-from media.survey import AHEAD, WARM_UP, Part, Survey
+from media.survey import AHEAD, WARM_UP, Part, Survey, detector_kind
 from media.timeline import MIDDLE, VideoReader
 from media.track_joining import Stretch, join
 from media.trackFiles import TrackVideo, track_text
@@ -119,9 +119,11 @@ class Found:
 def select_tracks(stretches: list[Stretch], rule: Rule) -> Found:
     """Join the tracks of all parts of a video and select those that are large, long, and have sound.
 
-    A track longer than PART is divided evenly, because training reads files from their beginning.
+    Tracks of low confidence, such as hands, are no faces. A track longer than PART is divided evenly,
+    because training reads files from their beginning.
     """
-    tracks = join(stretches)
+    typical = detector_kind(rule.weights).typical
+    tracks = [track for track in join(stretches) if track.typical >= typical]
     large = [track for track in tracks if track.size >= rule.min_face]
     spans = [stretch.sound for stretch in stretches if stretch.sound[0] < stretch.sound[1]]
     begin, end = min((b for b, _ in spans), default=0), max((e for _, e in spans), default=0)

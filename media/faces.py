@@ -22,11 +22,13 @@ class FaceDetector(ABC):
 
     A box spans a face from the hairline to the chin, as MTCNN's does: half its larger side and its center frame the
     crop (media/tracks.py). scale: the factor by which a picture is resized before it is passed to find().
-    sure: the least confidence of a face that is beyond doubt.
+    sure: the least confidence with which a track begins. typical: the least median confidence of a track; hands and
+    the like have less.
     """
 
     scale: float
     sure: float
+    typical: float
 
     @abstractmethod
     def find(self, picture: np.ndarray) -> list[Face]:

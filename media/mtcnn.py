@@ -27,6 +27,7 @@ class Mtcnn(FaceDetector):
     """MTCNN, as a FaceDetector. Raises UserError when the weights are not installed."""
 
     sure = 0.9
+    typical = 0.95
 
     def __init__(self, min_face: int) -> None:
         package = find_spec(PACKAGE)

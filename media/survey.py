@@ -51,6 +51,11 @@ class _View:
         return self.frame.width, self.frame.height, self.small.shape
 
 
+def detector_kind(weights: bytes | None) -> type[FaceDetector]:
+    """The class of the detector that open_detector() opens."""
+    return Mtcnn if weights is None else YuNet
+
+
 def open_detector(min_face: int, weights: bytes | None = None) -> FaceDetector:
     """MTCNN, or YuNet with these weights, the content of an ONNX file. Raises UserError."""
     return Mtcnn(min_face) if weights is None else YuNet(min_face, weights)
@@ -63,6 +68,7 @@ class _FaceFinder:
         self.count = 0
         self._reader = reader
         self._detector = open_detector(rule.min_face, rule.weights)
+        self.sure = self._detector.sure
         self._views = views
         self._found: dict[int, list[Face]] = {}  # by slot
 
@@ -91,7 +97,7 @@ class Survey:
         self._views: list[_View] = []  # around the present one
         self._changes: ChangeFinder[OpenTrack] = ChangeFinder()
         self._finder = _FaceFinder(reader, rule, self._views)
-        self.builder = TrackBuilder(self._finder.find)
+        self.builder = TrackBuilder(self._finder.find, self._finder.sure)
 
     @property
     def faces(self) -> int:

@@ -18,7 +18,6 @@ from media.faces import Face
 from media.trackRule import MAX_GAP
 
 MIN_OVERLAP = 0.5  # intersection over union of a face with the one before in its track
-SURE = 0.9  # confidence that a track begins with; to go on, any confidence does
 SMOOTHING = 13  # slots
 ABOVE, BELOW, BESIDE = 1.0, 1.8, 1.4  # how far the crop reaches from the centre, in half sizes of the face
 PADDING = 110  # grey, where the crop leaves the picture
@@ -28,7 +27,8 @@ PADDING = 110  # grey, where the crop leaves the picture
 class Track:
     """A face from slot `first` on. boxes: (slots, 4) left, top, right, bottom in pixels of the source.
 
-    found: how many of them were found; those between are interpolated. confidence: mean of those found.
+    found: how many of them were found; those between are interpolated. confidence: mean of those found; typical:
+    their median.
     """
 
     first: int
@@ -36,6 +36,7 @@ class Track:
     found: int
     confidence: float
     shot: int
+    typical: float = 1.0
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -55,7 +56,7 @@ class Track:
         first, last = max(first, self.first), min(last, self.end)
         boxes = self.boxes[first - self.first : max(first, last) - self.first]
         found = round(self.found * len(boxes) / max(1, len(self)))
-        return Track(first, boxes, found, self.confidence, self.shot)
+        return Track(first, boxes, found, self.confidence, self.shot, self.typical)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -110,8 +111,9 @@ class OpenTrack:
         every = np.arange(slots[0], slots[-1] + 1)
         found = np.array([self.faces[slot].box for slot in slots])
         boxes = np.stack([np.interp(every, slots, side) for side in found.T], 1)
-        confidence = float(np.mean([self.faces[slot].confidence for slot in slots]))
-        return Track(int(slots[0]), boxes, len(slots), confidence, shot)
+        confidence = [self.faces[slot].confidence for slot in slots]
+        mean, median = float(np.mean(confidence)), float(np.median(confidence))
+        return Track(int(slots[0]), boxes, len(slots), mean, shot, median)
 
 
 class TrackBuilder:
@@ -119,14 +121,16 @@ class TrackBuilder:
 
     find: the faces at a slot; asked for the slot of look() and for those since the look before, to find
     out to the slot where a face comes and goes.
+    sure: the least confidence with which a track begins; to continue one, any confidence will do.
     closed: the tracks that ended. shot_starts: the first slot of each shot.
 
     A long video is surveyed in parts whose tracks are joined afterwards (media/faceTracks.py), so tracks are judged
     there (length, size, confidence), and not here.
     """
 
-    def __init__(self, find: Callable[[int], list[Face]]) -> None:
+    def __init__(self, find: Callable[[int], list[Face]], sure: float = 0.9) -> None:
         self._find = find
+        self._sure = sure
         self.open: list[OpenTrack] = []
         self.closed: list[OpenTrack] = []
         self.shot_starts: list[int] = []
@@ -184,7 +188,7 @@ class TrackBuilder:
                     if between not in track.faces:
                         break
         for face in self._free(slot):
-            if face.confidence >= SURE:
+            if face.confidence >= self._sure:
                 self.open.append(self._begun_at(slot, since, face))
         self._looked = slot
         for track in [t for t in self.open if slot - t.last > MAX_GAP]:

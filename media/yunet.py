@@ -9,7 +9,7 @@ from media.faces import Face, FaceDetector, distinct
 from media.openVideo import cv2  # silenced there: OpenCV logs each network that it loads
 from support.errors import UserError
 
-SIZE_IN_DETECTION = 28  # pixels of the smallest face, with a margin: it finds few below 20
+SIZE_IN_DETECTION = 22  # pixels of the smallest face: it finds few below 20
 LARGEST_IN_DETECTION = 300  # pixels, of the faces it was trained on
 POSSIBLE = 0.5  # least confidence
 DISTINCT = 0.3  # overlap of two boxes of one face
@@ -20,7 +20,8 @@ BOX = 1.02  # MTCNN's box, which the crop rule is made for, in YuNet's: both hav
 class YuNet(FaceDetector):
     """YuNet, as a FaceDetector. Raises UserError for weights that OpenCV cannot run as YuNet."""
 
-    sure = 0.75
+    sure = 0.6
+    typical = 0.65
 
     def __init__(self, min_face: int, weights: bytes) -> None:
         self.scale = min(1.0, SIZE_IN_DETECTION / min_face)

@@ -17,6 +17,7 @@ from media.mtcnn import Mtcnn
 from media.shots import is_cut, shot_picture
 from media.survey import Part, Survey
 from media.timeline import VideoReader
+from media.track_joining import Stretch
 from media.trackRule import Rule
 from media.tracks import TrackBuilder, crop, overlap, smooth
 from media.wav import open_wav
@@ -93,6 +94,38 @@ def test_a_doubtful_face_does_not_begin_a_track_but_may_go_on_with_one():
     doubtful = {t: [(box(10, 10, 60), 0.8)] for t in range(40)}
     assert build(doubtful, [(0, 40)])[0] == []
     assert spans(build({**doubtful, 10: [box(10, 10, 60)]}, [(0, 40)])[0]) == [(6, 40)]
+
+
+def test_a_track_of_low_confidence_is_no_face():
+    """A hand has a median of 0.92 to 0.94 with MTCNN; a dark, tilted head 0.97, and a lower mean than some hands."""
+
+    def selected(confidences):
+        rows = [[float(t), c, 10.0, 10.0, 90.0, 90.0] for t, c in enumerate(confidences)]
+        stretch = Stretch(0, 40, 40, [0], [rows], (0, 40))
+        return len(select_tracks([stretch], RULE).tracks)
+
+    assert selected([0.98] * 25 + [0.72] * 15) == 1
+    assert selected([0.93] * 35 + [1.0] * 5) == 0
+
+
+def test_a_track_begins_with_the_confidence_that_the_detector_asks_for():
+    faces = {slot: [Face(box(10, 10, 60), 0.7)] for slot in range(20)}
+    for sure, count in ((0.6, 1), (0.75, 0)):
+        builder = TrackBuilder(lambda slot: faces[slot], sure)
+        builder.begin_shot(0)
+        builder.end_shot(19)
+        assert len(builder.closed) == count
+
+
+def test_faces_that_overlap_two_tracks_go_where_they_overlap_most():
+    faces = {0: [Face(box(0, 10, 80), 1.0), Face(box(30, 10, 80), 1.0)]}
+    faces[5] = [Face(box(4, 10, 80), 1.0), Face(box(26, 10, 80), 1.0)]
+    builder = TrackBuilder(lambda slot: faces[min(faces, key=lambda known: abs(known - slot))])
+    builder.begin_shot(0)
+    builder.look(0)
+    builder.look(5)
+    lefts = sorted((track.faces[0].box[0], track.faces[5].box[0]) for track in builder.open)
+    assert lefts == [(0, 4), (30, 26)]
 
 
 def test_faces_that_change_places_at_once_are_told_apart_by_a_cut():
