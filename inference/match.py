@@ -13,7 +13,6 @@ from inference.defaults import NUM_EVAL, WAYS
 from inference.embeddings import Skip, embed
 from media.clips import Clip
 from models.interface import Network
-from models.output_check import require_identity
 from support.errors import UserError
 
 RESAMPLES = 1000
@@ -43,7 +42,6 @@ def match(
     Returns (face to voice, voice to face, speaker of each clip used); see matching_accuracy. Raises MediaError, and
     UserError when there are too few speakers, before anything is computed where the list tells.
     """
-    require_identity(network)
     check_ways(speakers_of_clips([clip.video for clip in clips]), ways)
     heard, voices = embed(network, [c.audio for c in clips], False, num_eval, False, batch, skip=skip)
     voice = dict(zip(heard, voices, strict=True))
