@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import re
 from collections.abc import Iterator
@@ -164,27 +165,32 @@ class Clock:
         self._moved = [0.0]  # seconds by which each recording is moved
         self._at: dict[int, tuple[int, float]] = {}  # stream -> its recording, and its last time stamp there
         self._end = 0.0  # of all streams until now, on this clock
+        self._begins: list[float] = []  # of the second recording and those after it, on this clock
 
     @property
     def restarts(self) -> int:
         """How often the time stamps have restarted until now."""
         return len(self._moved) - 1
 
+    def recording_at(self, time: float) -> int:
+        """The number of the recording, from 0, that is shown at a time in seconds on this clock."""
+        return bisect.bisect(self._begins, time)
+
     def set(self, packet: Packet, restarts: bool = True) -> None:
         """Put the time stamps of a packet, the next one of the file, on this clock. restarts: may they restart?"""
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is None:
             return
-        unit, index = tick(packet), packet.stream_index
-        shown = float(stamp * unit)
+        unit, index = float(tick(packet)), packet.stream_index
+        shown = stamp * unit
         # Times of decoding rise, whatever the order of the pictures; but where FFmpeg has made them up, they lag.
-        time = shown if packet.dts is None else float(packet.dts * unit)
+        time = shown if packet.dts is None else packet.dts * unit
         time = shown if shown > time + MAX_JUMP else time
         recording, before = self._at.get(index, (0, None))
         if restarts and (before is None or not before - MAX_RETURN <= time <= before + MAX_JUMP):
             recording = self._recording(time, recording, before)
         self._at[index] = recording, time
-        self._end = max(self._end, shown + self._moved[recording] + float((packet.duration or 0) * unit))
+        self._end = max(self._end, shown + self._moved[recording] + (packet.duration or 0) * unit)
         move = round(self._moved[recording] / unit) + self.delays.get(index, 0)
         if move:
             packet.pts = None if packet.pts is None else packet.pts + move
@@ -198,17 +204,14 @@ class Clock:
 
         if before is None:
             return min(range(len(self._moved)), key=distance) if self.restarts else 0
-        for numbers, most in (
-            (
-                range(current + 1, len(self._moved)),
-                SAME_RESTART,
-            ),  # another stream has come to the restart already
-            (range(current), MAX_RETURN),  # a few time stamps were wrong
-        ):
+        later = range(current + 1, len(self._moved))  # another stream has come to the restart already
+        earlier = range(current)  # a few time stamps were wrong
+        for numbers, most in ((later, SAME_RESTART), (earlier, MAX_RETURN)):
             nearest = min(numbers, key=distance, default=current)
             if nearest != current and distance(nearest) <= most:
                 return nearest
         self._moved.append(self._end - time)
+        self._begins.append(self._end)
         return self.restarts
 
 

@@ -44,11 +44,12 @@ class _View:
     frame: av.VideoFrame
     small: np.ndarray  # shot picture
     scale: float  # of the shot picture
+    recording: int  # of a file in which several were joined
 
     @property
-    def size(self) -> tuple:
-        """Of the picture; boxes are in its pixels."""
-        return self.frame.width, self.frame.height, self.small.shape
+    def kind(self) -> tuple:
+        """The same for pictures that can be compared, whose boxes are in the same pixels."""
+        return self.recording, self.frame.width, self.frame.height, self.small.shape
 
 
 def detector_kind(weights: bytes | None) -> type[FaceDetector]:
@@ -125,7 +126,8 @@ class Survey:
         if self._views and self._views[-1].frame is frame:
             return replace(self._views[-1], slot=slot)
         scale = min(1.0, SHOT_WIDTH / frame.width)
-        return _View(slot, frame, shot_picture(self.reader.bgr(frame, scale)), scale)
+        small = shot_picture(self.reader.bgr(frame, scale))
+        return _View(slot, frame, small, scale, self.reader.clock.recording_at(frame.time or 0.0))
 
     def _forget(self, ahead: int) -> None:
         keep = ahead + 1 + max(FLASH, self.rule.detect_every)
@@ -158,11 +160,11 @@ class Survey:
             self.builder.divide(first, last, track)
 
     def _neighbours(self, index: int) -> tuple[list[_View], list[_View]]:
-        """Views before the one at `index`, and from it on, that follow each other in time and are of one size."""
+        """Views before the one at `index`, and from it on, that follow each other and are of one kind."""
         broken = [
             second
             for second, (a, b) in enumerate(pairwise(self._views), 1)
-            if b.slot != a.slot + 1 or a.size != b.size
+            if b.slot != a.slot + 1 or a.kind != b.kind
         ]
         begin = max((place for place in broken if place <= index), default=0)
         end = min((place for place in broken if place > index), default=len(self._views))

@@ -446,14 +446,16 @@ def test_two_runs_at_once(tmp_path, capsys):
 
 
 def test_recordings_one_after_the_other_in_a_file(tmp_path):
-    """Where time stamps restart, the next recording follows, and nothing of it is lost."""
+    """Where time stamps restart, the next recording follows in a shot of its own, and nothing of it is lost."""
     video(tmp_path / "one.ts", frames=60, format="mpegts", start=5.0)
     (tmp_path / "src").mkdir()
     one = (tmp_path / "one.ts").read_bytes()
     (tmp_path / "src/two.ts").write_bytes(one + one)
     assert run(tmp_path / "src", tmp_path / "dst") == 0
     assert "two.ts" not in reasons(tmp_path / "dst")
-    assert sum(int(track["frames"]) for track in rows(tmp_path / "dst")["two.ts"]) >= 115
+    tracks = rows(tmp_path / "dst")["two.ts"]
+    assert sum(int(track["frames"]) for track in tracks) >= 115
+    assert [track["shot"] for track in tracks] == ["1", "2"]
 
 
 def test_what_is_no_video_of_its_own(tmp_path, capsys):
