@@ -17,7 +17,7 @@ SIDE = 32  # pixels; pictures and regions are compared at SIDE x SIDE
 LENGTHS = (6, 10, 15, 22, 33, 48, 63)  # slots from the picture before a change to the one after it
 SAMPLES = 8  # pictures in between that are looked at first
 DIFFERENT = 18.0  # of 0 to 255: the least mean difference across a change
-LEFT_OVER, LEAST_CHANGED = 0.006, 14.0  # the more has changed beyond this, the more may be left unexplained
+LEFT_OVER, LEAST_CHANGED = 0.005, 14.0  # the more has changed beyond this, the more may be left unexplained
 FINE_SHARE = (
     0.25  # of what is left unexplained of fine detail: people who move slowly show it in other places
 )
@@ -29,6 +29,9 @@ EVEN = 0.2  # between this fraction and the rest, its pace is measured
 SUDDEN = 0.7  # of a change from one picture to the next; whether that is a cut is decided in media/shots.py
 EVERY = 3  # slots from one look for changes to the next
 LASTING = 12  # slots; a change that is taken back within so many is none
+# A change that contains another one replaces it if shots differ so many times more across it, and it is at most so
+# many times longer.
+MORE, LONGER = 1.04, 1.5
 JOINED = 3  # slots between two changes that are taken for one
 BACK_AGAIN, ALIKE = 0.6, 14.0  # of the difference, and at most: what differs by less is what was before
 SHIFT = 5  # pixels of SIDE / 2 by which pictures are moved over each other to recognize a camera's movement
@@ -142,9 +145,14 @@ class ChangeFinder(Generic[Key]):
         for number, seen in enumerate(self._seen):
             if seen.key is new.key and _overlap(seen.change, new.change):
                 a, b = seen.change, new.change
-                earlier = a if a.first <= b.first else b
-                change = Change(earlier.first, max(a.last, b.last), earlier.difference, earlier.before)
-                self._seen[number] = _Seen(new.key, new.crop, change, max(seen.slot, change.last + 1))
+                if b.first <= a.first and a.last <= b.last:  # the whole of it, or movement around it as well
+                    length, longer = (c.last - c.first + 1 for c in (a, b))
+                    if b.difference > MORE * a.difference and longer <= LONGER * length + JOINED:
+                        self._seen[number] = new
+                elif not (a.first <= b.first and b.last <= a.last):
+                    earlier = a if a.first <= b.first else b
+                    change = Change(earlier.first, max(a.last, b.last), earlier.difference, earlier.before)
+                    self._seen[number] = _Seen(new.key, new.crop, change, max(seen.slot, change.last + 1))
                 return
         self._seen.append(new)
 
