@@ -44,7 +44,6 @@ from verification.rates import (
 from verification.results import check_same_system, scores_made_with, tell_precision
 from verification.scoreFiles import has_labels, read_scored_trials, read_scores, read_unlabelled, write_llrs
 from verification.speakers import Speakers, count_speakers, speaker_names, speakers_of_trials
-from verification.split import split_trials, write_part
 
 Scored = tuple[np.ndarray, np.ndarray, list[tuple[str, str]] | None]  # see read_scored_trials
 
@@ -327,6 +326,8 @@ def split_file(args: argparse.Namespace) -> None:
     paths = [f"{stem}_{name}{extension}" for name in ("dev", "test")]
     for path in paths:
         check_output("--split", path)
+    from verification.split import split_trials, write_part  # reads trial lists, which takes PyTorch
+
     dev, test, dropped = split_trials(args.scores, args.dev_fraction, args.seed)
     for path, part in zip(paths, (dev, test), strict=True):
         write_part(path, part)
