@@ -122,15 +122,22 @@ class TrackBuilder:
     find: the faces at a slot; asked for the slot of look() and for those since the look before, to find
     out to the slot where a face comes and goes.
     sure: the least confidence with which a track begins; to continue one, any confidence will do.
+    find_again: a face at a slot that find() does not give, near this box of a track that was lost there, or None.
     closed: the tracks that ended. shot_starts: the first slot of each shot.
 
     A long video is surveyed in parts whose tracks are joined afterwards (media/faceTracks.py), so tracks are judged
     there (length, size, confidence), and not here.
     """
 
-    def __init__(self, find: Callable[[int], list[Face]], sure: float = 0.9) -> None:
+    def __init__(
+        self,
+        find: Callable[[int], list[Face]],
+        sure: float = 0.9,
+        find_again: Callable[[int, np.ndarray], Face | None] | None = None,
+    ) -> None:
         self._find = find
         self._sure = sure
+        self._find_again = find_again
         self.open: list[OpenTrack] = []
         self.closed: list[OpenTrack] = []
         self.shot_starts: list[int] = []
@@ -223,6 +230,18 @@ class TrackBuilder:
             if shared > MIN_OVERLAP and slot not in track.faces and id(face) not in taken:
                 track.faces[slot] = face
                 taken.add(id(face))
+        for track in tracks:
+            if track.last < slot:
+                self._join_again(slot, track)
+
+    def _join_again(self, slot: int, track: OpenTrack) -> None:
+        """Look for the face of a track again, where it was last, in a place where no other face is."""
+        face = self._find_again(slot, track.box) if self._find_again else None
+        if face is None or overlap(track.box, face.box) <= MIN_OVERLAP:
+            return
+        others = [*self._find(slot), *(t.faces[slot] for t in self.open if slot in t.faces)]
+        if not any(overlap(face.box, other.box) for other in others):
+            track.faces[slot] = face
 
     def _finish(self, track: OpenTrack) -> None:
         self.open.remove(track)

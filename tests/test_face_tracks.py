@@ -117,6 +117,36 @@ def test_a_track_begins_with_the_confidence_that_the_detector_asks_for():
         assert len(builder.closed) == count
 
 
+@pytest.mark.parametrize(
+    ("again", "others", "expected"),
+    [
+        (box(20, 10, 60), [], [(0, 40)]),
+        (None, [], [(0, 11)]),
+        (box(60, 10, 60), [], [(0, 11)]),  # elsewhere
+        (box(20, 10, 60), [box(60, 10, 60)], [(0, 11), (11, 40)]),  # what find() gives there is another face
+    ],
+)
+def test_a_lost_face_is_looked_for_again_near_its_track(again, others, expected):
+    asked = []
+
+    def find(slot):
+        return faces[slot]
+
+    def find_again(slot, place):
+        asked.append((slot, tuple(place)))
+        return None if again is None else Face(again, 0.95)
+
+    start, other = Face(box(10, 10, 60), 1.0), [Face(place, 1.0) for place in others]
+    faces = {slot: [start] if slot <= 10 else other for slot in range(40)}
+    builder = TrackBuilder(find, 0.9, find_again)
+    builder.begin_shot(0)
+    for slot in range(0, 40, 5):
+        builder.look(slot)
+    builder.end_shot(39)
+    assert spans(builder.finished) == expected
+    assert asked[0] == (15, (10, 10, 70, 70))
+
+
 def test_faces_that_overlap_two_tracks_go_where_they_overlap_most():
     faces = {0: [Face(box(0, 10, 80), 1.0), Face(box(30, 10, 80), 1.0)]}
     faces[5] = [Face(box(4, 10, 80), 1.0), Face(box(26, 10, 80), 1.0)]
@@ -352,6 +382,34 @@ def test_scenes(tmp_path, squares, cuts, frames, expected):
         people = [original.ravel(), original[:, ::-1, ::-1].ravel()]
         alike = [np.corrcoef(shown.mean(0).ravel(), person)[0, 1] for person in people]
         assert alike[square[5]] > max(0.6, alike[1 - square[5]] + 0.2)
+
+
+def draw_tilting(picture: np.ndarray, number: int, tilt: float) -> None:
+    """A dark face that tilts by up to `tilt` degrees from picture 10 to 40, and stays so."""
+    square = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    square[30:142, 100:212] = face(112)
+    turn = cv2.getRotationMatrix2D((156, 86), tilt * np.clip((number - 10) / 30, 0, 1), 1)
+    picture[:] = cv2.warpAffine(square, turn, (WIDTH, HEIGHT), borderValue=(90, 90, 90)) // 5
+
+
+@pytest.mark.parametrize("tilt", [-45, 45])
+def test_a_dark_face_that_tilts_is_not_lost(tmp_path, tilt):
+    """The detector misses it at this tilt, but is sure of it at a third of that."""
+    path = str(tmp_path / "a.mp4")
+    make_video(
+        path,
+        np.arange(100) / 25,
+        size=(WIDTH, HEIGHT),
+        flash=None,
+        draw=lambda picture, number: draw_tilting(picture, number, tilt),
+        rate=16000,
+    )
+    (part,) = plan_parts(path).parts
+    (track,) = select_tracks([survey_part(part, RULE)], RULE).tracks
+    assert (track.first, track.end) == (0, 100)
+    assert track.found == 21
+    x, y = (track.boxes[-1, :2] + track.boxes[-1, 2:]) / 2
+    assert np.hypot(x - 156, y - 76) < 20
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
