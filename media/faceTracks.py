@@ -26,6 +26,10 @@ SURVEY_PART = 2 * PART  # slots at least; parts overlap, so that shorter ones ta
 SOUND_LENGTH = 15 * PART  # slots of sound that are held at once, where the file allows it
 TRIED_SEEKS = 8  # of the places where a video may be divided; each takes the decoding of a picture
 
+FOUND = (
+    0.6  # share of the looks at a track in which its face is found, at least; hands are found now and then
+)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -119,11 +123,15 @@ class Found:
 def select_tracks(stretches: list[Stretch], rule: Rule) -> Found:
     """Join the tracks of all parts of a video and select those that are large, long, and have sound.
 
-    Tracks of low confidence, such as hands, are no faces. A track longer than PART is divided evenly,
-    because training reads files from their beginning.
+    Tracks of low confidence or found only now and then, such as hands, are no faces. A track longer than PART is
+    divided evenly, because training reads files from their beginning.
     """
     typical = detector_kind(rule.weights).typical
-    tracks = [track for track in join(stretches) if track.typical >= typical]
+    tracks = [
+        track
+        for track in join(stretches)
+        if track.typical >= typical and track.found * rule.detect_every >= FOUND * len(track)
+    ]
     large = [track for track in tracks if track.size >= rule.min_face]
     spans = [stretch.sound for stretch in stretches if stretch.sound[0] < stretch.sound[1]]
     begin, end = min((b for b, _ in spans), default=0), max((e for _, e in spans), default=0)

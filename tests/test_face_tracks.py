@@ -3,6 +3,7 @@
 import gc
 import os
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -106,6 +107,16 @@ def test_a_track_of_low_confidence_is_no_face():
 
     assert selected([0.98] * 25 + [0.72] * 15) == 1
     assert selected([0.93] * 35 + [1.0] * 5) == 0
+
+
+@pytest.mark.parametrize(
+    ("slots", "count"), [(range(0, 40, 5), 1), ([0, 5, 15, 20, 30, 35], 1), ([0, 12, 24, 36], 0)]
+)
+def test_what_is_found_now_and_then_is_no_face(slots, count):
+    """Of a face, nearly every look finds it; a hand is found in half of them, with any confidence."""
+    rows = [[float(slot), 0.99, 10.0, 10.0, 90.0, 90.0] for slot in slots]
+    rule = replace(RULE, min_frames=30)
+    assert len(select_tracks([Stretch(0, 40, 40, [0], [rows], (0, 40))], rule).tracks) == count
 
 
 def test_a_track_begins_with_the_confidence_that_the_detector_asks_for():
