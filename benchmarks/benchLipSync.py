@@ -18,7 +18,7 @@ from scipy.io import wavfile
 from clipMaker import make_clip, noise  # isort: skip
 from DatasetLoader import get_frames
 from inference.lipSync import LEAST_FRAMES, MAX_OFFSET, WINDOWS_AT_ONCE, LipSync, lse, summarise
-from models.SyncNetV2 import MFCC_PER_FRAME, WINDOW
+from models.mfcc import MFCC_PER_FRAME, SOUND_WINDOW
 from support.memory import keep_memory
 from SyncNetDist import SyncNet
 
@@ -34,7 +34,7 @@ def one_window_at_a_time(network: SyncNet, video: str, wav: str, frames: int) ->
     windows = range(frames - LEAST_FRAMES + 1)
     lips = [network.__S__.forward_vid(pixels[:, :, i : i + 5])[0][..., 0] for i in windows]
     sounds = [
-        network.__S__.embed_windows(coefficients[..., MFCC_PER_FRAME * i : MFCC_PER_FRAME * i + WINDOW])
+        network.__S__.embed_windows(coefficients[..., MFCC_PER_FRAME * i : MFCC_PER_FRAME * i + SOUND_WINDOW])
         for i in windows
     ]
     around = F.pad(torch.cat(sounds), (0, 0, MAX_OFFSET, MAX_OFFSET))

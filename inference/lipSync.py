@@ -23,11 +23,10 @@ from inference.embeddings import (
 )
 from media.clips import SAMPLES_PER_FRAME, MediaError
 from media.crops import HOP_LENGTH, WINDOW_LENGTH, WINDOW_TAIL, crop_samples
-from models.interface import Network
+from models.interface import Network, SoundWindows
 from models.losses import unit
+from models.mfcc import MFCC_PER_FRAME, SOUND_WINDOW
 from models.output_check import require_content
-from models.SyncNetV2 import MFCC_PER_FRAME, WINDOW
-from models.SyncNetV2 import SyncNetModel as PublishedNetwork
 from models.twoStreams import LIP_FRAMES
 
 LEAST_FRAMES = 6
@@ -73,7 +72,7 @@ def summarise(distances: np.ndarray, frames: int) -> LipSync:
 
 def is_published(network: Network) -> bool:
     """Is it the network of published figures (whatever its weights)?"""
-    return isinstance(network.__S__, PublishedNetwork)
+    return isinstance(network.__S__, SoundWindows)
 
 
 def in_sync_confidence(network: Network) -> float:
@@ -128,11 +127,11 @@ def published_sound(network: Network, samples: np.ndarray, windows: int, batch: 
     the trunk by itself.
     """
     published = network.__S__
-    assert isinstance(published, PublishedNetwork)
-    needed = MFCC_PER_FRAME * (windows - 1) + WINDOW
+    assert isinstance(published, SoundWindows)
+    needed = MFCC_PER_FRAME * (windows - 1) + SOUND_WINDOW
     coefficients = torch.cat(list(coefficient_blocks(published, samples, needed, network.device)), 3)
     # (windows, 1, 13, 20), a view.
-    inputs = coefficients[0].unfold(2, WINDOW, MFCC_PER_FRAME).permute(2, 0, 1, 3)
+    inputs = coefficients[0].unfold(2, SOUND_WINDOW, MFCC_PER_FRAME).permute(2, 0, 1, 3)
     network.eval()
     for part in inputs.split(batch):
         with network.autocast():
@@ -141,7 +140,7 @@ def published_sound(network: Network, samples: np.ndarray, windows: int, batch: 
 
 
 def coefficient_blocks(
-    published: PublishedNetwork, samples: np.ndarray, needed: int, device: torch.device
+    published: SoundWindows, samples: np.ndarray, needed: int, device: torch.device
 ) -> Iterator[Tensor]:
     """The first `needed` MFCCs of a sound: (1, 1, 13, <= COEFFICIENTS_AT_ONCE) float32 each."""
     for first in range(0, needed, COEFFICIENTS_AT_ONCE):

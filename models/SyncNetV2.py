@@ -8,20 +8,15 @@ http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model; they giv
 import torch
 from torch import Tensor, nn
 
-from media.clips import SAMPLES_PER_FRAME
-from media.crops import HOP_LENGTH
-from models.interface import Streams
-from models.SyncNetModelMFCC import MFCC, mfcc_trunk
-from models.twoStreams import LIP_FRAMES, NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_features, lip_trunk
+from models.interface import SoundWindows
+from models.mfcc import MFCC, MFCC_PER_FRAME, SOUND_WINDOW, mfcc_trunk
+from models.twoStreams import NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_features, lip_trunk
 from support.errors import UserError
 
 PUBLISHED_OUT = 1024  # size of the published network's embeddings
-MFCC_PER_FRAME = SAMPLES_PER_FRAME // HOP_LENGTH  # 4
-WINDOW = LIP_FRAMES * MFCC_PER_FRAME  # MFCC frames of a sound window: as long as a lip window
-HEADS = ("netfcaud", "netfclip")
 
 
-class SyncNetModel(Streams):
+class SyncNetModel(SoundWindows):
     """Content embeddings of picture and sound, and no identity: names and arithmetic of the published network.
 
     nOut: size of the embeddings. stride: frames between two of them. crop: what the lip stream sees of a frame,
@@ -54,7 +49,7 @@ class SyncNetModel(Streams):
         refuse_identity(identity)
         if not content:
             return None, None
-        windows = self.mfcc(audio).unfold(3, WINDOW, MFCC_PER_FRAME * self.stride)  # (B, 1, 13, T', 20)
+        windows = self.mfcc(audio).unfold(3, SOUND_WINDOW, MFCC_PER_FRAME * self.stride)  # (B, 1, 13, T', 20)
         windows = windows.permute(0, 3, 1, 2, 4)
         found = self.embed_windows(windows.flatten(0, 1))
         return found.unflatten(0, windows.shape[:2]).transpose(1, 2), None
@@ -86,15 +81,3 @@ def dense_head(nOut: int) -> nn.Sequential:
 def refuse_identity(wanted: bool) -> None:
     if wanted:
         raise UserError(NO_IDENTITY)
-
-
-def published_settings(state: dict[str, Tensor]) -> dict[str, object]:
-    """The settings of a state dict of this network, whatever its names begin with; {} where it is of another.
-
-    It is told by its heads, which are dense (two dimensions), where the other networks' are convolutions.
-    """
-    heads = [tensor for name, tensor in state.items() if name.endswith(tuple(f"{h}.0.weight" for h in HEADS))]
-    sizes = [len(tensor) for name, tensor in state.items() if name.endswith(f"{HEADS[0]}.3.weight")]
-    if len(heads) != len(HEADS) or len(sizes) != 1 or any(head.dim() != 2 for head in heads):
-        return {}
-    return {"model": __name__, "nOut": sizes[0], "temporal_stride": 1}

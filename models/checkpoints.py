@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from models.byName import is_network_of_models
 from models.inert_pickle import load_inert
 from models.settings import Settings, check_setting, default_settings
-from models.SyncNetV2 import published_settings
 from models.twoStreams import settings_of_heads
 from support.errors import UserError
 from support.files import replace_file
 
+PUBLISHED_HEADS = ("netfcaud", "netfclip")
 # Where programs keep the state dict in what they save, and where they keep tensors that are none.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module")
 NO_WEIGHTS = ("optimizer", "optimizer_state_dict", "optimizer_states", "momentum")
@@ -262,3 +262,19 @@ def epoch_checkpoints(folder: str) -> dict[int, str]:
         if match := re.fullmatch(r"model(\d{9,})\.model", name):
             found[int(match[1])] = os.path.join(folder, name)
     return dict(sorted(found.items()))
+
+
+def published_settings(state: dict[str, Tensor]) -> dict[str, object]:
+    """The settings of a state dict of this network, whatever its names begin with; {} where it is of another.
+
+    It is told by its heads, which are dense (two dimensions), where the other networks' are convolutions.
+    """
+    heads = [
+        tensor
+        for name, tensor in state.items()
+        if name.endswith(tuple(f"{h}.0.weight" for h in PUBLISHED_HEADS))
+    ]
+    sizes = [len(tensor) for name, tensor in state.items() if name.endswith(f"{PUBLISHED_HEADS[0]}.3.weight")]
+    if len(heads) != len(PUBLISHED_HEADS) or len(sizes) != 1 or any(head.dim() != 2 for head in heads):
+        return {}
+    return {"model": "models.SyncNetV2", "nOut": sizes[0], "temporal_stride": 1}

@@ -31,6 +31,16 @@ class Streams(nn.Module):
         """Content and identity of faces."""
 
 
+class SoundWindows(Streams):
+    """Streams that embed every window of sound by itself, as the published lip-sync network does."""
+
+    mfcc: nn.Module
+
+    @abstractmethod
+    def embed_windows(self, windows: Tensor) -> Tensor:
+        """Content of sound windows: MFCCs (N, 1, 13, 20) float32 to (N, nOut)."""
+
+
 class Network(Protocol):
     """SyncNet, or what behaves like it for evaluation and inference: two streams on a device.
 
