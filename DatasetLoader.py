@@ -35,8 +35,8 @@ from media.crops import HOP_LENGTH, WINDOW_TAIL, check_length, crop_samples, spr
 from media.decoding import Batch, DecodingPool
 from media.video import read_frames
 from media.wav import open_wav, read_wav
-from support.errors import UserError
-from support.names import refuse_unknown
+from syncnet.support.errors import UserError
+from syncnet.support.names import refuse_unknown
 
 RECENT_BATCHES = 64  # whose clips are remembered, for messages
 AUGMENTATION = 1  # the draws of a clip's augmentation, beside those of its start

@@ -32,10 +32,10 @@ from models.settings import Settings
 from models.twoStreams import content_of, identity_of, moments
 from models.weights import Misfits, load_weights
 from support import distributed
-from support.errors import UserError
 from support.memory import keep_memory as keep_memory  # for programs that import SyncNet
 from support.memory import prefer_huge_pages
-from support.names import refuse_unknown
+from syncnet.support.errors import UserError
+from syncnet.support.names import refuse_unknown
 from training.device import BatchLoader, DeviceBatches, choose_device, compile_embeddings
 from training.epoch import PARTS, EpochResult, Figures, GradientNotFinite
 from verification.scores import score_vectors

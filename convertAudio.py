@@ -18,9 +18,9 @@ import time
 from collections import Counter
 from functools import cache, partial
 
-from support.commands import Parser, answer_flags, at_least, command
-from support.errors import UserError
-from support.processes import available_cores, map_in_processes
+from syncnet.support.commands import Parser, answer_flags, at_least, command
+from syncnet.support.errors import UserError
+from syncnet.support.processes import available_cores, map_in_processes
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,9 +55,9 @@ from media.content import OTHER_SOUND_FILES, OTHER_VIDEO_FILES, SOUND_FILES, VID
 from media.openSound import open_sound
 from media.sound import NoSoundError, clip_opening, decode_clip
 from media.wav import WavFormatError, open_wav, write_wav
-from support.files import check_output, names_of_one_file, remove_leftovers, replace_file
-from support.names import counted
-from support.progress import progress_bar
+from syncnet.support.files import check_output, names_of_one_file, remove_leftovers, replace_file
+from syncnet.support.names import counted
+from syncnet.support.progress import progress_bar
 
 SOURCES = tuple(dict.fromkeys((".m4a", ".mp4", *SOUND_FILES, *VIDEO_FILES)))
 SHOWN = 5  # of what went wrong

@@ -23,8 +23,8 @@ from collections import Counter
 from dataclasses import asdict, replace
 
 from inference.flags import parse_args
-from support.commands import answer_flags, command, in_words
-from support.errors import UserError
+from syncnet.support.commands import answer_flags, command, in_words
+from syncnet.support.errors import UserError
 
 if __name__ == "__main__":
     answer_flags(parse_args)
@@ -50,11 +50,11 @@ from models.byName import at_every_frame
 from models.checkpoints import CheckpointError, choose_settings, save_state_dict
 from models.choices import AUTO
 from models.settings import default_settings
-from support.files import check_output, names_of_one_file, replace_file
 from support.memory import keep_memory
-from support.names import counted
-from support.progress import progress_bar
-from support.version import VERSION
+from syncnet.support.files import check_output, names_of_one_file, replace_file
+from syncnet.support.names import counted
+from syncnet.support.progress import progress_bar
+from syncnet.support.version import VERSION
 from SyncNetDist import SyncNet
 from verification.calibration import posterior, read_calibration
 from verification.results import file_hash, read_threshold, tell_precision

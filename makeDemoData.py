@@ -31,9 +31,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from support.commands import Parser, answer_flags, command, in_words
-from support.errors import UserError
-from support.processes import available_cores, map_in_processes
+from syncnet.support.commands import Parser, answer_flags, command, in_words
+from syncnet.support.errors import UserError
+from syncnet.support.processes import available_cores, map_in_processes
 
 SECONDS = (1, 60)  # shortest and longest clip; a second leaves a training crop of 18 frames
 
@@ -83,8 +83,8 @@ from media.clips import FPS, FRAME_SIZE, SAMPLES_PER_FRAME
 from media.demoFace import DrawnFace
 from media.demoVoice import STEPS_PER_FRAME, Identity, draw_identities, speak
 from media.wav import write_wav
-from support.files import check_output, replace_file
-from support.progress import progress_bar
+from syncnet.support.files import check_output, replace_file
+from syncnet.support.progress import progress_bar
 
 KEY_FRAME_INTERVAL = 250  # frames, as in VoxCeleb2
 # Of successive clips: by how many frames the picture comes later than the sound.

@@ -16,9 +16,9 @@ import shlex
 import sys
 
 from media.trackRule import KINDS, MAX_GAP, MIN_FACE, PART, Rule, is_in
-from support.commands import Parser, answer_flags, command, retyped
-from support.errors import UserError
-from support.processes import available_cores, map_in_processes
+from syncnet.support.commands import Parser, answer_flags, command, retyped
+from syncnet.support.errors import UserError
+from syncnet.support.processes import available_cores, map_in_processes
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -109,9 +109,9 @@ from media.trackWork import (
     sources_in,
     work_on,
 )
-from support.files import check_output
-from support.names import counted, one_line
-from support.progress import progress_bar
+from syncnet.support.files import check_output
+from syncnet.support.names import counted, one_line
+from syncnet.support.progress import progress_bar
 
 SHOWN_REASONS = 5
 

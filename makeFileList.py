@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from media.clips import LEAST_FRAMES
-from support.commands import Parser, answer_flags, at_least, command, retyped
-from support.names import counted
-from support.processes import available_cores, map_in_processes
+from syncnet.support.commands import Parser, answer_flags, at_least, command, retyped
+from syncnet.support.names import counted
+from syncnet.support.processes import available_cores, map_in_processes
 
 
 def missing_tracks(mp4_dir: str) -> str:
@@ -149,9 +149,9 @@ from media.clips import (
 from media.content import OTHER_VIDEO_FILES, VIDEO_FILES
 from media.videoFacts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
 from media.wav import conversion_line, converted_folder
-from support.errors import UserError
-from support.files import check_output, remove_leftovers, replace_file
-from support.progress import progress_bar
+from syncnet.support.errors import UserError
+from syncnet.support.files import check_output, remove_leftovers, replace_file
+from syncnet.support.progress import progress_bar
 from training.flags import defaults
 
 SHOWN_FOLDERS = 5

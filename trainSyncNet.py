@@ -17,7 +17,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 
-from support.commands import answer_flags, command
+from syncnet.support.commands import answer_flags, command
 from training.flags import Flags, defaults, not_used, parse_args
 
 if __name__ == "__main__":
@@ -33,9 +33,9 @@ from models.output_check import require_identity
 from models.precision import slower_bf16
 from models.twoStreams import LIP_FRAMES, moments
 from support import distributed
-from support.errors import UserError
-from support.files import check_output
 from support.memory import keep_memory
+from syncnet.support.errors import UserError
+from syncnet.support.files import check_output
 from SyncNetDist import SyncNet
 from training.device import compute_deterministically, no_deterministic_way
 from training.run import TrainingRun, newest_readable

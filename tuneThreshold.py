@@ -18,10 +18,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from support.commands import Parser, at_least, command
-from support.errors import UserError
-from support.files import check_output
-from support.names import counted
+from syncnet.support.commands import Parser, at_least, command
+from syncnet.support.errors import UserError
+from syncnet.support.files import check_output
+from syncnet.support.names import counted
 from verification.bootstrap import MIN_SPEAKERS, bootstrap_difference, bootstrap_interval
 from verification.calibration import (
     actual_dcf,

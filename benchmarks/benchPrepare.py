@@ -30,7 +30,7 @@ from media.check_journal import CheckJournal  # noqa: E402
 from media.clipCheck import CheckSettings, check_job  # noqa: E402
 from media.clips import find_files  # noqa: E402
 from media.openVideo import open_video  # noqa: E402
-from support.processes import map_in_processes  # noqa: E402
+from syncnet.support.processes import map_in_processes  # noqa: E402
 
 TURNS = 4  # times over that sounds are decoded and converted in a pass, which is short otherwise
 

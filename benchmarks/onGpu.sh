@@ -15,7 +15,7 @@ mkdir -p "$out"
 $python - "$device" <<'END'
 import sys
 
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from training.device import choose_device
 
 try:

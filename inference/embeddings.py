@@ -20,7 +20,7 @@ from models.interface import Network
 from models.losses import unit
 from models.output_check import require_identity
 from models.twoStreams import LIP_FRAMES, content_of
-from support.progress import progress_bar
+from syncnet.support.progress import progress_bar
 from verification.voices import read_ahead
 
 # The loader takes the picture from frame start + offset - 1, which the network has learnt as in step.

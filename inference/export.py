@@ -22,9 +22,9 @@ from models.interface import Network, Streams
 from models.losses import unit
 from models.output_check import require_content, require_identity
 from models.twoStreams import LIP_FRAMES, content_of, identity_of
-from support.errors import UserError
-from support.files import replace_file
-from support.version import VERSION
+from syncnet.support.errors import UserError
+from syncnet.support.files import replace_file
+from syncnet.support.version import VERSION
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MOST_DIFFERENCE = 1e-3  # of an embedding's element in ONNX and in PyTorch; 1e-6 is usual

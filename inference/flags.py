@@ -13,7 +13,7 @@ from inference.defaults import (
     WINDOWS_AT_ONCE,
 )
 from models.choices import AUTO, CROPS, PRECISIONS
-from support.commands import Parser, at_least
+from syncnet.support.commands import Parser, at_least
 
 DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching,
 export to ONNX, averages of checkpoints.

@@ -8,7 +8,7 @@ import numpy as np
 from inference.lipSync import LipSync, is_published
 from models.interface import Network
 from models.twoStreams import LIP_FRAMES
-from support.files import replace_file
+from syncnet.support.files import replace_file
 from verification.results import file_hash
 
 COLUMNS = ("clip", "wav", "frames", "offset", "lse_d", "lse_c")

@@ -13,7 +13,7 @@ from inference.defaults import NUM_EVAL, WAYS
 from inference.embeddings import Skip, embed
 from media.clips import Clip
 from models.interface import Network
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 RESAMPLES = 1000
 

@@ -15,9 +15,9 @@ from media.crops import crop_samples
 from models.interface import Network
 from models.output_check import require_content
 from models.twoStreams import LIP_FRAMES
-from support.errors import UserError
-from support.files import replace_file
-from support.names import printable
+from syncnet.support.errors import UserError
+from syncnet.support.files import replace_file
+from syncnet.support.names import printable
 
 MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at every shift
 # Confidence of this program's networks from which on an offset counts as found. With the demo's network, clips in

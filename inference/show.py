@@ -24,9 +24,9 @@ from media.trackRule import KINDS
 from media.trackSound import has_sound, read_sound
 from models.interface import Network
 from models.twoStreams import LIP_FRAMES
-from support.files import replace_file
-from support.names import printable
-from support.progress import progress_bar
+from syncnet.support.files import replace_file
+from syncnet.support.names import printable
+from syncnet.support.progress import progress_bar
 
 IN_SYNC, OUT_OF_SYNC, UNKNOWN = (60, 200, 60), (40, 40, 220), (160, 160, 160)  # BGR
 SHADOW = (0, 0, 0)  # around a number, so that it is read on any ground

@@ -22,7 +22,7 @@ from media.content import SOUND_FILES, VIDEO_FILES
 from media.sound import NoSoundError, decode_audio, look, open_sound
 from media.video import mirror
 from media.wav import check_heard, open_wav, plain_length, read_wav
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 Decode = Callable[[str], np.ndarray]
 Change = Callable[[np.random.Generator, np.ndarray], None]

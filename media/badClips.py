@@ -5,7 +5,7 @@ import os
 
 from media.clips import Clip, MediaError
 from support import distributed
-from support.files import warn_once
+from syncnet.support.files import warn_once
 
 _loaders = itertools.count()
 

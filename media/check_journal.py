@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 
-from support.files import journal_at
+from syncnet.support.files import journal_at
 
 JOURNAL_VERSION = 5
 

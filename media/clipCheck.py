@@ -22,7 +22,7 @@ from media.videoFacts import (
 )
 from media.videoFacts import REMEDIES as VIDEO_REMEDIES
 from media.wav import SilentError, WavFormatError, check_heard, open_wav
-from support.names import as_any_system
+from syncnet.support.names import as_any_system
 
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
 PADDED = 2  # frames; an excess up to here is what AAC decoders add

@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from support.errors import UserError
-from support.files import text_encoding
-from support.names import is_utf8, printable
+from syncnet.support.errors import UserError
+from syncnet.support.files import text_encoding
+from syncnet.support.names import is_utf8, printable
 
 SAMPLE_RATE = 16000
 FPS = 25

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from media.clips import Clip, MediaError
-from support.errors import is_out_of_memory
+from syncnet.support.errors import is_out_of_memory
 
 DrawClip = Callable[[int, int], Clip]
 ReadClip = Callable[[Clip, int, int, np.ndarray, np.ndarray], None]

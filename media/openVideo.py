@@ -23,7 +23,7 @@ if os.environ["OPENCV_LOG_LEVEL"] == "OFF":  # once more, where cv2 was imported
     (cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging).setLogLevel(0)
 
 from media.clips import FPS, MediaError  # noqa: E402
-from support.names import is_utf8  # noqa: E402
+from syncnet.support.names import is_utf8  # noqa: E402
 
 FRAME = 1 / FPS  # seconds
 ROUNDING, MAX_ROUNDING = 0.005, 0.01  # seconds by which a time stamp may be off

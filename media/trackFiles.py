@@ -8,7 +8,7 @@ import numpy as np
 
 from media.clips import FPS, FRAME_SIZE, MediaError, text_lines
 from media.tracks import Track
-from support.names import one_line
+from syncnet.support.names import one_line
 
 # Near lossless for the network; a key frame every 250 as VoxCeleb2 has. With one thread and without mbtree, whose
 # vector code reads memory that x264 has not set, the same pictures give the same file.

@@ -22,8 +22,8 @@ import numpy as np
 from media.clips import FPS, MediaError
 from media.openVideo import open_video
 from media.trackRule import KINDS, Rule
-from support.files import journal_at, lock_file, replace_file
-from support.names import one_line, printable
+from syncnet.support.files import journal_at, lock_file, replace_file
+from syncnet.support.names import one_line, printable
 
 MARK = 1  # another number rebuilds everything
 VERSION = 2  # of the program that made a record; version 1 divided tracks every 40 s

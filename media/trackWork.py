@@ -21,9 +21,9 @@ from media.timeline import NoVideoError
 from media.track_joining import Stretch
 from media.trackRule import KINDS, PART, Rule, is_in
 from media.tracks import Track
-from support.errors import UserError
-from support.files import replace_file
-from support.names import as_any_system
+from syncnet.support.errors import UserError
+from syncnet.support.files import replace_file
+from syncnet.support.names import as_any_system
 
 # A file of another name that is no video is left out without a word.
 VIDEO_NAMES = (

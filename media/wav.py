@@ -15,7 +15,7 @@ import numpy as np
 
 from media.clips import SAMPLE_RATE, MediaError
 from media.content import EMPTY, HEAD, TEXT, UNKNOWN, content_of_head, get_again
-from support.files import aside
+from syncnet.support.files import aside
 
 INT16 = "int16"
 BIG_ENDIAN = "big-endian "

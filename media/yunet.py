@@ -7,7 +7,7 @@ import numpy as np
 
 from media.faces import Face, FaceDetector, distinct
 from media.openVideo import cv2  # silenced there: OpenCV logs each network that it loads
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 SIZE_IN_DETECTION = 22  # pixels of the smallest face: it finds few below 20
 LARGEST_IN_DETECTION = 300  # pixels, of the faces it was trained on

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.interface import SoundWindows
 from models.mfcc import MFCC, MFCC_PER_FRAME, SOUND_WINDOW, mfcc_trunk
 from models.twoStreams import NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_features, lip_trunk
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 PUBLISHED_OUT = 1024  # size of the published network's embeddings
 

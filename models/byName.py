@@ -9,7 +9,7 @@ from dataclasses import replace
 from models.interface import Network, Streams
 from models.output_check import check_outputs
 from models.settings import Settings
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 _checked: set[Settings] = set()  # networks whose outputs at every frame have the right shape
 FOLDER = os.path.dirname(os.path.abspath(__file__))

@@ -22,8 +22,8 @@ from models.byName import is_network_of_models
 from models.inert_pickle import load_inert
 from models.settings import Settings, check_setting, default_settings
 from models.twoStreams import settings_of_heads
-from support.errors import UserError
-from support.files import replace_file
+from syncnet.support.errors import UserError
+from syncnet.support.files import replace_file
 
 PUBLISHED_HEADS = ("netfcaud", "netfclip")
 # Where programs keep the state dict in what they save, and where they keep tensors that are none.

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from support.version import torchaudio_error
+from syncnet.support.version import torchaudio_error
 
 
 class Spectrogram(nn.Module):

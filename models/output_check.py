@@ -8,7 +8,7 @@ from media.crops import crop_samples
 from models.interface import Network, Streams
 from models.settings import Settings
 from models.twoStreams import LIP_FRAMES, NO_CONTENT, NO_IDENTITY, TRUNK_CHANNELS, TwoStreams, moments
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 CLIPS = 2
 HEADS = ("content", "identity")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 
 from models.choices import CROPS, DISTANCES
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 # Smallest and largest sensible value. A file that asks for more is broken, and would ask for all memory.
 RANGES = {"nOut": (1, 65536), "maxFrames": (5, 100_000), "temporal_stride": (1, 1000)}

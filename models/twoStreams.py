@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.faceCrop import crop_mouth
 from models.interface import Streams
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 TRUNK_CHANNELS = 512
 NO_IDENTITY = (

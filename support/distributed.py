@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 Value = TypeVar("Value")
 

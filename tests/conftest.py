@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.names import as_any_system
+from syncnet.support.names import as_any_system
 
 # A shell starts background jobs with Ctrl-C ignored; what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from support import distributed
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 from training.state import follow_the_first
 

@@ -11,7 +11,7 @@ import tinyModel
 import torch
 from torch import nn
 
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 
 class SyncNetModel(tinyModel.SyncNetModel):

@@ -17,7 +17,7 @@ import trainSyncNet
 from DatasetLoader import DatasetLoader
 from media.augment import Augmentation, SoundFolder, add_noise, first_channel, reverberate
 from media.sound import decode_audio
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from training.flags import parse_args
 from training.run import make_loaders
 

@@ -16,7 +16,7 @@ from scipy.special import expit
 import inferSyncNet
 import tuneThreshold
 from inferSyncNet import load
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 from tuneThreshold import actual_dcf, calibrate, cllr, min_cllr, min_dcf
 from verification.calibration import posterior

@@ -33,7 +33,7 @@ from models.checkpoints import (
     trained_with,
 )
 from models.settings import Settings, differences
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 from training.state import Position, save_state
 

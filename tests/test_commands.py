@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from support import commands
-from support.commands import Parser, command
-from support.errors import UserError
-from support.names import did_you_mean
-from support.version import VERSION
+from syncnet.support import commands
+from syncnet.support.commands import Parser, command
+from syncnet.support.errors import UserError
+from syncnet.support.names import did_you_mean
+from syncnet.support.version import VERSION
 
 REPOSITORY = Path(__file__).parent.parent
 COMMANDS = ["trainSyncNet", "makeFileList", "convertAudio", "makeFaceTracks", "makeDemoData", "inferSyncNet"]
@@ -199,7 +199,7 @@ def test_faults_of_the_program_keep_their_traceback(error, capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("moment", ["argparse", "support.version", "numpy"])
+@pytest.mark.parametrize("moment", ["argparse", "syncnet.support.version", "numpy"])
 def test_ctrl_c_during_the_imports(name, moment):
     """From the first import on, whatever flags there are."""
     code = f"""if True:
@@ -233,7 +233,7 @@ def test_a_callers_faults_are_shown_as_the_caller_wants(tmp_path):
 
 
 def test_a_reader_who_leaves_gets_no_traceback():
-    code = "import sys; from support.commands import command\n@command\ndef main(argv=None):\n    "
+    code = "import sys; from syncnet.support.commands import command\n@command\ndef main(argv=None):\n    "
     code += "print('x' * 10_000_000); return 0\nsys.exit(main())"
     line = f'{sys.executable} -c "$CODE" | head -c 1; echo ${{PIPESTATUS[0]}}'
     done = subprocess.run(
@@ -244,7 +244,7 @@ def test_a_reader_who_leaves_gets_no_traceback():
 
 def test_a_process_without_output_runs():
     """As under cron or a daemon: whatever it opens next must not become its output."""
-    code = "import sys; from support.commands import command; from support.progress import progress_bar\n@command\n"
+    code = "import sys; from syncnet.support.commands import command; from syncnet.support.progress import progress_bar\n@command\n"
     code += "def main(argv=None):\n    file = open('out', 'w'); print('said'); print('told', file=sys.stderr)\n    "
     code += "list(progress_bar(range(3))); return 7\nsys.exit(main())"
     with tempfile.TemporaryDirectory() as folder:
@@ -256,7 +256,7 @@ def test_a_process_without_output_runs():
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
 def test_any_text_on_any_terminal(encoding):
-    code = "import sys; from support.commands import command\n@command\ndef main(argv=None):\n    "
+    code = "import sys; from syncnet.support.commands import command\n@command\ndef main(argv=None):\n    "
     code += "print('Jürgen 視頻 \\udcff'); print('視', file=sys.stderr); return 0\nsys.exit(main())"
     line = [sys.executable, "-c", code]
     done = subprocess.run(

@@ -18,7 +18,8 @@ from DatasetLoader import DatasetLoader, get_frames, loadWAV
 from media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
 from media.decoding import DecodingPool
 from media.wav import read_wav
-from support import distributed, files
+from support import distributed
+from syncnet.support import files
 
 FRAMES = 40
 T = 10

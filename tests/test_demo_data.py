@@ -13,7 +13,7 @@ from media.clips import FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from media.demoFace import DrawnFace
 from media.demoVoice import Identity, speak
 from media.wav import open_wav
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 FRAMES = 60
 SIZES = ["--speakers", "5", "--val_speakers", "2", "--test_speakers", "2", "--utterances", "3"]

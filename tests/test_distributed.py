@@ -20,7 +20,7 @@ from clipMaker import make_list
 from scipy.io import wavfile
 
 from support import distributed
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 TESTS = Path(__file__).parent
 FLAGS = ["--maxFrames", 6, "--nBatchSize", 6, "--nOut", 8, "--model", "plainModel", "--device", "cpu"]

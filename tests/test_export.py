@@ -17,7 +17,7 @@ from inference.export import CHECKED, MOST_DIFFERENCE, example, export
 from models.faceCrop import crop_mouth, enlarge, mouth_box
 from models.losses import unit
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 from verification.results import file_hash
 

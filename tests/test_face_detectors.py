@@ -20,7 +20,7 @@ from media.survey import open_detector
 from media.trackFolder import mark_of
 from media.trackRule import Rule
 from media.yunet import YuNet
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 WEIGHTS = os.environ.get("YUNET_WEIGHTS", "")
 DETECTORS = [

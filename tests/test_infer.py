@@ -30,7 +30,7 @@ from inference.sources import find_sources, with_wavs
 from inferSyncNet import embed, match, offset, verify
 from media.clips import Clip, MediaError, format_list_line, read_list
 from media.content import SOUND_FILES, VIDEO_FILES
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 
 T = 8

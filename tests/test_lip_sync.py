@@ -30,7 +30,7 @@ from inferSyncNet import load
 from media.clips import MediaError
 from models import SyncNetV2
 from models.checkpoints import choose_settings
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 
 FRAMES = 9

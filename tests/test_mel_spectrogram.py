@@ -15,7 +15,7 @@ from media.clips import SAMPLE_RATE
 from models import mel_spectrogram
 from models.mel_spectrogram import PlainMelSpectrogram
 from models.SyncNetModelFBank import SyncNetModel
-from support.version import torchaudio_error, version_text
+from syncnet.support.version import torchaudio_error, version_text
 
 REPOSITORY = Path(__file__).parent.parent
 NAMES = {"torchfb.spectrogram.window", "torchfb.mel_scale.fb"}

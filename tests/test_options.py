@@ -19,7 +19,7 @@ from models.checkpoints import CheckpointError, read_checkpoint, trained_with
 from models.faceCrop import crop_mouth
 from models.losses import content_confusion, identity_confusion
 from models.SyncNetModelFBank import SyncNetModel
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 from training.device import choose_device, no_deterministic_way
 from training.epoch import PARTS

@@ -16,7 +16,7 @@ from inferSyncNet import load
 from models import SyncNetModelFBank
 from models.output_check import check_outputs
 from models.settings import Settings
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 
 ROOT = Path(__file__).parent.parent

@@ -13,8 +13,8 @@ import makeFaceTracks
 import makeFileList
 import trainSyncNet
 import tuneThreshold
-from support.errors import UserError
-from support.files import check_output, journal_at, replace_file
+from syncnet.support.errors import UserError
+from syncnet.support.files import check_output, journal_at, replace_file
 
 
 def test_places_that_can_be_written(tmp_path, monkeypatch):

@@ -12,10 +12,10 @@ import sys
 import pytest
 import torch
 
-from support import files, progress
-from support.files import aside, lock_file, names_of_one_file, remove_leftovers, replace_file
-from support.processes import WorkerError, map_in_processes
-from support.progress import progress_bar
+from syncnet.support import files, progress
+from syncnet.support.files import aside, lock_file, names_of_one_file, remove_leftovers, replace_file
+from syncnet.support.processes import WorkerError, map_in_processes
+from syncnet.support.progress import progress_bar
 
 UNSUPPORTED = [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP]
 

@@ -18,7 +18,7 @@ from scipy.io import wavfile
 import trainSyncNet
 from media.clips import MARGIN, Clip, format_list_line, read_list, sizes_that_fit
 from support import distributed
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 
 REPOSITORY = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tuneThreshold
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from tuneThreshold import (
     bootstrap_difference,
     bootstrap_interval,

@@ -16,7 +16,7 @@ from clipMaker import make_clip, make_wav
 import trainSyncNet
 from DatasetLoader import DatasetLoader
 from media.clips import Clip, format_list_line
-from support.names import FLAGS_OF_2020
+from syncnet.support.names import FLAGS_OF_2020
 from SyncNetDist import SyncNet
 
 REPOSITORY = Path(__file__).parent.parent
@@ -102,7 +102,7 @@ def test_other_names_are_errors_of_the_loader(flags):
 
 USE = """
     import {first}
-    import tuneThreshold, models.choices, support.names
+    import tuneThreshold, models.choices, syncnet.support.names
     print(tuneThreshold.eer_interpolated([1, 0], [1, 0])[0], models.choices.CROPS[0])
     import {room}.mine
     print({room}.mine.HERE)
@@ -182,8 +182,8 @@ def test_a_module_in_the_way_is_named(tmp_path):
 
 UNGUARDED = """
     from functools import partial
-    from support.errors import UserError
-    from support.processes import map_in_processes
+    from syncnet.support.errors import UserError
+    from syncnet.support.processes import map_in_processes
     print("begin")
     try:
         print(sorted(map_in_processes(abs, [-1, 2], {workers})))
@@ -203,7 +203,7 @@ def test_a_script_without_the_main_guard_is_told_so(tmp_path, stdin):
 
 def test_a_guarded_script_works(tmp_path):
     script = """
-    from support.processes import map_in_processes
+    from syncnet.support.processes import map_in_processes
     if __name__ == "__main__":
         print(sorted(map_in_processes(abs, [-1, 2], 2)))
     """

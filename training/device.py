@@ -9,7 +9,7 @@ from typing import ParamSpec, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 Inputs = ParamSpec("Inputs")
 Embeddings = TypeVar("Embeddings")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from support import distributed
-from support.errors import UserError
-from support.progress import progress_bar
+from syncnet.support.errors import UserError
+from syncnet.support.progress import progress_bar
 from training.device import DeviceBatches
 
 # Figures of a step; nan where a loss is not computed because its weight is 0.

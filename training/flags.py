@@ -4,7 +4,7 @@ import argparse
 
 from models.choices import AUTO, CROPS, DISTANCES, PRECISIONS
 from models.settings import RANGES, default_settings
-from support.commands import Parser, at_least
+from syncnet.support.commands import Parser, at_least
 
 EXAMPLE = (
     "python trainSyncNet.py --temporal_stride 2 --maxFrames 50 --train_list data/dev.txt --verify_list data/test.txt "

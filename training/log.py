@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from support.errors import UserError
-from support.files import replace_file
+from syncnet.support.errors import UserError
+from syncnet.support.files import replace_file
 from training.epoch import PARTS, EpochResult, shown
 
 if TYPE_CHECKING:

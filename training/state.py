@@ -23,7 +23,7 @@ from torch import Tensor
 from media.augment import LEVELS
 from models.checkpoints import CheckpointError, UnreadableCheckpoint, load_tensors
 from support import distributed
-from support.files import lock_file, remove_leftovers, replace_file
+from syncnet.support.files import lock_file, remove_leftovers, replace_file
 from training.epoch import PARTS
 from training.interface import TrainableNetwork
 

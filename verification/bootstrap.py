@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from support.errors import UserError
-from support.progress import progress_bar
+from syncnet.support.errors import UserError
+from syncnet.support.progress import progress_bar
 from verification.rates import P_TARGETS, check_trials, crossing, detection_cost
 from verification.speakers import Speakers, count_speakers, speakers_of_trials
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from models.settings import Settings
-from support.errors import UserError
-from support.files import replace_file
-from support.version import VERSION
+from syncnet.support.errors import UserError
+from syncnet.support.files import replace_file
+from syncnet.support.version import VERSION
 from verification.bootstrap import MIN_SPEAKERS
 from verification.rates import P_TARGETS, check_trials, detection_cost
 from verification.results import SCORE_FILES, check_made_with, file_hash, says_what_it_is_of

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from media.clips import MediaError
 from models.settings import differences
-from support.files import replace_file
+from syncnet.support.files import replace_file
 
 ARRAYS = ("files", "vectors", "paths", "stamps", "settings")
 

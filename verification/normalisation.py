@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from media.clips import MediaError, text_lines
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from verification.trials import Trials
 from verification.utterances import WAV_SCP, read_wav_scp, utterance_paths
 

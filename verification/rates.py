@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 P_TARGETS = (0.05, 0.01)  # VoxSRC's prior, and NIST's stricter one
 ABOUT_MIN_DCF = "minDCF(P_target): C_miss = C_fa = 1; 1 is useless"  # said where minDCF is printed

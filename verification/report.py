@@ -12,9 +12,9 @@ from media.clips import MediaError
 from media.wav import WavFormatError
 from models.interface import Network
 from support import distributed
-from support.errors import UserError
-from support.files import replace_file
-from support.version import VERSION, versions
+from syncnet.support.errors import UserError
+from syncnet.support.files import replace_file
+from syncnet.support.version import VERSION, versions
 from verification.det import plot_det
 from verification.kept import Recording, find_recording, fingerprint, load_vectors, save_vectors
 from verification.normalisation import as_norm

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.settings import Settings, differences
-from support.errors import UserError
+from syncnet.support.errors import UserError
 from verification.rates import tuneThresholdfromScore
 
 if TYPE_CHECKING:  # slow to import, and tuneThreshold.py has no use for it

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from support.errors import UserError
-from support.files import replace_file, text_encoding
-from support.names import counted
+from syncnet.support.errors import UserError
+from syncnet.support.files import replace_file, text_encoding
+from syncnet.support.names import counted
 from verification.rates import check_trials
 
 

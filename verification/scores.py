@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from support.files import replace_file
+from syncnet.support.files import replace_file
 from verification.rates import P_TARGETS, eer_interpolated, min_dcf, tuneThresholdfromScore
 from verification.trials import Trials
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from media.clips import text_lines
-from support.errors import UserError
-from support.files import replace_file
-from support.names import counted
+from syncnet.support.errors import UserError
+from syncnet.support.files import replace_file
+from syncnet.support.names import counted
 from verification.scoreFiles import read_scored_trials
 from verification.speakers import speaker_names
 from verification.trials import read_trials

@@ -13,7 +13,7 @@ from media.crops import crop_samples, spread_crops
 from models.interface import Network
 from models.output_check import require_identity
 from support import distributed
-from support.progress import progress_bar
+from syncnet.support.progress import progress_bar
 from verification.utterances import check_wavs, read_utterance
 
 Read = TypeVar("Read")

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from support.errors import UserError
-from support.names import as_any_system
+from syncnet.support.errors import UserError
+from syncnet.support.names import as_any_system
 
 # What a file system answers that does not offer a call (some network and FUSE file systems).
 NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOTTY}

@@ -13,7 +13,7 @@ from multiprocessing import connection, current_process, get_context, parent_pro
 from multiprocessing.synchronize import Event
 from typing import Any
 
-from support.errors import UserError
+from syncnet.support.errors import UserError
 
 NO_WORKERS = "use nWorkers 1 (--nWorkers 1), which starts none"
 GUARD = (

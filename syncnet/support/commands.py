@@ -29,10 +29,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol, TextIO
 
-from support.errors import UserError, is_out_of_memory
-from support.names import did_you_mean
-from support.processes import is_rerun_of_script
-from support.version import version_text
+from syncnet.support.errors import UserError, is_out_of_memory
+from syncnet.support.names import did_you_mean
+from syncnet.support.processes import is_rerun_of_script
+from syncnet.support.version import version_text
 
 SYSTEMS = "This program runs on Linux and macOS. On Windows, run it in WSL: https://aka.ms/wsl"
 FAILED, WRONG_FLAGS = 1, 2
