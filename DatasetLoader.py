@@ -20,7 +20,8 @@ from torch import Tensor
 
 from media.augment import Augmentation
 from media.badClips import BadClips
-from media.clips import (
+from media.decoding import Batch, DecodingPool
+from syncnet.media.clips import (
     FRAME_SIZE,
     MARGIN,
     SAMPLES_PER_FRAME,
@@ -31,10 +32,9 @@ from media.clips import (
     read_list,
     sizes_remedy,
 )
-from media.crops import HOP_LENGTH, WINDOW_TAIL, check_length, crop_samples, spread_crops
-from media.decoding import Batch, DecodingPool
-from media.video import read_frames
-from media.wav import open_wav, read_wav
+from syncnet.media.crops import HOP_LENGTH, WINDOW_TAIL, check_length, crop_samples, spread_crops
+from syncnet.media.video import read_frames
+from syncnet.media.wav import open_wav, read_wav
 from syncnet.support.errors import UserError
 from syncnet.support.names import refuse_unknown
 

@@ -50,11 +50,11 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from media.clips import MediaError, find_among_others, find_files
-from media.content import OTHER_SOUND_FILES, OTHER_VIDEO_FILES, SOUND_FILES, VIDEO_FILES
-from media.openSound import open_sound
-from media.sound import NoSoundError, clip_opening, decode_clip
-from media.wav import WavFormatError, open_wav, write_wav
+from syncnet.media.clips import MediaError, find_among_others, find_files
+from syncnet.media.file_type import OTHER_SOUND_FILES, OTHER_VIDEO_FILES, SOUND_FILES, VIDEO_FILES
+from syncnet.media.open_sound import open_sound
+from syncnet.media.sound import NoSoundError, clip_opening, decode_clip
+from syncnet.media.wav import WavFormatError, open_wav, write_wav
 from syncnet.support.files import check_output, names_of_one_file, remove_leftovers, replace_file
 from syncnet.support.names import counted
 from syncnet.support.progress import progress_bar

@@ -43,14 +43,14 @@ from inference.match import match
 from inference.offset import Offset, offset, plot_offsets
 from inference.show import show
 from inference.sources import Source, find_sources, with_wavs
-from media.clips import Clip, MediaError, format_list_line
-from media.content import SOUND_FILES, VIDEO_FILES
 from models.averaging import average_checkpoints
 from models.byName import at_every_frame
 from models.checkpoints import CheckpointError, choose_settings, save_state_dict
 from models.choices import AUTO
 from models.settings import default_settings
 from support.memory import keep_memory
+from syncnet.media.clips import Clip, MediaError, format_list_line
+from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
 from syncnet.support.files import check_output, names_of_one_file, replace_file
 from syncnet.support.names import counted
 from syncnet.support.progress import progress_bar

@@ -79,10 +79,10 @@ import av
 import cv2
 import numpy as np
 
-from media.clips import FPS, FRAME_SIZE, SAMPLES_PER_FRAME
 from media.demoFace import DrawnFace
 from media.demoVoice import STEPS_PER_FRAME, Identity, draw_identities, speak
-from media.wav import write_wav
+from syncnet.media.clips import FPS, FRAME_SIZE, SAMPLES_PER_FRAME
+from syncnet.media.wav import write_wav
 from syncnet.support.files import check_output, replace_file
 from syncnet.support.progress import progress_bar
 

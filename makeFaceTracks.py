@@ -95,7 +95,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from media.clips import FPS, LEAST_FRAMES, MediaError, folder_of_people
 from media.survey import open_detector
 from media.trackFolder import VERSION, Record, TrackFolder, lines_without_tracks, mark_of
 from media.trackWork import (
@@ -109,6 +108,7 @@ from media.trackWork import (
     sources_in,
     work_on,
 )
+from syncnet.media.clips import FPS, LEAST_FRAMES, MediaError, folder_of_people
 from syncnet.support.files import check_output
 from syncnet.support.names import counted, one_line
 from syncnet.support.progress import progress_bar

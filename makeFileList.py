@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from media.clips import LEAST_FRAMES
+from syncnet.media.clips import LEAST_FRAMES
 from syncnet.support.commands import Parser, answer_flags, at_least, command, retyped
 from syncnet.support.names import counted
 from syncnet.support.processes import available_cores, map_in_processes
@@ -123,8 +123,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     answer_flags(parse_args)
 
-from media.check_journal import CheckJournal, Result, Stamp
-from media.clipCheck import (
+from syncnet.media.check_journal import CheckJournal, Result, Stamp
+from syncnet.media.clip_check import (
     NO_TXT,
     NO_WAV,
     REMEDIES,
@@ -135,7 +135,7 @@ from media.clipCheck import (
     folder_that_fits,
     sharing_a_wav,
 )
-from media.clips import (
+from syncnet.media.clips import (
     LEAST_BATCH,
     Clip,
     MediaError,
@@ -146,9 +146,9 @@ from media.clips import (
     size_flags,
     sizes_that_fit,
 )
-from media.content import OTHER_VIDEO_FILES, VIDEO_FILES
-from media.videoFacts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
-from media.wav import conversion_line, converted_folder
+from syncnet.media.file_type import OTHER_VIDEO_FILES, VIDEO_FILES
+from syncnet.media.video_facts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
+from syncnet.media.wav import conversion_line, converted_folder
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output, remove_leftovers, replace_file
 from syncnet.support.progress import progress_bar

@@ -26,7 +26,6 @@ if __name__ == "__main__":
 import torch
 from torch import nn
 
-from media.clips import check_paths
 from models.checkpoints import CheckpointError, choose_settings, load_tensors, read_checkpoint
 from models.choices import AUTO
 from models.output_check import require_identity
@@ -34,6 +33,7 @@ from models.precision import slower_bf16
 from models.twoStreams import LIP_FRAMES, moments
 from support import distributed
 from support.memory import keep_memory
+from syncnet.media.clips import check_paths
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output
 from SyncNetDist import SyncNet

@@ -25,9 +25,9 @@ import numpy as np
 from common import ROOT, machine, table
 
 from DatasetLoader import DatasetLoader
-from media.clips import FRAME_SIZE
-from media.video import read_frames
 from support.memory import keep_memory
+from syncnet.media.clips import FRAME_SIZE
+from syncnet.media.video import read_frames
 
 
 def decode_only(loader: DatasetLoader, threads: int) -> float:

@@ -26,10 +26,10 @@ from clipMaker import make_clip, make_sound, noise  # noqa: E402
 
 import makeFileList  # noqa: E402
 from convertAudio import CONVERTED, SOURCES, convert_file, find_jobs  # noqa: E402
-from media.check_journal import CheckJournal  # noqa: E402
-from media.clipCheck import CheckSettings, check_job  # noqa: E402
-from media.clips import find_files  # noqa: E402
-from media.openVideo import open_video  # noqa: E402
+from syncnet.media.check_journal import CheckJournal  # noqa: E402
+from syncnet.media.clip_check import CheckSettings, check_job  # noqa: E402
+from syncnet.media.clips import find_files  # noqa: E402
+from syncnet.media.open_video import open_video  # noqa: E402
 from syncnet.support.processes import map_in_processes  # noqa: E402
 
 TURNS = 4  # times over that sounds are decoded and converted in a pass, which is short otherwise

@@ -20,8 +20,8 @@ from compareOptions import flags_of_runs, train, untrained_network
 from scipy.io import wavfile
 
 from media.augment import add_noise
-from media.clips import SAMPLE_RATE, find_files, read_list
-from media.wav import open_wav, write_wav
+from syncnet.media.clips import SAMPLE_RATE, find_files, read_list
+from syncnet.media.wav import open_wav, write_wav
 from SyncNetDist import SyncNet
 from tuneThreshold import tuneThresholdfromScore
 from verification.trials import read_trials

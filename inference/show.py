@@ -16,14 +16,14 @@ import numpy as np
 from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from inference.embeddings import Skip
 from inference.lipSync import LipSync, in_sync_confidence, lse
-from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
-from media.timeline import VideoReader, restarts
 from media.trackFiles import read_track_boxes
 from media.trackFolder import read_records
 from media.trackRule import KINDS
 from media.trackSound import has_sound, read_sound
 from models.interface import Network
 from models.twoStreams import LIP_FRAMES
+from syncnet.media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
+from syncnet.media.timeline import VideoReader, restarts
 from syncnet.support.files import replace_file
 from syncnet.support.names import printable
 from syncnet.support.progress import progress_bar
@@ -39,7 +39,7 @@ ENCODING = {"preset": "veryfast", "crf": "20", "threads": "1"}
 
 @dataclass(frozen=True, eq=False)
 class SeenFace:
-    """A face track on the clock of its source: from slot `first` on (see media/timeline.py).
+    """A face track on the clock of its source: from slot `first` on (see syncnet/media/timeline.py).
 
     boxes: (frames, 4) left, top, width and height in fractions of the picture. confidences: (frames,), NaN where
     it was not measured.

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from media.clips import (
+from syncnet.media.clips import (
     LOOKED_AT,
     Clip,
     MediaError,
@@ -15,7 +15,7 @@ from media.clips import (
     parse_list_line,
     text_lines,
 )
-from media.content import SOUND_FILES, VIDEO_FILES
+from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
 from verification.utterances import WAV_SCP, find_utterance, read_wav_scp
 
 TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")

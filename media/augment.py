@@ -17,11 +17,11 @@ from itertools import chain
 
 import numpy as np
 
-from media.clips import SAMPLE_RATE, MediaError, find_files
-from media.content import SOUND_FILES, VIDEO_FILES
-from media.sound import NoSoundError, decode_audio, look, open_sound
-from media.video import mirror
-from media.wav import check_heard, open_wav, plain_length, read_wav
+from syncnet.media.clips import SAMPLE_RATE, MediaError, find_files
+from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
+from syncnet.media.sound import NoSoundError, decode_audio, look, open_sound
+from syncnet.media.video import mirror
+from syncnet.media.wav import check_heard, open_wav, plain_length, read_wav
 from syncnet.support.errors import UserError
 
 Decode = Callable[[str], np.ndarray]

@@ -3,8 +3,8 @@
 import itertools
 import os
 
-from media.clips import Clip, MediaError
 from support import distributed
+from syncnet.media.clips import Clip, MediaError
 from syncnet.support.files import warn_once
 
 _loaders = itertools.count()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from media.clips import Clip, MediaError
+from syncnet.media.clips import Clip, MediaError
 from syncnet.support.errors import is_out_of_memory
 
 DrawClip = Callable[[int, int], Clip]

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from media.clips import FRAME_SIZE
 from media.demoVoice import Identity
+from syncnet.media.clips import FRAME_SIZE
 
 
 def mix(low: tuple, high: tuple, share: float) -> np.ndarray:

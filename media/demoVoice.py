@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.signal import istft, stft
 
-from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME
+from syncnet.media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 # Articulation is described in steps of 8 ms: five a video frame, and the hop of the vocal-tract filter.
 STEPS_PER_FRAME = 5

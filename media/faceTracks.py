@@ -11,16 +11,16 @@ from math import ceil, inf
 
 import numpy as np
 
-from media.clips import FPS
-from media.streams import tick
 from media.survey import AHEAD, WARM_UP, Part, Survey, detector_kind
-from media.timeline import MIDDLE, VideoReader
 from media.track_joining import Stretch, join
 from media.trackFiles import TrackVideo, track_text
 from media.trackRule import PART, Rule
 from media.tracks import Track, crop, smooth
 from media.trackSound import Sound, has_sound, no_sound, read_sound
-from media.wav import write_wav
+from syncnet.media.clips import FPS
+from syncnet.media.streams import tick
+from syncnet.media.timeline import MIDDLE, VideoReader
+from syncnet.media.wav import write_wav
 
 SURVEY_PART = 2 * PART  # slots at least; parts overlap, so that shorter ones take more time altogether
 SOUND_LENGTH = 15 * PART  # slots of sound that are held at once, where the file allows it

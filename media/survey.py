@@ -10,11 +10,11 @@ import numpy as np
 from media.faces import Face, FaceDetector
 from media.mtcnn import Mtcnn
 from media.shots import FLASH, SHOT_WIDTH, is_cut, shot_picture
-from media.timeline import VideoReader
 from media.trackRule import MAX_GAP, Rule
 from media.tracks import ABOVE, BELOW, BESIDE, OpenTrack, TrackBuilder
 from media.transitions import LASTING, LENGTHS, ChangeFinder
 from media.yunet import YuNet
+from syncnet.media.timeline import VideoReader
 
 # A survey may begin and end anywhere in a video. What it finds no longer depends on where it began this many slots
 # after that place, and does not depend on where it ends this many slots before that place.

@@ -6,8 +6,8 @@ from types import TracebackType
 import av
 import numpy as np
 
-from media.clips import FPS, FRAME_SIZE, MediaError, text_lines
 from media.tracks import Track
+from syncnet.media.clips import FPS, FRAME_SIZE, MediaError, text_lines
 from syncnet.support.names import one_line
 
 # Near lossless for the network; a key frame every 250 as VoxCeleb2 has. With one thread and without mbtree, whose

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, field
 import cv2
 import numpy as np
 
-from media.clips import FPS, MediaError
-from media.openVideo import open_video
 from media.trackRule import KINDS, Rule
+from syncnet.media.clips import FPS, MediaError
+from syncnet.media.open_video import open_video
 from syncnet.support.files import journal_at, lock_file, replace_file
 from syncnet.support.names import one_line, printable
 

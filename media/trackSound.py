@@ -1,4 +1,4 @@
-"""The sound of a part of any media file, on the clock of media/timeline.py."""
+"""The sound of a part of any media file, on the clock of syncnet/media/timeline.py."""
 
 import itertools
 import os
@@ -10,12 +10,12 @@ from functools import partial
 import av
 import numpy as np
 
-from media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
-from media.content import SOUND_FILES
-from media.sound import JITTER, UNKNOWN_CODEC, declared_end, decode_pieces
-from media.sound_choice import choose_sound
-from media.streams import Clock, can_be_decoded, sound_streams, tick
-from media.timeline import decoded, open_media
+from syncnet.media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
+from syncnet.media.file_type import SOUND_FILES
+from syncnet.media.sound import JITTER, UNKNOWN_CODEC, declared_end, decode_pieces
+from syncnet.media.sound_choice import choose_sound
+from syncnet.media.streams import Clock, can_be_decoded, sound_streams, tick
+from syncnet.media.timeline import decoded, open_media
 
 LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
 ROUNDING = 80  # samples; what a resampler may leave out at the end of the sound

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
 
-from media.clips import FRAME_SIZE
 from media.faces import Face
 from media.trackRule import MAX_GAP
+from syncnet.media.clips import FRAME_SIZE
 
 MIN_OVERLAP = 0.5  # intersection over union of a face with the one before in its track
 SMOOTHING = 13  # slots

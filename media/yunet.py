@@ -6,7 +6,7 @@ Its weights are a file that the user downloads from OpenCV Zoo (docs/data.md).
 import numpy as np
 
 from media.faces import Face, FaceDetector, distinct
-from media.openVideo import cv2  # silenced there: OpenCV logs each network that it loads
+from syncnet.media.open_video import cv2  # silenced there: OpenCV logs each network that it loads
 from syncnet.support.errors import UserError
 
 SIZE_IN_DETECTION = 22  # pixels of the smallest face: it finds few below 20

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from media.clips import FRAME_SIZE
 from models.twoStreams import LIP_FRAMES, lip_features, lip_trunk
+from syncnet.media.clips import FRAME_SIZE
 
 CPU_CLIPS, GPU_CLIPS = 2, 16  # of 5 frames, one embedding each
 ROUNDS = 2

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import correlate
 
-from media.clips import Clip, format_list_line
+from syncnet.media.clips import Clip, format_list_line
 
 GRID = 4  # a picture is GRID x GRID squares, one bit of the frame number each, the first the lowest
 RAMP = 65521  # a wav counts up through nearly all int16 values, then starts again (after 4.1 s)

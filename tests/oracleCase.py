@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from oracle import recipe
 from torch.overrides import TorchFunctionMode
 
-from media.crops import WINDOW_TAIL
+from syncnet.media.crops import WINDOW_TAIL
 from SyncNetDist import SyncNet
 
 FOLDER = Path(__file__).parent / "oracle"

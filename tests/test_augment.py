@@ -16,7 +16,7 @@ from scipy.io import wavfile
 import trainSyncNet
 from DatasetLoader import DatasetLoader
 from media.augment import Augmentation, SoundFolder, add_noise, first_channel, reverberate
-from media.sound import decode_audio
+from syncnet.media.sound import decode_audio
 from syncnet.support.errors import UserError
 from training.flags import parse_args
 from training.run import make_loaders

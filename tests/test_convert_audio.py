@@ -17,9 +17,9 @@ from clipMaker import make_clip, make_sound, noise, shift
 
 import convertAudio
 from convertAudio import main
-from media.clips import MediaError
-from media.sound import decode_audio
-from media.wav import open_wav
+from syncnet.media.clips import MediaError
+from syncnet.media.sound import decode_audio
+from syncnet.media.wav import open_wav
 
 SCRIPT = Path(__file__).resolve().parent.parent / "convertAudio.py"
 
@@ -133,7 +133,7 @@ def test_other_kinds_of_sound(tmp_path, kind, codec, rate, alike):
 
 def test_a_track_without_declared_end_is_taken_whole(tmp_path, monkeypatch):
     make_sound(str(tmp_path / "a.m4a"), noise(2.4))
-    monkeypatch.setattr("media.sound.extent", lambda _: (0.0, None))
+    monkeypatch.setattr("syncnet.media.sound.extent", lambda _: (0.0, None))
     heard = decode_audio(str(tmp_path / "a.m4a"))
     # 39 blocks of 1024, less the encoder's first; FFmpeg 9 leaves the padding out by itself.
     assert len(heard) in (38912, 38400)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import makeFileList
 from DatasetLoader import DatasetLoader
-from media.clipCheck import SkipClip, read_offset
-from media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
 from models.checkpoints import CheckpointError
+from syncnet.media.clip_check import SkipClip, read_offset
+from syncnet.media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
 from SyncNetDist import SyncNet
 from training.state import Position, load_state, save_state
 from verification.trials import read_trials

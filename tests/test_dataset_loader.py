@@ -15,10 +15,10 @@ from clipMaker import frame_number, make_clip, make_wav, sample_number
 from scipy.io import wavfile
 
 from DatasetLoader import DatasetLoader, get_frames, loadWAV
-from media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
 from media.decoding import DecodingPool
-from media.wav import read_wav
 from support import distributed
+from syncnet.media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
+from syncnet.media.wav import read_wav
 from syncnet.support import files
 
 FRAMES = 40

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import torch
 
-from media.clips import Clip
 from media.decoding import Batch, DecodingPool
+from syncnet.media.clips import Clip
 
 
 def test_a_clip_that_finishes_after_its_neighbor_was_given_up_is_whole():

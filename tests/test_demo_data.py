@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import makeDemoData
-from media.clips import FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from media.demoFace import DrawnFace
 from media.demoVoice import Identity, speak
-from media.wav import open_wav
+from syncnet.media.clips import FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from syncnet.media.wav import open_wav
 from syncnet.support.errors import UserError
 
 FRAMES = 60

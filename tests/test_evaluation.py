@@ -16,7 +16,7 @@ from scipy.io import wavfile
 
 import convertAudio
 import trainSyncNet
-from media.clips import Clip, MediaError, format_list_line
+from syncnet.media.clips import Clip, MediaError, format_list_line
 from syncnet.support.version import VERSION
 from SyncNetDist import SyncNet
 from tuneThreshold import min_dcf, read_scores, tuneThresholdfromScore

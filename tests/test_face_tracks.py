@@ -17,11 +17,11 @@ from media.faceTracks import plan_parts, select_tracks, survey_part, write_group
 from media.mtcnn import Mtcnn
 from media.shots import is_cut, shot_picture
 from media.survey import Part, Survey
-from media.timeline import VideoReader
 from media.track_joining import Stretch
 from media.trackRule import Rule
 from media.tracks import TrackBuilder, crop, overlap, smooth
-from media.wav import open_wav
+from syncnet.media.timeline import VideoReader
+from syncnet.media.wav import open_wav
 
 
 def box(left: float, top: float, side: float) -> np.ndarray:

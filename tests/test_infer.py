@@ -28,8 +28,8 @@ from inference.match import matching_accuracy, speakers_of_clips
 from inference.offset import Offset, find_offset
 from inference.sources import find_sources, with_wavs
 from inferSyncNet import embed, match, offset, verify
-from media.clips import Clip, MediaError, format_list_line, read_list
-from media.content import SOUND_FILES, VIDEO_FILES
+from syncnet.media.clips import Clip, MediaError, format_list_line, read_list
+from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 

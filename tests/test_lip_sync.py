@@ -27,9 +27,9 @@ from inference.lipSync import (
 from inference.lipSyncReport import mean_interval
 from inference.offset import offset
 from inferSyncNet import load
-from media.clips import MediaError
 from models import SyncNetV2
 from models.checkpoints import choose_settings
+from syncnet.media.clips import MediaError
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 

@@ -20,11 +20,11 @@ import inferSyncNet
 from inference.offset import PUBLISHED_FOUND, Offset
 from inference.show import find_tracks
 from inferSyncNet import load, lse, offset, show
-from media.clips import MediaError, read_list
 from media.trackFiles import track_text
 from media.trackFolder import JOURNAL, Record, mark_of
 from media.trackRule import Rule
 from media.tracks import Track
+from syncnet.media.clips import MediaError, read_list
 from SyncNetDist import SyncNet
 
 

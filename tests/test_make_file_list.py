@@ -22,9 +22,9 @@ import makeFaceTracks
 import makeFileList
 import trainSyncNet
 from makeFileList import VOXCELEB2_CLIPS, main
-from media.clips import Clip, read_list
-from media.video import read_frames
-from media.wav import open_wav
+from syncnet.media.clips import Clip, read_list
+from syncnet.media.video import read_frames
+from syncnet.media.wav import open_wav
 from training.run import make_loaders
 
 SCRIPT = Path(__file__).resolve().parent.parent / "makeFileList.py"
@@ -275,7 +275,7 @@ def kept(root: Path, output: Path, capsys, *more: str) -> int:
 @pytest.fixture
 def journal_stays(monkeypatch) -> None:
     """As if each run had been interrupted at its end."""
-    monkeypatch.setattr("media.check_journal.CheckJournal.close", lambda _: 0)
+    monkeypatch.setattr("syncnet.media.check_journal.CheckJournal.close", lambda _: 0)
 
 
 @pytest.mark.usefixtures("journal_stays")

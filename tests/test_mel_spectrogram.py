@@ -11,10 +11,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import models.SyncNetModelFBank
-from media.clips import SAMPLE_RATE
 from models import mel_spectrogram
 from models.mel_spectrogram import PlainMelSpectrogram
 from models.SyncNetModelFBank import SyncNetModel
+from syncnet.media.clips import SAMPLE_RATE
 from syncnet.support.version import torchaudio_error, version_text
 
 REPOSITORY = Path(__file__).parent.parent

@@ -5,8 +5,8 @@ import pytest
 import torch
 from python_speech_features import mfcc
 
-from media.crops import WINDOW_TAIL
 from models import SyncNetModelFBank, SyncNetModelMFCC
+from syncnet.media.crops import WINDOW_TAIL
 from SyncNetDist import SyncNet
 
 FRAMES = 30

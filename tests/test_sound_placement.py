@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from media.sound_placement import place_frames
+from syncnet.media.sound_placement import place_frames
 
 AAC, OPUS, SPEECH = 1024 / 44100, 0.02, 1024 / 16000  # seconds per frame
 

@@ -16,8 +16,8 @@ from clipMaker import make_list
 from scipy.io import wavfile
 
 import trainSyncNet
-from media.clips import MARGIN, Clip, format_list_line, read_list, sizes_that_fit
 from support import distributed
+from syncnet.media.clips import MARGIN, Clip, format_list_line, read_list, sizes_that_fit
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 

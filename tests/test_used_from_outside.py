@@ -15,7 +15,7 @@ from clipMaker import make_clip, make_wav
 
 import trainSyncNet
 from DatasetLoader import DatasetLoader
-from media.clips import Clip, format_list_line
+from syncnet.media.clips import Clip, format_list_line
 from syncnet.support.names import FLAGS_OF_2020
 from SyncNetDist import SyncNet
 

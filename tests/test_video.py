@@ -22,14 +22,14 @@ from test_make_file_list import reasons
 import convertAudio
 import inference.embeddings
 import makeFileList
-import media.video
-import media.videoFacts
+import syncnet.media.video
+import syncnet.media.video_facts
 from inference.embeddings import face_content, face_crops
-from media.clips import Clip, MediaError, find_files, read_list
-from media.openVideo import open_video
-from media.streams import open_local
-from media.video import FrameReader, read_frames
-from media.videoFacts import REMEDIES, REWRITE, VideoError, probe
+from syncnet.media.clips import Clip, MediaError, find_files, read_list
+from syncnet.media.open_video import open_video
+from syncnet.media.streams import open_local
+from syncnet.media.video import FrameReader, read_frames
+from syncnet.media.video_facts import REMEDIES, REWRITE, VideoError, probe
 from SyncNetDist import SyncNet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -257,7 +257,7 @@ def test_a_picture_that_opencv_did_not_convert(tmp_path, monkeypatch, failing):
     path = str(tmp_path / "clip.mp4")
     make_clip(path, FRAMES)
     probe(path)
-    monkeypatch.setattr(media.video, "open_video", lambda path: Converting(open_video(path), failing))
+    monkeypatch.setattr(syncnet.media.video, "open_video", lambda path: Converting(open_video(path), failing))
     for first, count in ((0, FRAMES), (5, 8), (6, 4), (9, 4)):
         if any(first <= number < first + count for number in failing):
             with pytest.raises(VideoError, match="OpenCV does not show frame"):
@@ -284,7 +284,7 @@ def test_a_lost_picture_does_not_shift_the_others(tmp_path, monkeypatch, lost):
     path = str(tmp_path / "clip.mp4")
     make_clip(path, FRAMES)
     probe(path)
-    monkeypatch.setattr(media.video, "open_video", lambda path: Losing(open_video(path), [lost]))
+    monkeypatch.setattr(syncnet.media.video, "open_video", lambda path: Losing(open_video(path), [lost]))
     with pytest.raises(VideoError, match="OpenCV does not show frame"):
         numbers(path, 5, 8)
 
@@ -293,8 +293,10 @@ def test_an_ordinary_clip_is_opened_once(tmp_path, monkeypatch):
     path = str(tmp_path / "clip.mp4")
     make_clip(path, FRAMES)
     opened = []
-    monkeypatch.setattr(media.video, "open_video", lambda path: opened.append(path) or open_video(path))
-    monkeypatch.setattr(media.videoFacts, "open_container", lambda _: pytest.fail("opened twice"))
+    monkeypatch.setattr(
+        syncnet.media.video, "open_video", lambda path: opened.append(path) or open_video(path)
+    )
+    monkeypatch.setattr(syncnet.media.video_facts, "open_container", lambda _: pytest.fail("opened twice"))
     assert numbers(path, 6, 12) == list(range(6, 18))
     assert opened == [path]
 
@@ -449,7 +451,7 @@ def test_a_whole_video_is_read_in_one_pass(tmp_path, monkeypatch):
             decoded.append(self.number)
             return super().read(slot)
 
-    monkeypatch.setattr(media.video, "open_video", lambda path: Counting(open_video(path), ()))
+    monkeypatch.setattr(syncnet.media.video, "open_video", lambda path: Counting(open_video(path), ()))
     with FrameReader(path) as reader:
         found = []
         for first in (3, 13, 33):
@@ -660,8 +662,8 @@ def test_names_that_are_not_utf8(tmp_path):
     code = """
         import os, numpy as np
         from clipMaker import frame_number
-        from media.video import read_frames
-        from media.videoFacts import probe
+        from syncnet.media.video import read_frames
+        from syncnet.media.video_facts import probe
         for name in sorted(os.listdir(".")):
             pictures = np.empty((3, 224, 224, 3), np.uint8)
             probe(name).check()

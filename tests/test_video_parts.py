@@ -10,14 +10,14 @@ from test_face_tracks import HEIGHT, RULE, WIDTH, Scene
 from videoMaker import make_video
 
 from media.faceTracks import group_tracks, plan_parts, select_tracks, survey_part, write_group
-from media.streams import Clock
 from media.survey import Part
-from media.timeline import VideoReader
 from media.track_joining import Stretch, join
 from media.trackRule import Rule
 from media.tracks import Track
 from media.trackSound import read_sound
-from media.wav import open_wav
+from syncnet.media.streams import Clock
+from syncnet.media.timeline import VideoReader
+from syncnet.media.wav import open_wav
 
 
 def make_scene(path: Path, scene: Scene, frames: int, key_frames: int, **settings) -> str:
@@ -182,7 +182,7 @@ def test_a_video_whose_time_stamps_begin_anew_is_not_divided(tmp_path, monkeypat
 
 def test_a_video_whose_seeks_lead_to_its_beginning_is_not_divided(tmp_path, monkeypatch):
     monkeypatch.setattr("media.faceTracks.SURVEY_PART", 50)
-    monkeypatch.setattr("media.timeline.MAX_LEAD", 1.0)
+    monkeypatch.setattr("syncnet.media.timeline.MAX_LEAD", 1.0)
     path = str(tmp_path / "a.mp4")
     make_video(path, np.arange(150) / 25, flash=None, options={"g": "25"})
     assert len(plan_parts(path).parts) == 3

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 
 from DatasetLoader import DatasetLoader
-from media.clips import MediaError, TooFewClips, read_list, sizes_remedy
 from models.checkpoints import (
     CheckpointError,
     UnreadableCheckpoint,
@@ -18,6 +17,7 @@ from models.checkpoints import (
 )
 from models.weights import needed_weights
 from support import distributed
+from syncnet.media.clips import MediaError, TooFewClips, read_list, sizes_remedy
 from training.epoch import EpochResult
 from training.flags import defaults
 from training.interface import TrainableNetwork

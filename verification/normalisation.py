@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from media.clips import MediaError, text_lines
+from syncnet.media.clips import MediaError, text_lines
 from syncnet.support.errors import UserError
 from verification.trials import Trials
 from verification.utterances import WAV_SCP, read_wav_scp, utterance_paths

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from media.clips import text_lines
+from syncnet.media.clips import text_lines
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 from syncnet.support.names import counted

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from media.clips import MediaError, text_lines
-from media.content import EMPTY, SOUND_FILES, TEXT, VIDEO_FILES, WAV, content
-from media.crops import check_length, crop_samples
-from media.sound import decode_audio
-from media.wav import WavFormatError, check_heard, open_wav
+from syncnet.media.clips import MediaError, text_lines
+from syncnet.media.crops import check_length, crop_samples
+from syncnet.media.file_type import EMPTY, SOUND_FILES, TEXT, VIDEO_FILES, WAV, content
+from syncnet.media.sound import decode_audio
+from syncnet.media.wav import WavFormatError, check_heard, open_wav
 
 # What a list may name beside what is there, in the order in which it is looked for: convertAudio.py makes .wav.
 KINDS = (".wav", *(kind for kind in SOUND_FILES if kind != ".wav"), *VIDEO_FILES)

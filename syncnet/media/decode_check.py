@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from media.openVideo import FRAME, allowed_lateness
-from media.streams import DECODING_TIMES, picture_stream, tick
-from media.videoFacts import (
+from syncnet.media.open_video import FRAME, allowed_lateness
+from syncnet.media.streams import DECODING_TIMES, picture_stream, tick
+from syncnet.media.video_facts import (
     FRAMES_MISSING,
     INTERLACED,
     NO_DECODER,

@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 if os.environ["OPENCV_LOG_LEVEL"] == "OFF":  # once more, where cv2 was imported before this
     (cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging).setLogLevel(0)
 
-from media.clips import FPS, MediaError  # noqa: E402
+from syncnet.media.clips import FPS, MediaError  # noqa: E402
 from syncnet.support.names import is_utf8  # noqa: E402
 
 FRAME = 1 / FPS  # seconds

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from media.clips import MediaError
-from media.content import EMPTY, TEXT, UNKNOWN, content, get_again
-from media.streams import open_local
+from syncnet.media.clips import MediaError
+from syncnet.media.file_type import EMPTY, TEXT, UNKNOWN, content, get_again
+from syncnet.media.streams import open_local
 
 if TYPE_CHECKING:
     from av.container import InputContainer

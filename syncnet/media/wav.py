@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from media.clips import SAMPLE_RATE, MediaError
-from media.content import EMPTY, HEAD, TEXT, UNKNOWN, content_of_head, get_again
+from syncnet.media.clips import SAMPLE_RATE, MediaError
+from syncnet.media.file_type import EMPTY, HEAD, TEXT, UNKNOWN, content_of_head, get_again
 from syncnet.support.files import aside
 
 INT16 = "int16"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from media.clips import FPS, FRAME_SIZE, MediaError
-from media.openVideo import DRIFT, ROUNDING, cv2, open_video  # cv2 as set up there
+from syncnet.media.clips import FPS, FRAME_SIZE, MediaError
+from syncnet.media.open_video import DRIFT, ROUNDING, cv2, open_video  # cv2 as set up there
 
 if TYPE_CHECKING:
-    from media.truePictures import TruePictures
+    from syncnet.media.decode_check import TruePictures
 
 ROWS = slice(8, None, 56)  # of a picture, to compare two quickly
 
@@ -101,7 +101,9 @@ class FrameReader:
 
     def _prove(self, first: int, pictures: Iterable[np.ndarray]) -> None:
         """Raise MediaError unless these are the frames from `first` on, shown at 25 a second."""
-        from media.truePictures import TruePictures  # PyAV takes a while to import, and is rarely needed
+        from syncnet.media.decode_check import (
+            TruePictures,  # PyAV takes a while to import, and is rarely needed
+        )
 
         if self._truth is None:
             turned = self._video.get(cv2.CAP_PROP_ORIENTATION_META) != 0
@@ -130,7 +132,7 @@ class FrameReader:
 
     def _ended(self, expected: str) -> MediaError:
         """Why no picture came, as an error to raise."""
-        from media.videoFacts import probe
+        from syncnet.media.video_facts import probe
 
         try:
             probe(self.path).check(allow_resize=True)

@@ -6,7 +6,7 @@ import av
 import cv2
 import numpy as np
 
-from media.streams import HLG
+from syncnet.media.streams import HLG
 
 BT2020 = 9  # number of the primaries, of ITU-T H.273
 PEAK = 1000.0  # cd/m2, of the screen that HLG is shown on, and the brightest that is told from white

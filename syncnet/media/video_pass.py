@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from media.clips import FPS
-from media.openVideo import FRAME
-from media.streams import DECODING_TIMES, tick
+from syncnet.media.clips import FPS
+from syncnet.media.open_video import FRAME
+from syncnet.media.streams import DECODING_TIMES, tick
 
 if TYPE_CHECKING:
     from av.container import InputContainer

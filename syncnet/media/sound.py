@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
-from media.content import WAV, content, get_again
-from media.mp3 import mp3_frames
-from media.openSound import DEMUXERS, open_sound
-from media.sound_choice import SoundChoice, channels_of, choose_sound
-from media.sound_placement import Run, place_frames
-from media.streams import MAX_PADDING, Clock, can_be_decoded, packets, picture_delay, picture_stream, tick
-from media.wav import undecoded_wav
+from syncnet.media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
+from syncnet.media.file_type import WAV, content, get_again
+from syncnet.media.mp3 import mp3_frames
+from syncnet.media.open_sound import DEMUXERS, open_sound
+from syncnet.media.sound_choice import SoundChoice, channels_of, choose_sound
+from syncnet.media.sound_placement import Run, place_frames
+from syncnet.media.streams import (
+    MAX_PADDING,
+    Clock,
+    can_be_decoded,
+    packets,
+    picture_delay,
+    picture_stream,
+    tick,
+)
+from syncnet.media.wav import undecoded_wav
 
 if TYPE_CHECKING:
     import av

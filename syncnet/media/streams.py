@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from media.content import MP4
+from syncnet.media.file_type import MP4
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from media.streams import MICROSECOND, can_be_decoded, sound_streams
+from syncnet.media.streams import MICROSECOND, can_be_decoded, sound_streams
 
 if TYPE_CHECKING:
     import av

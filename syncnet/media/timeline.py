@@ -17,9 +17,9 @@ from typing import Any
 import av
 import numpy as np
 
-from media.clips import FPS, MediaError
-from media.hdr import sdr_picture
-from media.streams import (
+from syncnet.media.clips import FPS, MediaError
+from syncnet.media.hdr import sdr_picture
+from syncnet.media.streams import (
     DECODING_TIMES,
     HDR_TRANSFERS,
     Clock,

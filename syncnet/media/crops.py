@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from media.clips import SAMPLES_PER_FRAME, MediaError
-from media.wav import check_heard
+from syncnet.media.clips import SAMPLES_PER_FRAME, MediaError
+from syncnet.media.wav import check_heard
 
 HOP_LENGTH = 160  # samples from one audio feature frame to the next: 10 ms, four to a video frame
 WINDOW_LENGTH = 400  # samples that a feature frame is made of: 25 ms

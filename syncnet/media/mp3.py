@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from media.streams import MAX_PADDING, tick
+from syncnet.media.streams import MAX_PADDING, tick
 
 if TYPE_CHECKING:
     import av

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from media.check_journal import Result, Stamp, file_stamp
-from media.clips import SAMPLES_PER_FRAME, Clip, MediaError, beside, format_list_line
-from media.videoFacts import (
+from syncnet.media.check_journal import Result, Stamp, file_stamp
+from syncnet.media.clips import SAMPLES_PER_FRAME, Clip, MediaError, beside, format_list_line
+from syncnet.media.video_facts import (
     CHANGES,
     INTERLACED,
     NOT_OPENED,
@@ -20,8 +20,8 @@ from media.videoFacts import (
     open_container,
     probe,
 )
-from media.videoFacts import REMEDIES as VIDEO_REMEDIES
-from media.wav import SilentError, WavFormatError, check_heard, open_wav
+from syncnet.media.video_facts import REMEDIES as VIDEO_REMEDIES
+from syncnet.media.wav import SilentError, WavFormatError, check_heard, open_wav
 from syncnet.support.names import as_any_system
 
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from media.clips import FPS, FRAME_SIZE, MediaError
-from media.content import content
-from media.openVideo import CONTAINERS, FRAME, allowed_lateness, first_picture
-from media.streams import HDR_TRANSFERS, open_local, picture_stream, tick
-from media.videoPass import VideoPass, codec_name
+from syncnet.media.clips import FPS, FRAME_SIZE, MediaError
+from syncnet.media.file_type import content
+from syncnet.media.open_video import CONTAINERS, FRAME, allowed_lateness, first_picture
+from syncnet.media.streams import HDR_TRANSFERS, open_local, picture_stream, tick
+from syncnet.media.video_pass import VideoPass, codec_name
 
 if TYPE_CHECKING:
     from av.container import InputContainer
