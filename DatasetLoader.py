@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from media.augment import Augmentation
-from media.badClips import BadClips
-from media.decoding import Batch, DecodingPool
+from syncnet.loading.augment import Augmentation
+from syncnet.loading.bad_clips import BadClips
+from syncnet.loading.decoding import Batch, DecodingPool
 from syncnet.media.clips import (
     FRAME_SIZE,
     MARGIN,
@@ -98,7 +98,7 @@ class DatasetLoader:
     hold nBatchSize / count clips, and those of all parts make the batch of a single process.
 
     augment_noise, augment_rir: folders of noises and of room impulse responses; augment_prob: the share of the clips
-    that get one; flip: mirror the faces of every second clip, as drawn. See media/augment.py. What a clip gets is a
+    that get one; flip: mirror the faces of every second clip, as drawn. See syncnet/loading/augment.py. What a clip gets is a
     function of seed, epoch and position. Not in evalmode.
 
     The other flags of the 2020 program are accepted and not used, so that `DatasetLoader(train_list,

@@ -19,7 +19,7 @@ from common import machine, table
 from compareOptions import flags_of_runs, train, untrained_network
 from scipy.io import wavfile
 
-from media.augment import add_noise
+from syncnet.loading.augment import add_noise
 from syncnet.media.clips import SAMPLE_RATE, find_files, read_list
 from syncnet.media.wav import open_wav, write_wav
 from SyncNetDist import SyncNet

@@ -15,7 +15,7 @@ from scipy.io import wavfile
 
 import trainSyncNet
 from DatasetLoader import DatasetLoader
-from media.augment import Augmentation, SoundFolder, add_noise, first_channel, reverberate
+from syncnet.loading.augment import Augmentation, SoundFolder, add_noise, first_channel, reverberate
 from syncnet.media.sound import decode_audio
 from syncnet.support.errors import UserError
 from training.flags import parse_args
@@ -225,7 +225,7 @@ def test_few_decoded_sounds_are_kept(tmp_path, monkeypatch):
 
     for k in range(3):
         (tmp_path / f"{k}.mp3").write_bytes(b"ID3")
-    monkeypatch.setattr("media.augment.CACHE_SIZE", 2 * 800)
+    monkeypatch.setattr("syncnet.loading.augment.CACHE_SIZE", 2 * 800)
     folder = SoundFolder("--augment_noise", str(tmp_path), False, decode)
     for k in (0, 1, 0, 2, 0, 1):
         folder.read(folder.sounds[k])
@@ -399,8 +399,8 @@ def test_as_many_as_asked_for_are_changed_and_the_others_not_by_a_bit(clip_list,
 
 def test_both_kinds_are_drawn_alike(noises, rooms, monkeypatch):
     calls = []
-    monkeypatch.setattr("media.augment.add_noise", lambda *_: calls.append("noise"))
-    monkeypatch.setattr("media.augment.reverberate", lambda *_: calls.append("room"))
+    monkeypatch.setattr("syncnet.loading.augment.add_noise", lambda *_: calls.append("noise"))
+    monkeypatch.setattr("syncnet.loading.augment.reverberate", lambda *_: calls.append("room"))
     augmentation = Augmentation(str(noises), str(rooms), 1)
     for k in range(300):
         augmentation.change(np.random.default_rng(k), np.empty(0), speech())

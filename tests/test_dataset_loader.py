@@ -15,8 +15,8 @@ from clipMaker import frame_number, make_clip, make_wav, sample_number
 from scipy.io import wavfile
 
 from DatasetLoader import DatasetLoader, get_frames, loadWAV
-from media.decoding import DecodingPool
 from support import distributed
+from syncnet.loading.decoding import DecodingPool
 from syncnet.media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
 from syncnet.media.wav import read_wav
 from syncnet.support import files
@@ -415,7 +415,7 @@ def test_closing_waits_for_all_threads_together(monkeypatch):
 
     pool = DecodingPool(0, 60.0, None, None, None)
     pool.threads = [Hanging() for _ in range(8)]
-    monkeypatch.setattr("media.decoding.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("syncnet.loading.decoding.time.monotonic", lambda: clock[0])
     pool.close()
     assert clock[0] == 1060
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import torch
 
-from media.decoding import Batch, DecodingPool
+from syncnet.loading.decoding import Batch, DecodingPool
 from syncnet.media.clips import Clip
 
 

@@ -20,9 +20,9 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from media.augment import LEVELS
 from models.checkpoints import CheckpointError, UnreadableCheckpoint, load_tensors
 from support import distributed
+from syncnet.loading.augment import LEVELS
 from syncnet.support.files import lock_file, remove_leftovers, replace_file
 from training.epoch import PARTS
 from training.interface import TrainableNetwork
