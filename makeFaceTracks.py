@@ -15,10 +15,10 @@ import re
 import shlex
 import sys
 
-from media.trackRule import KINDS, MAX_GAP, MIN_FACE, PART, Rule, is_in
 from syncnet.support.commands import Parser, answer_flags, command, retyped
 from syncnet.support.errors import UserError
 from syncnet.support.processes import available_cores, map_in_processes
+from syncnet.tracks.track_settings import KINDS, MAX_GAP, MIN_FACE, PART, Rule, is_in
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -95,9 +95,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from media.survey import open_detector
-from media.trackFolder import VERSION, Record, TrackFolder, lines_without_tracks, mark_of
-from media.trackWork import (
+from syncnet.media.clips import FPS, LEAST_FRAMES, MediaError, folder_of_people
+from syncnet.support.files import check_output
+from syncnet.support.names import counted, one_line
+from syncnet.support.progress import progress_bar
+from syncnet.tracks.survey import open_detector
+from syncnet.tracks.track_folder import VERSION, Record, TrackFolder, lines_without_tracks, mark_of
+from syncnet.tracks.track_jobs import (
     NOTHING,
     Done,
     Job,
@@ -108,10 +112,6 @@ from media.trackWork import (
     sources_in,
     work_on,
 )
-from syncnet.media.clips import FPS, LEAST_FRAMES, MediaError, folder_of_people
-from syncnet.support.files import check_output
-from syncnet.support.names import counted, one_line
-from syncnet.support.progress import progress_bar
 
 SHOWN_REASONS = 5
 

@@ -28,11 +28,11 @@ from common import machine, table  # noqa: E402
 from videoMaker import face, make_video  # noqa: E402
 
 import makeFaceTracks  # noqa: E402
-from media.faceTracks import group_tracks, plan_parts, select_tracks, survey_part, write_group  # noqa: E402
-from media.survey import Survey, open_detector  # noqa: E402
-from media.trackRule import PART, Rule  # noqa: E402
 from syncnet.media.clips import FPS  # noqa: E402
 from syncnet.media.timeline import VideoReader  # noqa: E402
+from syncnet.tracks.face_tracks import group_tracks, plan_parts, select_tracks, survey_part, write_group  # noqa: E402
+from syncnet.tracks.survey import Survey, open_detector  # noqa: E402
+from syncnet.tracks.track_settings import PART, Rule  # noqa: E402
 
 RULE = Rule(detect_every=5, min_frames=34, min_face=60)
 SIDE = 320  # pixels of the square around the face

@@ -16,10 +16,6 @@ import numpy as np
 from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from inference.embeddings import Skip
 from inference.lipSync import LipSync, in_sync_confidence, lse
-from media.trackFiles import read_track_boxes
-from media.trackFolder import read_records
-from media.trackRule import KINDS
-from media.trackSound import has_sound, read_sound
 from models.interface import Network
 from models.twoStreams import LIP_FRAMES
 from syncnet.media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
@@ -27,6 +23,10 @@ from syncnet.media.timeline import VideoReader, restarts
 from syncnet.support.files import replace_file
 from syncnet.support.names import printable
 from syncnet.support.progress import progress_bar
+from syncnet.tracks.track_files import read_track_boxes
+from syncnet.tracks.track_folder import read_records
+from syncnet.tracks.track_settings import KINDS
+from syncnet.tracks.track_sound import has_sound, read_sound
 
 IN_SYNC, OUT_OF_SYNC, UNKNOWN = (60, 200, 60), (40, 40, 220), (160, 160, 160)  # BGR
 SHADOW = (0, 0, 0)  # around a number, so that it is read on any ground

@@ -14,13 +14,13 @@ import pytest
 from videoMaker import face, make_video
 
 import makeFaceTracks
-from media.faces import Face, FaceDetector, distinct
-from media.mtcnn import Mtcnn
-from media.survey import open_detector
-from media.trackFolder import mark_of
-from media.trackRule import Rule
-from media.yunet import YuNet
 from syncnet.support.errors import UserError
+from syncnet.tracks.faces import Face, FaceDetector, distinct
+from syncnet.tracks.mtcnn import Mtcnn
+from syncnet.tracks.survey import open_detector
+from syncnet.tracks.track_folder import mark_of
+from syncnet.tracks.track_settings import Rule
+from syncnet.tracks.yunet import YuNet
 
 WEIGHTS = os.environ.get("YUNET_WEIGHTS", "")
 DETECTORS = [
@@ -152,7 +152,7 @@ def test_the_detector_is_one_of_the_settings(tmp_path):
 
 
 def test_tracks_are_made_again_with_another_detector(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("media.survey.YuNet", FakeDetector)
+    monkeypatch.setattr("syncnet.tracks.survey.YuNet", FakeDetector)
     src, dst = tmp_path / "src", tmp_path / "dst"
     square = face(112)
 

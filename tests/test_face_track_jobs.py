@@ -11,16 +11,16 @@ from test_make_face_tracks import files, reasons, rows, run, video
 from videoMaker import face
 
 import makeFaceTracks
-import media.trackWork
-from media.faceTracks import plan_parts
+import syncnet.tracks.track_jobs
+from syncnet.tracks.face_tracks import plan_parts
 
 JOBS = ("survey_part", "write_group")
 
 
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("media.faceTracks.SURVEY_PART", 50)
-    monkeypatch.setattr("media.faceTracks.PART", 50)
-    monkeypatch.setattr("media.trackWork.PART", 50)
+    monkeypatch.setattr("syncnet.tracks.face_tracks.SURVEY_PART", 50)
+    monkeypatch.setattr("syncnet.tracks.face_tracks.PART", 50)
+    monkeypatch.setattr("syncnet.tracks.track_jobs.PART", 50)
 
 
 def long_video(path: Path, scene: Scene, frames: int, **options: str) -> None:
@@ -56,7 +56,7 @@ def test_an_interrupted_video_resumes_with_the_parts_that_are_not_done(tmp_path,
     assert run(tmp_path / "src", tmp_path / "whole") == 0
     done: list[tuple] = []
     for name in JOBS:
-        work = getattr(media.trackWork, name)
+        work = getattr(syncnet.tracks.track_jobs, name)
 
         def counted(part, *args, work=work, name=name):
             if len(done) == stop:
@@ -64,7 +64,7 @@ def test_an_interrupted_video_resumes_with_the_parts_that_are_not_done(tmp_path,
             done.append((name, part.first))
             return work(part, *args)
 
-        monkeypatch.setattr(media.trackWork, name, counted)
+        monkeypatch.setattr(syncnet.tracks.track_jobs, name, counted)
     for stop in range(20):  # noqa: B007 (counted() reads it)
         if run(tmp_path / "src", tmp_path / "dst") == 0:
             break
@@ -117,7 +117,7 @@ def test_a_fault_of_the_program_is_not_a_property_of_a_video(tmp_path, monkeypat
     src, dst = tmp_path / "src", tmp_path / "dst"
     for source in ("a.mp4", "b.mp4", "c.mp4"):
         video(src / source)
-    work = getattr(media.trackWork, name)
+    work = getattr(syncnet.tracks.track_jobs, name)
 
     def faulty(what, *args):
         if "b.mp4" in str(what):
@@ -125,7 +125,7 @@ def test_a_fault_of_the_program_is_not_a_property_of_a_video(tmp_path, monkeypat
         return work(what, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(media.trackWork, name, faulty)
+        patch.setattr(syncnet.tracks.track_jobs, name, faulty)
         assert run(src, dst) == 1
     said = capsys.readouterr().out
     assert f"{dst}/errors.txt" in said and "not finished             1" in said and "\n  b.mp4\n" in said
@@ -140,7 +140,7 @@ def test_a_fault_of_the_program_is_not_a_property_of_a_video(tmp_path, monkeypat
 
 def test_only_faults(tmp_path, monkeypatch, capsys):
     video(tmp_path / "src/a.mp4")
-    monkeypatch.setattr(media.trackWork, "survey_part", lambda *_: {}["key"])
+    monkeypatch.setattr(syncnet.tracks.track_jobs, "survey_part", lambda *_: {}["key"])
     assert run(tmp_path / "src", tmp_path / "dst") == 1
     said = capsys.readouterr()
     assert "no videos" not in said.err and "not finished             1" in said.out

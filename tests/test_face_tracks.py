@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from videoMaker import face, make_video
 
-from media.faces import Face
-from media.faceTracks import plan_parts, select_tracks, survey_part, write_group
-from media.mtcnn import Mtcnn
-from media.shots import is_cut, shot_picture
-from media.survey import Part, Survey
-from media.track_joining import Stretch
-from media.trackRule import Rule
-from media.tracks import TrackBuilder, crop, overlap, smooth
 from syncnet.media.timeline import VideoReader
 from syncnet.media.wav import open_wav
+from syncnet.tracks.face_tracks import plan_parts, select_tracks, survey_part, write_group
+from syncnet.tracks.faces import Face
+from syncnet.tracks.mtcnn import Mtcnn
+from syncnet.tracks.shots import is_cut, shot_picture
+from syncnet.tracks.survey import Part, Survey
+from syncnet.tracks.track_joining import Stretch
+from syncnet.tracks.track_settings import Rule
+from syncnet.tracks.tracks import TrackBuilder, crop, overlap, smooth
 
 
 def box(left: float, top: float, side: float) -> np.ndarray:

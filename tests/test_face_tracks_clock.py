@@ -10,13 +10,13 @@ import pytest
 from clipMaker import Pipe
 from videoMaker import click_time, flash_time, make_video
 
-from media.faceTracks import plan_parts, write_tracks
-from media.survey import Part
-from media.tracks import Track
-from media.trackSound import read_sound
 from syncnet.media.clips import MediaError
 from syncnet.media.timeline import VideoReader
 from syncnet.media.wav import open_wav, write_wav
+from syncnet.tracks.face_tracks import plan_parts, write_tracks
+from syncnet.tracks.survey import Part
+from syncnet.tracks.track_sound import read_sound
+from syncnet.tracks.tracks import Track
 
 HALF_FRAME = 0.020
 TONE_ONSET = 0.001  # seconds until the click is loud

@@ -20,11 +20,11 @@ import inferSyncNet
 from inference.offset import PUBLISHED_FOUND, Offset
 from inference.show import find_tracks
 from inferSyncNet import load, lse, offset, show
-from media.trackFiles import track_text
-from media.trackFolder import JOURNAL, Record, mark_of
-from media.trackRule import Rule
-from media.tracks import Track
 from syncnet.media.clips import MediaError, read_list
+from syncnet.tracks.track_files import track_text
+from syncnet.tracks.track_folder import JOURNAL, Record, mark_of
+from syncnet.tracks.track_settings import Rule
+from syncnet.tracks.tracks import Track
 from SyncNetDist import SyncNet
 
 

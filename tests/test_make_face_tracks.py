@@ -22,9 +22,9 @@ from videoMaker import face, make_video
 
 import makeFaceTracks
 import makeFileList
-from media.trackWork import folder_names
 from syncnet.media.clips import MediaError, read_list
 from syncnet.media.video_facts import probe
+from syncnet.tracks.track_jobs import folder_names
 
 SCRIPT = Path(makeFaceTracks.__file__)
 PERSON = face(112)

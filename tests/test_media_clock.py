@@ -13,8 +13,6 @@ from test_face_tracks_clock import HALF_FRAME, TONE_ONSET, whole_picture_track
 from videoMaker import BRIGHT, DARK, click_time, flash_time, make_video
 
 import convertAudio
-from media.faceTracks import plan_parts
-from media.trackSound import read_sound
 from syncnet.media.clips import MediaError
 from syncnet.media.hdr import sdr_picture
 from syncnet.media.open_video import OPTIONS, open_video
@@ -22,6 +20,8 @@ from syncnet.media.sound import decode_audio, decode_clip
 from syncnet.media.streams import HLG, PQ
 from syncnet.media.timeline import VideoReader
 from syncnet.media.video_facts import HDR, OTHER_STREAM, VideoError, probe
+from syncnet.tracks.face_tracks import plan_parts
+from syncnet.tracks.track_sound import read_sound
 
 PACKET = 188  # bytes of an MPEG transport stream
 

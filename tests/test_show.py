@@ -6,11 +6,11 @@ from videoMaker import click_time, flash_time, make_video
 
 from inference.lipSync import summarise
 from inference.show import SeenFace, confidence_of_frames, draw_video
-from media.trackFiles import read_track_boxes, track_text
-from media.tracks import Track
 from syncnet.media.clips import MediaError
 from syncnet.media.sound import decode_audio
 from syncnet.media.timeline import VideoReader
+from syncnet.tracks.track_files import read_track_boxes, track_text
+from syncnet.tracks.tracks import Track
 
 WIDTH, HEIGHT = 321, 241
 

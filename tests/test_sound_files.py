@@ -22,11 +22,11 @@ from scipy.io import wavfile
 import convertAudio
 import makeFileList
 from DatasetLoader import loadWAV
-from media.trackSound import has_sound, read_sound
 from syncnet.media.clips import MediaError, read_list
 from syncnet.media.sound import clip_opening, decode_audio, decode_clip
 from syncnet.media.video import read_frames
 from syncnet.media.wav import SilentError, WavFormatError, check_heard, open_wav, read_wav
+from syncnet.tracks.track_sound import has_sound, read_sound
 from verification.voices import check_wavs
 
 ROOT = Path(__file__).resolve().parent.parent

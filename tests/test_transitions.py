@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from videoMaker import face, make_video
 
-from media.faceTracks import plan_parts, select_tracks, survey_part
-from media.shots import is_cut, shot_picture
-from media.trackRule import Rule
-from media.transitions import ChangeFinder
+from syncnet.tracks.face_tracks import plan_parts, select_tracks, survey_part
+from syncnet.tracks.shots import is_cut, shot_picture
+from syncnet.tracks.track_settings import Rule
+from syncnet.tracks.transitions import ChangeFinder
 
 BEFORE, AFTER = 30, 30  # slots of each shot alone
 HEIGHT, WIDTH = 72, 128

@@ -9,15 +9,15 @@ import pytest
 from test_face_tracks import HEIGHT, RULE, WIDTH, Scene
 from videoMaker import make_video
 
-from media.faceTracks import group_tracks, plan_parts, select_tracks, survey_part, write_group
-from media.survey import Part
-from media.track_joining import Stretch, join
-from media.trackRule import Rule
-from media.tracks import Track
-from media.trackSound import read_sound
 from syncnet.media.streams import Clock
 from syncnet.media.timeline import VideoReader
 from syncnet.media.wav import open_wav
+from syncnet.tracks.face_tracks import group_tracks, plan_parts, select_tracks, survey_part, write_group
+from syncnet.tracks.survey import Part
+from syncnet.tracks.track_joining import Stretch, join
+from syncnet.tracks.track_settings import Rule
+from syncnet.tracks.track_sound import read_sound
+from syncnet.tracks.tracks import Track
 
 
 def make_scene(path: Path, scene: Scene, frames: int, key_frames: int, **settings) -> str:
@@ -59,7 +59,7 @@ def busy(tmp_path_factory) -> tuple[str, Stretch]:
 @pytest.mark.parametrize("length", [48, 61, 85, 130, 180])
 def test_tracks_do_not_depend_on_where_the_video_is_divided(busy, monkeypatch, length):
     path, whole = busy
-    monkeypatch.setattr("media.faceTracks.SURVEY_PART", length)
+    monkeypatch.setattr("syncnet.tracks.face_tracks.SURVEY_PART", length)
     parts = plan_parts(path, RULE.detect_every).parts
     assert len(parts) >= 400 // (length + 12)
     stretches = [survey_part(part, RULE) for part in parts]
@@ -140,7 +140,7 @@ def test_tracks_are_written_in_groups_that_do_not_read_the_video_again_and_again
 
 
 def test_a_video_with_one_key_frame_is_read_once_through(tmp_path, monkeypatch):
-    monkeypatch.setattr("media.faceTracks.SURVEY_PART", 50)
+    monkeypatch.setattr("syncnet.tracks.face_tracks.SURVEY_PART", 50)
     scene = Scene([(100, 30, 112, 0, 300, 0)])
     path = make_scene(
         tmp_path / "a.mp4", scene, 300, 1000, options={"x264-params": "keyint=infinite:scenecut=0"}
@@ -154,7 +154,7 @@ def test_a_video_with_one_key_frame_is_read_once_through(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seconds", [86400.0, 1e8, 0.5])
 def test_a_wrong_declared_duration_makes_no_parts(tmp_path, monkeypatch, seconds):
-    monkeypatch.setattr("media.faceTracks.SURVEY_PART", 50)
+    monkeypatch.setattr("syncnet.tracks.face_tracks.SURVEY_PART", 50)
     path = tmp_path / "a.mkv"
     make_video(str(path), np.arange(150) / 25, format="matroska", flash=None, options={"g": "25"})
     data = bytearray(path.read_bytes().replace(b"DURATION", b"DURATIOX"))
@@ -168,7 +168,7 @@ def test_a_wrong_declared_duration_makes_no_parts(tmp_path, monkeypatch, seconds
 
 
 def test_a_video_whose_time_stamps_begin_anew_is_not_divided(tmp_path, monkeypatch):
-    monkeypatch.setattr("media.faceTracks.SURVEY_PART", 50)
+    monkeypatch.setattr("syncnet.tracks.face_tracks.SURVEY_PART", 50)
     for name, frames in (("a", 150), ("b", 100)):
         make_video(
             str(tmp_path / name), np.arange(frames) / 25, format="mpegts", flash=None, options={"g": "25"}
@@ -181,7 +181,7 @@ def test_a_video_whose_time_stamps_begin_anew_is_not_divided(tmp_path, monkeypat
 
 
 def test_a_video_whose_seeks_lead_to_its_beginning_is_not_divided(tmp_path, monkeypatch):
-    monkeypatch.setattr("media.faceTracks.SURVEY_PART", 50)
+    monkeypatch.setattr("syncnet.tracks.face_tracks.SURVEY_PART", 50)
     monkeypatch.setattr("syncnet.media.timeline.MAX_LEAD", 1.0)
     path = str(tmp_path / "a.mp4")
     make_video(path, np.arange(150) / 25, flash=None, options={"g": "25"})
@@ -193,7 +193,7 @@ def test_a_video_whose_seeks_lead_to_its_beginning_is_not_divided(tmp_path, monk
             self.container.seek(0)
             return self._frames()
 
-    monkeypatch.setattr("media.faceTracks.VideoReader", Seekless)
+    monkeypatch.setattr("syncnet.tracks.face_tracks.VideoReader", Seekless)
     assert len(plan_parts(path).parts) == 1
 
 
@@ -212,8 +212,8 @@ def test_the_sound_of_a_long_video_is_read_a_little_at_a_time(tmp_path, monkeypa
         lengths.append(last - first)
         return read_sound(path, first_time, first, last, **settings)
 
-    monkeypatch.setattr("media.faceTracks.SOUND_LENGTH", 100)
-    monkeypatch.setattr("media.faceTracks.read_sound", watched)
+    monkeypatch.setattr("syncnet.tracks.face_tracks.SOUND_LENGTH", 100)
+    monkeypatch.setattr("syncnet.tracks.face_tracks.read_sound", watched)
     assert select_tracks([survey_part(part, RULE)], RULE).heard == whole.heard == 300
     write_group(part, pieces, str(tmp_path / "pieces"), "a")
     assert lengths == [100] * 6

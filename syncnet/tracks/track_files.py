@@ -6,9 +6,9 @@ from types import TracebackType
 import av
 import numpy as np
 
-from media.tracks import Track
 from syncnet.media.clips import FPS, FRAME_SIZE, MediaError, text_lines
 from syncnet.support.names import one_line
+from syncnet.tracks.tracks import Track
 
 # Near lossless for the network; a key frame every 250 as VoxCeleb2 has. With one thread and without mbtree, whose
 # vector code reads memory that x264 has not set, the same pictures give the same file.

@@ -7,14 +7,14 @@ import av
 import cv2
 import numpy as np
 
-from media.faces import Face, FaceDetector
-from media.mtcnn import Mtcnn
-from media.shots import FLASH, SHOT_WIDTH, is_cut, shot_picture
-from media.trackRule import MAX_GAP, Rule
-from media.tracks import ABOVE, BELOW, BESIDE, OpenTrack, TrackBuilder
-from media.transitions import LASTING, LENGTHS, ChangeFinder
-from media.yunet import YuNet
 from syncnet.media.timeline import VideoReader
+from syncnet.tracks.faces import Face, FaceDetector
+from syncnet.tracks.mtcnn import Mtcnn
+from syncnet.tracks.shots import FLASH, SHOT_WIDTH, is_cut, shot_picture
+from syncnet.tracks.track_settings import MAX_GAP, Rule
+from syncnet.tracks.tracks import ABOVE, BELOW, BESIDE, OpenTrack, TrackBuilder
+from syncnet.tracks.transitions import LASTING, LENGTHS, ChangeFinder
+from syncnet.tracks.yunet import YuNet
 
 # A survey may begin and end anywhere in a video. What it finds no longer depends on where it began this many slots
 # after that place, and does not depend on where it ends this many slots before that place.

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
 
-from media.faces import Face
-from media.trackRule import MAX_GAP
 from syncnet.media.clips import FRAME_SIZE
+from syncnet.tracks.faces import Face
+from syncnet.tracks.track_settings import MAX_GAP
 
 MIN_OVERLAP = 0.5  # intersection over union of a face with the one before in its track
 SMOOTHING = 13  # slots
@@ -125,7 +125,7 @@ class TrackBuilder:
     find_again: a face at a slot that find() does not give, near this box of a track that was lost there, or None.
     closed: the tracks that ended. shot_starts: the first slot of each shot.
 
-    A long video is surveyed in parts whose tracks are joined afterwards (media/faceTracks.py), so tracks are judged
+    A long video is surveyed in parts whose tracks are joined afterwards (syncnet/tracks/face_tracks.py), so tracks are judged
     there (length, size, confidence), and not here.
     """
 

@@ -13,17 +13,25 @@ from dataclasses import asdict, dataclass, field, replace
 import av
 import cv2
 
-from media.faceTracks import Found, Plan, group_tracks, plan_parts, select_tracks, survey_part, write_group
-from media.survey import Part
-from media.track_joining import Stretch
-from media.trackRule import KINDS, PART, Rule, is_in
-from media.tracks import Track
 from syncnet.media.clips import FPS, MediaError, find_files
 from syncnet.media.file_type import VIDEO_FILES
 from syncnet.media.timeline import NoVideoError
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 from syncnet.support.names import as_any_system
+from syncnet.tracks.face_tracks import (
+    Found,
+    Plan,
+    group_tracks,
+    plan_parts,
+    select_tracks,
+    survey_part,
+    write_group,
+)
+from syncnet.tracks.survey import Part
+from syncnet.tracks.track_joining import Stretch
+from syncnet.tracks.track_settings import KINDS, PART, Rule, is_in
+from syncnet.tracks.tracks import Track
 
 # A file of another name that is no video is left out without a word.
 VIDEO_NAMES = (

@@ -26,7 +26,7 @@ BACK = 0.08  # a change may go back so far from one sample to the next, because 
 # easily taken for a little of a mix, and not for a border.
 VISIBLE, BORDER_VISIBLE = 0.12, 0.02
 EVEN = 0.2  # between this fraction and the rest, its pace is measured
-SUDDEN = 0.7  # of a change from one picture to the next; whether that is a cut is decided in media/shots.py
+SUDDEN = 0.7  # of a change from one picture to the next; whether that is a cut is decided in syncnet/tracks/shots.py
 EVERY = 3  # slots from one look for changes to the next
 LASTING = 12  # slots; a change that is taken back within so many is none
 # A change that contains another one replaces it if shots differ so many times more across it, and it is at most so

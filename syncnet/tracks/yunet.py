@@ -5,9 +5,9 @@ Its weights are a file that the user downloads from OpenCV Zoo (docs/data.md).
 
 import numpy as np
 
-from media.faces import Face, FaceDetector, distinct
 from syncnet.media.open_video import cv2  # silenced there: OpenCV logs each network that it loads
 from syncnet.support.errors import UserError
+from syncnet.tracks.faces import Face, FaceDetector, distinct
 
 SIZE_IN_DETECTION = 22  # pixels of the smallest face: it finds few below 20
 LARGEST_IN_DETECTION = 300  # pixels, of the faces it was trained on

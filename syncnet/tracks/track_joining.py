@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from media.faces import Face
-from media.survey import Part, Survey
-from media.trackRule import MAX_GAP
-from media.tracks import MIN_OVERLAP, OpenTrack, Track, overlap
+from syncnet.tracks.faces import Face
+from syncnet.tracks.survey import Part, Survey
+from syncnet.tracks.track_settings import MAX_GAP
+from syncnet.tracks.tracks import MIN_OVERLAP, OpenTrack, Track, overlap
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class FaceDetector(ABC):
     """Finds faces whose larger side has at least about `min_face` pixels.
 
     A box spans a face from the hairline to the chin, as MTCNN's does: half its larger side and its center frame the
-    crop (media/tracks.py). scale: the factor by which a picture is resized before it is passed to find().
+    crop (syncnet/tracks/tracks.py). scale: the factor by which a picture is resized before it is passed to find().
     sure: the least confidence with which a track begins. typical: the least median confidence of a track; hands and
     the like have less.
     """

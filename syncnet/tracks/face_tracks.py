@@ -1,7 +1,7 @@
 """From a video to the files of its face tracks, in two passes: where the faces are, then their crops.
 
 A long video is divided into parts that begin at key frames. The parts are surveyed side by side, their tracks are
-joined (media/track_joining.py), selected over the whole video, and written in groups.
+joined (syncnet/tracks/track_joining.py), selected over the whole video, and written in groups.
 """
 
 import os
@@ -11,16 +11,16 @@ from math import ceil, inf
 
 import numpy as np
 
-from media.survey import AHEAD, WARM_UP, Part, Survey, detector_kind
-from media.track_joining import Stretch, join
-from media.trackFiles import TrackVideo, track_text
-from media.trackRule import PART, Rule
-from media.tracks import Track, crop, smooth
-from media.trackSound import Sound, has_sound, no_sound, read_sound
 from syncnet.media.clips import FPS
 from syncnet.media.streams import tick
 from syncnet.media.timeline import MIDDLE, VideoReader
 from syncnet.media.wav import write_wav
+from syncnet.tracks.survey import AHEAD, WARM_UP, Part, Survey, detector_kind
+from syncnet.tracks.track_files import TrackVideo, track_text
+from syncnet.tracks.track_joining import Stretch, join
+from syncnet.tracks.track_settings import PART, Rule
+from syncnet.tracks.track_sound import Sound, has_sound, no_sound, read_sound
+from syncnet.tracks.tracks import Track, crop, smooth
 
 SURVEY_PART = 2 * PART  # slots at least; parts overlap, so that shorter ones take more time altogether
 SOUND_LENGTH = 15 * PART  # slots of sound that are held at once, where the file allows it
