@@ -79,8 +79,8 @@ import av
 import cv2
 import numpy as np
 
-from media.demoFace import DrawnFace
-from media.demoVoice import STEPS_PER_FRAME, Identity, draw_identities, speak
+from syncnet.demo.face import DrawnFace
+from syncnet.demo.voice import STEPS_PER_FRAME, Identity, draw_identities, speak
 from syncnet.media.clips import FPS, FRAME_SIZE, SAMPLES_PER_FRAME
 from syncnet.media.wav import write_wav
 from syncnet.support.files import check_output, replace_file

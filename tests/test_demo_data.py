@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import makeDemoData
-from media.demoFace import DrawnFace
-from media.demoVoice import Identity, speak
+from syncnet.demo.face import DrawnFace
+from syncnet.demo.voice import Identity, speak
 from syncnet.media.clips import FRAME_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from syncnet.media.wav import open_wav
 from syncnet.support.errors import UserError

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from media.demoVoice import Identity
+from syncnet.demo.voice import Identity
 from syncnet.media.clips import FRAME_SIZE
 
 
