@@ -16,9 +16,14 @@ from torch import Tensor, nn
 
 from models.byName import load_model
 from models.checkpoints import save_checkpoint
-from models.choices import AUTO, PRECISIONS
-from models.interface import Streams
-from models.losses import (
+from models.precision import allow_tf32, autocast, faster_precision, gradient_not_finite, has_bfloat16
+from models.weights import Misfits, load_weights
+from support import distributed
+from support.memory import keep_memory as keep_memory  # for programs that import SyncNet
+from support.memory import prefer_huge_pages
+from syncnet.networks.choices import AUTO, PRECISIONS
+from syncnet.networks.interface import Streams
+from syncnet.networks.losses import (
     LossScale,
     content_confusion,
     content_loss,
@@ -26,14 +31,9 @@ from models.losses import (
     identity_loss,
     unit,
 )
-from models.output_check import check_outputs
-from models.precision import allow_tf32, autocast, faster_precision, gradient_not_finite, has_bfloat16
-from models.settings import Settings
-from models.twoStreams import content_of, identity_of, moments
-from models.weights import Misfits, load_weights
-from support import distributed
-from support.memory import keep_memory as keep_memory  # for programs that import SyncNet
-from support.memory import prefer_huge_pages
+from syncnet.networks.output_check import check_outputs
+from syncnet.networks.settings import Settings
+from syncnet.networks.two_streams import content_of, identity_of, moments
 from syncnet.support.errors import UserError
 from syncnet.support.names import refuse_unknown
 from training.device import BatchLoader, DeviceBatches, choose_device, compile_embeddings
@@ -62,8 +62,8 @@ class SyncNet(nn.Module):
     precision: "fp32" (true float32), "tf32" (GPU matrix units, 10-bit mantissas), "bf16" (autocast;
     weights, front end and losses stay float32); "auto" takes the faster of fp32 and bf16, measured here.
     compiled: run the training step's network through torch.compile (needs a C++ compiler; slow first step).
-    crop: what the lip stream sees, "face" or "mouth" (models/faceCrop.py). distance: of the losses, "cosine" or
-    "euclidean" (models/losses.py); verification scores are cosines either way.
+    crop: what the lip stream sees, "face" or "mouth" (syncnet/networks/face_crop.py). distance: of the losses, "cosine" or
+    "euclidean" (syncnet/networks/losses.py); verification scores are cosines either way.
     The other flags of the 2020 program are accepted and not used, so that `SyncNet(**vars(args))` works; `lr` is one
     of them, as it was there. Raises UserError for a model that is not there or settings that do not fit, TypeError
     for an argument of another name.

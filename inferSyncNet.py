@@ -46,11 +46,11 @@ from inference.sources import Source, find_sources, with_wavs
 from models.averaging import average_checkpoints
 from models.byName import at_every_frame
 from models.checkpoints import CheckpointError, choose_settings, save_state_dict
-from models.choices import AUTO
-from models.settings import default_settings
 from support.memory import keep_memory
 from syncnet.media.clips import Clip, MediaError, format_list_line
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
+from syncnet.networks.choices import AUTO
+from syncnet.networks.settings import default_settings
 from syncnet.support.files import check_output, names_of_one_file, replace_file
 from syncnet.support.names import counted
 from syncnet.support.progress import progress_bar
@@ -65,7 +65,7 @@ def load(
 ) -> SyncNet:
     """The network of a checkpoint, as embed, verify, offset, lse and match take it.
 
-    path: checkpoint. device, precision: see SyncNet. given: settings (models/settings.py) that are to be others than
+    path: checkpoint. device, precision: see SyncNet. given: settings (syncnet/networks/settings.py) that are to be others than
     the checkpoint says; where it says nothing, such as the published ones, the default of the 2020 baseline is taken.
     Says on stderr what was given and differs. Raises CheckpointError, and UserError for settings that make no sense.
     """

@@ -27,13 +27,13 @@ import torch
 from torch import nn
 
 from models.checkpoints import CheckpointError, choose_settings, load_tensors, read_checkpoint
-from models.choices import AUTO
-from models.output_check import require_identity
 from models.precision import slower_bf16
-from models.twoStreams import LIP_FRAMES, moments
 from support import distributed
 from support.memory import keep_memory
 from syncnet.media.clips import check_paths
+from syncnet.networks.choices import AUTO
+from syncnet.networks.output_check import require_identity
+from syncnet.networks.two_streams import LIP_FRAMES, moments
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output
 from SyncNetDist import SyncNet

@@ -26,7 +26,7 @@ import torch
 from common import ROOT, machine, table
 
 from DatasetLoader import DatasetLoader
-from models.losses import content_logits, identity_logits, matching
+from syncnet.networks.losses import content_logits, identity_logits, matching
 from SyncNetDist import SyncNet
 from tuneThreshold import tuneThresholdfromScore
 from verification.trials import read_trials

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.choices import PRECISIONS
-from models.settings import differences
 from syncnet.media.clips import MediaError
+from syncnet.networks.choices import PRECISIONS
+from syncnet.networks.settings import differences
 from syncnet.support.files import journal_at, remove_leftovers, replace_file
 from verification.kept import Recording, find_recording, kept_settings, save_vectors
 

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from inference.defaults import FACES_AT_ONCE, NUM_EVAL, VOICES_AT_ONCE
 from models.byName import at_every_frame
-from models.interface import Network
-from models.losses import unit
-from models.output_check import require_identity
-from models.twoStreams import LIP_FRAMES, content_of
 from syncnet.media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError, beside
 from syncnet.media.crops import WINDOW_TAIL, crop_samples, crop_starts, spread_crops
 from syncnet.media.sound import decode_audio
 from syncnet.media.video import FrameReader
 from syncnet.media.video_facts import probe
 from syncnet.media.wav import check_heard
+from syncnet.networks.interface import Network
+from syncnet.networks.losses import unit
+from syncnet.networks.output_check import require_identity
+from syncnet.networks.two_streams import LIP_FRAMES, content_of
 from syncnet.support.progress import progress_bar
 from verification.voices import read_ahead
 

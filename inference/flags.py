@@ -12,7 +12,7 @@ from inference.defaults import (
     WAYS,
     WINDOWS_AT_ONCE,
 )
-from models.choices import AUTO, CROPS, PRECISIONS
+from syncnet.networks.choices import AUTO, CROPS, PRECISIONS
 from syncnet.support.commands import Parser, at_least
 
 DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching,

@@ -21,13 +21,13 @@ from inference.embeddings import (
     face_windows,
     voice_windows,
 )
-from models.interface import Network, SoundWindows
-from models.losses import unit
-from models.mfcc import MFCC_PER_FRAME, SOUND_WINDOW
-from models.output_check import require_content
-from models.twoStreams import LIP_FRAMES
 from syncnet.media.clips import SAMPLES_PER_FRAME, MediaError
 from syncnet.media.crops import HOP_LENGTH, WINDOW_LENGTH, WINDOW_TAIL, crop_samples
+from syncnet.networks.interface import Network, SoundWindows
+from syncnet.networks.losses import unit
+from syncnet.networks.mfcc import MFCC_PER_FRAME, SOUND_WINDOW
+from syncnet.networks.output_check import require_content
+from syncnet.networks.two_streams import LIP_FRAMES
 
 LEAST_FRAMES = 6
 MEDIAN_OVER = 9  # frames

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from inference.lipSync import LipSync, is_published
-from models.interface import Network
-from models.twoStreams import LIP_FRAMES
+from syncnet.networks.interface import Network
+from syncnet.networks.two_streams import LIP_FRAMES
 from syncnet.support.files import replace_file
 from verification.results import file_hash
 

@@ -11,8 +11,8 @@ from scipy.special import gammaln
 
 from inference.defaults import NUM_EVAL, WAYS
 from inference.embeddings import Skip, embed
-from models.interface import Network
 from syncnet.media.clips import Clip
+from syncnet.networks.interface import Network
 from syncnet.support.errors import UserError
 
 RESAMPLES = 1000

@@ -10,11 +10,11 @@ from torch import Tensor
 from inference.defaults import MAX_OFFSET
 from inference.embeddings import LOADER_LEAD, clip_sound, face_content, voice_content
 from inference.lipSync import is_published, lse
-from models.interface import Network
-from models.output_check import require_content
-from models.twoStreams import LIP_FRAMES
 from syncnet.media.clips import FPS, MediaError
 from syncnet.media.crops import crop_samples
+from syncnet.networks.interface import Network
+from syncnet.networks.output_check import require_content
+from syncnet.networks.two_streams import LIP_FRAMES
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 from syncnet.support.names import printable

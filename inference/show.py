@@ -16,10 +16,10 @@ import numpy as np
 from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from inference.embeddings import Skip
 from inference.lipSync import LipSync, in_sync_confidence, lse
-from models.interface import Network
-from models.twoStreams import LIP_FRAMES
 from syncnet.media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from syncnet.media.timeline import VideoReader, restarts
+from syncnet.networks.interface import Network
+from syncnet.networks.two_streams import LIP_FRAMES
 from syncnet.support.files import replace_file
 from syncnet.support.names import printable
 from syncnet.support.progress import progress_bar

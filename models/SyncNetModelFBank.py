@@ -7,10 +7,10 @@ Self-Supervision", ICASSP 2020.
 import torch
 from torch import Tensor, nn
 
-from models.mel_spectrogram import MelSpectrogram
-from models.twoStreams import TRUNK_CHANNELS, TwoStreams, conv2d
 from syncnet.media.clips import SAMPLE_RATE
 from syncnet.media.crops import HOP_LENGTH, WINDOW_LENGTH
+from syncnet.networks.mel_spectrogram import MelSpectrogram
+from syncnet.networks.two_streams import TRUNK_CHANNELS, TwoStreams, conv2d
 
 N_MELS = 40
 

@@ -5,8 +5,8 @@ Lip stream and heads are those of the first (twoStreams.py).
 
 from torch import Tensor
 
-from models.mfcc import MFCC, mfcc_trunk
-from models.twoStreams import TwoStreams
+from syncnet.networks.mfcc import MFCC, mfcc_trunk
+from syncnet.networks.two_streams import TwoStreams
 
 
 class SyncNetModel(TwoStreams):

@@ -8,9 +8,9 @@ http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model; they giv
 import torch
 from torch import Tensor, nn
 
-from models.interface import SoundWindows
-from models.mfcc import MFCC, MFCC_PER_FRAME, SOUND_WINDOW, mfcc_trunk
-from models.twoStreams import NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_features, lip_trunk
+from syncnet.networks.interface import SoundWindows
+from syncnet.networks.mfcc import MFCC, MFCC_PER_FRAME, SOUND_WINDOW, mfcc_trunk
+from syncnet.networks.two_streams import NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_features, lip_trunk
 from syncnet.support.errors import UserError
 
 PUBLISHED_OUT = 1024  # size of the published network's embeddings

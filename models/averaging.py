@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import CheckpointError, read_checkpoint, recorded_settings
-from models.settings import differences
 from models.weights import kind_of, not_finite, plain_name
+from syncnet.networks.settings import differences
 
 NETWORK = "__S__."  # how the network's names begin in a whole checkpoint
 COUNTER = ".num_batches_tracked"

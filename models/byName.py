@@ -6,9 +6,9 @@ import os
 import re
 from dataclasses import replace
 
-from models.interface import Network, Streams
-from models.output_check import check_outputs
-from models.settings import Settings
+from syncnet.networks.interface import Network, Streams
+from syncnet.networks.output_check import check_outputs
+from syncnet.networks.settings import Settings
 from syncnet.support.errors import UserError
 
 _checked: set[Settings] = set()  # networks whose outputs at every frame have the right shape

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from models.byName import is_network_of_models
 from models.inert_pickle import load_inert
-from models.settings import Settings, check_setting, default_settings
-from models.twoStreams import settings_of_heads
+from syncnet.networks.settings import Settings, check_setting, default_settings
+from syncnet.networks.two_streams import settings_of_heads
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 
@@ -185,7 +185,7 @@ def find_state_dict(loaded: object, depth: int = 3) -> dict[str, Tensor] | None:
 
 
 def trained_with(state: dict[str, Tensor]) -> dict[str, object]:
-    """The settings (see models/settings.py) that the weights were trained with, as far as the file says.
+    """The settings (see syncnet/networks/settings.py) that the weights were trained with, as far as the file says.
 
     Of a file that says nothing, the size of the embeddings is known by the shapes of its weights, and so is the
     published lip-sync network.

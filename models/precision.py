@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.twoStreams import LIP_FRAMES, lip_features, lip_trunk
 from syncnet.media.clips import FRAME_SIZE
+from syncnet.networks.two_streams import LIP_FRAMES, lip_features, lip_trunk
 
 CPU_CLIPS, GPU_CLIPS = 2, 16  # of 5 frames, one embedding each
 ROUNDS = 2

@@ -32,7 +32,7 @@ from models.checkpoints import (
     read_checkpoint,
     trained_with,
 )
-from models.settings import Settings, differences
+from syncnet.networks.settings import Settings, differences
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 from training.state import Position, save_state
@@ -458,7 +458,7 @@ def test_what_a_checkpoint_says_is_checked(tiny, tmp_path, said, words):
     [
         "stranger",
         "os",
-        "models.losses",
+        "syncnet.networks.losses",
         "models",
         "models.../../stranger",
         "models..losses",
@@ -483,8 +483,8 @@ def test_a_checkpoint_does_not_choose_what_is_imported(tiny, tmp_path, monkeypat
         "models.No",
         "models.no.such.Net",
         "nowhere.Net",
-        "models.losses",
-        "models.losses.Net",
+        "syncnet.networks.losses",
+        "syncnet.networks.losses.Net",
         "",
         ".x",
         "a..b",

@@ -16,8 +16,8 @@ from torch import nn
 from inference import export as exporting
 from inference.match import match
 from inferSyncNet import embed, export, lse, offset, verify
-from models.interface import Streams
 from syncnet.media.clips import Clip
+from syncnet.networks.interface import Streams
 from SyncNetDist import SyncNet
 
 T, N_OUT = 12, 16

@@ -14,9 +14,9 @@ from torch import nn
 import inferSyncNet
 from inference import export as exporting
 from inference.export import CHECKED, MOST_DIFFERENCE, example, export
-from models.faceCrop import crop_mouth, enlarge, mouth_box
-from models.losses import unit
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
+from syncnet.networks.face_crop import crop_mouth, enlarge, mouth_box
+from syncnet.networks.losses import unit
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 from verification.results import file_hash

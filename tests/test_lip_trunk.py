@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from models.precision import autocast
-from models.twoStreams import Conv3dAs2d, MaxPool3dAs2d, lip_features, lip_trunk, moments
+from syncnet.networks.two_streams import Conv3dAs2d, MaxPool3dAs2d, lip_features, lip_trunk, moments
 
 CPU = torch.device("cpu")
 LAYOUTS = {

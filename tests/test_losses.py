@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.losses import (
+from syncnet.networks.losses import (
     NEAREST,
     confusion,
     content_confusion,

@@ -11,10 +11,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import models.SyncNetModelFBank
-from models import mel_spectrogram
-from models.mel_spectrogram import PlainMelSpectrogram
 from models.SyncNetModelFBank import SyncNetModel
 from syncnet.media.clips import SAMPLE_RATE
+from syncnet.networks import mel_spectrogram
+from syncnet.networks.mel_spectrogram import PlainMelSpectrogram
 from syncnet.support.version import torchaudio_error, version_text
 
 REPOSITORY = Path(__file__).parent.parent
@@ -111,7 +111,7 @@ def test_torchaudio_that_does_not_load_is_replaced(error, blocked):
     spec.loader.exec_module(module)
     assert module.MelSpectrogram is module.PlainMelSpectrogram
     assert version_text().splitlines()[1:] == [
-        "mel filterbank: models/mel_spectrogram.py (torchaudio cannot be loaded: "
+        "mel filterbank: syncnet/networks/mel_spectrogram.py (torchaudio cannot be loaded: "
         f"{type(error).__name__}: {' '.join(str(error).split())})"
     ]
 

@@ -14,8 +14,8 @@ from torch import nn
 import trainSyncNet
 from inferSyncNet import load
 from models import SyncNetModelFBank
-from models.output_check import check_outputs
-from models.settings import Settings
+from syncnet.networks.output_check import check_outputs
+from syncnet.networks.settings import Settings
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 

@@ -102,8 +102,8 @@ def test_other_names_are_errors_of_the_loader(flags):
 
 USE = """
     import {first}
-    import tuneThreshold, models.choices, syncnet.support.names
-    print(tuneThreshold.eer_interpolated([1, 0], [1, 0])[0], models.choices.CROPS[0])
+    import tuneThreshold, syncnet.networks.choices, syncnet.support.names
+    print(tuneThreshold.eer_interpolated([1, 0], [1, 0])[0], syncnet.networks.choices.CROPS[0])
     import {room}.mine
     print({room}.mine.HERE)
 """
@@ -161,14 +161,17 @@ def test_a_package_of_the_callers_has_the_same_name(tmp_path, room, first, regul
 
 def test_a_module_of_the_callers_has_the_same_name(tmp_path):
     (tmp_path / "models.py").write_text("HERE = 'my own'")
-    done = run(tmp_path, "import tuneThreshold, models.choices\nprint(models.HERE, models.choices.CROPS[0])")
+    done = run(
+        tmp_path,
+        "import tuneThreshold, syncnet.networks.choices\nprint(models.HERE, syncnet.networks.choices.CROPS[0])",
+    )
     assert done.stdout == "my own face\n", done.stderr
 
 
 def test_a_module_in_the_way_is_named(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/__init__.py").write_text("")
-    (tmp_path / "models/losses.py").write_text("")
+    (tmp_path / "syncnet/networks/losses.py").write_text("")
     for module in ("SyncNetDist", "DatasetLoader", "tuneThreshold", "inferSyncNet"):
         done = run(tmp_path, f"import {module}")
         told = done.stderr.splitlines()[-1]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from models.faceCrop import crop_mouth
+from syncnet.networks.face_crop import crop_mouth
 
 EVERY = 32  # pixels
 

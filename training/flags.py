@@ -2,8 +2,8 @@
 
 import argparse
 
-from models.choices import AUTO, CROPS, DISTANCES, PRECISIONS
-from models.settings import RANGES, default_settings
+from syncnet.networks.choices import AUTO, CROPS, DISTANCES, PRECISIONS
+from syncnet.networks.settings import RANGES, default_settings
 from syncnet.support.commands import Parser, at_least
 
 EXAMPLE = (

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from models.settings import Settings
+from syncnet.networks.settings import Settings
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 from syncnet.support.version import VERSION

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.settings import differences
 from syncnet.media.clips import MediaError
+from syncnet.networks.settings import differences
 from syncnet.support.files import replace_file
 
 ARRAYS = ("files", "vectors", "paths", "stamps", "settings")

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.interface import Network
 from support import distributed
 from syncnet.media.clips import MediaError
 from syncnet.media.wav import WavFormatError
+from syncnet.networks.interface import Network
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 from syncnet.support.version import VERSION, versions

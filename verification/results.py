@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.settings import Settings, differences
+from syncnet.networks.settings import Settings, differences
 from syncnet.support.errors import UserError
 from verification.rates import tuneThresholdfromScore
 

@@ -9,10 +9,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from models.interface import Network
-from models.output_check import require_identity
 from support import distributed
 from syncnet.media.crops import crop_samples, spread_crops
+from syncnet.networks.interface import Network
+from syncnet.networks.output_check import require_identity
 from syncnet.support.progress import progress_bar
 from verification.utterances import check_wavs, read_utterance
 

@@ -40,6 +40,8 @@ def version_text() -> str:
         return text
     error = torchaudio_error()
     origin = (
-        "torchaudio" if error is None else f"models/mel_spectrogram.py (torchaudio cannot be loaded: {error})"
+        "torchaudio"
+        if error is None
+        else f"syncnet/networks/mel_spectrogram.py (torchaudio cannot be loaded: {error})"
     )
     return f"{text}\nmel filterbank: {origin}"

@@ -3,11 +3,18 @@
 import torch
 from torch import Tensor
 
-from models.interface import Network, Streams
-from models.settings import Settings
-from models.twoStreams import LIP_FRAMES, NO_CONTENT, NO_IDENTITY, TRUNK_CHANNELS, TwoStreams, moments
 from syncnet.media.clips import FRAME_SIZE
 from syncnet.media.crops import crop_samples
+from syncnet.networks.interface import Network, Streams
+from syncnet.networks.settings import Settings
+from syncnet.networks.two_streams import (
+    LIP_FRAMES,
+    NO_CONTENT,
+    NO_IDENTITY,
+    TRUNK_CHANNELS,
+    TwoStreams,
+    moments,
+)
 from syncnet.support.errors import UserError
 
 CLIPS = 2

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 
-from models.choices import CROPS, DISTANCES
+from syncnet.networks.choices import CROPS, DISTANCES
 from syncnet.support.errors import UserError
 
 # Smallest and largest sensible value. A file that asks for more is broken, and would ask for all memory.
@@ -17,8 +17,8 @@ class Settings:
     """The settings that decide what a network computes; the defaults are those of the 2020 baseline.
 
     model: module with a SyncNetModel. nOut: embedding size. maxFrames: video frames (40 ms each) of a crop.
-    temporal_stride: frames between embeddings. crop: what the lip stream sees (models/faceCrop.py).
-    distance: of the losses (models/losses.py).
+    temporal_stride: frames between embeddings. crop: what the lip stream sees (syncnet/networks/face_crop.py).
+    distance: of the losses (syncnet/networks/losses.py).
     Raises UserError, naming the setting, for a value of the wrong type or out of range.
     """
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.settings import Settings
+from syncnet.networks.settings import Settings
 
 
 class Streams(nn.Module):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.faceCrop import crop_mouth
-from models.interface import Streams
+from syncnet.networks.face_crop import crop_mouth
+from syncnet.networks.interface import Streams
 from syncnet.support.errors import UserError
 
 TRUNK_CHANNELS = 512
@@ -152,7 +152,7 @@ class TwoStreams(Streams):
     netcnnaud: audio trunk, from features (B, 1, bands, 4T) to (B, 512, 1, T'). nOut: size of the four
     embeddings. stride: temporal stride; T video frames (40 ms each) and their T*640 + 240 audio samples give
     T' = (T - LIP_FRAMES) // stride + 1 embeddings, one every `stride` frames. crop: what the lip stream sees of a
-    frame, "face" (all of it) or "mouth" (see models/faceCrop.py); may be set later.
+    frame, "face" (all of it) or "mouth" (see syncnet/networks/face_crop.py); may be set later.
     The order of the layers inside each Sequential fixes the names in a checkpoint.
     """
 
