@@ -16,11 +16,18 @@ from torch import Tensor, nn
 
 from models.byName import load_model
 from models.checkpoints import save_checkpoint
-from models.precision import allow_tf32, autocast, faster_precision, gradient_not_finite, has_bfloat16
 from models.weights import Misfits, load_weights
-from support import distributed
-from support.memory import keep_memory as keep_memory  # for programs that import SyncNet
-from support.memory import prefer_huge_pages
+from syncnet.compute import distributed
+from syncnet.compute.device import BatchLoader, DeviceBatches, choose_device, compile_embeddings
+from syncnet.compute.memory import keep_memory as keep_memory  # for programs that import SyncNet
+from syncnet.compute.memory import prefer_huge_pages
+from syncnet.compute.precision import (
+    allow_tf32,
+    autocast,
+    faster_precision,
+    gradient_not_finite,
+    has_bfloat16,
+)
 from syncnet.networks.choices import AUTO, PRECISIONS
 from syncnet.networks.interface import Streams
 from syncnet.networks.losses import (
@@ -36,7 +43,6 @@ from syncnet.networks.settings import Settings
 from syncnet.networks.two_streams import content_of, identity_of, moments
 from syncnet.support.errors import UserError
 from syncnet.support.names import refuse_unknown
-from training.device import BatchLoader, DeviceBatches, choose_device, compile_embeddings
 from training.epoch import PARTS, EpochResult, Figures, GradientNotFinite
 from verification.scores import score_vectors
 from verification.trials import Trials, read_trials

@@ -46,7 +46,7 @@ from inference.sources import Source, find_sources, with_wavs
 from models.averaging import average_checkpoints
 from models.byName import at_every_frame
 from models.checkpoints import CheckpointError, choose_settings, save_state_dict
-from support.memory import keep_memory
+from syncnet.compute.memory import keep_memory
 from syncnet.media.clips import Clip, MediaError, format_list_line
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
 from syncnet.networks.choices import AUTO

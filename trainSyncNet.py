@@ -27,9 +27,10 @@ import torch
 from torch import nn
 
 from models.checkpoints import CheckpointError, choose_settings, load_tensors, read_checkpoint
-from models.precision import slower_bf16
-from support import distributed
-from support.memory import keep_memory
+from syncnet.compute import distributed
+from syncnet.compute.device import compute_deterministically, no_deterministic_way
+from syncnet.compute.memory import keep_memory
+from syncnet.compute.precision import slower_bf16
 from syncnet.media.clips import check_paths
 from syncnet.networks.choices import AUTO
 from syncnet.networks.output_check import require_identity
@@ -37,7 +38,6 @@ from syncnet.networks.two_streams import LIP_FRAMES, moments
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output
 from SyncNetDist import SyncNet
-from training.device import compute_deterministically, no_deterministic_way
 from training.run import TrainingRun, newest_readable
 from training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
 from verification.kept import kept_settings

@@ -16,8 +16,8 @@ import time
 from common import ROOT, machine, table
 
 from DatasetLoader import DatasetLoader
-from support import distributed
-from support.memory import keep_memory
+from syncnet.compute import distributed
+from syncnet.compute.memory import keep_memory
 from SyncNetDist import SyncNet
 
 

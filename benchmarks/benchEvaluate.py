@@ -18,7 +18,7 @@ from common import convolution_operations, machine, matrix_product, median_secon
 from scipy.io import wavfile
 
 from inference.embeddings import embed
-from support.memory import keep_memory
+from syncnet.compute.memory import keep_memory
 from SyncNetDist import SyncNet
 from verification.scores import score_vectors
 from verification.trials import Trials, read_trials

@@ -18,7 +18,7 @@ from scipy.io import wavfile
 from clipMaker import make_clip, noise  # isort: skip
 from DatasetLoader import get_frames
 from inference.lipSync import LEAST_FRAMES, MAX_OFFSET, WINDOWS_AT_ONCE, LipSync, lse, summarise
-from support.memory import keep_memory
+from syncnet.compute.memory import keep_memory
 from syncnet.networks.mfcc import MFCC_PER_FRAME, SOUND_WINDOW
 from SyncNetDist import SyncNet
 

@@ -25,7 +25,7 @@ import numpy as np
 from common import ROOT, machine, table
 
 from DatasetLoader import DatasetLoader
-from support.memory import keep_memory
+from syncnet.compute.memory import keep_memory
 from syncnet.media.clips import FRAME_SIZE
 from syncnet.media.video import read_frames
 

@@ -17,7 +17,7 @@ from common import convolution_operations, machine, matrix_product, median_secon
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from support.memory import keep_memory
+from syncnet.compute.memory import keep_memory
 from SyncNetDist import SyncNet
 
 FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}

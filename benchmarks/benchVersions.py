@@ -41,7 +41,7 @@ def serve(root: str, weights: str, precision: str, args: argparse.Namespace) -> 
 
         import_original(Path(root))
     with contextlib.suppress(ImportError):  # as the commands of that version do
-        from support.memory import keep_memory
+        from syncnet.compute.memory import keep_memory
 
         keep_memory()
     import SyncNetDist

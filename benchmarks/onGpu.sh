@@ -16,7 +16,7 @@ $python - "$device" <<'END'
 import sys
 
 from syncnet.support.errors import UserError
-from training.device import choose_device
+from syncnet.compute.device import choose_device
 
 try:
     choose_device(sys.argv[1])

@@ -9,7 +9,7 @@ import sys
 import torch
 from torch import nn
 
-from support import distributed
+from syncnet.compute import distributed
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 from training.state import follow_the_first

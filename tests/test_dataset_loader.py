@@ -15,7 +15,7 @@ from clipMaker import frame_number, make_clip, make_wav, sample_number
 from scipy.io import wavfile
 
 from DatasetLoader import DatasetLoader, get_frames, loadWAV
-from support import distributed
+from syncnet.compute import distributed
 from syncnet.loading.decoding import DecodingPool
 from syncnet.media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
 from syncnet.media.wav import read_wav

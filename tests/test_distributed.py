@@ -19,7 +19,7 @@ import torch.distributed as dist
 from clipMaker import make_list
 from scipy.io import wavfile
 
-from support import distributed
+from syncnet.compute import distributed
 from syncnet.support.errors import UserError
 
 TESTS = Path(__file__).parent

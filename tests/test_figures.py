@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
+from syncnet.compute.device import DeviceBatches
 from training import epoch as trainingEpoch
 from training import log as trainingLog
-from training.device import DeviceBatches
 from training.epoch import PARTS, EpochResult, Figures
 from training.log import TrainingLog, peak_memory, score_line
 

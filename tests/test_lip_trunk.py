@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from models.precision import autocast
+from syncnet.compute.precision import autocast
 from syncnet.networks.two_streams import Conv3dAs2d, MaxPool3dAs2d, lip_features, lip_trunk, moments
 
 CPU = torch.device("cpu")

@@ -17,11 +17,11 @@ from clipMaker import make_list
 import trainSyncNet
 from models.checkpoints import CheckpointError, read_checkpoint, trained_with
 from models.SyncNetModelFBank import SyncNetModel
+from syncnet.compute.device import choose_device, no_deterministic_way
 from syncnet.networks.face_crop import crop_mouth
 from syncnet.networks.losses import content_confusion, identity_confusion
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
-from training.device import choose_device, no_deterministic_way
 from training.epoch import PARTS
 
 T = 8

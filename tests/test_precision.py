@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import SyncNetDist
 import trainSyncNet
-from models import precision
-from models.precision import autocast, faster_precision
-from support.memory import HUGE_PAGES, keep_memory
+from syncnet.compute import precision
+from syncnet.compute.memory import HUGE_PAGES, keep_memory
+from syncnet.compute.precision import autocast, faster_precision
 from SyncNetDist import SyncNet
 from training.epoch import GradientNotFinite, LossNotFinite
 
@@ -255,7 +255,7 @@ def test_a_run_keeps_the_precision_that_auto_found(tmp_path, monkeypatch, capsys
 
 PAGES = """
 import ctypes, resource, sys
-from support.memory import keep_memory
+from syncnet.compute.memory import keep_memory
 if sys.argv[1] == "keep":
     assert keep_memory()
 malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
@@ -291,7 +291,7 @@ def test_programs_that_import_the_network_can_keep_memory_too():
 
 PREFERENCES = """
 import os
-from support.memory import HUGE_PAGES, keep_memory, prefer_huge_pages
+from syncnet.compute.memory import HUGE_PAGES, keep_memory, prefer_huge_pages
 prefer_huge_pages(True)
 before = os.environ[HUGE_PAGES]
 assert keep_memory()

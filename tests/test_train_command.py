@@ -16,7 +16,7 @@ from clipMaker import make_list
 from scipy.io import wavfile
 
 import trainSyncNet
-from support import distributed
+from syncnet.compute import distributed
 from syncnet.media.clips import MARGIN, Clip, format_list_line, read_list, sizes_that_fit
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet

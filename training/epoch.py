@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from support import distributed
+from syncnet.compute import distributed
+from syncnet.compute.device import DeviceBatches
 from syncnet.support.errors import UserError
 from syncnet.support.progress import progress_bar
-from training.device import DeviceBatches
 
 # Figures of a step; nan where a loss is not computed because its weight is 0.
 PARTS = ("loss", "content_loss", "identity_loss", "content_top1", "identity_top1", "disentanglement_loss")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.weights import Misfits
-from training.device import BatchLoader
+from syncnet.compute.device import BatchLoader
 from training.epoch import EpochResult
 
 

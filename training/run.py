@@ -16,7 +16,7 @@ from models.checkpoints import (
     read_checkpoint,
 )
 from models.weights import needed_weights
-from support import distributed
+from syncnet.compute import distributed
 from syncnet.media.clips import MediaError, TooFewClips, read_list, sizes_remedy
 from training.epoch import EpochResult
 from training.flags import defaults

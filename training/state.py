@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import CheckpointError, UnreadableCheckpoint, load_tensors
-from support import distributed
+from syncnet.compute import distributed
 from syncnet.loading.augment import LEVELS
 from syncnet.support.files import lock_file, remove_leftovers, replace_file
 from training.epoch import PARTS

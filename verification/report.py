@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from support import distributed
+from syncnet.compute import distributed
 from syncnet.media.clips import MediaError
 from syncnet.media.wav import WavFormatError
 from syncnet.networks.interface import Network

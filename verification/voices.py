@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from support import distributed
+from syncnet.compute import distributed
 from syncnet.media.crops import crop_samples, spread_crops
 from syncnet.networks.interface import Network
 from syncnet.networks.output_check import require_identity

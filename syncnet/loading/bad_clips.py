@@ -3,7 +3,7 @@
 import itertools
 import os
 
-from support import distributed
+from syncnet.compute import distributed
 from syncnet.media.clips import Clip, MediaError
 from syncnet.support.files import warn_once
 
