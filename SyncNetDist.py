@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.byName import load_model
-from models.checkpoints import save_checkpoint
-from models.weights import Misfits, load_weights
+from syncnet.checkpoints.by_name import load_model
+from syncnet.checkpoints.checkpoints import save_checkpoint
+from syncnet.checkpoints.weights import Misfits, load_weights
 from syncnet.compute import distributed
 from syncnet.compute.device import BatchLoader, DeviceBatches, choose_device, compile_embeddings
 from syncnet.compute.memory import keep_memory as keep_memory  # for programs that import SyncNet

@@ -43,9 +43,9 @@ from inference.match import match
 from inference.offset import Offset, offset, plot_offsets
 from inference.show import show
 from inference.sources import Source, find_sources, with_wavs
-from models.averaging import average_checkpoints
-from models.byName import at_every_frame
-from models.checkpoints import CheckpointError, choose_settings, save_state_dict
+from syncnet.checkpoints.averaging import average_checkpoints
+from syncnet.checkpoints.by_name import at_every_frame
+from syncnet.checkpoints.checkpoints import CheckpointError, choose_settings, save_state_dict
 from syncnet.compute.memory import keep_memory
 from syncnet.media.clips import Clip, MediaError, format_list_line
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES

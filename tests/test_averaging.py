@@ -7,9 +7,9 @@ import torch
 from oracleCase import load_case, oracle_state
 
 import inferSyncNet
-from models.averaging import average_checkpoints
-from models.checkpoints import CheckpointError, read_checkpoint, recorded_settings, trained_with
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
+from syncnet.checkpoints.averaging import average_checkpoints
+from syncnet.checkpoints.checkpoints import CheckpointError, read_checkpoint, recorded_settings, trained_with
 from SyncNetDist import SyncNet
 
 NETWORK = {"model": "tinyModel", "nOut": 8, "maxFrames": 8, "temporal_stride": 2, "device": "cpu"}

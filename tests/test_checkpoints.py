@@ -22,9 +22,9 @@ import torch
 from oracleCase import load_case, oracle_state
 
 import trainSyncNet
-from models.averaging import average_checkpoints
-from models.byName import load_model
-from models.checkpoints import (
+from syncnet.checkpoints.averaging import average_checkpoints
+from syncnet.checkpoints.by_name import load_model
+from syncnet.checkpoints.checkpoints import (
     CheckpointError,
     UnreadableCheckpoint,
     choose_settings,

@@ -28,7 +28,7 @@ from inference.lipSyncReport import mean_interval
 from inference.offset import offset
 from inferSyncNet import load
 from models import SyncNetV2
-from models.checkpoints import choose_settings
+from syncnet.checkpoints.checkpoints import choose_settings
 from syncnet.media.clips import MediaError
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet

@@ -15,8 +15,8 @@ import torch
 from clipMaker import make_list
 
 import trainSyncNet
-from models.checkpoints import CheckpointError, read_checkpoint, trained_with
 from models.SyncNetModelFBank import SyncNetModel
+from syncnet.checkpoints.checkpoints import CheckpointError, read_checkpoint, trained_with
 from syncnet.compute.device import choose_device, no_deterministic_way
 from syncnet.networks.face_crop import crop_mouth
 from syncnet.networks.losses import content_confusion, identity_confusion

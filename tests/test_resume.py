@@ -21,7 +21,7 @@ from clipMaker import make_list
 from scipy.io import wavfile
 
 import trainSyncNet
-from models.checkpoints import CheckpointError, epoch_checkpoints
+from syncnet.checkpoints.checkpoints import CheckpointError, epoch_checkpoints
 from SyncNetDist import SyncNet
 from training import state as trainingState
 

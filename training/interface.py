@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from models.weights import Misfits
+from syncnet.checkpoints.weights import Misfits
 from syncnet.compute.device import BatchLoader
 from training.epoch import EpochResult
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from functools import partial
 
 from DatasetLoader import DatasetLoader
-from models.checkpoints import (
+from syncnet.checkpoints.checkpoints import (
     CheckpointError,
     UnreadableCheckpoint,
     epoch_checkpoints,
     read_checkpoint,
 )
-from models.weights import needed_weights
+from syncnet.checkpoints.weights import needed_weights
 from syncnet.compute import distributed
 from syncnet.media.clips import MediaError, TooFewClips, read_list, sizes_remedy
 from training.epoch import EpochResult

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.byName import is_network_of_models
-from models.inert_pickle import load_inert
+from syncnet.checkpoints.by_name import is_network_of_models
+from syncnet.checkpoints.inert_pickle import load_inert
 from syncnet.networks.settings import Settings, check_setting, default_settings
 from syncnet.networks.two_streams import settings_of_heads
 from syncnet.support.errors import UserError
@@ -53,7 +53,7 @@ def load_tensors(path: str) -> object:
 
 
 def load_with_stand_ins(path: str) -> tuple[object, list[str]]:
-    """As load_tensors, with inert stand-ins for other objects (models/inert_pickle.py), and the names of those."""
+    """As load_tensors, with inert stand-ins for other objects (syncnet/checkpoints/inert_pickle.py), and the names of those."""
     try:
         with open(path, "rb") as file:
             data = file.read()

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.checkpoints import CheckpointError, read_checkpoint, recorded_settings
-from models.weights import kind_of, not_finite, plain_name
+from syncnet.checkpoints.checkpoints import CheckpointError, read_checkpoint, recorded_settings
+from syncnet.checkpoints.weights import kind_of, not_finite, plain_name
 from syncnet.networks.settings import differences
 
 NETWORK = "__S__."  # how the network's names begin in a whole checkpoint

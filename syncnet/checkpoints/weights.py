@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints import CheckpointError, published_settings, read_checkpoint, trained_with
+from syncnet.checkpoints.checkpoints import CheckpointError, published_settings, read_checkpoint, trained_with
 
 # Names that torch.compile and DataParallel put around a network's.
 ADDED_NAMES = ("module", "_orig_mod")
