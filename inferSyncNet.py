@@ -55,9 +55,9 @@ from syncnet.support.files import check_output, names_of_one_file, replace_file
 from syncnet.support.names import counted
 from syncnet.support.progress import progress_bar
 from syncnet.support.version import VERSION
+from syncnet.verification.calibration import posterior, read_calibration
+from syncnet.verification.results import file_hash, read_threshold, tell_precision
 from SyncNetDist import SyncNet
-from verification.calibration import posterior, read_calibration
-from verification.results import file_hash, read_threshold, tell_precision
 
 
 def load(

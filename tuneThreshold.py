@@ -6,7 +6,7 @@
     python tuneThreshold.py scores.txt --bootstrap 1000                  # with 95 % intervals
     python tuneThreshold.py scores.txt --calibrate dev_scores.txt        # scores as log-likelihood ratios
 
-The functions of verification/rates.py, bootstrap.py, calibration.py and det.py can also be imported from here.
+The functions of syncnet/verification/rates.py, bootstrap.py, calibration.py and det.py can also be imported from here.
 """
 
 import rooms  # noqa: F401
@@ -22,8 +22,8 @@ from syncnet.support.commands import Parser, at_least, command
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output
 from syncnet.support.names import counted
-from verification.bootstrap import MIN_SPEAKERS, bootstrap_difference, bootstrap_interval
-from verification.calibration import (
+from syncnet.verification.bootstrap import MIN_SPEAKERS, bootstrap_difference, bootstrap_interval
+from syncnet.verification.calibration import (
     actual_dcf,
     calibrate,
     calibration_doubts,
@@ -31,8 +31,8 @@ from verification.calibration import (
     min_cllr,
     save_calibration,
 )
-from verification.det import plot_det
-from verification.rates import (
+from syncnet.verification.det import plot_det
+from syncnet.verification.rates import (
     ABOUT_MIN_DCF,
     P_TARGETS,
     check_trials,
@@ -41,9 +41,15 @@ from verification.rates import (
     min_dcf,
     tuneThresholdfromScore,
 )
-from verification.results import check_same_system, scores_made_with, tell_precision
-from verification.scoreFiles import has_labels, read_scored_trials, read_scores, read_unlabelled, write_llrs
-from verification.speakers import Speakers, count_speakers, speaker_names, speakers_of_trials
+from syncnet.verification.results import check_same_system, scores_made_with, tell_precision
+from syncnet.verification.score_files import (
+    has_labels,
+    read_scored_trials,
+    read_scores,
+    read_unlabelled,
+    write_llrs,
+)
+from syncnet.verification.speakers import Speakers, count_speakers, speaker_names, speakers_of_trials
 
 Scored = tuple[np.ndarray, np.ndarray, list[tuple[str, str]] | None]  # see read_scored_trials
 
@@ -326,7 +332,7 @@ def split_file(args: argparse.Namespace) -> None:
     paths = [f"{stem}_{name}{extension}" for name in ("dev", "test")]
     for path in paths:
         check_output("--split", path)
-    from verification.split import split_trials, write_part  # reads trial lists, which takes PyTorch
+    from syncnet.verification.split import split_trials, write_part  # reads trial lists, which takes PyTorch
 
     dev, test, dropped = split_trials(args.scores, args.dev_fraction, args.seed)
     for path, part in zip(paths, (dev, test), strict=True):

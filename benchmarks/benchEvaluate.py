@@ -19,9 +19,9 @@ from scipy.io import wavfile
 
 from inference.embeddings import embed
 from syncnet.compute.memory import keep_memory
+from syncnet.verification.scores import score_vectors
+from syncnet.verification.trials import Trials, read_trials
 from SyncNetDist import SyncNet
-from verification.scores import score_vectors
-from verification.trials import Trials, read_trials
 
 SIZES = {"VoxCeleb1-O": (4708, 37611), "VoxCeleb1-E": (145160, 579818)}  # files, trials
 

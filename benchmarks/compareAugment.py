@@ -22,9 +22,9 @@ from scipy.io import wavfile
 from syncnet.loading.augment import add_noise
 from syncnet.media.clips import SAMPLE_RATE, find_files, read_list
 from syncnet.media.wav import open_wav, write_wav
+from syncnet.verification.trials import read_trials
 from SyncNetDist import SyncNet
 from tuneThreshold import tuneThresholdfromScore
-from verification.trials import read_trials
 
 SECONDS = 12  # of a noise
 LOUDNESS = 2000  # of a noise, root mean square in int16 units

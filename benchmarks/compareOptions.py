@@ -27,9 +27,9 @@ from common import ROOT, machine, table
 
 from DatasetLoader import DatasetLoader
 from syncnet.networks.losses import content_logits, identity_logits, matching
+from syncnet.verification.trials import read_trials
 from SyncNetDist import SyncNet
 from tuneThreshold import tuneThresholdfromScore
-from verification.trials import read_trials
 
 OPTIONS = {
     "default": {},

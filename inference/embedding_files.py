@@ -22,7 +22,7 @@ from syncnet.media.clips import MediaError
 from syncnet.networks.choices import PRECISIONS
 from syncnet.networks.settings import differences
 from syncnet.support.files import journal_at, remove_leftovers, replace_file
-from verification.kept import Recording, find_recording, kept_settings, save_vectors
+from syncnet.verification.embedding_cache import Recording, find_recording, kept_settings, save_vectors
 
 
 @dataclass(eq=False)

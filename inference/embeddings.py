@@ -21,7 +21,7 @@ from syncnet.networks.losses import unit
 from syncnet.networks.output_check import require_identity
 from syncnet.networks.two_streams import LIP_FRAMES, content_of
 from syncnet.support.progress import progress_bar
-from verification.voices import read_ahead
+from syncnet.verification.voices import read_ahead
 
 # The loader takes the picture from frame start + offset - 1, which the network has learnt as in step.
 LOADER_LEAD = 1

@@ -9,7 +9,7 @@ from inference.lipSync import LipSync, is_published
 from syncnet.networks.interface import Network
 from syncnet.networks.two_streams import LIP_FRAMES
 from syncnet.support.files import replace_file
-from verification.results import file_hash
+from syncnet.verification.results import file_hash
 
 COLUMNS = ("clip", "wav", "frames", "offset", "lse_d", "lse_c")
 HEADER = "offset   LSE-D   LSE-C  frames  clip"

@@ -16,7 +16,7 @@ from syncnet.media.clips import (
     text_lines,
 )
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
-from verification.utterances import WAV_SCP, find_utterance, read_wav_scp
+from syncnet.verification.utterances import WAV_SCP, find_utterance, read_wav_scp
 
 TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")
 

@@ -17,10 +17,10 @@ import inferSyncNet
 import tuneThreshold
 from inferSyncNet import load
 from syncnet.support.errors import UserError
+from syncnet.verification.calibration import posterior
+from syncnet.verification.report import evaluate_list
 from SyncNetDist import SyncNet
 from tuneThreshold import actual_dcf, calibrate, cllr, min_cllr, min_dcf
-from verification.calibration import posterior
-from verification.report import evaluate_list
 
 T = 8
 

@@ -18,13 +18,12 @@ import convertAudio
 import trainSyncNet
 from syncnet.media.clips import Clip, MediaError, format_list_line
 from syncnet.support.version import VERSION
+from syncnet.verification import report as evaluation
+from syncnet.verification.normalization import as_norm, read_cohort
+from syncnet.verification.scores import measure, score_vectors, write_scores
+from syncnet.verification.trials import Trials, read_trials
 from SyncNetDist import SyncNet
 from tuneThreshold import min_dcf, read_scores, tuneThresholdfromScore
-from verification import normalisation
-from verification import report as evaluation
-from verification.normalisation import as_norm, read_cohort
-from verification.scores import measure, score_vectors, write_scores
-from verification.trials import Trials, read_trials
 
 NETWORK = {"model": "tinyModel", "nOut": 8, "maxFrames": 6, "device": "cpu"}
 

@@ -18,8 +18,8 @@ from models.SyncNetV2 import SyncNetModel as PublishedNetwork
 from syncnet.networks.face_crop import crop_mouth, enlarge, mouth_box
 from syncnet.networks.losses import unit
 from syncnet.support.errors import UserError
+from syncnet.verification.results import file_hash
 from SyncNetDist import SyncNet
-from verification.results import file_hash
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -27,7 +27,7 @@ from syncnet.media.sound import clip_opening, decode_audio, decode_clip
 from syncnet.media.video import read_frames
 from syncnet.media.wav import SilentError, WavFormatError, check_heard, open_wav, read_wav
 from syncnet.tracks.track_sound import has_sound, read_sound
-from verification.voices import check_wavs
+from syncnet.verification.voices import check_wavs
 
 ROOT = Path(__file__).resolve().parent.parent
 SOUND = noise(1.2)

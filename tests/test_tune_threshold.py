@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import tuneThreshold
 from syncnet.support.errors import UserError
+from syncnet.verification.bootstrap import count_speakers, speakers_of_trials
 from tuneThreshold import (
     bootstrap_difference,
     bootstrap_interval,
@@ -23,7 +24,6 @@ from tuneThreshold import (
     read_scores,
     tuneThresholdfromScore,
 )
-from verification.bootstrap import count_speakers, speakers_of_trials
 
 ROOT = Path(__file__).resolve().parent.parent
 ORACLE = json.loads((ROOT / "tests/oracle/thresholds.json").read_text())

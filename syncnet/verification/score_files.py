@@ -7,7 +7,7 @@ import numpy as np
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file, text_encoding
 from syncnet.support.names import counted
-from verification.rates import check_trials
+from syncnet.verification.rates import check_trials
 
 
 def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:

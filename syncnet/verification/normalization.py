@@ -6,8 +6,8 @@ from torch import Tensor
 
 from syncnet.media.clips import MediaError, text_lines
 from syncnet.support.errors import UserError
-from verification.trials import Trials
-from verification.utterances import WAV_SCP, read_wav_scp, utterance_paths
+from syncnet.verification.trials import Trials
+from syncnet.verification.utterances import WAV_SCP, read_wav_scp, utterance_paths
 
 COSINES_AT_ONCE = 2**24  # of utterances and cohort; 64 MiB
 

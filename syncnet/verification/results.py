@@ -13,7 +13,7 @@ import numpy as np
 
 from syncnet.networks.settings import Settings, differences
 from syncnet.support.errors import UserError
-from verification.rates import tuneThresholdfromScore
+from syncnet.verification.rates import tuneThresholdfromScore
 
 if TYPE_CHECKING:  # slow to import, and tuneThreshold.py has no use for it
     from torch import nn

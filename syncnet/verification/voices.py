@@ -14,7 +14,7 @@ from syncnet.media.crops import crop_samples, spread_crops
 from syncnet.networks.interface import Network
 from syncnet.networks.output_check import require_identity
 from syncnet.support.progress import progress_bar
-from verification.utterances import check_wavs, read_utterance
+from syncnet.verification.utterances import check_wavs, read_utterance
 
 Read = TypeVar("Read")
 

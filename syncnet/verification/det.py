@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
-from verification.rates import P_TARGETS, check_trials, error_rates, min_dcf, tuneThresholdfromScore
+from syncnet.verification.rates import P_TARGETS, check_trials, error_rates, min_dcf, tuneThresholdfromScore
 
 DET_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.9)  # percent
 

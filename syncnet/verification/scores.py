@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from syncnet.support.files import replace_file
-from verification.rates import P_TARGETS, eer_interpolated, min_dcf, tuneThresholdfromScore
-from verification.trials import Trials
+from syncnet.verification.rates import P_TARGETS, eer_interpolated, min_dcf, tuneThresholdfromScore
+from syncnet.verification.trials import Trials
 
 TRIALS_PER_BLOCK = 512  # scored at once: few enough to stay in the processor's cache
 

@@ -8,9 +8,9 @@ from syncnet.media.clips import text_lines
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 from syncnet.support.names import counted
-from verification.scoreFiles import read_scored_trials
-from verification.speakers import speaker_names
-from verification.trials import read_trials
+from syncnet.verification.score_files import read_scored_trials
+from syncnet.verification.speakers import speaker_names
+from syncnet.verification.trials import read_trials
 
 
 @dataclass(frozen=True)

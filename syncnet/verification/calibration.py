@@ -21,10 +21,10 @@ from syncnet.networks.settings import Settings
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 from syncnet.support.version import VERSION
-from verification.bootstrap import MIN_SPEAKERS
-from verification.rates import P_TARGETS, check_trials, detection_cost
-from verification.results import SCORE_FILES, check_made_with, file_hash, says_what_it_is_of
-from verification.speakers import speaker_names
+from syncnet.verification.bootstrap import MIN_SPEAKERS
+from syncnet.verification.rates import P_TARGETS, check_trials, detection_cost
+from syncnet.verification.results import SCORE_FILES, check_made_with, file_hash, says_what_it_is_of
+from syncnet.verification.speakers import speaker_names
 
 CALIBRATION_PRIOR = P_TARGETS[0]
 FEW_TRIALS = 30  # of a kind; a calibration of fewer depends on which ones they are

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from syncnet.media.clips import LOOKED_AT, MediaError, text_lines
-from verification.utterances import check_wavs, utterance_paths
+from syncnet.verification.utterances import check_wavs, utterance_paths
 
 # What stands for the same speaker (1) and for different ones (0), in lower case.
 LABELS = {

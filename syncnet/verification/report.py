@@ -15,11 +15,17 @@ from syncnet.networks.interface import Network
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 from syncnet.support.version import VERSION, versions
-from verification.det import plot_det
-from verification.kept import Recording, find_recording, fingerprint, load_vectors, save_vectors
-from verification.normalisation import as_norm
-from verification.rates import ABOUT_MIN_DCF, P_TARGETS
-from verification.results import (
+from syncnet.verification.det import plot_det
+from syncnet.verification.embedding_cache import (
+    Recording,
+    find_recording,
+    fingerprint,
+    load_vectors,
+    save_vectors,
+)
+from syncnet.verification.normalization import as_norm
+from syncnet.verification.rates import ABOUT_MIN_DCF, P_TARGETS
+from syncnet.verification.results import (
     REPORT,
     SCORE_FILES,
     evaluated_with,
@@ -28,9 +34,9 @@ from verification.results import (
     weights_hash,
     what_is_tested,
 )
-from verification.scores import costs_in_words, measure, score_vectors, write_scores
-from verification.trials import Trials, check_labels, check_place, read_checked_trials, read_trials
-from verification.utterances import utterance_paths
+from syncnet.verification.scores import costs_in_words, measure, score_vectors, write_scores
+from syncnet.verification.trials import Trials, check_labels, check_place, read_checked_trials, read_trials
+from syncnet.verification.utterances import utterance_paths
 
 DET_PLOT = "eval_det.png"
 

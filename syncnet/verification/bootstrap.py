@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike
 
 from syncnet.support.errors import UserError
 from syncnet.support.progress import progress_bar
-from verification.rates import P_TARGETS, check_trials, crossing, detection_cost
-from verification.speakers import Speakers, count_speakers, speakers_of_trials
+from syncnet.verification.rates import P_TARGETS, check_trials, crossing, detection_cost
+from syncnet.verification.speakers import Speakers, count_speakers, speakers_of_trials
 
 __all__ = ["bootstrap_interval", "count_speakers", "speakers_of_trials"]
 
