@@ -43,11 +43,11 @@ from syncnet.networks.settings import Settings
 from syncnet.networks.two_streams import content_of, identity_of, moments
 from syncnet.support.errors import UserError
 from syncnet.support.names import refuse_unknown
+from syncnet.training.epoch import PARTS, EpochResult, Figures, GradientNotFinite
 from syncnet.verification.scores import score_vectors
 from syncnet.verification.trials import Trials, read_trials
 from syncnet.verification.utterances import utterance_paths
 from syncnet.verification.voices import embed_wavs
-from training.epoch import PARTS, EpochResult, Figures, GradientNotFinite
 
 Heads = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # see SyncNet.embeddings
 prefer_huge_pages(True)

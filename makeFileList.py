@@ -152,7 +152,7 @@ from syncnet.media.wav import conversion_line, converted_folder
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output, remove_leftovers, replace_file
 from syncnet.support.progress import progress_bar
-from training.flags import defaults
+from syncnet.training.flags import defaults
 
 SHOWN_FOLDERS = 5
 FRACTIONS_TRIED = 100  # of --val_fraction

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from functools import partial
 
 from syncnet.support.commands import answer_flags, command
-from training.flags import Flags, defaults, not_used, parse_args
+from syncnet.training.flags import Flags, defaults, not_used, parse_args
 
 if __name__ == "__main__":
     answer_flags(parse_args)
@@ -37,13 +37,13 @@ from syncnet.networks.output_check import require_identity
 from syncnet.networks.two_streams import LIP_FRAMES, moments
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output
+from syncnet.training.run import TrainingRun, newest_readable
+from syncnet.training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
 from syncnet.verification.embedding_cache import kept_settings
 from syncnet.verification.normalization import read_cohort
 from syncnet.verification.report import TrialTest, evaluate_list
 from syncnet.verification.trials import read_checked_trials
 from SyncNetDist import SyncNet
-from training.run import TrainingRun, newest_readable
-from training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
 
 
 def result_folder(args: Flags) -> str:

@@ -11,8 +11,8 @@ from torch import nn
 
 from syncnet.compute import distributed
 from syncnet.support.errors import UserError
+from syncnet.training.state import follow_the_first
 from SyncNetDist import SyncNet
-from training.state import follow_the_first
 
 BATCH, STEPS, T = 6, 3, 9
 

@@ -18,8 +18,8 @@ from DatasetLoader import DatasetLoader
 from syncnet.loading.augment import Augmentation, SoundFolder, add_noise, first_channel, reverberate
 from syncnet.media.sound import decode_audio
 from syncnet.support.errors import UserError
-from training.flags import parse_args
-from training.run import make_loaders
+from syncnet.training.flags import parse_args
+from syncnet.training.run import make_loaders
 
 T = 6
 SAMPLES = T * 640 + 240

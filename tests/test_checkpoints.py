@@ -34,8 +34,8 @@ from syncnet.checkpoints.checkpoints import (
 )
 from syncnet.networks.settings import Settings, differences
 from syncnet.support.errors import UserError
+from syncnet.training.state import Position, save_state
 from SyncNetDist import SyncNet
-from training.state import Position, save_state
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from DatasetLoader import DatasetLoader
 from syncnet.checkpoints.checkpoints import CheckpointError
 from syncnet.media.clip_check import SkipClip, read_offset
 from syncnet.media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
+from syncnet.training.state import Position, load_state, save_state
 from syncnet.verification.trials import read_trials
 from SyncNetDist import SyncNet
-from training.state import Position, load_state, save_state
 
 FRAMES, T, CASES = 20, 8, 300
 KINDS = ("mp4", "wav", "txt", "list", "trials", "model", "state")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from syncnet.compute.device import DeviceBatches
-from training import epoch as trainingEpoch
-from training import log as trainingLog
-from training.epoch import PARTS, EpochResult, Figures
-from training.log import TrainingLog, peak_memory, score_line
+from syncnet.training import epoch as trainingEpoch
+from syncnet.training import log as trainingLog
+from syncnet.training.epoch import PARTS, EpochResult, Figures
+from syncnet.training.log import TrainingLog, peak_memory, score_line
 
 ROWS = [[3.0, 2.0, 1.0, 0.25, 0.5, 0.125], [5.0, 3.0, 2.0, 0.75, 0.0, 0.375]]  # PARTS of two steps
 NAN = math.nan

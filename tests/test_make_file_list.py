@@ -25,7 +25,7 @@ from makeFileList import VOXCELEB2_CLIPS, main
 from syncnet.media.clips import Clip, read_list
 from syncnet.media.video import read_frames
 from syncnet.media.wav import open_wav
-from training.run import make_loaders
+from syncnet.training.run import make_loaders
 
 SCRIPT = Path(__file__).resolve().parent.parent / "makeFileList.py"
 FRAMES = 20

@@ -21,8 +21,8 @@ from syncnet.compute.device import choose_device, no_deterministic_way
 from syncnet.networks.face_crop import crop_mouth
 from syncnet.networks.losses import content_confusion, identity_confusion
 from syncnet.support.errors import UserError
+from syncnet.training.epoch import PARTS
 from SyncNetDist import SyncNet
-from training.epoch import PARTS
 
 T = 8
 TINY = {"model": "tinyModel", "nOut": 8, "maxFrames": T, "device": "cpu", "learning_rate": 0.01}

@@ -18,8 +18,8 @@ import trainSyncNet
 from syncnet.compute import precision
 from syncnet.compute.memory import HUGE_PAGES, keep_memory
 from syncnet.compute.precision import autocast, faster_precision
+from syncnet.training.epoch import GradientNotFinite, LossNotFinite
 from SyncNetDist import SyncNet
-from training.epoch import GradientNotFinite, LossNotFinite
 
 CPU = torch.device("cpu")
 

@@ -22,8 +22,8 @@ from scipy.io import wavfile
 
 import trainSyncNet
 from syncnet.checkpoints.checkpoints import CheckpointError, epoch_checkpoints
+from syncnet.training import state as trainingState
 from SyncNetDist import SyncNet
-from training import state as trainingState
 
 TESTS = Path(__file__).parent
 EPOCHS = 3

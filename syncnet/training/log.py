@@ -17,7 +17,7 @@ import torch
 
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
-from training.epoch import PARTS, EpochResult, shown
+from syncnet.training.epoch import PARTS, EpochResult, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

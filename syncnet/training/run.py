@@ -18,11 +18,11 @@ from syncnet.checkpoints.checkpoints import (
 from syncnet.checkpoints.weights import needed_weights
 from syncnet.compute import distributed
 from syncnet.media.clips import MediaError, TooFewClips, read_list, sizes_remedy
-from training.epoch import EpochResult
-from training.flags import defaults
-from training.interface import TrainableNetwork
-from training.log import TrainingLog, peak_memory
-from training.state import (
+from syncnet.training.epoch import EpochResult
+from syncnet.training.flags import defaults
+from syncnet.training.interface import TrainableNetwork
+from syncnet.training.log import TrainingLog, peak_memory
+from syncnet.training.state import (
     STATE_FILE,
     Interrupted,
     Position,
@@ -41,7 +41,7 @@ from training.state import (
 class TrainingRun:
     """Epochs of training and validation; after each, a checkpoint, the log and the state to go on from.
 
-    network: SyncNet. args: of training/flags.py. folders: (model, result), see run_folder. stop: the signals that
+    network: SyncNet. args: of syncnet/training/flags.py. folders: (model, result), see run_folder. stop: the signals that
     came, see stop_signals. test: called after every --test_interval epochs, gives further figures by name.
     Making one loads what the run goes on from.
     """

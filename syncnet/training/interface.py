@@ -8,7 +8,7 @@ from torch import nn
 
 from syncnet.checkpoints.weights import Misfits
 from syncnet.compute.device import BatchLoader
-from training.epoch import EpochResult
+from syncnet.training.epoch import EpochResult
 
 
 class TrainableNetwork(Protocol):

@@ -24,8 +24,8 @@ from syncnet.checkpoints.checkpoints import CheckpointError, UnreadableCheckpoin
 from syncnet.compute import distributed
 from syncnet.loading.augment import LEVELS
 from syncnet.support.files import lock_file, remove_leftovers, replace_file
-from training.epoch import PARTS
-from training.interface import TrainableNetwork
+from syncnet.training.epoch import PARTS
+from syncnet.training.interface import TrainableNetwork
 
 STATE_FILE = "training_state.pt"  # in --save_path
 VERSION = 2  # 1 had the momenta of SGD by the names of the parameters, and no learning rate
