@@ -22,7 +22,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict, replace
 
-from inference.flags import parse_args
+from syncnet.inference.flags import parse_args
 from syncnet.support.commands import answer_flags, command, in_words
 from syncnet.support.errors import UserError
 
@@ -33,20 +33,28 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from inference.embedding_files import EmbeddingFiles, recorded_precision
-from inference.embeddings import count_frames, iter_embeddings, verify
-from inference.embeddings import embed as embed
-from inference.export import INPUTS, export, import_packages
-from inference.lipSync import lse
-from inference.lipSyncReport import HEADER, Row, line_of, mean_line, remark, write_frames, write_table
-from inference.match import match
-from inference.offset import Offset, offset, plot_offsets
-from inference.show import show
-from inference.sources import Source, find_sources, with_wavs
 from syncnet.checkpoints.averaging import average_checkpoints
 from syncnet.checkpoints.by_name import at_every_frame
 from syncnet.checkpoints.checkpoints import CheckpointError, choose_settings, save_state_dict
 from syncnet.compute.memory import keep_memory
+from syncnet.inference.embedding_files import EmbeddingFiles, recorded_precision
+from syncnet.inference.embeddings import count_frames, iter_embeddings, verify
+from syncnet.inference.embeddings import embed as embed
+from syncnet.inference.export import INPUTS, export, import_packages
+from syncnet.inference.lip_sync import lse
+from syncnet.inference.lip_sync_report import (
+    HEADER,
+    Row,
+    line_of,
+    mean_line,
+    remark,
+    write_frames,
+    write_table,
+)
+from syncnet.inference.match import match
+from syncnet.inference.offset import Offset, offset, plot_offsets
+from syncnet.inference.show import show
+from syncnet.inference.sources import Source, find_sources, with_wavs
 from syncnet.media.clips import Clip, MediaError, format_list_line
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
 from syncnet.networks.choices import AUTO

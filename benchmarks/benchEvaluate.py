@@ -17,8 +17,8 @@ import torch
 from common import convolution_operations, machine, matrix_product, median_seconds, seconds, table
 from scipy.io import wavfile
 
-from inference.embeddings import embed
 from syncnet.compute.memory import keep_memory
+from syncnet.inference.embeddings import embed
 from syncnet.verification.scores import score_vectors
 from syncnet.verification.trials import Trials, read_trials
 from SyncNetDist import SyncNet

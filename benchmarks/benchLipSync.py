@@ -1,4 +1,4 @@
-"""Lip sync of a face track: inference/lipSync.py against the literal way, each window by itself in a loop.
+"""Lip sync of a face track: syncnet/inference/lip_sync.py against the literal way, each window by itself in a loop.
 
     python benchmarks/benchLipSync.py [--device cuda] [--seconds 4]
 
@@ -17,8 +17,8 @@ from scipy.io import wavfile
 
 from clipMaker import make_clip, noise  # isort: skip
 from DatasetLoader import get_frames
-from inference.lipSync import LEAST_FRAMES, MAX_OFFSET, WINDOWS_AT_ONCE, LipSync, lse, summarise
 from syncnet.compute.memory import keep_memory
+from syncnet.inference.lip_sync import LEAST_FRAMES, MAX_OFFSET, WINDOWS_AT_ONCE, LipSync, lse, summarise
 from syncnet.networks.mfcc import MFCC_PER_FRAME, SOUND_WINDOW
 from SyncNetDist import SyncNet
 

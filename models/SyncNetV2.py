@@ -2,7 +2,7 @@
 
 Chung and Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016. Its weights are at
 http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model; they give the figures LSE-D and LSE-C
-(inference/lipSync.py).
+(syncnet/inference/lip_sync.py).
 """
 
 import torch

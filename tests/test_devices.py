@@ -13,9 +13,9 @@ import torch
 from clipMaker import make_clip, make_wav
 from torch import nn
 
-from inference import export as exporting
-from inference.match import match
 from inferSyncNet import embed, export, lse, offset, verify
+from syncnet.inference import export as exporting
+from syncnet.inference.match import match
 from syncnet.media.clips import Clip
 from syncnet.networks.interface import Streams
 from SyncNetDist import SyncNet

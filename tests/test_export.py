@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import inferSyncNet
-from inference import export as exporting
-from inference.export import CHECKED, MOST_DIFFERENCE, example, export
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
+from syncnet.inference import export as exporting
+from syncnet.inference.export import CHECKED, MOST_DIFFERENCE, example, export
 from syncnet.networks.face_crop import crop_mouth, enlarge, mouth_box
 from syncnet.networks.losses import unit
 from syncnet.support.errors import UserError

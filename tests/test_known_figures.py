@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from DatasetLoader import DatasetLoader
-from inference.match import matching_accuracy
+from syncnet.inference.match import matching_accuracy
 
 
 def test_the_interval_of_matching_is_the_middle_95_percent():

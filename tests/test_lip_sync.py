@@ -12,9 +12,12 @@ from scipy.io import wavfile
 from torch import Tensor, nn
 
 from DatasetLoader import get_frames
-from inference import embeddings, lipSync
-from inference.embeddings import embed
-from inference.lipSync import (
+from inferSyncNet import load
+from models import SyncNetV2
+from syncnet.checkpoints.checkpoints import choose_settings
+from syncnet.inference import embeddings
+from syncnet.inference.embeddings import embed
+from syncnet.inference.lip_sync import (
     beside_every_shift,
     chord,
     coefficient_blocks,
@@ -24,11 +27,8 @@ from inference.lipSync import (
     published_sound,
     summarise,
 )
-from inference.lipSyncReport import mean_interval
-from inference.offset import offset
-from inferSyncNet import load
-from models import SyncNetV2
-from syncnet.checkpoints.checkpoints import choose_settings
+from syncnet.inference.lip_sync_report import mean_interval
+from syncnet.inference.offset import offset
 from syncnet.media.clips import MediaError
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet

@@ -20,11 +20,11 @@ from scipy.io import wavfile
 from test_make_file_list import reasons
 
 import convertAudio
-import inference.embeddings
 import makeFileList
+import syncnet.inference.embeddings
 import syncnet.media.video
 import syncnet.media.video_facts
-from inference.embeddings import face_content, face_crops
+from syncnet.inference.embeddings import face_content, face_crops
 from syncnet.media.clips import Clip, MediaError, find_files, read_list
 from syncnet.media.open_video import open_video
 from syncnet.media.streams import open_local
@@ -403,7 +403,7 @@ def test_a_file_that_is_cut_off_between_two_pictures(tmp_path, check):
     assert made_list(tmp_path, check) == []
     assert reasons(tmp_path / "list.txt") == {str(path): "frames missing"}
     with pytest.raises(VideoError, match=f"{FRAMES - 6} frames found, it ends 0.2. s before"):
-        inference.embeddings.count_frames(str(path))
+        syncnet.inference.embeddings.count_frames(str(path))
 
 
 def test_an_avi_from_a_pipe_does_not_say_how_many_pictures_it_has(tmp_path):
@@ -626,7 +626,7 @@ def test_the_content_of_a_long_video_is_computed_in_one_pass(tmp_path, monkeypat
     whole = face_content(network, path)
     read = []
     monkeypatch.setattr(FrameReader, "_read", counted(FrameReader._read, read))
-    monkeypatch.setattr(inference.embeddings, "BLOCK", 12)
+    monkeypatch.setattr(syncnet.inference.embeddings, "BLOCK", 12)
     assert torch.allclose(face_content(network, path), whole, atol=1e-5)
     assert len(whole) == 56 and len(read) == 60
 

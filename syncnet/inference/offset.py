@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from inference.defaults import MAX_OFFSET
-from inference.embeddings import LOADER_LEAD, clip_sound, face_content, voice_content
-from inference.lipSync import is_published, lse
+from syncnet.inference.defaults import MAX_OFFSET
+from syncnet.inference.embeddings import LOADER_LEAD, clip_sound, face_content, voice_content
+from syncnet.inference.lip_sync import is_published, lse
 from syncnet.media.clips import FPS, MediaError
 from syncnet.media.crops import crop_samples
 from syncnet.networks.interface import Network

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference.lipSync import LipSync, is_published
+from syncnet.inference.lip_sync import LipSync, is_published
 from syncnet.networks.interface import Network
 from syncnet.networks.two_streams import LIP_FRAMES
 from syncnet.support.files import replace_file

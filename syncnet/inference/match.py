@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
-from inference.defaults import NUM_EVAL, WAYS
-from inference.embeddings import Skip, embed
+from syncnet.inference.defaults import NUM_EVAL, WAYS
+from syncnet.inference.embeddings import Skip, embed
 from syncnet.media.clips import Clip
 from syncnet.networks.interface import Network
 from syncnet.support.errors import UserError

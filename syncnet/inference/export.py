@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inference.lipSync import is_published
+from syncnet.inference.lip_sync import is_published
 from syncnet.media.clips import FRAME_SIZE
 from syncnet.media.crops import crop_samples
 from syncnet.networks.face_crop import enlarge, mouth_box

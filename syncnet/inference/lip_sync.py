@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
-from inference.embeddings import (
+from syncnet.inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
+from syncnet.inference.embeddings import (
     LOADER_LEAD,
     clip_sound,
     count_frames,

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from inference.defaults import (
+from syncnet.inference.defaults import (
     FACES_AT_ONCE,
     MAX_OFFSET,
     NUM_EVAL,

@@ -13,9 +13,9 @@ import av
 import cv2
 import numpy as np
 
-from inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
-from inference.embeddings import Skip
-from inference.lipSync import LipSync, in_sync_confidence, lse
+from syncnet.inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
+from syncnet.inference.embeddings import Skip
+from syncnet.inference.lip_sync import LipSync, in_sync_confidence, lse
 from syncnet.media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from syncnet.media.timeline import VideoReader, restarts
 from syncnet.networks.interface import Network
