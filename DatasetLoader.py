@@ -4,8 +4,6 @@ Frames stay uint8 from the decoder to the device. What a batch holds depends on 
 and the batch's number alone: neither on the number of threads nor on their timing.
 """
 
-import rooms  # noqa: F401
-
 import inspect
 import math
 import time
@@ -98,8 +96,8 @@ class DatasetLoader:
     hold nBatchSize / count clips, and those of all parts make the batch of a single process.
 
     augment_noise, augment_rir: folders of noises and of room impulse responses; augment_prob: the share of the clips
-    that get one; flip: mirror the faces of every second clip, as drawn. See syncnet/loading/augment.py. What a clip gets is a
-    function of seed, epoch and position. Not in evalmode.
+    that get one; flip: mirror the faces of every second clip, as drawn. See syncnet/loading/augment.py. What a clip
+    gets is a function of seed, epoch and position. Not in evalmode.
 
     The other flags of the 2020 program are accepted and not used, so that `DatasetLoader(train_list,
     nPerEpoch=..., **vars(args))` works; an argument of another name raises TypeError.

@@ -8,7 +8,7 @@ it is, and its first sample belongs to the first picture. Interrupted in any way
 A source that is newer than its wav is converted again.
 """
 
-import rooms  # noqa: F401
+import syncnet  # noqa: F401  # isort: skip
 
 import argparse
 import os

@@ -12,7 +12,7 @@
 Each has its own --help, and all but the last a Python function of the same name.
 """
 
-import rooms  # noqa: F401
+import syncnet  # noqa: F401  # isort: skip
 
 import argparse
 import csv
@@ -73,8 +73,8 @@ def load(
 ) -> SyncNet:
     """The network of a checkpoint, as embed, verify, offset, lse and match take it.
 
-    path: checkpoint. device, precision: see SyncNet. given: settings (syncnet/networks/settings.py) that are to be others than
-    the checkpoint says; where it says nothing, such as the published ones, the default of the 2020 baseline is taken.
+    path: checkpoint. device, precision: see SyncNet. given: settings (networks/settings.py) that override the
+    checkpoint's; where it has none, as the published ones, they are those of the 2020 baseline.
     Says on stderr what was given and differs. Raises CheckpointError, and UserError for settings that make no sense.
     """
     settings, told = choose_settings(path, given)

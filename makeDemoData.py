@@ -19,7 +19,7 @@ Differences that last a whole crop are lost in the network's front end, which no
 time. These four are not: they decide which bands move, how they move together, and how fast.
 """
 
-import rooms  # noqa: F401
+import syncnet  # noqa: F401  # isort: skip
 
 import argparse
 import itertools

@@ -7,7 +7,7 @@ video is in my_tracks/tracks.csv, tracks.png (look at it: one face a track) and 
 the same command goes on.
 """
 
-import rooms  # noqa: F401
+import syncnet  # noqa: F401  # isort: skip
 
 import argparse
 import os

@@ -7,7 +7,7 @@ Each clip's video is decoded once to check that it is complete and as long as it
 skipped, counted, and listed with the reason in <output>.skipped.txt.
 """
 
-import rooms  # noqa: F401
+import syncnet  # noqa: F401  # isort: skip
 
 import argparse
 import glob

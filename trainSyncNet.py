@@ -7,7 +7,7 @@ The first line trains on --train_list and goes on from the newest checkpoint in 
 is one. The second prints the equal error rate of a checkpoint on --test_list.
 """
 
-import rooms  # noqa: F401
+import syncnet  # noqa: F401  # isort: skip
 
 import argparse
 import os

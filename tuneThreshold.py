@@ -6,10 +6,10 @@
     python tuneThreshold.py scores.txt --bootstrap 1000                  # with 95 % intervals
     python tuneThreshold.py scores.txt --calibrate dev_scores.txt        # scores as log-likelihood ratios
 
-The functions of syncnet/verification/rates.py, bootstrap.py, calibration.py and det.py can also be imported from here.
+The functions of rates.py, bootstrap.py, calibration.py and det.py in syncnet/verification can be imported from here.
 """
 
-import rooms  # noqa: F401
+import syncnet  # noqa: F401  # isort: skip
 
 import argparse
 import os

@@ -42,14 +42,13 @@ requirements() { # SET: prints the arguments of pip install, one per line
 
 import_all() {
     "$1" - <<'END'
-import rooms
-
 import importlib
 import pkgutil
 
-names = [*rooms.COMMANDS, "SyncNetDist", "DatasetLoader"]
-for room in rooms.ROOMS:
-    names += [f"{room}.{module.name}" for module in pkgutil.iter_modules(importlib.import_module(room).__path__)]
+import syncnet
+
+names = [*syncnet.COMMANDS, "SyncNetDist", "DatasetLoader"]
+names += [module.name for module in pkgutil.walk_packages(syncnet.__path__, "syncnet.")]
 for name in names:
     importlib.import_module(name)
 print(f"imported {len(names)} modules")

@@ -1,7 +1,5 @@
 """What all commands have in common: help, misspelt flags, errors in one line, terminals, systems."""
 
-import rooms
-
 import errno
 import os
 import signal
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import syncnet
 from syncnet.support import commands
 from syncnet.support.commands import Parser, command
 from syncnet.support.errors import UserError
@@ -223,7 +222,7 @@ def test_ctrl_c_during_the_imports(name, moment):
 @pytest.mark.parametrize("name", [*COMMANDS, "mine"])
 def test_a_script_beside_the_commands_is_none(monkeypatch, name):
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(REPOSITORY / f"{name}.py"), raising=False)
-    assert rooms.is_command() == (name != "mine")
+    assert syncnet.is_command() == (name != "mine")
 
 
 def test_a_callers_faults_are_shown_as_the_caller_wants(tmp_path):
@@ -244,7 +243,8 @@ def test_a_reader_who_leaves_gets_no_traceback():
 
 def test_a_process_without_output_runs():
     """As under cron or a daemon: whatever it opens next must not become its output."""
-    code = "import sys; from syncnet.support.commands import command; from syncnet.support.progress import progress_bar\n@command\n"
+    code = "import sys\nfrom syncnet.support.commands import command\n"
+    code += "from syncnet.support.progress import progress_bar\n@command\n"
     code += "def main(argv=None):\n    file = open('out', 'w'); print('said'); print('told', file=sys.stderr)\n    "
     code += "list(progress_bar(range(3))); return 7\nsys.exit(main())"
     with tempfile.TemporaryDirectory() as folder:

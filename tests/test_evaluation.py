@@ -18,6 +18,7 @@ import convertAudio
 import trainSyncNet
 from syncnet.media.clips import Clip, MediaError, format_list_line
 from syncnet.support.version import VERSION
+from syncnet.verification import normalization
 from syncnet.verification import report as evaluation
 from syncnet.verification.normalization import as_norm, read_cohort
 from syncnet.verification.scores import measure, score_vectors, write_scores
@@ -340,7 +341,7 @@ def test_names_with_spaces_are_written_with_tabs(tmp_path):
 @pytest.mark.parametrize("block", [1, 50, 2**24])
 @pytest.mark.parametrize("top_n", [3, 7, 300])
 def test_as_norm_is_the_formula(monkeypatch, block, top_n):
-    monkeypatch.setattr(normalisation, "COSINES_AT_ONCE", block)
+    monkeypatch.setattr(normalization, "COSINES_AT_ONCE", block)
     draws = np.random.default_rng(1)
     vectors, cohort = draws.standard_normal((9, 16)), draws.standard_normal((20, 16))
     trials = Trials([str(n) for n in range(9)], draws.integers(9, size=40), draws.integers(9, size=40), None)

@@ -15,7 +15,7 @@ from DatasetLoader import get_frames
 from inferSyncNet import load
 from models import SyncNetV2
 from syncnet.checkpoints.checkpoints import choose_settings
-from syncnet.inference import embeddings
+from syncnet.inference import embeddings, lip_sync
 from syncnet.inference.embeddings import embed
 from syncnet.inference.lip_sync import (
     beside_every_shift,
@@ -146,7 +146,7 @@ def test_a_track_is_measured_as_the_published_way_measures_it(network, track, mo
         assert found.lse_d == pytest.approx(means.min(), rel=1e-5)
         assert found.lse_c == pytest.approx(np.median(means) - means.min(), abs=1e-3)
 
-    monkeypatch.setattr(lipSync, "COEFFICIENTS_AT_ONCE", 7)
+    monkeypatch.setattr(lip_sync, "COEFFICIENTS_AT_ONCE", 7)
     again = lse(network, video, wav, max_offset=most, batch=1)
     np.testing.assert_allclose(again.mean_distances, found.mean_distances, rtol=1e-6)
     np.testing.assert_allclose(again.confidences, found.confidences, atol=1e-3)
@@ -273,7 +273,7 @@ def test_a_long_sound_leaves_the_callers_precision_alone(monkeypatch):
 
 
 def test_coefficients_of_a_long_sound_are_those_of_the_whole(network, monkeypatch):
-    monkeypatch.setattr(lipSync, "COEFFICIENTS_AT_ONCE", 30)
+    monkeypatch.setattr(lip_sync, "COEFFICIENTS_AT_ONCE", 30)
     samples = recipe.audio((CASE["seed"], "long"), 1, 16000)[0].astype(np.int16)
     blocks = list(coefficient_blocks(network.__S__, samples, 95, network.device))
     assert [block.shape[3] for block in blocks] == [30, 30, 30, 5]

@@ -101,11 +101,13 @@ def test_other_names_are_errors_of_the_loader(flags):
 
 
 USE = """
-    import {first}
-    import tuneThreshold, syncnet.networks.choices, syncnet.support.names
-    print(tuneThreshold.eer_interpolated([1, 0], [1, 0])[0], syncnet.networks.choices.CROPS[0])
-    import {room}.mine
-    print({room}.mine.HERE)
+    {first}
+    import tuneThreshold
+    from SyncNetDist import SyncNet
+    network = SyncNet(nOut=8, device="cpu")
+    print(type(network.__S__).__module__)
+    import {name}
+    print({name}.HERE)
 """
 
 
@@ -148,36 +150,29 @@ def test_a_run_on_a_thread(flags, tmp_path, capsys):
     assert (tmp_path / "model/model000000001.model").exists()
 
 
-@pytest.mark.parametrize("room", ["models", "support", "media"])
-@pytest.mark.parametrize(("first", "regular"), [("sys", True), ("{room}.mine", True), ("sys", False)])
-def test_a_package_of_the_callers_has_the_same_name(tmp_path, room, first, regular):
-    (tmp_path / room).mkdir()
-    (tmp_path / room / "mine.py").write_text("HERE = 'my own'")
-    if regular:
-        (tmp_path / room / "__init__.py").write_text("")
-    done = run(tmp_path, USE.format(room=room, first=first.format(room=room)))
-    assert done.stdout == "0.0 face\nmy own\n", done.stderr
-
-
-def test_a_module_of_the_callers_has_the_same_name(tmp_path):
-    (tmp_path / "models.py").write_text("HERE = 'my own'")
-    done = run(
-        tmp_path,
-        "import tuneThreshold, syncnet.networks.choices\nprint(models.HERE, syncnet.networks.choices.CROPS[0])",
-    )
-    assert done.stdout == "my own face\n", done.stderr
-
-
-def test_a_module_in_the_way_is_named(tmp_path):
+@pytest.mark.parametrize("first", ["", "import models", "import models.mine"])
+@pytest.mark.parametrize("made_of", ["package", "folder"])
+def test_a_callers_package_models_is_in_nobodys_way(tmp_path, first, made_of):
     (tmp_path / "models").mkdir()
-    (tmp_path / "models/__init__.py").write_text("")
-    (tmp_path / "syncnet/networks/losses.py").write_text("")
-    for module in ("SyncNetDist", "DatasetLoader", "tuneThreshold", "inferSyncNet"):
-        done = run(tmp_path, f"import {module}")
-        told = done.stderr.splitlines()[-1]
-        assert told.startswith(
-            f"ImportError: {tmp_path}/models/losses.py is in the way of {REPOSITORY}/models/losses"
-        )
+    (tmp_path / "models/mine.py").write_text("HERE = 'my own'")
+    if made_of == "package":
+        (tmp_path / "models/__init__.py").write_text("")
+    done = run(tmp_path, USE.format(first=first, name="models.mine"))
+    assert done.stdout == "models.SyncNetModelFBank\nmy own\n", done.stderr
+
+
+def test_a_callers_network_of_the_same_name_stays_the_callers(tmp_path):
+    """Ours is loaded by its path, and theirs is not replaced."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/SyncNetModelFBank.py").write_text("HERE = 'my own'")
+    done = run(tmp_path, USE.format(first="import models.SyncNetModelFBank", name="models.SyncNetModelFBank"))
+    assert done.stdout == "models.SyncNetModelFBank\nmy own\n", done.stderr
+
+
+def test_a_callers_module_models_is_in_nobodys_way(tmp_path):
+    (tmp_path / "models.py").write_text("HERE = 'my own'")
+    done = run(tmp_path, USE.format(first="import models", name="models"))
+    assert done.stdout == "models.SyncNetModelFBank\nmy own\n", done.stderr
 
 
 # ---------------------------------------------------------------- worker processes

@@ -2,17 +2,21 @@
 
 import ast
 import importlib
+import importlib.util
 import os
 import re
+import sys
 from dataclasses import replace
+from types import ModuleType
 
+from syncnet import PROJECT
 from syncnet.networks.interface import Network, Streams
 from syncnet.networks.output_check import check_outputs
 from syncnet.networks.settings import Settings
 from syncnet.support.errors import UserError
 
 _checked: set[Settings] = set()  # networks whose outputs at every frame have the right shape
-FOLDER = os.path.dirname(os.path.abspath(__file__))
+FOLDER = os.path.join(PROJECT, "models")
 
 
 def load_model(name: str) -> type[Streams]:
@@ -23,7 +27,7 @@ def load_model(name: str) -> type[Streams]:
     reason = "that is no name of a module"
     if all(map(str.isidentifier, name.split("."))):
         try:
-            module = importlib.import_module(name)
+            module = import_network(name)
         except ModuleNotFoundError as error:
             if not f"{name}.".startswith(f"{error.name}."):
                 raise  # the model is there; something that it imports is not
@@ -35,6 +39,24 @@ def load_model(name: str) -> type[Streams]:
     modules = sorted(f"models.{file[:-3]}" for file in os.listdir(FOLDER) if file.endswith(".py"))
     known = ", ".join(module for module in modules if is_network_of_models(module))
     raise UserError(f"model {name!r} has no SyncNetModel ({reason}); there is {known}")
+
+
+def import_network(name: str) -> ModuleType:
+    """The module of that name: a file of our models/, by its path; else whatever Python finds.
+
+    A package `models` of the caller's own is not in the way, and stays what it was.
+    """
+    path = os.path.join(FOLDER, name.removeprefix("models.") + ".py")
+    if not name.startswith("models.") or not os.path.exists(path):
+        return importlib.import_module(name)
+    loaded = sys.modules.get(name)
+    if loaded is not None and os.path.abspath(loaded.__file__ or "") == path:
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return sys.modules.setdefault(name, module) if loaded is None else module
 
 
 def at_every_frame(network: Network) -> Streams:

@@ -53,7 +53,7 @@ def load_tensors(path: str) -> object:
 
 
 def load_with_stand_ins(path: str) -> tuple[object, list[str]]:
-    """As load_tensors, with inert stand-ins for other objects (syncnet/checkpoints/inert_pickle.py), and the names of those."""
+    """As load_tensors, with inert stand-ins (see inert_pickle.py) for other objects, and the names of those."""
     try:
         with open(path, "rb") as file:
             data = file.read()

@@ -16,7 +16,7 @@ JOURNAL_VERSION = 5
 
 Key = tuple[str, str]  # real path of a video, kind of check
 Stamp = tuple[int, int]  # size in bytes, time of change in ns
-# [frames, width, height] of a video whose pictures can be used, else [reason, detail]; see syncnet/media/clip_check.py.
+# [frames, width, height] of a video whose pictures can be used, else [reason, detail]; see clip_check.py.
 Result = list
 
 

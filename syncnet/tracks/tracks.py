@@ -125,8 +125,8 @@ class TrackBuilder:
     find_again: a face at a slot that find() does not give, near this box of a track that was lost there, or None.
     closed: the tracks that ended. shot_starts: the first slot of each shot.
 
-    A long video is surveyed in parts whose tracks are joined afterwards (syncnet/tracks/face_tracks.py), so tracks are judged
-    there (length, size, confidence), and not here.
+    A long video is surveyed in parts whose tracks are joined afterwards (face_tracks.py), so tracks are judged there
+    (length, size, confidence), and not here.
     """
 
     def __init__(

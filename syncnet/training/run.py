@@ -41,7 +41,7 @@ from syncnet.training.state import (
 class TrainingRun:
     """Epochs of training and validation; after each, a checkpoint, the log and the state to go on from.
 
-    network: SyncNet. args: of syncnet/training/flags.py. folders: (model, result), see run_folder. stop: the signals that
+    network: SyncNet. args: of flags.py. folders: (model, result), see run_folder. stop: the signals that
     came, see stop_signals. test: called after every --test_interval epochs, gives further figures by name.
     Making one loads what the run goes on from.
     """
