@@ -66,7 +66,7 @@ class SyncNet(nn.Module):
     precision: "fp32" (true float32), "tf32" (GPU matrix units, 10-bit mantissas), "bf16" (autocast;
     weights, front end and losses stay float32); "auto" takes the faster of fp32 and bf16, measured here.
     compiled: run the training step's network through torch.compile (needs a C++ compiler; slow first step).
-    crop: what the lip stream sees, "face" or "mouth" (see networks/face_crop.py). distance: of the losses, "cosine" or
+    crop: what the lip stream sees, "face" or "mouth" (networks/face_crop.py). distance: of the losses, "cosine" or
     "euclidean" (networks/losses.py); verification scores are cosines either way.
     The other flags of the 2020 program are accepted and not used, so that `SyncNet(**vars(args))` works; `lr` is one
     of them, as it was there. Raises UserError for a model that is not there or settings that do not fit, TypeError
