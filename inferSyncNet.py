@@ -35,7 +35,8 @@ from tqdm import tqdm
 
 from syncnet.checkpoints.averaging import average_checkpoints
 from syncnet.checkpoints.by_name import at_every_frame
-from syncnet.checkpoints.checkpoints import CheckpointError, choose_settings, save_state_dict
+from syncnet.checkpoints.checkpoints import choose_settings, save_state_dict
+from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.compute.memory import keep_memory
 from syncnet.inference.embedding_files import EmbeddingFiles, recorded_precision
 from syncnet.inference.embeddings import count_frames, iter_embeddings, verify

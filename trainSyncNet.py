@@ -26,7 +26,8 @@ if __name__ == "__main__":
 import torch
 from torch import nn
 
-from syncnet.checkpoints.checkpoints import CheckpointError, choose_settings, load_tensors, read_checkpoint
+from syncnet.checkpoints.checkpoints import choose_settings, read_checkpoint
+from syncnet.checkpoints.torch_files import CheckpointError, load_tensors
 from syncnet.compute import distributed
 from syncnet.compute.device import compute_deterministically, no_deterministic_way
 from syncnet.compute.memory import keep_memory

@@ -9,7 +9,9 @@ from oracleCase import load_case, oracle_state
 import inferSyncNet
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
 from syncnet.checkpoints.averaging import average_checkpoints
-from syncnet.checkpoints.checkpoints import CheckpointError, read_checkpoint, recorded_settings, trained_with
+from syncnet.checkpoints.checkpoints import read_checkpoint
+from syncnet.checkpoints.recorded_settings import recorded_settings, trained_with
+from syncnet.checkpoints.torch_files import CheckpointError
 from SyncNetDist import SyncNet
 
 NETWORK = {"model": "tinyModel", "nOut": 8, "maxFrames": 8, "temporal_stride": 2, "device": "cpu"}

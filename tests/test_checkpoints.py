@@ -24,14 +24,9 @@ from oracleCase import load_case, oracle_state
 import trainSyncNet
 from syncnet.checkpoints.averaging import average_checkpoints
 from syncnet.checkpoints.by_name import load_model
-from syncnet.checkpoints.checkpoints import (
-    CheckpointError,
-    UnreadableCheckpoint,
-    choose_settings,
-    epoch_checkpoints,
-    read_checkpoint,
-    trained_with,
-)
+from syncnet.checkpoints.checkpoints import choose_settings, epoch_checkpoints, read_checkpoint
+from syncnet.checkpoints.recorded_settings import trained_with
+from syncnet.checkpoints.torch_files import CheckpointError, UnreadableCheckpoint
 from syncnet.networks.settings import Settings, differences
 from syncnet.support.errors import UserError
 from syncnet.training.state import Position, save_state
@@ -138,9 +133,9 @@ def test_nothing_runs_on_load(baseline, network, tmp_path, how):
         (b"", "the file is empty"),
         (b"not a checkpoint", "a text file, not a checkpoint"),
         (b"# A read me\n\nwith words\n", "a text file, not a checkpoint"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "a file of another kind, not a checkpoint"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "a file of another type, not a checkpoint"),
         (b"PK\x03\x04" + b"0" * 100, "damaged"),
-        (pickle.dumps({"a": 1})[:-3], "damaged, or was not written by torch.save"),
+        (pickle.dumps({"a": 1})[:-3], "damaged or was not written by torch.save"),
     ],
 )
 def test_what_is_no_checkpoint(tmp_path, content, words):
@@ -152,7 +147,7 @@ def test_what_is_no_checkpoint(tmp_path, content, words):
 
 def test_other_contents(tmp_path):
     torch.save({"lr": 1}, tmp_path / "x.model")
-    with pytest.raises(CheckpointError, match="not a state dict .*, it holds the names 'lr'"):
+    with pytest.raises(CheckpointError, match="not a state dict .*; it holds the names 'lr'"):
         read_checkpoint(str(tmp_path / "x.model"))
     with pytest.raises(CheckpointError, match="is a folder"):
         read_checkpoint(str(tmp_path))
@@ -471,7 +466,7 @@ def test_a_checkpoint_does_not_choose_what_is_imported(tiny, tmp_path, monkeypat
     monkeypatch.syspath_prepend(str(tmp_path))
     path = saved_with(tiny, tmp_path / "x.model", model=name)
     before = set(sys.modules)
-    with pytest.raises(CheckpointError, match="not one of models/.* name it with --model"):
+    with pytest.raises(CheckpointError, match="not in models/.* select it with --model"):
         choose_settings(path, {})
     assert set(sys.modules) == before
     assert choose_settings(path, {"model": "tinyModel"})[0].model == "tinyModel"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import makeFileList
 from DatasetLoader import DatasetLoader
-from syncnet.checkpoints.checkpoints import CheckpointError
+from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.media.clip_check import SkipClip, read_offset
 from syncnet.media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
 from syncnet.training.state import Position, load_state, save_state

@@ -16,7 +16,9 @@ from clipMaker import make_list
 
 import trainSyncNet
 from models.SyncNetModelFBank import SyncNetModel
-from syncnet.checkpoints.checkpoints import CheckpointError, read_checkpoint, trained_with
+from syncnet.checkpoints.checkpoints import read_checkpoint
+from syncnet.checkpoints.recorded_settings import trained_with
+from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.compute.device import choose_device, no_deterministic_way
 from syncnet.networks.face_crop import crop_mouth
 from syncnet.networks.losses import content_confusion, identity_confusion

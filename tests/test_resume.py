@@ -21,7 +21,8 @@ from clipMaker import make_list
 from scipy.io import wavfile
 
 import trainSyncNet
-from syncnet.checkpoints.checkpoints import CheckpointError, epoch_checkpoints
+from syncnet.checkpoints.checkpoints import epoch_checkpoints
+from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.training import state as trainingState
 from SyncNetDist import SyncNet
 

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from syncnet.checkpoints.checkpoints import CheckpointError, read_checkpoint, recorded_settings
+from syncnet.checkpoints.checkpoints import read_checkpoint
+from syncnet.checkpoints.recorded_settings import recorded_settings
+from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.checkpoints.weights import kind_of, not_finite, plain_name
 from syncnet.networks.settings import differences
 

@@ -7,7 +7,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from syncnet.checkpoints.checkpoints import CheckpointError, published_settings, read_checkpoint, trained_with
+from syncnet.checkpoints.checkpoints import read_checkpoint
+from syncnet.checkpoints.recorded_settings import published_settings, trained_with
+from syncnet.checkpoints.torch_files import CheckpointError
 
 # Names that torch.compile and DataParallel put around a network's.
 ADDED_NAMES = ("module", "_orig_mod")

@@ -9,12 +9,8 @@ from collections.abc import Callable
 from functools import partial
 
 from DatasetLoader import DatasetLoader
-from syncnet.checkpoints.checkpoints import (
-    CheckpointError,
-    UnreadableCheckpoint,
-    epoch_checkpoints,
-    read_checkpoint,
-)
+from syncnet.checkpoints.checkpoints import epoch_checkpoints, read_checkpoint
+from syncnet.checkpoints.torch_files import CheckpointError, UnreadableCheckpoint
 from syncnet.checkpoints.weights import needed_weights
 from syncnet.compute import distributed
 from syncnet.media.clips import MediaError, TooFewClips, read_list, sizes_remedy

@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from syncnet.checkpoints.checkpoints import CheckpointError, UnreadableCheckpoint, load_tensors
+from syncnet.checkpoints.torch_files import CheckpointError, UnreadableCheckpoint, load_tensors
 from syncnet.compute import distributed
 from syncnet.loading.augment import LEVELS
 from syncnet.support.files import lock_file, remove_leftovers, replace_file
