@@ -49,10 +49,10 @@ def blocks(kind: str) -> list[tuple[str, str]]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """The command lines of all pages, with continued lines joined, each with the name of its page."""
+    """The command lines of all pages, divided at `&&`, each with the name of its page."""
     found = []
     for page, text in blocks(""):
-        for line in text.replace("\\\n", " ").splitlines():
+        for line in text.replace(" && ", "\n").splitlines():
             words = line.split()
             if words and (words[0] == "python" or words[0] in NOT_PYTHON):
                 found.append((page, line))
@@ -99,6 +99,7 @@ def desk(tmp_path_factory):
                 flash=None,
                 draw=draw_face,
             )
+        shutil.copy("my_videos/val/val.mp4", "talk.mp4")
         yield folder
 
 
@@ -151,7 +152,17 @@ def test_reasons_are_of_commands_that_are_there():
     assert all(any(part in line for line in lines) for part in NOT_RUN)
 
 
+def anchors(page: Path) -> set[str]:
+    """What `#...` can name in a page: its headings, as GitHub writes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_lead_somewhere():
-    for page in PAGES:
-        for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+    for page in [*PAGES, ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md"]:
+        for path, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+            if path.startswith("http"):
+                continue
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.name}: {path}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {path}#{anchor}"
