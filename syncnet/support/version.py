@@ -4,7 +4,7 @@ import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-VERSION = "1.0.0"
+VERSION = "2.0.0"
 LIBRARIES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "opencv-python-headless", "av")
 
 
