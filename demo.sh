@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a network that has learnt: makes a small talking-face corpus, lists it, evaluates the
-# untrained network, trains it for four short epochs and evaluates it again on voices it has never heard.
-# About four minutes on two cores, after the installation. Everything it makes is under data/demo.
+# From nothing to a trained network: generates a small talking-face corpus, lists it, evaluates the untrained
+# network, trains it for four short epochs, and evaluates it again on voices that it has never heard.
+# Takes about four minutes on two cores after the installation. All output is under data/demo.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup.sh requirements.txt
@@ -11,7 +11,7 @@ rm -rf "$demo"
 
 say() { printf '\n== %s\n' "$*"; }
 
-say "1/5 A corpus: 128 faces that talk, 24 others for validation, 12 held-out voices"
+say "1/5 Corpus: 128 talking faces, 24 more for validation, 12 held-out voices"
 $python makeDemoData.py --out $demo --speakers 128
 
 say "2/5 Lists"
@@ -30,7 +30,7 @@ say "3/5 Speaker verification with the untrained network"
 train --eval --untrained | tee $demo/before.txt | tail -n 2
 say "4/5 Training"
 train | grep --line-buffered -E '^(precision auto|20|  train|  valid)'
-say "5/5 Speaker verification with what it has learnt"
+say "5/5 Speaker verification with the trained network"
 train --eval | tee $demo/after.txt | tail -n 2
 
 $python - $demo <<'END'
@@ -39,14 +39,14 @@ import csv, sys
 demo = sys.argv[1]
 last = list(csv.DictReader(open(f"{demo}/exp/result/metrics.csv")))[-1]
 before, after = (open(f"{demo}/{name}.txt").read().split()[-1] for name in ("before", "after"))
-moments, batch = (20 - 5) // 2 + 1, 8
+steps, batch = (20 - 5) // 2 + 1, 8
 print(f"""
-                                             by chance      learnt
-sync top-1, unseen faces (%)              {100 / moments:12.1f}{float(last['val_content_top1']):12.1f}
+                                                chance     trained
+sync top-1, unseen faces (%)              {100 / steps:12.1f}{float(last['val_content_top1']):12.1f}
 identity top-1, unseen faces (%)          {100 / batch:12.1f}{float(last['val_identity_top1']):12.1f}
 
                                              untrained     trained
-EER, unheard voices (%), less is better   {float(before):12.2f}{float(after):12.2f}
+EER, unheard voices (%), lower is better  {float(before):12.2f}{float(after):12.2f}
 
-Curves: {demo}/exp/result/curves.png    Figures of every epoch: {demo}/exp/result/metrics.csv""")
+Curves: {demo}/exp/result/curves.png    Metrics of every epoch: {demo}/exp/result/metrics.csv""")
 END

@@ -1,5 +1,5 @@
-# Sourced by demo.sh and test.sh, from the project's folder: makes .venv once, and installs again when
-# the requirements or constraints have changed. Usage: source setup.sh REQUIREMENTS_FILE
+# Sourced by demo.sh and test.sh in the project's folder: creates .venv once, and reinstalls when requirements or
+# constraints have changed. Usage: source setup.sh REQUIREMENTS_FILE
 setup() {
     local requirements=$1 python="" candidate
     local stamp=.venv/installed-$requirements
@@ -19,7 +19,7 @@ setup() {
         "$python" -m venv .venv
     fi
     if ! cat constraints.txt requirements.txt "$requirements" | cmp -s - "$stamp"; then
-        echo "Installing $requirements into .venv (downloads PyTorch and more, about 5 GB on the disk; two to ten minutes) ..."
+        echo "Installing $requirements into .venv (PyTorch and more: 5 GB of disk, two to ten minutes) ..."
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" -c constraints.txt
         cat constraints.txt requirements.txt "$requirements" >"$stamp"
     fi
