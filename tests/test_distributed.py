@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,34 +16,26 @@ import pytest
 import torch
 import torch.distributed as dist
 from clipMaker import make_list
+from processes import Started, free_port, run, start
 from scipy.io import wavfile
 
 from syncnet.compute import distributed
 from syncnet.support.errors import UserError
 
 TESTS = Path(__file__).parent
+TRAIN = TESTS.parent / "trainSyncNet.py"
 FLAGS = ["--maxFrames", 6, "--nBatchSize", 6, "--nOut", 8, "--model", "plainModel", "--device", "cpu"]
 FLAGS += ["--nDataLoaderThread", 1, "--lr", 0.01, "--max_epoch", 3, "--save_steps", 1]
 
 
-def start(
-    processes: int, script: str, *args, rendezvous=("--standalone",), **environment
-) -> subprocess.Popen:
-    launcher = ["-m", "torch.distributed.run", *rendezvous, "--nproc_per_node", processes]
-    paths = os.pathsep.join((str(TESTS), str(TESTS.parent)))
-    command = [sys.executable, *(launcher if processes else ()), script, *args]
-    return subprocess.Popen(
-        [str(part) for part in command],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+def torchrun(*arguments, rendezvous=("--standalone",), **environment) -> subprocess.CompletedProcess:
+    """A run of two processes under torchrun itself."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", *rendezvous, "--nproc_per_node", 2, TRAIN]
+    paths = {"PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent))), "OMP_NUM_THREADS": "1"}
+    command = [str(part) for part in (*launcher, *arguments)]
+    return subprocess.run(
+        command, env=os.environ | paths | environment, capture_output=True, text=True, timeout=400
     )
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=400)
-    return process.returncode, out, err
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +62,8 @@ def test_same_numbers_with_one_two_and_three_processes(trials, tmp_path):
     found = {}
     for processes in (0, 2, 3):
         output = tmp_path / f"{processes}.pt"
-        status, _, err = finish(start(processes, TESTS / "distributedCase.py", output, *trials))
-        assert status == 0, err
+        done = run(TESTS / "distributedCase.py", output, *trials, ranks=processes)
+        assert done.returncode == 0, done.stderr
         found[processes] = torch.load(output, weights_only=True)
     one = found.pop(0)
     for several in found.values():
@@ -87,20 +78,23 @@ def test_same_numbers_with_one_two_and_three_processes(trials, tmp_path):
             torch.testing.assert_close(several["weights"][name], weight, rtol=1e-6, atol=1e-6)
 
 
-def test_killed_with_two_processes_goes_on_with_one(clip_list, tmp_path):
-    whole = start(0, TESTS.parent / "trainSyncNet.py", *flags(clip_list, tmp_path / "whole"))
-    assert finish(whole)[0] == 0
-    two = start(2, TESTS.parent / "trainSyncNet.py", *flags(clip_list, tmp_path / "run"))
-    state = tmp_path / "run/training_state.pt"
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run/model/model000000001.model").exists() and time.monotonic() < deadline:
+def stop_when(process: Started, file: Path) -> None:
+    """Stop a run when it has written a file."""
+    deadline = time.monotonic() + 120
+    while not file.exists() and time.monotonic() < deadline and process.running:
         time.sleep(0.02)
-    assert state.exists()
-    two.send_signal(signal.SIGTERM)
-    finish(two)
-    status, out, err = finish(start(0, TESTS.parent / "trainSyncNet.py", *flags(clip_list, tmp_path / "run")))
-    assert status == 0, err
-    assert re.search(r"Going on in epoch [23] after step \d+ from", out)
+    assert file.exists(), process.read("err")
+    process.signal(signal.SIGTERM)
+    process.wait()
+
+
+def test_killed_with_two_processes_goes_on_with_one(clip_list, tmp_path):
+    assert run(TRAIN, *flags(clip_list, tmp_path / "whole")).returncode == 0
+    two = start(TRAIN, *flags(clip_list, tmp_path / "run"), ranks=2)
+    stop_when(two, tmp_path / "run/model/model000000001.model")
+    done = run(TRAIN, *flags(clip_list, tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Going on in epoch [23] after step \d+ from", done.stdout)
     last = "model/model000000003.model"
     a, b = (torch.load(tmp_path / run / last, weights_only=True) for run in ("whole", "run"))
     for name, weight in a.items():
@@ -117,30 +111,25 @@ def test_the_first_process_decides_and_all_are_alike(clip_list, trials, tmp_path
 
     With batch norms, whose running statistics are each process's own until they are averaged.
     """
-    script, last = TESTS.parent / "trainSyncNet.py", "model/model000000003.model"
+    last = "model/model000000003.model"
     more = ["--model", "blindModel", "--test_interval", 3, "--test_list", trials[0], "--test_path", trials[1]]
-    status, out, err = finish(start(2, script, *flags(clip_list, tmp_path / "whole"), *more))
-    assert status == 0, err
-    tested = re.search(r"test +EER ([\d.]+)", out)
+    done = run(TRAIN, *flags(clip_list, tmp_path / "whole"), *more, ranks=2)
+    assert done.returncode == 0, done.stderr
+    tested = re.search(r"test +EER ([\d.]+)", done.stdout)
 
     command = [*flags(clip_list, tmp_path / "run"), *more]
-    two = start(2, script, *command)
-    state = tmp_path / "run/training_state.pt"
-    deadline = time.monotonic() + 120
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    two.send_signal(signal.SIGTERM)
-    finish(two)
-    status, out, err = finish(start(2, script, *command, UNREADABLE=str(tmp_path / "run/")))
-    assert status == 0 and re.search(r"Going on in epoch [123] after step \d+ from", out), err
+    stop_when(start(TRAIN, *command, ranks=2), tmp_path / "run/training_state.pt")
+    done = run(TRAIN, *command, ranks=2, UNREADABLE=str(tmp_path / "run/"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Going on in epoch [123] after step \d+ from", done.stdout)
     a, b = (torch.load(tmp_path / run / last, weights_only=True) for run in ("whole", "run"))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert a["__S__.norm.num_batches_tracked"] == 2 * 3 * 5  # both streams, three epochs of five batches
 
     command += ["--eval", "--initial_model", tmp_path / "whole" / last]
-    status, out, err = finish(start(2, script, *command, UNREADABLE=str(tmp_path / "whole/")))
-    assert status == 0, err
-    assert float(out.split()[-1]) == pytest.approx(float(tested[1]), abs=0.01)
+    done = run(TRAIN, *command, ranks=2, UNREADABLE=str(tmp_path / "whole/"))
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) == pytest.approx(float(tested[1]), abs=0.01)
 
 
 def test_evaluation_during_training_with_two_processes(clip_list, trials, tmp_path):
@@ -148,77 +137,58 @@ def test_evaluation_during_training_with_two_processes(clip_list, trials, tmp_pa
     for processes in (0, 2):
         command = flags(clip_list, tmp_path / f"run{processes}") + ["--max_epoch", 2, "--test_interval", 1]
         command += ["--test_list", trials[0], "--test_path", trials[1]]
-        status, out, err = finish(start(processes, TESTS.parent / "trainSyncNet.py", *command))
-        assert status == 0, err
-        assert out.count("  test       EER") == 2  # once an epoch, not once a process
+        done = run(TRAIN, *command, ranks=processes)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("  test       EER") == 2  # once an epoch, not once a process
         metrics = (tmp_path / f"run{processes}/result/metrics.csv").read_text().splitlines()
         found.append([(float(row["eer"]), float(row["min_dcf_0.05"])) for row in csv.DictReader(metrics)])
         assert json.loads((tmp_path / f"run{processes}/result/best.json").read_text())["epoch"] in (1, 2)
     assert len(found[0]) == 2 and found[0] == pytest.approx(np.array(found[1]), abs=1e-6)
 
 
-def said_by_program(err: str) -> str:
-    """What was printed before torchrun's own report, which repeats the message."""
-    return err.partition("Traceback (most recent call last)")[0]
-
-
 def test_a_process_that_fails_ends_the_run(clip_list, tmp_path):
-    process = start(2, TESTS.parent / "trainSyncNet.py", *flags(clip_list, tmp_path / "run"), FAIL_IN="1:3")
-    status, _, err = finish(process)
-    assert status != 0
-    assert said_by_program(err).count("broken on purpose") == 1
+    done = run(TRAIN, *flags(clip_list, tmp_path / "run"), ranks=2, FAIL_IN="1:3")
+    assert done.returncode != 0 and done.stderr.count("broken on purpose") == 1
 
 
 def test_an_error_that_all_processes_meet_is_shown_once(clip_list, tmp_path):
-    command = [*flags(clip_list, tmp_path / "run"), "--nBatchSize", 7]
-    status, _, err = finish(start(2, TESTS.parent / "trainSyncNet.py", *command))
-    assert status != 0
-    assert said_by_program(err).count("the nearest sizes that fit: 6 or 8") == 1
+    for wrong, message in (
+        (["--nBatchSize", 7], "the nearest sizes that fit: 6 or 8"),
+        (["--nonsense"], "unrecognized flag --nonsense"),
+    ):
+        done = run(TRAIN, *flags(clip_list, tmp_path / "run"), *wrong, ranks=2)
+        assert done.returncode != 0 and done.stderr.count(message) == 1
 
 
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
-
-
-@pytest.mark.parametrize("rendezvous", ["static", "c10d"])
+@pytest.mark.parametrize("rendezvous", ["c10d", pytest.param("static", marks=pytest.mark.slow)])
 def test_torchrun_restarts_a_run_whose_process_was_killed(clip_list, tmp_path, rendezvous):
     where = ["--standalone"] if rendezvous == "c10d" else ["--master_port", free_port()]
-    command = [TESTS.parent / "trainSyncNet.py", *flags(clip_list, tmp_path / "run")]
-    restarted = start(2, *command, rendezvous=[*where, "--max_restarts", 2], KILL_IN="1:8")
-    status, out, err = finish(restarted)
-    assert status == 0, err
-    assert re.search(r"Going on in epoch [12] after step \d+ from", out) and "Done" in out
-    assert err.count("the connection to another process is lost") == 1 and 'trainSyncNet.py", line' not in err
+    command = flags(clip_list, tmp_path / "run")
+    done = torchrun(*command, rendezvous=[*where, "--max_restarts", 2], KILL_IN="1:8")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Going on in epoch [12] after step \d+ from", done.stdout) and "Done" in done.stdout
+    assert done.stderr.count("the connection to another process is lost") == 1
+    assert 'trainSyncNet.py", line' not in done.stderr
 
 
 def test_what_torchrun_reports_ends_with_the_message(clip_list, tmp_path):
-    command = [TESTS.parent / "trainSyncNet.py", *flags(clip_list, tmp_path / "run"), "--nBatchSize", 7]
-    status, _, err = finish(start(2, *command))
-    said = "trainSyncNet.py: --nBatchSize 7 is the batch of all 2 processes together"
-    assert status != 0 and err.count(f"\n{said}") + err.startswith(said) == 1
+    done = torchrun(*flags(clip_list, tmp_path / "run"), "--nBatchSize", 7)
+    said, err = "trainSyncNet.py: --nBatchSize 7 is the batch of all 2 processes together", done.stderr
+    assert done.returncode != 0 and err.count(f"\n{said}") + err.startswith(said) == 1
     assert err.rindex(f"traceback : {said}") > err.rindex("Traceback")
-    status, out, err = finish(start(2, *command, "--nonsense"))
-    assert status != 0 and err.count("unrecognized flag --nonsense") == 1
 
 
-@pytest.mark.parametrize("after", [0.2, 2.0])
-def test_a_signal_from_the_scheduler_and_from_torchrun_is_one_request(clip_list, tmp_path, after):
+def test_a_signal_from_the_scheduler_and_from_torchrun_is_one_request(clip_list, tmp_path):
     """Slurm sends its signal to all processes, and torchrun sends it to its own again."""
-    run = start(2, TESTS.parent / "trainSyncNet.py", *flags(clip_list, tmp_path / "run"))
-    workers = []
+    two = start(TRAIN, *flags(clip_list, tmp_path / "run"), ranks=2)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run/training_state.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    for line in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split():
-        workers.append(int(line))
-    for worker in workers:
-        os.kill(worker, signal.SIGTERM)
-    time.sleep(after)
-    run.send_signal(signal.SIGTERM)
-    _, out, _ = finish(run)
-    assert len(workers) == 2 and out.count("Stopped by SIGTERM; the state is saved") == 1
+    for _ in range(2):
+        two.signal(signal.SIGTERM)
+    done = two.wait()
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stdout.count("Stopped by SIGTERM; the state is saved") == 1
     assert not list((tmp_path / "run").rglob("*.part"))
 
 
