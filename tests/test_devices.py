@@ -14,7 +14,7 @@ from clipMaker import make_clip, make_wav
 from torch import nn
 
 from inferSyncNet import embed, export, lse, offset, verify
-from syncnet.inference import export as exporting
+from syncnet.inference import onnx_file as exporting
 from syncnet.inference.match import match
 from syncnet.media.clips import Clip
 from syncnet.networks.interface import Streams

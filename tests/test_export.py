@@ -13,8 +13,8 @@ from torch import nn
 
 import inferSyncNet
 from models.SyncNetV2 import SyncNetModel as PublishedNetwork
-from syncnet.inference import export as exporting
-from syncnet.inference.export import CHECKED, MOST_DIFFERENCE, example, export
+from syncnet.inference import onnx_file as exporting
+from syncnet.inference.onnx_file import CHECKED, MOST_DIFFERENCE, example, export
 from syncnet.networks.face_crop import crop_mouth, enlarge, mouth_box
 from syncnet.networks.losses import unit
 from syncnet.support.errors import UserError

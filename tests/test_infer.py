@@ -557,7 +557,7 @@ def test_only_what_a_user_can_mend_is_told_in_one_line(network, clips, monkeypat
     def fail(*_, **__):
         raise ValueError("a fault of the program")
 
-    monkeypatch.setattr("syncnet.inference.offset.face_content", fail)
+    monkeypatch.setattr("syncnet.inference.embeddings.face_content", fail)
     with pytest.raises(ValueError, match="a fault of the program") as raised:
         offset(network, clip.video, clip.audio)
     assert not isinstance(raised.value, UserError)
@@ -806,7 +806,7 @@ def test_match(clips, checkpoint, capsys, monkeypatch):
 
 
 def test_match_tells_too_few_speakers_before_it_embeds(clips, monkeypatch):
-    monkeypatch.setattr("syncnet.inference.match.embed", None)
+    monkeypatch.setattr("syncnet.inference.embeddings.embed", None)
     listed = read_list(str(clips / "list.txt"))
     with pytest.raises(UserError, match="10-way matching: .* for 7 at most, of 8 clips of 4 speakers"):
         match(None, listed)
@@ -825,7 +825,7 @@ def test_match_looks_through_the_files_once(monkeypatch):
     def embedded(_, files, *__, **___):
         return Files(files), torch.nn.functional.one_hot(torch.arange(len(files))).float()
 
-    monkeypatch.setattr("syncnet.inference.match.embed", embedded)
+    monkeypatch.setattr("syncnet.inference.embeddings.embed", embedded)
     many = [Clip(f"x/id{n // 2}/v/{n}.mp4", f"{n}.wav", 0, 30) for n in range(60)]
     found = match(None, many, ways=(2,))[0]
     assert found[0].accuracy == 100 and len(looks) <= 4

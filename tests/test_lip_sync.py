@@ -27,7 +27,7 @@ from syncnet.inference.lip_sync import (
     published_sound,
     summarise,
 )
-from syncnet.inference.lip_sync_report import mean_interval
+from syncnet.inference.lse import mean_interval
 from syncnet.inference.offset import offset
 from syncnet.media.clips import MediaError
 from syncnet.support.errors import UserError

@@ -18,8 +18,8 @@ from videoMaker import make_video
 
 import inferSyncNet
 from inferSyncNet import load, lse, offset, show
+from syncnet.inference.drawing import find_tracks
 from syncnet.inference.offset import PUBLISHED_FOUND, Offset
-from syncnet.inference.show import find_tracks
 from syncnet.media.clips import MediaError, read_list
 from syncnet.tracks.track_files import track_text
 from syncnet.tracks.track_folder import JOURNAL, Record, mark_of

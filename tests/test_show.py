@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from videoMaker import click_time, flash_time, make_video
 
+from syncnet.inference.drawing import SeenFace, confidence_of_frames, draw_video
 from syncnet.inference.lip_sync import summarise
-from syncnet.inference.show import SeenFace, confidence_of_frames, draw_video
 from syncnet.media.clips import MediaError
 from syncnet.media.sound import decode_audio
 from syncnet.media.timeline import VideoReader

@@ -1,194 +1,52 @@
-"""A stream of a network with one head as an ONNX file: sound or pictures in, embeddings out, front end inside."""
+"""inferSyncNet.py export: a stream with one head as an ONNX file, front end inside."""
 
-import contextlib
-import copy
-import importlib
-import json
-import logging
-import warnings
-from collections.abc import Iterator
-from dataclasses import asdict
-from types import ModuleType
+from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+import argparse
 
-from syncnet.inference.lip_sync import is_published
-from syncnet.media.clips import FRAME_SIZE
-from syncnet.media.crops import crop_samples
-from syncnet.networks.face_crop import enlarge, mouth_box
-from syncnet.networks.interface import Network, Streams
-from syncnet.networks.losses import unit
-from syncnet.networks.output_check import require_content, require_identity
-from syncnet.networks.two_streams import LIP_FRAMES, content_of, identity_of
-from syncnet.support.errors import UserError
-from syncnet.support.files import replace_file
-from syncnet.support.version import VERSION
+from syncnet.inference.command_flags import COMMAND, MODEL, PUBLISHED, LoadNetwork, Problems, add_checkpoint
+from syncnet.support.commands import Parser
+from syncnet.support.files import check_output
+from syncnet.verification.results import file_hash
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-MOST_DIFFERENCE = 1e-3  # of an embedding's element in ONNX and in PyTorch; 1e-6 is usual
-CHECKED = ((1, 50), (3, 20))  # clips and video frames of the inputs that both compute
-INPUTS = {"voice": "waveform", "face": "frames"}
-LENGTHS = {"voice": "samples", "face": "frames"}
+HELP = (
+    "Write a stream with one head as an ONNX file, front end inside, for programs without this one. Needs the "
+    "packages onnx, onnxscript and onnxruntime; the file is checked against PyTorch."
+)
+EXAMPLE = [
+    f"{COMMAND} export {MODEL} --stream voice --head identity --output voice.onnx",
+    f"{COMMAND} export {PUBLISHED} --stream face --head content --output lips.onnx",
+]
 
 
-class Exported(nn.Module):
-    """What an exported file computes: the batch of one stream to the embeddings of one head.
-
-    network: the two streams. stream: "voice", whose input is (B, samples) float32 on the int16 scale, or "face",
-    (B, T, 224, 224, 3) uint8 BGR. head: "identity" gives (B, nOut), the mean over time at unit length; "content"
-    (B, T', nOut), at unit length where `as_unit`.
-    """
-
-    def __init__(self, network: Streams, stream: str, head: str, as_unit: bool):
-        super().__init__()
-        self.network, self.stream, self.head, self.as_unit = network, stream, head, as_unit
-
-    def forward(self, batch: Tensor) -> Tensor:
-        if self.stream == "voice":
-            outputs = self.network.forward_aud(batch)
-        else:
-            outputs = self.network.forward_vid(self.pixels(batch.permute(0, 4, 1, 2, 3)))
-        if self.head == "identity":
-            return unit(identity_of(outputs).float().mean(2))
-        content = content_of(outputs)
-        return (unit(content) if self.as_unit else content).transpose(1, 2)
-
-    def pixels(self, video: Tensor) -> Tensor:
-        return video
-
-
-class ExportedMouth(Exported):
-    """As Exported, of a network that sees the mouth: all frames are cropped at once, for any number of clips."""
-
-    def __init__(self, network: Streams, stream: str, head: str, as_unit: bool):
-        super().__init__(copy.deepcopy(network), stream, head, as_unit)
-        self.network.crop = "face"
-
-    def pixels(self, video: Tensor) -> Tensor:
-        mouths = mouth_box(video)
-        scaled = enlarge(mouths.flatten(0, 1), FRAME_SIZE)
-        return scaled.unflatten(0, mouths.shape[:2]).transpose(1, 2)
-
-
-def export(
-    network: Network, stream: str, head: str, output: str, about: dict[str, str] | None = None
-) -> float:
-    """Write the ONNX file `output` and return the largest difference of its embeddings from PyTorch's.
-
-    network: on any device; the file is made from a copy on the CPU. stream: "voice" or "face". head: "identity" or
-    "content". For inputs and outputs see Exported; the number of clips and their length are free. The content of the
-    published lip-sync network is left as it is, since its figures are made with distances; other networks' has unit
-    length.
-    about: further lines for the file's metadata, which says what the file is of.
-    The file is computed with onnxruntime on other inputs than it was made with, and is only written when it gives
-    what PyTorch gives. Raises UserError where it does not, for a network without that head, for packages that are
-    not there, and OSError.
-    """
-    onnxruntime = import_packages()
-    if head == "identity":
-        require_identity(network)
-    else:
-        require_content(network)
-    as_unit = not is_published(network)
-    streams = copy.deepcopy(network.__S__).cpu().eval()
-    original = Exported(streams, stream, head, as_unit)
-    batches = [example(stream, clips, frames) for clips, frames in CHECKED]
-    with torch.inference_mode():
-        expected = [original(batch).numpy() for batch in batches]
-    kind = ExportedMouth if stream == "face" and network.settings.crop == "mouth" else Exported
-    data = to_onnx(
-        kind(streams, stream, head, as_unit).eval(),
-        stream,
-        # Of three embeddings and more: PyTorch would take a size of 1 for one that is always 1.
-        example(stream, 2, max(CHECKED[-1][1], LIP_FRAMES + 2 * network.settings.temporal_stride)),
-        {"stream": stream, "head": head, "program": f"SyncNet trainer {VERSION}"}
-        | {"settings": json.dumps(asdict(network.settings))}
-        | (about or {}),
+def add_flags(parser: Parser) -> None:
+    add_checkpoint(parser)
+    parser.set_defaults(device="cpu", precision="fp32")
+    parser.add_argument(
+        "--stream",
+        required=True,
+        choices=("voice", "face"),
+        help="voice: waveform (batch, samples) float32 at 16 kHz, -32768 to 32767; face: frames (batch, frames, 224, "
+        "224, 3) uint8, BGR, 25 a second",
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    found = [session.run(None, {INPUTS[stream]: batch.numpy()})[0] for batch in batches]
-    difference = largest_difference(found, expected)
-    if not difference <= MOST_DIFFERENCE:
-        raise UserError(
-            f"{output}: not written, its embeddings differ from PyTorch's by up to {difference:.2g}, more than "
-            f"{MOST_DIFFERENCE:g}; try other versions of {', '.join(PACKAGES)}"
-        )
-    with replace_file(output, "wb") as file:
-        file.write(data)
-    return difference
+    parser.add_argument(
+        "--head",
+        required=True,
+        choices=("identity", "content"),
+        help="identity: a unit vector a clip, (batch, nOut); content: a vector each moment, (batch, moments, nOut)",
+    )
+    parser.add_argument("--output", required=True, metavar="ONNX", help="file to write")
 
 
-def import_packages() -> ModuleType:
-    """onnxruntime, when all that export needs is there. Raises UserError naming what to install."""
-    missing = []
-    for name in PACKAGES:
-        try:
-            found = importlib.import_module(name)
-        except ImportError:
-            missing.append(name)
-    if missing:
-        raise UserError(f"export: needs {', '.join(missing)}; install with: pip install {' '.join(PACKAGES)}")
-    return found
+def run(args: argparse.Namespace, load_network: LoadNetwork, _problems: Problems) -> None:
+    from syncnet.inference.onnx_file import INPUTS, export, import_packages
 
-
-def to_onnx(module: Exported, stream: str, batch: Tensor, about: dict[str, str]) -> bytes:
-    """The bytes of an ONNX file, in which the number of clips and their length are free."""
-    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim(LENGTHS[stream])}
-    try:
-        with quiet():
-            program = torch.onnx.export(
-                module,
-                (batch,),
-                dynamo=True,
-                input_names=[INPUTS[stream]],
-                output_names=["embedding"],
-                dynamic_shapes=(free,),
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise UserError(
-            f"PyTorch cannot export the {stream} stream of this network to ONNX: {reason}"
-        ) from error
-    assert program is not None  # the older exporter alone gives none
-    proto = program.model_proto
-    for name, value in about.items():
-        proto.metadata_props.add(key=name, value=value)
-    return proto.SerializeToString()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporter's remarks on packages that it does not need."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
-
-
-def example(stream: str, clips: int, frames: int) -> Tensor:
-    """An input of a stream: noise that swells and fades, or pictures; the same at every call."""
-    draws = torch.Generator().manual_seed(clips * frames)
-    if stream == "face":
-        shape = (clips, frames, FRAME_SIZE, FRAME_SIZE, 3)
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws)
-    samples = crop_samples(frames)
-    loudness = torch.linspace(0, 8, samples).sin().clamp(min=0) * 8000
-    return (torch.randn(clips, samples, generator=draws) * loudness).round()
-
-
-def largest_difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    """Between the elements of arrays of the same shapes; NaN where one has a NaN, infinite for other shapes."""
-    if [one.shape for one in found] != [one.shape for one in expected]:
-        return float("inf")
-    largest = [np.abs(one - other).max() for one, other in zip(found, expected, strict=True)]
-    return float(np.max(largest))  # Python's max may pass over a NaN
+    check_output("--output", args.output)
+    import_packages()  # before anything is computed
+    network = load_network(args)
+    checkpoint = {"checkpoint_sha256": file_hash(args.initial_model)}
+    difference = export(network, args.stream, args.head, args.output, checkpoint)
+    print(
+        f"{args.output}: {INPUTS[args.stream]} to {args.stream} {args.head} embeddings of {network.nOut}; largest "
+        f"difference from PyTorch {difference:.2g}"
+    )

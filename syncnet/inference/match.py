@@ -1,21 +1,54 @@
-"""Whose voice belongs to a face: N-way matching across the two streams, the test of what the identity loss learns."""
+"""inferSyncNet.py match: whose voice belongs to a face? The test of what the identity loss learns."""
 
+from __future__ import annotations
+
+import argparse
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from scipy.special import gammaln
 
+from syncnet.inference.command_flags import (
+    COMMAND,
+    MODEL,
+    LoadNetwork,
+    Problems,
+    add_crops,
+    add_network,
+    add_resize,
+)
 from syncnet.inference.defaults import NUM_EVAL, WAYS
-from syncnet.inference.embeddings import Skip, embed
-from syncnet.media.clips import Clip
-from syncnet.networks.interface import Network
+from syncnet.media.clips import Clip, MediaError
+from syncnet.media.file_type import VIDEO_FILES
+from syncnet.support.commands import Parser, at_least
 from syncnet.support.errors import UserError
 
+if TYPE_CHECKING:
+    from syncnet.inference.embeddings import Skip
+    from syncnet.networks.interface import Network
+
+HELP = "How well do faces find their voices among others?"
+EXAMPLE = [f"{COMMAND} match {MODEL} --ways 2 10 data/test.txt"]
 RESAMPLES = 1000
+
+
+def add_flags(parser: Parser) -> None:
+    add_network(parser)
+    add_crops(parser)
+    add_resize(parser)
+    parser.add_argument(
+        "list", help="list of clips made by makeFileList.py; <id>/<ref>/<utt>.mp4 tells who is who"
+    )
+    parser.add_argument(
+        "--ways",
+        type=at_least(int, 2),
+        nargs="+",
+        default=list(WAYS),
+        help="choices: 2 is one wrong, one right",
+    )
 
 
 @dataclass(frozen=True)
@@ -42,6 +75,10 @@ def match(
     Returns (face to voice, voice to face, speaker of each clip used); see matching_accuracy. Raises MediaError, and
     UserError when there are too few speakers, before anything is computed where the list tells.
     """
+    import torch
+
+    from syncnet.inference.embeddings import embed
+
     check_ways(speakers_of_clips([clip.video for clip in clips]), ways)
     heard, voices = embed(network, [c.audio for c in clips], False, num_eval, False, batch, skip=skip)
     voice = dict(zip(heard, voices, strict=True))
@@ -89,6 +126,8 @@ def matching_accuracy(similarity: np.ndarray, speakers: Sequence[str], ways: int
     probability C(m - b, ways - 1) / C(m, ways - 1). The interval is a bootstrap over speakers, whose clips
     are not independent. Raises UserError when there are too few other speakers' clips.
     """
+    from scipy.special import gammaln
+
     check_ways(speakers, [ways])
     names, index = np.unique(speakers, return_inverse=True)
     other = index[:, None] != index
@@ -105,3 +144,24 @@ def matching_accuracy(similarity: np.ndarray, speakers: Sequence[str], ways: int
     means = totals[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Matching(ways, 100 * float(won.mean()), 100 * float(low), 100 * float(high))
+
+
+def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems) -> None:
+    from syncnet.inference.sources import find_sources
+
+    sources = find_sources([args.list], VIDEO_FILES, with_sound=True)
+    clips = [source.clip for source in sources if source.clip]
+    if len(clips) < len(sources):
+        raise MediaError(
+            f"{args.list}: needs lines `mp4path wavpath offset frames`, made by makeFileList.py from the face "
+            "tracks that makeFaceTracks.py makes of videos"
+        )
+    network = load_network(args)
+    there, back, speakers = match(
+        network, clips, args.ways, args.num_eval, args.nBatchSize, args.allow_resize, problems
+    )
+    print(f"{len(speakers)} clips of {len(set(speakers))} speakers; accuracy in %, with the 95 % interval")
+    print("ways  chance  face finds voice        voice finds face")
+    for one, other in zip(there, back, strict=True):
+        cells = [f"{m.accuracy:6.2f} ({m.low:.2f} - {m.high:.2f})" for m in (one, other)]
+        print(f"{one.ways:4d}  {100 / one.ways:6.2f}  {cells[0]:<22}  {cells[1]}")

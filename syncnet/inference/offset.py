@@ -1,30 +1,85 @@
-"""By how many frames picture and sound of a clip are apart, measured with the content embeddings."""
+"""inferSyncNet.py offset: by how many frames picture and sound of a clip are apart.
 
+It is measured with the content embeddings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
+from syncnet.inference.command_flags import (
+    COMMAND,
+    MODEL,
+    PUBLISHED,
+    LoadNetwork,
+    Problems,
+    add_max_offset,
+    add_network,
+    add_resize,
+    add_tracks,
+)
 from syncnet.inference.defaults import MAX_OFFSET
-from syncnet.inference.embeddings import LOADER_LEAD, clip_sound, face_content, voice_content
-from syncnet.inference.lip_sync import is_published, lse
-from syncnet.media.clips import FPS, MediaError
-from syncnet.media.crops import crop_samples
-from syncnet.networks.interface import Network
-from syncnet.networks.output_check import require_content
-from syncnet.networks.two_streams import LIP_FRAMES
+from syncnet.media.clips import FPS, Clip, MediaError, format_list_line
+from syncnet.media.file_type import VIDEO_FILES
+from syncnet.support.commands import Parser, at_least
 from syncnet.support.errors import UserError
-from syncnet.support.files import replace_file
-from syncnet.support.names import printable
+from syncnet.support.files import check_output, replace_file
+from syncnet.support.names import counted, printable
+from syncnet.support.progress import progress_bar
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from syncnet.inference.sources import Source
+    from syncnet.networks.interface import Network
+
+HELP = "By how many frames are picture and sound apart?"
+EXAMPLE = [
+    f"{COMMAND} offset {MODEL} clip.mp4 --plot offset.png",
+    f"{COMMAND} offset {MODEL} data/test.txt --csv offsets.csv --write_list data/checked.txt",
+    f"{COMMAND} offset {PUBLISHED} my.txt --write_list checked.txt --min_confidence 3 --max_shift 5",
+]
 MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at every shift
 # Confidence of this program's networks from which on an offset counts as found. With the demo's network, clips in
 # sync had 0.40 at least and 0.57 in the middle, with the sound of another clip 0.19 in the middle (drawn people talk
 # much alike); with noise, and with a network that has hardly learnt, below 0.06.
 FOUND = 0.2
 PUBLISHED_FOUND = 2.0  # confidence of the published lip-sync network below which nothing was found
+NO_OFFSET = "in which no offset was found"
+
+
+def add_flags(parser: Parser) -> None:
+    add_network(parser)
+    add_tracks(parser)
+    add_resize(parser)
+    add_max_offset(parser)
+    parser.add_argument("--plot", metavar="PNG", help="draw the similarity at every shift")
+    parser.add_argument("--csv", metavar="CSV", help="write a table")
+    parser.add_argument(
+        "--write_list", metavar="TXT", help="write a list of the clips with the offsets found"
+    )
+    parser.add_argument(
+        "--min_confidence",
+        type=float,
+        default=0.0,
+        help="--write_list leaves out clips below it. Usual of clips in sync: about 7 with syncnet_v2.model, where "
+        "below 2 to 3 nothing was found; 0.3 to 0.7 with a network of this program, where below 0.2 nothing was",
+    )
+    parser.add_argument(
+        "--max_shift",
+        type=at_least(int, 0),
+        metavar="N",
+        help="--write_list leaves out clips whose offset is larger, either way; by default none",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +136,9 @@ def find_offset(video: Tensor, audio: Tensor, max_offset: int = MAX_OFFSET) -> O
     time: automated lip sync in the wild", ACCV workshops 2016, section 4.1 (there with distances, and the
     confidence is median less minimum). Raises UserError when the two overlap too little for max_offset.
     """
+    from syncnet.inference.embeddings import LOADER_LEAD
+    from syncnet.networks.two_streams import LIP_FRAMES
+
     longest = max_offset + LOADER_LEAD + MIN_MOMENTS
     if min(len(video), len(audio)) < longest:
         have, need = min(len(video), len(audio)) + LIP_FRAMES - 1, longest + LIP_FRAMES - 1
@@ -107,6 +165,12 @@ def offset(
     Of the published lip-sync network (models/SyncNetV2.py) it is that of lse(). wav: the clip's sound; None takes the
     sound track of the video. max_offset: frames, both ways. Raises MediaError.
     """
+    from syncnet.inference.embeddings import clip_sound, face_content, voice_content
+    from syncnet.inference.lip_sync import is_published, lse
+    from syncnet.media.crops import crop_samples
+    from syncnet.networks.output_check import require_content
+    from syncnet.networks.two_streams import LIP_FRAMES
+
     require_content(network)
     if is_published(network):
         found = lse(network, video, wav, max_offset, allow_resize=allow_resize)
@@ -160,3 +224,122 @@ def plot_offsets(found: Sequence[tuple[str, Offset]], path: str) -> None:
     axes.set_xlabel("offset in frames (40 ms); positive: the picture is later than the sound")
     with replace_file(path, "wb") as file:
         figure.savefig(file, format="png", dpi=120)
+
+
+# ---------------------------------------------------------------- the command
+
+
+Measured = tuple[
+    "Source", "str | None", Offset
+]  # a clip, its wav (None: its own sound track), and its offset
+
+
+def is_found(measured: Offset) -> bool:
+    return measured.found == "yes"
+
+
+def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems) -> None:
+    from syncnet.inference.sources import find_sources, with_wavs
+
+    sources = find_sources(args.inputs, VIDEO_FILES, args.wav is None, problems)
+    clips = with_wavs(sources, args.wav)
+    for flag in ("plot", "csv", "write_list"):
+        if getattr(args, flag) is not None:
+            check_output(f"--{flag}", getattr(args, flag))
+    if args.write_list and not all(wav for _, wav in clips):
+        raise MediaError(
+            "--write_list: a list names a wav for every clip; give a list, or a folder with --wav"
+        )
+    if args.write_list is None and (args.min_confidence or args.max_shift is not None):
+        print("not used: --min_confidence and --max_shift, for --write_list alone", file=sys.stderr)
+    network = load_network(args, every_frame=True)
+    rows: list[Measured] = []
+    several = len(clips) > 1
+    if several:
+        print("offset     ms  confidence   found  listed  clip")
+    with progress_bar(total=len(clips), unit="clip", desc="offset", leave=False) as bar:
+        for source, wav in clips:
+            try:
+                found = offset(network, source.path, wav, args.max_offset, args.allow_resize)
+            except MediaError as error:
+                problems(error)
+            else:
+                rows.append((source, wav, found))
+                said = source.clip.offset if source.clip else "-"
+                figures = f"{found.frames:6d} {found.milliseconds:6d} {found.confidence:11.3f}"
+                figures += f" {found.found:>7} {said:>7}"
+                bar.write(f"{figures}  {source.path}" if several else f"{source.path}: {found}")
+            bar.update()
+    if not rows:
+        if args.write_list:
+            problems(
+                UserError(f"{args.write_list}: not written, none of the {len(clips)} clips can be measured")
+            )
+        return
+    if several:
+        print("offset: frames by which the picture is later than the sound, as a list's third field")
+    nothing = sum(not is_found(found) for _, _, found in rows)
+    if several and nothing:
+        print(
+            f"found: in {nothing} of {len(rows)} clips no offset was found, or it may lie beyond --max_offset"
+        )
+    listed = [f.frames - source.clip.offset for source, _, f in rows if source.clip and is_found(f)]
+    if listed:
+        apart = np.abs(listed)
+        print(
+            f"of {len(listed)} clips, {(apart == 0).sum()} are as listed, {(apart <= 1).sum()} within a frame"
+        )
+    if args.plot:
+        plot_offsets([(source.path, found) for source, _, found in rows], args.plot)
+    if args.csv:
+        write_offset_table(rows, args.csv)
+    if args.write_list:
+        write_checked_list(args, rows, len(clips))
+
+
+def write_offset_table(rows: list[Measured], path: str) -> None:
+    """Write the CSV with a row a clip. Raises OSError."""
+    with replace_file(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["clip", "wav", "offset", "milliseconds", "confidence", "listed", "found"])
+        for source, wav, found in rows:
+            said = source.clip.offset if source.clip else ""
+            row = [found.frames, found.milliseconds, f"{found.confidence:.6f}", said, found.found]
+            table.writerow([source.path, wav or "", *row])
+
+
+def write_checked_list(args: argparse.Namespace, rows: list[Measured], clips: int) -> None:
+    """Write --write_list: the clips with the offsets found. Raises UserError where none is left, OSError.
+
+    clips: how many there are, with those that could not be measured.
+    """
+    from syncnet.inference.embeddings import count_frames
+
+    kept: list[Measured] = []
+    left_out = Counter({"that cannot be read": clips - len(rows)})
+    for row in rows:
+        reason = reason_to_leave_out(row[2], args)
+        if reason:
+            left_out[reason] += 1
+        else:
+            kept.append(row)
+    if not kept:
+        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+        raise UserError(f"{args.write_list}: not written, no clip is left: of {clips} clips, {counts}")
+    with replace_file(args.write_list) as file:
+        for source, wav, measured in kept:
+            frames = source.clip.frames if source.clip else count_frames(source.path)
+            file.write(format_list_line(Clip(source.path, wav or "", measured.frames, frames)) + "\n")
+    without = f" ({left_out[NO_OFFSET]} left out because no offset was found)" if left_out[NO_OFFSET] else ""
+    print(f"{args.write_list}: {len(kept)} of {counted(clips, 'clip')}{without}")
+
+
+def reason_to_leave_out(measured: Offset, args: argparse.Namespace) -> str:
+    """Why --write_list leaves a clip out; "" for one that it takes."""
+    if not is_found(measured):
+        return NO_OFFSET
+    if not measured.confidence >= args.min_confidence:
+        return f"with less confidence than --min_confidence {args.min_confidence:g}"
+    if args.max_shift is not None and abs(measured.frames) > args.max_shift:
+        return f"further apart than --max_shift {args.max_shift}"
+    return ""

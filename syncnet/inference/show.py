@@ -1,56 +1,51 @@
-"""A video with its face tracks drawn on it: green where a face speaks in sync, red where it does not."""
+"""inferSyncNet.py show: a video with its face tracks drawn on it, green where a face speaks in sync, else red."""
 
-import csv
+from __future__ import annotations
+
+import argparse
 import os
-import shlex
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
-import cv2
-import numpy as np
-
+from syncnet.inference.command_flags import (
+    COMMAND,
+    PUBLISHED,
+    LoadNetwork,
+    Problems,
+    add_network,
+    add_windows,
+)
 from syncnet.inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
-from syncnet.inference.embeddings import Skip
-from syncnet.inference.lip_sync import LipSync, in_sync_confidence, lse
-from syncnet.media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
-from syncnet.media.timeline import VideoReader, restarts
-from syncnet.networks.interface import Network
-from syncnet.networks.two_streams import LIP_FRAMES
-from syncnet.support.files import replace_file
-from syncnet.support.names import printable
+from syncnet.inference.lse import HEADER, line_of
+from syncnet.media.clips import MediaError
+from syncnet.support.commands import Parser
+from syncnet.support.files import check_output
+from syncnet.support.names import counted
 from syncnet.support.progress import progress_bar
-from syncnet.tracks.track_files import read_track_boxes
-from syncnet.tracks.track_folder import read_records
 from syncnet.tracks.track_settings import KINDS
-from syncnet.tracks.track_sound import has_sound, read_sound
 
-IN_SYNC, OUT_OF_SYNC, UNKNOWN = (60, 200, 60), (40, 40, 220), (160, 160, 160)  # BGR
-SHADOW = (0, 0, 0)  # around a number, so that it is read on any ground
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-LINE = 1 / 250  # of the picture's larger side
-TEXT_HEIGHT = 1 / 24  # of the picture's smaller side
-SOUND_BLOCK = 1000  # slots whose sound is held at a time
-ENCODING = {"preset": "veryfast", "crf": "20", "threads": "1"}
+if TYPE_CHECKING:
+    from syncnet.inference.embeddings import Skip
+    from syncnet.inference.lip_sync import LipSync
+    from syncnet.networks.interface import Network
+
+HELP = "Draw the face tracks of a video on it, each with its confidence: green where it speaks in sync, else red."
+EXAMPLE = [f"{COMMAND} show {PUBLISHED} --tracks my_tracks --video my_videos/talk.mp4 --output seen.mp4"]
 
 
-@dataclass(frozen=True, eq=False)
-class SeenFace:
-    """A face track on the clock of its source: from slot `first` on (see syncnet/media/timeline.py).
-
-    boxes: (frames, 4) left, top, width and height in fractions of the picture. confidences: (frames,), NaN where
-    it was not measured.
-    """
-
-    first: int
-    boxes: np.ndarray
-    confidences: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.boxes)
+def add_flags(parser: Parser) -> None:
+    add_network(parser)
+    add_windows(parser)
+    parser.add_argument("--tracks", required=True, metavar="DIR", help="folder that makeFaceTracks.py wrote")
+    parser.add_argument("--video", required=True, help="the source of the tracks, of any kind and size")
+    parser.add_argument(
+        "--output", required=True, metavar="MP4", help="the video to write, 25 frames a second"
+    )
+    parser.add_argument(
+        "--in_sync",
+        type=float,
+        metavar="CONFIDENCE",
+        help="confidence of a frame from which on its box is green; by default 3 with syncnet_v2.model, else 0.15",
+    )
 
 
 def show(
@@ -70,6 +65,10 @@ def show(
     without one the error is raised. For the rest see lse(). Returns each track's mp4 with what was measured.
     Raises MediaError, OSError.
     """
+    from syncnet.inference.drawing import SeenFace, confidence_of_frames, draw_video, find_tracks
+    from syncnet.inference.lip_sync import in_sync_confidence, lse
+    from syncnet.tracks.track_files import read_track_boxes
+
     names = find_tracks(tracks, video)
     if os.path.exists(output) and os.path.samefile(output, video):
         raise MediaError(f"{output}: is the source video itself; write to another file")
@@ -100,186 +99,21 @@ def show(
     return measured
 
 
-def find_tracks(folder: str, video: str) -> list[str]:
-    """The tracks of a video in a folder of makeFaceTracks.py: <name>/00001 ..., as tracks.csv has them.
-
-    The video is recognized by its size and time of modification, which the folder records of each source, and by the
-    end of its path. Raises MediaError, also for another video of the same name.
-    """
-    table = os.path.join(folder, "tracks.csv")
-    source, above = os.path.dirname(video) or ".", os.path.dirname(folder.rstrip(os.sep)) or "."
-    remedy = (
-        f"Make the tracks: python makeFaceTracks.py --src {shlex.quote(source)} --dst {shlex.quote(folder)}"
+def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems) -> None:
+    check_output("--output", args.output)
+    network = load_network(args, every_frame=True)
+    measured = show(
+        network,
+        args.tracks,
+        args.video,
+        args.output,
+        args.in_sync,
+        args.max_offset,
+        args.nBatchSize,
+        problems,
     )
-    if not os.path.isfile(video):
-        raise MediaError(f"{video}: no such video")
-    if not os.path.isfile(table):
-        if os.path.isfile(os.path.join(above, "tracks.csv")):
-            remedy = (
-                f"The folder that makeFaceTracks.py wrote is the one above: --tracks {shlex.quote(above)}"
-            )
-        raise MediaError(f"{table}: no such file. {remedy}")
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if not {"source", "track"} <= set(rows.fieldnames or ()):
-            raise MediaError(f"{table}: has no columns `source` and `track`. {remedy}")
-        tracks: dict[str, list[str]] = {}
-        for row in rows:
-            tracks.setdefault(row["source"], []).append(row["track"])
-    parts = Path(os.path.abspath(video)).parts
-    ends = {printable(os.path.join(*parts[-length:])) for length in range(1, len(parts))}
-    if found := find_source(folder, video, tracks, ends):
-        return tracks[found]
-    why = os.path.join(folder, "no_tracks.txt")
-    known = f"; {why} says why videos have none" if os.path.isfile(why) else ""
-    raise MediaError(f"{video}: no track of it in {table} (of {len(tracks)} other videos){known}. {remedy}")
-
-
-def find_source(folder: str, video: str, sources: Iterable[str], ends: set[str]) -> str | None:
-    """The source among those of tracks.csv that a video is; None if it is none of them.
-
-    ends: the ends of its path, as tracks.csv would have them. Warns where that is not certain. Raises MediaError for
-    a video that has the name of a source and another size.
-    """
-    try:
-        records = {printable(record.source): record for record in read_records(folder).values()}
-        recorded = {source: records[source].facts for source in sources if source in records}
-    except (ValueError, TypeError):  # of another version of this program
-        recorded = {}
-    found = os.stat(video)
-    same_size = {source for source, (size, _) in recorded.items() if size == found.st_size}
-    same = {source for source in same_size if recorded[source][1] == found.st_mtime_ns}
-    if same & ends or len(same) == 1:  # in its place, or moved or renamed
-        return max(same & ends or same, key=len)
-    named = ends & set(sources)
-    if not named:
-        return None
-    source = max(named & same_size or named, key=len)
-    if source not in recorded:
-        print(
-            f"WARNING: {video}: taken for the source {source} by its name alone, since {folder} does not record the "
-            "sizes of its sources",
-            file=sys.stderr,
-        )
-    elif source not in same_size:
-        raise MediaError(
-            f"{video}: is not the video that the tracks in {folder} were made of: it has {found.st_size} bytes, the "
-            f"source {source} had {recorded[source][0]}. Give that video, or run makeFaceTracks.py on this one"
-        )
-    else:
-        print(
-            f"WARNING: {video}: taken for the source {source} by name and size; its time of modification differs, as "
-            "that of a copy does",
-            file=sys.stderr,
-        )
-    return source
-
-
-def confidence_of_frames(found: LipSync | None, frames: int) -> np.ndarray:
-    """The confidence of each frame of a track: of the window in whose middle it is, or next to whose it is. (frames,)
-
-    found: None for a track that could not be measured, whose confidences are NaN.
-    """
-    if found is None:
-        return np.full(frames, np.nan)
-    middle = LIP_FRAMES // 2
-    windows = found.confidences[:frames]
-    return np.pad(windows, (middle, max(0, frames - middle - len(windows))), "edge")[:frames]
-
-
-def draw_faces(picture: np.ndarray, slot: int, faces: Iterable[SeenFace], in_sync: float) -> None:
-    """Draw the boxes of the faces that are there at a slot, each with its confidence, into the picture.
-
-    picture: (height, width, 3) uint8, BGR. in_sync: confidence from which on a face is green.
-    """
-    height, width = picture.shape[:2]
-    line = max(2, round(max(height, width) * LINE))
-    scale = cv2.getFontScaleFromHeight(FONT, max(8, round(min(height, width) * TEXT_HEIGHT)), line)
-    for face in faces:
-        if not face.first <= slot < face.first + len(face):
-            continue
-        confidence = face.confidences[slot - face.first]
-        left, top, wide, high = face.boxes[slot - face.first] * (width, height, width, height)
-        colour = UNKNOWN if np.isnan(confidence) else IN_SYNC if confidence >= in_sync else OUT_OF_SYNC
-        corner, other = (round(left), round(top)), (round(left + wide), round(top + high))
-        cv2.rectangle(picture, corner, other, colour, line)
-        if not np.isnan(confidence):
-            place = (corner[0], max(corner[1] - 2 * line, round(min(height, width) * TEXT_HEIGHT) + line))
-            for shade, thick in ((SHADOW, 3 * line), (colour, line)):
-                cv2.putText(picture, f"{confidence:.2f}", place, FONT, scale, shade, thick, cv2.LINE_AA)
-
-
-def draw_video(
-    video: str,
-    faces: Sequence[SeenFace],
-    output: str,
-    in_sync: float,
-    shown: Callable[[int, int | None], None] = lambda *_: None,
-) -> int:
-    """Write `output`, an mp4 of the source `video` at 25 frames a second with its sound and the faces drawn.
-
-    in_sync: see draw_faces. shown: told (slots so far, slots that the file declares or None) after every picture.
-    Returns the slot after the last. Memory does not grow with the length. Raises MediaError, also when a face has
-    later slots than the video, and OSError.
-    """
-    with (
-        VideoReader(video) as reader,
-        replace_file(output, "wb") as file,
-        av.open(file, "w", format="mp4") as container,
-    ):
-        slots, _ = reader.declared_slots()
-        pictures = container.add_stream("libx264", rate=FPS, options=ENCODING)
-        pictures.pix_fmt = "yuv420p"
-        sound = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if has_sound(video) else None
-        heard = _Sound(video, reader.first_time)
-        end = 0
-        for slot, frame in reader.slots():
-            picture = reader.bgr(frame)
-            if not end:
-                height, width = (side // 2 * 2 for side in picture.shape[:2])  # H.264 has even sizes
-                pictures.height, pictures.width = height, width
-            draw_faces(picture, slot, faces, in_sync)
-            if picture.shape[:2] != (height, width):
-                picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-            encoded = av.VideoFrame.from_ndarray(picture, format="bgr24")
-            encoded.pts, encoded.time_base = slot, Fraction(1, FPS)
-            container.mux(pictures.encode(encoded))
-            if sound is not None:
-                container.mux(sound.encode(heard.until(slot)))
-            end = slot + 1
-            shown(end, slots)
-        container.mux(pictures.encode(None))
-        if sound is not None:
-            container.mux(sound.encode(None))
-        needed = max((face.first + len(face) for face in faces), default=0)
-        if end < needed:
-            raise MediaError(
-                f"{video}: has {end} frames at 25 a second, its tracks reach to frame {needed}; is it the video that "
-                "they were made of? If it has changed, run makeFaceTracks.py again"
-            )
-    return end
-
-
-class _Sound:
-    """The sound of a video, slot after slot."""
-
-    def __init__(self, video: str, first_time: float) -> None:
-        self._video, self._first_time = video, first_time
-        self._seek = not restarts(video)
-        self._block = np.empty(0, np.int16)  # sound of the slots from self._slot on
-        self._slot = 0
-
-    def until(self, slot: int) -> av.AudioFrame:
-        """The sound from where the last call ended up to the end of this slot."""
-        wanted = (slot + 1 - self._slot) * SAMPLES_PER_FRAME
-        while len(self._block) < wanted:
-            first = self._slot + len(self._block) // SAMPLES_PER_FRAME
-            last = first + SOUND_BLOCK
-            more = read_sound(self._video, self._first_time, first, last, self._seek).samples
-            self._block = np.concatenate((self._block, more))
-        frame = av.AudioFrame.from_ndarray(self._block[None, :wanted], format="s16", layout="mono")
-        frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
-        frame.pts = self._slot * SAMPLES_PER_FRAME
-        self._block = self._block[wanted:]
-        self._slot = slot + 1
-        return frame
+    print(HEADER)
+    for clip, found in measured:
+        if found:
+            print(line_of(clip, found))
+    print(f"{args.output}: {args.video} with {counted(len(measured), 'face track')}")

@@ -1,0 +1,107 @@
+"""inferSyncNet.py verify: do two recordings have the same speaker?"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from typing import TYPE_CHECKING
+
+from syncnet.inference.command_flags import COMMAND, MODEL, LoadNetwork, Problems, add_crops, add_network
+from syncnet.inference.defaults import PRIOR
+from syncnet.support.commands import Parser
+from syncnet.support.errors import UserError
+from syncnet.verification.calibration import posterior, read_calibration
+from syncnet.verification.results import read_threshold, tell_precision
+
+if TYPE_CHECKING:
+    from syncnet.networks.interface import Network
+
+HELP = (
+    "Do two recordings have the same speaker? Scored as --eval: the mean over all pairs of the two files' crops, "
+    "which differ, so that a file scores below 1 with itself."
+)
+EXAMPLE = [
+    f"{COMMAND} verify {MODEL} a.wav b.wav",
+    f"{COMMAND} verify {MODEL} a.wav b.wav --threshold data/exp01/result/eval.json",
+    f"{COMMAND} verify {MODEL} a.wav b.wav --calibration data/exp01/result/cal.json --prior 0.5",
+]
+
+
+def add_flags(parser: Parser) -> None:
+    add_network(parser)
+    add_crops(parser)
+    parser.add_argument("a", help="sound file")
+    parser.add_argument("b", help="sound file")
+    parser.add_argument(
+        "--threshold",
+        help="decide: same speaker from this score on; or the eval.json of a run, for its EER's",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="JSON",
+        help="give the score as a log-likelihood ratio, and the probability of the same speaker, by what "
+        "tuneThreshold.py --calibrate made of this checkpoint's scores",
+    )
+    parser.add_argument(
+        "--prior",
+        type=probability,
+        metavar="P",
+        help="with --calibration: how probable the same speaker is before anything is heard, between 0 and 1 "
+        f"(default: {PRIOR})",
+    )
+
+
+def check(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse flags that do not go together."""
+    if args.prior is not None and args.calibration is None:
+        parser.error("--prior goes with --calibration")
+    args.prior = PRIOR if args.prior is None else args.prior
+
+
+def probability(text: str) -> float:
+    """An argparse type: a number between 0 and 1, and neither of them."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, needs a number between 0 and 1")
+    return value
+
+
+def find_threshold(given: str, args: argparse.Namespace, network: Network) -> float:
+    """A number, or the threshold at the EER in an eval.json of this checkpoint. Raises UserError."""
+    try:
+        if math.isfinite(number := float(given)):
+            return number
+    except ValueError:
+        pass
+    if not os.path.isfile(given):
+        raise UserError(f"--threshold {given}: neither a number nor an eval.json")
+    threshold, report = read_threshold(given, args.initial_model, network.settings, args.num_eval)
+    tell_precision(f"--threshold {given}", report, "the score", {"precision": network.precision})
+    return threshold
+
+
+def run(args: argparse.Namespace, load_network: LoadNetwork, _problems: Problems) -> None:
+    from syncnet.inference.embeddings import verify
+
+    network = load_network(args)
+    threshold = None if args.threshold is None else find_threshold(args.threshold, args, network)
+    if args.calibration is not None:
+        calibration, made_of = read_calibration(
+            args.calibration, args.initial_model, network.settings, args.num_eval
+        )
+        tell_precision(
+            f"--calibration {args.calibration}", made_of, "the score", {"precision": network.precision}
+        )
+    score = verify(network, args.a, args.b, args.num_eval, args.nBatchSize)
+    print(f"score {score:.6f}")
+    if os.path.samefile(args.a, args.b):
+        print(
+            "(a file with itself: its crops differ from each other, so that the mean of their scores is below 1)"
+        )
+    if threshold is not None:
+        print(f"{'same speaker' if score >= threshold else 'different speakers'} (threshold {threshold:.6f})")
+    if args.calibration is not None:
+        llr = float(calibration.llr(score))
+        print(f"log-likelihood ratio {llr:.6f} (natural logarithm)")
+        print(f"probability of the same speaker {posterior(llr, args.prior):.6g} (prior {args.prior:g})")
