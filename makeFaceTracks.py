@@ -17,7 +17,7 @@ import sys
 
 from syncnet.support.commands import Parser, answer_flags, command, retyped
 from syncnet.support.errors import UserError
-from syncnet.support.processes import available_cores, map_in_processes
+from syncnet.support.processes import available_cores
 from syncnet.tracks.track_settings import KINDS, MAX_GAP, MIN_FACE, PART, Rule, is_in
 
 
@@ -89,147 +89,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     answer_flags(parse_args)
 
-import shutil
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable
 
 from syncnet.media.clips import FPS, LEAST_FRAMES, MediaError, folder_of_people
 from syncnet.support.files import check_output
 from syncnet.support.names import counted, one_line
-from syncnet.support.progress import progress_bar
-from syncnet.tracks.survey import open_detector
-from syncnet.tracks.track_folder import VERSION, Record, TrackFolder, lines_without_tracks, mark_of
-from syncnet.tracks.track_jobs import (
-    NOTHING,
-    Done,
-    Job,
-    Source,
-    folder_names,
-    plan,
-    reason_for,
-    sources_in,
-    work_on,
-)
+from syncnet.tracks.make_tracks import Run, read_weights
+from syncnet.tracks.track_folder import VERSION, TrackFolder, lines_without_tracks
+from syncnet.tracks.track_jobs import sources_in
 
 SHOWN_REASONS = 5
-
-
-SURVEYED = 0.8  # share of the first pass in the time that a video takes
-
-
-class Jobs:
-    """The jobs of all sources, an iterator that can be added to. Those that were added come first."""
-
-    def __init__(self, sources: Iterable[Source]) -> None:
-        self._surveys = (job for source in sources for job in source.survey_jobs() if not source.failed)
-        self._added: deque[Job] = deque()
-
-    def add(self, jobs: Iterable[Job]) -> None:
-        self._added.extend(jobs)
-
-    def __iter__(self) -> Iterator[Job]:
-        return self
-
-    def __next__(self) -> Job:
-        return self._added.popleft() if self._added else next(self._surveys)
-
-
-class Run:
-    """One run of the command: what is to be done, and what came of it."""
-
-    def __init__(self, args: argparse.Namespace, folder: TrackFolder, weights: bytes | None) -> None:
-        self.unread: list[MediaError] = []
-        self.src, self.paths = sources_in(args.src, folder.path, self.unread.append)
-        self.workers = args.nWorkers
-        self.rule = Rule(args.detect_every, args.min_frames, args.min_face, weights)
-        self.folder = folder
-        self.sources: dict[str, Source] = {}
-        self.failed: list[str] = []  # sources on which the program failed
-        self.kept = self.changed = self.others = 0
-
-    def plan(self) -> None:
-        """Find the videos, and of those that are not finished the parts."""
-        names = folder_names(self.paths, {path: record.name for path, record in self.folder.records.items()})
-        marks: dict[str, str] = {}
-        for path in self.paths:
-            try:
-                marks[path] = mark_of(os.path.join(self.src, path), self.rule)
-            except MediaError as error:
-                self._finish(Source(path, "", names[path], "", NOTHING, [str(error)]))
-        todo = [path for path in marks if not self.folder.is_finished(path, marks[path], names[path])]
-        self.kept = len(marks) - len(todo)
-        self.changed = sum(path in self.folder.records for path in todo)
-        work = {path: self.folder.work(path, marks[path]) for path in todo}
-        self.folder.clear_work(but=work.values())
-        bar = progress_bar(total=len(todo), unit=" files", desc="looking at the files", dynamic_ncols=True)
-        with bar:
-            for path, planned, reason, fault in map_in_processes(
-                partial(plan, self.src, self.rule), todo, self.workers, 4
-            ):
-                bar.update()
-                source = Source(path, marks[path], names[path], work[path], planned)
-                if fault:
-                    self._fail(source, fault)
-                elif planned.parts:
-                    self.sources[path] = source
-                elif reason:
-                    source.problems.append(reason)
-                    self._finish(source)
-                else:
-                    self.others += 1
-
-    def work(self) -> None:
-        """Make the tracks. When all parts of a source are surveyed, its tracks are written, and it is finished."""
-        total, done = sum(source.plan.length for source in self.sources.values()) / FPS, 0.0
-        jobs = Jobs(self.sources[path] for path in sorted(self.sources))
-        bar = progress_bar(total=round(total), unit=" s of video", smoothing=0.05, dynamic_ncols=True)
-        with bar:
-            for result in map_in_processes(partial(work_on, self.rule), jobs, self.workers):
-                done += self._take(result, jobs)
-                bar.update(round(done) - bar.n)
-                bar.set_postfix(tracks=self.folder.tracks)
-
-    def _take(self, result: Done, jobs: Jobs) -> float:
-        """Take the result of a job; returns the seconds of video that it stands for."""
-        source, job = self.sources[result.job.source], result.job
-        if source.failed:
-            return 0.0
-        if result.fault:
-            self._fail(source, result.fault)
-            return 0.0
-        if result.problem:
-            source.problems.append(result.problem)
-        if result.stretch is not None:
-            source.stretches[job.number] = result.stretch
-        if result.rows is not None:
-            source.rows[job.number] = result.rows
-        source.waiting -= 1
-        share = (1 - SURVEYED) / source.groups if job.tracks else SURVEYED / len(source.plan.parts)
-        if source.waiting == 0 and job.tracks is None:
-            jobs.add(source.write_jobs(self.rule))
-            share += 0.0 if source.waiting else 1 - SURVEYED
-        if source.waiting == 0:
-            self._finish(source)
-        return share * source.plan.length / FPS
-
-    def _finish(self, source: Source) -> None:
-        made = [(source.tracks_folder(number), source.rows[number]) for number in sorted(source.rows)]
-        record = Record(source.path, source.mark, source.name, reason=self._reason(source), version=VERSION)
-        self.folder.finish(record, made)
-        source.found = None
-        if source.work:
-            shutil.rmtree(source.work, ignore_errors=True)
-
-    def _fail(self, source: Source, fault: str) -> None:
-        source.failed = True
-        self.failed.append(source.path)
-        self.folder.report_fault(source.path, fault)
-
-    def _reason(self, source: Source) -> str:
-        reason = reason_for(source, self.rule)
-        return reason.removeprefix(os.path.join(self.src, source.path) + ": ")
 
 
 def duration(seconds: float) -> str:
@@ -250,10 +120,12 @@ def shorter_tracks(reasons: Iterable[str], argv: list[str] | None) -> str:
     return f"; but training needs clips of at least {LEAST_FRAMES} frames, and these have fewer"
 
 
-def report(run: Run, args: argparse.Namespace, argv: list[str] | None, took: float) -> bool:
+def report(
+    run: Run, unread: list[MediaError], args: argparse.Namespace, argv: list[str] | None, took: float
+) -> bool:
     """Print what became of the videos, and what comes next. Is there a track? Raises UserError without a video.
 
-    argv: the command line, as main() has it. took: seconds.
+    unread: folders that could not be read. argv: the command line, as main() has it. took: seconds.
     """
     records = run.folder.records
     found = [records[path] for path in run.paths if path in records]
@@ -263,8 +135,8 @@ def report(run: Run, args: argparse.Namespace, argv: list[str] | None, took: flo
     without = sum(not record.tracks for record in found)
     if not found and not run.failed:
         where = "folder or the folders in it" if os.path.isdir(args.src) else "file"
-        unread = "".join(f"; {error}" for error in run.unread[:SHOWN_REASONS])
-        raise UserError(f"{args.src}: no videos in this {where}{unread}")
+        unreadable = "".join(f"; {error}" for error in unread[:SHOWN_REASONS])
+        raise UserError(f"{args.src}: no videos in this {where}{unreadable}")
     print(f"{counted(len(found) + len(run.failed), 'video')} in {args.src}, {took:.0f} s")
     print(f"  finished before  {run.kept:>9}")
     if old := sum(record.version < VERSION for record in found):
@@ -278,8 +150,8 @@ def report(run: Run, args: argparse.Namespace, argv: list[str] | None, took: flo
     if gone:
         print(f"  no longer there  {len(gone):>9}   their tracks are kept")
     print(f"  tracks           {len(tracks):>9}   {duration(seconds)}")
-    if run.unread:
-        print(f"  folders not read {len(run.unread):>9}")
+    if unread:
+        print(f"  folders not read {len(unread):>9}")
     if run.others:
         print(f"  other files      {run.others:>9}   left out")
     if run.failed:
@@ -288,7 +160,7 @@ def report(run: Run, args: argparse.Namespace, argv: list[str] | None, took: flo
         print("The other videos are finished. The same command tries these again:")
         for path in run.failed[:SHOWN_REASONS]:
             print(f"  {one_line(path)}")
-    reasons = lines_without_tracks(run.unread, found)
+    reasons = lines_without_tracks(unread, found)
     if reasons:
         print(f"Without a track, or broken, and why: {os.path.join(args.dst, 'no_tracks.txt')}")
         for line in reasons[:SHOWN_REASONS]:
@@ -319,20 +191,6 @@ def report(run: Run, args: argparse.Namespace, argv: list[str] | None, took: flo
     return True
 
 
-def read_weights(path: str) -> bytes:
-    """The content of --face_detector. Raises UserError for a file that is no such network."""
-    try:
-        with open(path, "rb") as file:
-            weights = file.read()
-    except OSError as error:
-        raise UserError(f"--face_detector {path}: cannot be read ({error.strerror})") from None
-    try:
-        open_detector(MIN_FACE, weights)
-    except UserError as error:
-        raise UserError(f"--face_detector {path}: {error}") from None
-    return weights
-
-
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (no track, or the program failed on a video), 130 (Ctrl-C)."""
@@ -344,17 +202,20 @@ def main(argv: list[str] | None = None) -> int:
     with folder.in_use(
         f"--dst {args.dst}: another run is using it; wait for it to end, or give another folder"
     ):
-        run = Run(args, folder, weights)
+        unread: list[MediaError] = []
+        src, paths = sources_in(args.src, args.dst, unread.append)
+        rule = Rule(args.detect_every, args.min_frames, args.min_face, weights)
+        run = Run(src, paths, folder, rule, args.nWorkers)
         try:
             run.plan()
             run.work()
         except KeyboardInterrupt:
-            folder.write_tables(run.unread)
+            folder.write_tables(unread)
             print("\nStopped. The same command goes on from here.")
             return 130
-        folder.write_tables(run.unread)
+        folder.write_tables(unread)
         folder.clear_work(but=(run.sources[path].work for path in run.failed if path in run.sources))
-    return 0 if report(run, args, argv, time.monotonic() - begin) and not run.failed else 1
+    return 0 if report(run, unread, args, argv, time.monotonic() - begin) and not run.failed else 1
 
 
 if __name__ == "__main__":

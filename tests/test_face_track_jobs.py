@@ -10,7 +10,6 @@ from test_face_tracks import Scene
 from test_make_face_tracks import files, reasons, rows, run, video
 from videoMaker import face
 
-import makeFaceTracks
 import syncnet.tracks.track_jobs
 from syncnet.tracks.face_tracks import plan_parts
 
@@ -40,7 +39,7 @@ def test_tracks_are_numbered_by_time_whatever_the_order_of_the_jobs(tmp_path, mo
         while batch := list(itertools.islice(items, 100)):
             yield from map(function, reversed(batch))
 
-    monkeypatch.setattr(makeFaceTracks, "map_in_processes", backwards)
+    monkeypatch.setattr("syncnet.tracks.make_tracks.map_in_processes", backwards)
     assert run(tmp_path / "src", tmp_path / "backwards") == 0
     assert files(tmp_path / "backwards") == files(tmp_path / "forwards")
     found = rows(tmp_path / "backwards")["a.mp4"]

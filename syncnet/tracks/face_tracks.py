@@ -124,7 +124,7 @@ def select_tracks(stretches: list[Stretch], rule: Rule) -> Found:
     """Join the tracks of all parts of a video and select those that are large, long, and have sound.
 
     Tracks of low confidence or found only now and then, such as hands, are no faces. A track longer than PART is
-    divided evenly, because training reads files from their beginning.
+    divided evenly where the rule says so, because training reads files from their beginning.
     """
     typical = detector_kind(rule.weights).typical
     tracks = [
@@ -138,7 +138,8 @@ def select_tracks(stretches: list[Stretch], rule: Rule) -> Found:
     heard = [track.part(begin, end) for track in large]
     pieces = []
     for track in heard:
-        count = min(ceil(len(track) / PART), len(track) // rule.min_frames)
+        most = ceil(len(track) / PART) if rule.divide else 1
+        count = min(most, len(track) // rule.min_frames)
         edges = [track.first + len(track) * n // max(1, count) for n in range(count + 1)]
         pieces += [track.part(*edge) for edge in zip(edges, edges[1:], strict=False)]
     return Found(

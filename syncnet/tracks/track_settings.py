@@ -12,12 +12,16 @@ MIN_FACE = 20  # pixels; the detector sees nothing in smaller ones
 
 @dataclass(frozen=True)
 class Rule:
-    """The flags of makeFaceTracks.py. weights: the content of --face_detector, or None for MTCNN."""
+    """The flags of makeFaceTracks.py. weights: the content of --face_detector, or None for MTCNN.
+
+    divide: tracks longer than PART are written in pieces.
+    """
 
     detect_every: int  # slots
     min_frames: int
     min_face: int  # pixels
     weights: bytes | None = field(default=None, repr=False)
+    divide: bool = True
 
     @property
     def detector(self) -> str:
@@ -34,6 +38,8 @@ class Rule:
         }
         if self.weights is not None:  # folders made before there was a choice stay finished
             found["detector"] = self.detector
+        if not self.divide:
+            found["divide"] = False
         return found
 
 
