@@ -38,7 +38,7 @@ from syncnet.networks.losses import (
 )
 from syncnet.networks.output_check import check_outputs
 from syncnet.networks.settings import Settings
-from syncnet.networks.two_streams import content_of, identity_of, moments
+from syncnet.networks.two_streams import content_of, identity_of, num_embeddings
 from syncnet.support.errors import UserError
 from syncnet.support.names import refuse_unknown
 from syncnet.training.epoch import PARTS, EpochResult, Figures, GradientNotFinite
@@ -261,7 +261,7 @@ class SyncNet(nn.Module):
                 if after_step:
                     after_step(figures.steps, figures.fetch)
                 del video, audio  # before the next batch is asked for, which may use their memory
-            return figures.result(moments(frames, self.temporal_stride))
+            return figures.result(num_embeddings(frames, self.temporal_stride))
 
     def update(self, total: Tensor) -> None:
         """One optimizer step on a batch's total loss; with several processes, on the mean over the whole batch."""

@@ -35,14 +35,14 @@ from syncnet.compute.precision import slower_bf16
 from syncnet.media.clips import check_paths
 from syncnet.networks.choices import AUTO
 from syncnet.networks.output_check import require_identity
-from syncnet.networks.two_streams import LIP_FRAMES, moments
+from syncnet.networks.two_streams import LIP_FRAMES, num_embeddings
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output
 from syncnet.training.run import TrainingRun, newest_readable
 from syncnet.training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
-from syncnet.verification.embedding_cache import kept_settings
+from syncnet.verification.embedding_cache import cached_settings
+from syncnet.verification.evaluation import TrialTest, evaluate_list
 from syncnet.verification.normalization import read_cohort
-from syncnet.verification.report import TrialTest, evaluate_list
 from syncnet.verification.trials import read_checked_trials
 from SyncNetDist import SyncNet
 
@@ -124,7 +124,7 @@ def precision_to_go_on_with(args: argparse.Namespace) -> str:
     if args.precision != AUTO:
         return args.precision
     if args.eval:
-        kept = kept_settings(args.load_embeddings).get("precision") if args.load_embeddings else None
+        kept = cached_settings(args.load_embeddings).get("precision") if args.load_embeddings else None
         return kept if isinstance(kept, str) else AUTO
     state = os.path.join(args.save_path, STATE_FILE)
     if not os.path.exists(state):
@@ -146,7 +146,7 @@ def check_share(network: SyncNet, batch: int) -> None:
     distributed.check_batch(batch)
     settings, count = network.settings, distributed.processes()
     one_clip = batch == count > 1 and network.device.type == "cpu"
-    one_moment = moments(settings.maxFrames, settings.temporal_stride) == 1
+    one_moment = num_embeddings(settings.maxFrames, settings.temporal_stride) == 1
     if one_clip and one_moment and any(isinstance(module, nn.BatchNorm1d) for module in network.modules()):
         raise UserError(
             f"--nBatchSize {batch} gives each of {count} processes one clip, of which --maxFrames "

@@ -32,6 +32,7 @@ from syncnet.verification.calibration import (
     save_calibration,
 )
 from syncnet.verification.det import plot_det
+from syncnet.verification.provenance import check_same_system, scores_made_with, warn_precision
 from syncnet.verification.rates import (
     ABOUT_MIN_DCF,
     P_TARGETS,
@@ -41,7 +42,6 @@ from syncnet.verification.rates import (
     min_dcf,
     tuneThresholdfromScore,
 )
-from syncnet.verification.results import check_same_system, scores_made_with, tell_precision
 from syncnet.verification.score_files import (
     has_labels,
     read_scored_trials,
@@ -251,7 +251,7 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
     made_with = scores_made_with(args.scores, scores, None if trials is None else trials[1])
     check_same_system(args.scores, made_with, args.calibrate, dev_made_with)
     if made_with and dev_made_with:
-        tell_precision(args.scores, made_with, args.calibrate, dev_made_with)
+        warn_precision(args.scores, made_with, args.calibrate, dev_made_with)
     try:
         calibration = calibrate(dev_scores, dev_labels)
     except UserError as error:

@@ -18,7 +18,7 @@ import tuneThreshold
 from inferSyncNet import load
 from syncnet.support.errors import UserError
 from syncnet.verification.calibration import posterior
-from syncnet.verification.report import evaluate_list
+from syncnet.verification.evaluation import evaluate_list
 from SyncNetDist import SyncNet
 from tuneThreshold import actual_dcf, calibrate, cllr, min_cllr, min_dcf
 
@@ -454,7 +454,7 @@ def test_scores_of_another_precision_or_other_crops_are_told(evaluated, tmp_path
     status, _, error = run(capsys, "--calibrate", raw, raw, *kept)
     assert status == 0 and error == ""
     status, _, error = run(capsys, "--calibrate", raw, tmp_path / "bf16/eval_scores.txt", *kept)
-    words = f"bf16/eval_scores.txt: made with --precision bf16, {raw} with fp32; they differ a little\n"
+    words = f"bf16/eval_scores.txt: made with --precision bf16, {raw} with fp32; they differ slightly\n"
     assert status == 0 and error.endswith(words) and error.count("\n") == 1
     status, _, error = run(capsys, "--calibrate", raw, tmp_path / "fp32/eval_scores.txt", *kept)
     assert status == 1 and f"made with num_eval 3 ({raw}: 10)" in error

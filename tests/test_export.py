@@ -18,7 +18,7 @@ from syncnet.inference.onnx_file import CHECKED, MOST_DIFFERENCE, example, expor
 from syncnet.networks.face_crop import crop_mouth, enlarge, mouth_box
 from syncnet.networks.losses import unit
 from syncnet.support.errors import UserError
-from syncnet.verification.results import file_hash
+from syncnet.support.files import file_hash
 from SyncNetDist import SyncNet
 
 onnx = pytest.importorskip("onnx")

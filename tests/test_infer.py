@@ -486,7 +486,7 @@ def test_verify_command_and_thresholds(checkpoint, voices, tmp_path, capsys):
     assert status == 1 and f"made with another checkpoint, {checkpoint}" in errors[0]
     report.write_text(json.dumps({"checkpoint": None, "maxFrames": 8, "num_eval": 10, "figures": {}}))
     status, _, errors = run(capsys, "verify", *pair, "--threshold", report)
-    assert status == 1 and "not an eval.json of labelled trials that this version" in errors[0]
+    assert status == 1 and "not an eval.json of labeled trials written by this version" in errors[0]
 
 
 # ---------------------------------------------------------------- offset

@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from syncnet.compute.precision import autocast
-from syncnet.networks.two_streams import Conv3dAs2d, MaxPool3dAs2d, lip_features, lip_trunk, moments
+from syncnet.networks.two_streams import Conv3dAs2d, MaxPool3dAs2d, lip_features, lip_trunk, num_embeddings
 
 CPU = torch.device("cpu")
 LAYOUTS = {
@@ -82,7 +82,7 @@ def test_gradients_in_bfloat16_are_finite_for_short_clips(stride, frames):
     video = torch.randint(0, 256, (2, frames, 224, 224, 3), dtype=torch.uint8).permute(0, 4, 1, 2, 3)
     with autocast(CPU, "bf16"):
         found = lip_features(trunk, video, "face")
-    assert found.shape == (2, 512, moments(frames, stride))
+    assert found.shape == (2, 512, num_embeddings(frames, stride))
     found.float().square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in trunk.parameters())
 

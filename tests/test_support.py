@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from syncnet.support import files, progress
-from syncnet.support.files import aside, lock_file, names_of_one_file, remove_leftovers, replace_file
+from syncnet.support.files import lock_file, names_of_one_file, partial_path, remove_leftovers, replace_file
 from syncnet.support.processes import WorkerError, map_in_processes
 from syncnet.support.progress import progress_bar
 
@@ -117,10 +117,10 @@ def test_left_overs_of_this_machine_alone_are_removed(tmp_path, monkeypatch):
     gone.wait()
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: gone.pid)
-        here = aside(str(tmp_path / "a.model"))
+        here = partial_path(str(tmp_path / "a.model"))
         patch.setattr("socket.gethostname", lambda: "another-node.cluster")
-        elsewhere = aside(str(tmp_path / "a.model"))
-    live = aside(str(tmp_path / "a.model"))
+        elsewhere = partial_path(str(tmp_path / "a.model"))
+    live = partial_path(str(tmp_path / "a.model"))
     earlier = str(tmp_path / f"b.wav.{gone.pid}.part")
     for path in (here, elsewhere, live, earlier, str(tmp_path / "mine.part")):
         open(path, "w").close()
@@ -166,11 +166,11 @@ def test_only_the_first_process_shows_a_bar(monkeypatch):
 
 def test_left_overs_of_long_names_are_removed(tmp_path, monkeypatch):
     one, other = (str(tmp_path / (letter * 250)) for letter in "ab")
-    assert len({aside(one), aside(other), one, other}) == 4
+    assert len({partial_path(one), partial_path(other), one, other}) == 4
     with replace_file(one) as file:
         file.write("whole")
     monkeypatch.setattr(files, "_is_running", lambda _: False)
-    open(aside(other), "w").close()
+    open(partial_path(other), "w").close()
     remove_leftovers(str(path) for path in tmp_path.iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["a" * 250]
 

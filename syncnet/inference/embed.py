@@ -21,10 +21,9 @@ from syncnet.media.clips import MediaError
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
 from syncnet.networks.choices import AUTO
 from syncnet.support.commands import Parser
-from syncnet.support.files import check_output, names_of_one_file
+from syncnet.support.files import check_output, file_hash, names_of_one_file
 from syncnet.support.names import counted
 from syncnet.support.version import VERSION
-from syncnet.verification.results import file_hash
 
 if TYPE_CHECKING:
     from syncnet.networks.interface import Network

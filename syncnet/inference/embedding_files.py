@@ -22,7 +22,7 @@ from syncnet.media.clips import MediaError
 from syncnet.networks.choices import PRECISIONS
 from syncnet.networks.settings import differences
 from syncnet.support.files import journal_at, remove_leftovers, replace_file
-from syncnet.verification.embedding_cache import Recording, find_recording, kept_settings, save_vectors
+from syncnet.verification.embedding_cache import Recording, cached_settings, find_recording, save_vectors
 
 
 @dataclass(eq=False)
@@ -83,7 +83,7 @@ class EmbeddingFiles:
                     self.recordings[source] = find_recording(source)
                 entry = Entry(self.recordings[source], self._key)
                 vector = np.ascontiguousarray(embedding.numpy())
-                line: dict[str, object] = {"recording": [entry.recording.path, *entry.recording.stamp]}
+                line: dict[str, object] = {"recording": [entry.recording.path, *entry.recording.fingerprint]}
                 if self.one_file:
                     entry.vector = vector.copy()  # without the rest of its batch
                     line |= {"shape": vector.shape, "vector": base64.b64encode(vector.tobytes()).decode()}
@@ -207,7 +207,7 @@ class EmbeddingFiles:
 def recorded_precision(path: str) -> str | None:
     """The precision of the embeddings that are in an output or its journal; None without any."""
     journal = EmbeddingFiles.journal_of(path)
-    settings = kept_settings(path)
+    settings = cached_settings(path)
     with contextlib.suppress(OSError, ValueError, KeyError), open(journal, encoding="ascii") as file:
         settings = json.loads(file.readline())["settings"]
     precision = settings.get("precision") if isinstance(settings, dict) else None

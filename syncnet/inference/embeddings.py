@@ -16,12 +16,12 @@ from syncnet.media.sound import decode_audio
 from syncnet.media.video import FrameReader
 from syncnet.media.video_facts import probe
 from syncnet.media.wav import check_heard
+from syncnet.networks.embedder import embed_files
 from syncnet.networks.interface import Network
 from syncnet.networks.losses import unit
 from syncnet.networks.output_check import require_identity
 from syncnet.networks.two_streams import LIP_FRAMES, content_of
 from syncnet.support.progress import progress_bar
-from syncnet.verification.voices import read_ahead
 
 # The loader takes the picture from frame start + offset - 1, which the network has learnt as in step.
 LOADER_LEAD = 1
@@ -117,41 +117,21 @@ def iter_embeddings(
     """
     require_identity(network)
 
-    def read(path: str) -> Tensor | MediaError:
-        try:
-            if face:
-                return face_crops(path, network.maxFrames, num_eval, allow_resize)
-            return voice_crops(path, network.maxFrames, num_eval)
-        except MediaError as error:
-            return error
+    def read(path: str) -> Tensor:
+        if face:
+            return face_crops(path, network.maxFrames, num_eval, allow_resize)
+        return voice_crops(path, network.maxFrames, num_eval)
 
     at_once = batch or (FACES_AT_ONCE if face else VOICES_AT_ONCE)
-    names: list[str] = []  # of the files that are read and not yet computed
-    waiting: list[Tensor] = []  # their crops
     with progress_bar(total=len(files), unit="file", desc="embed", leave=False) as bar:
-
-        def compute() -> list[tuple[str, Tensor]]:
-            if not names:
-                return []
-            crops = network.identity_vectors(torch.cat(waiting), at_once).unflatten(0, (-1, num_eval))
-            made = list(zip(names, crops if per_crop else unit(crops.mean(1)), strict=True))
-            names.clear()
-            waiting.clear()
-            bar.update(len(made))
-            return made
-
-        for path, crops in zip(files, read_ahead(read, list(files)), strict=True):
-            if isinstance(crops, MediaError):
-                if not skip:
-                    raise crops
+        for path, crops in embed_files(network, files, read, num_eval, at_once):
+            if not isinstance(crops, MediaError):
+                yield path, crops if per_crop else unit(crops.mean(0, keepdim=True))[0]
+            elif skip:
                 skip(crops)
-                bar.update()
-                continue
-            names.append(path)
-            waiting.append(crops)
-            if len(names) * num_eval >= at_once:
-                yield from compute()
-        yield from compute()
+            else:
+                raise crops
+            bar.update()
 
 
 def embed(

@@ -6,8 +6,7 @@ import argparse
 
 from syncnet.inference.command_flags import COMMAND, MODEL, PUBLISHED, LoadNetwork, Problems, add_checkpoint
 from syncnet.support.commands import Parser
-from syncnet.support.files import check_output
-from syncnet.verification.results import file_hash
+from syncnet.support.files import check_output, file_hash
 
 HELP = (
     "Write a stream with one head as an ONNX file, front end inside, for programs without this one. Needs the "

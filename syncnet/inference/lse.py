@@ -23,9 +23,8 @@ from syncnet.inference.command_flags import (
 from syncnet.media.clips import MediaError
 from syncnet.media.file_type import VIDEO_FILES
 from syncnet.support.commands import Parser
-from syncnet.support.files import check_output, names_of_one_file, replace_file
+from syncnet.support.files import check_output, file_hash, names_of_one_file, replace_file
 from syncnet.support.progress import progress_bar
-from syncnet.verification.results import file_hash
 
 if TYPE_CHECKING:
     from syncnet.inference.lip_sync import LipSync

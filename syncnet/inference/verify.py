@@ -12,7 +12,7 @@ from syncnet.inference.defaults import PRIOR
 from syncnet.support.commands import Parser
 from syncnet.support.errors import UserError
 from syncnet.verification.calibration import posterior, read_calibration
-from syncnet.verification.results import read_threshold, tell_precision
+from syncnet.verification.provenance import read_threshold, warn_precision
 
 if TYPE_CHECKING:
     from syncnet.networks.interface import Network
@@ -77,7 +77,7 @@ def find_threshold(given: str, args: argparse.Namespace, network: Network) -> fl
     if not os.path.isfile(given):
         raise UserError(f"--threshold {given}: neither a number nor an eval.json")
     threshold, report = read_threshold(given, args.initial_model, network.settings, args.num_eval)
-    tell_precision(f"--threshold {given}", report, "the score", {"precision": network.precision})
+    warn_precision(f"--threshold {given}", report, "the score", {"precision": network.precision})
     return threshold
 
 
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, _problems: Problems
         calibration, made_of = read_calibration(
             args.calibration, args.initial_model, network.settings, args.num_eval
         )
-        tell_precision(
+        warn_precision(
             f"--calibration {args.calibration}", made_of, "the score", {"precision": network.precision}
         )
     score = verify(network, args.a, args.b, args.num_eval, args.nBatchSize)

@@ -15,7 +15,7 @@ import numpy as np
 
 from syncnet.media.clips import SAMPLE_RATE, MediaError
 from syncnet.media.file_type import EMPTY, HEAD, TEXT, UNKNOWN, content_of_head, get_again
-from syncnet.support.files import aside
+from syncnet.support.files import partial_path
 
 INT16 = "int16"
 BIG_ENDIAN = "big-endian "
@@ -255,7 +255,7 @@ def write_wav(path: str, sound: np.ndarray) -> None:
     if the machine loses power, a wav that did not reach the disk is too short, and is made again.
     """
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    part = aside(path)
+    part = partial_path(path)
     try:
         with open(part, "wb", buffering=0) as file:
             form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, SAMPLE_RATE, SAMPLE_RATE * 2, 2, 16)

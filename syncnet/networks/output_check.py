@@ -13,7 +13,7 @@ from syncnet.networks.two_streams import (
     NO_IDENTITY,
     TRUNK_CHANNELS,
     TwoStreams,
-    moments,
+    num_embeddings,
 )
 from syncnet.support.errors import UserError
 
@@ -30,7 +30,7 @@ def check_outputs(streams: Streams, settings: Settings, device: torch.device) ->
     mode, and are left in the mode and with the random state that they had.
     """
     frames = min(settings.maxFrames, LIP_FRAMES + settings.temporal_stride)
-    expected = (CLIPS, settings.nOut, moments(frames, settings.temporal_stride))
+    expected = (CLIPS, settings.nOut, num_embeddings(frames, settings.temporal_stride))
     form = (
         f"expected {expected}: clips, nOut, and (T - {LIP_FRAMES}) // temporal_stride + 1 embeddings of T = {frames} "
         f"frames with temporal_stride {settings.temporal_stride}; {HELP}"

@@ -23,8 +23,8 @@ NO_CONTENT = "this network has no content heads: it tells who, not when"
 LIP_FRAMES = 5  # video frames that an embedding sees
 
 
-def moments(frames: int, stride: int) -> int:
-    """T', the embeddings that T video frames give."""
+def num_embeddings(frames: int, stride: int) -> int:
+    """T', the number of embeddings of T video frames."""
     return (frames - LIP_FRAMES) // stride + 1
 
 

@@ -31,6 +31,15 @@ def text_encoding(path: str) -> str:
         return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
+def file_hash(path: str) -> str:
+    """SHA-256 of a file, as printed by sha256sum."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def warn_once(kind: str, message: str) -> None:
     """Print a warning to stderr: the first of its kind in the life of this process."""
     if kind not in _warned:
@@ -38,7 +47,7 @@ def warn_once(kind: str, message: str) -> None:
         print(f"WARNING: {message}", file=sys.stderr, flush=True)
 
 
-def aside(path: str) -> str:
+def partial_path(path: str) -> str:
     """The name under which this process writes what becomes `path`; see remove_leftovers."""
     folder, name = os.path.split(path)
     stamp = f".{os.getpid()}@{_host()}.part"
@@ -63,7 +72,7 @@ def replace_file(path: str, mode: str = "w", flush: bool = True) -> Iterator[IO]
     """
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
-    part = aside(path)
+    part = partial_path(path)
     try:
         encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
         with open(part, mode, encoding=encoding, errors=errors) as file:
@@ -232,8 +241,8 @@ def lock_file(path: str, taken: str) -> Iterator[None]:
 def remove_leftovers(paths: Iterable[str]) -> None:
     """Remove those of `paths` that were left by a process of this machine that is gone.
 
-    They are named as by aside(), or `<path>.<process>.part` as by earlier versions. What another machine writes
-    into a shared folder stays: whether its process still runs cannot be seen from here.
+    They are named by partial_path(). Files that another machine writes into a shared folder are kept: whether its
+    process is still running cannot be seen from here.
     """
     for path in paths:
         stamp = re.search(r"\.(\d+)(?:@([^/]*))?\.part$", path)

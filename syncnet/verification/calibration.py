@@ -19,11 +19,11 @@ from numpy.typing import ArrayLike
 
 from syncnet.networks.settings import Settings
 from syncnet.support.errors import UserError
-from syncnet.support.files import replace_file
+from syncnet.support.files import file_hash, replace_file
 from syncnet.support.version import VERSION
 from syncnet.verification.bootstrap import MIN_SPEAKERS
+from syncnet.verification.provenance import SCORE_FILES, check_made_with, has_provenance
 from syncnet.verification.rates import P_TARGETS, check_trials, detection_cost
-from syncnet.verification.results import SCORE_FILES, check_made_with, file_hash, says_what_it_is_of
 from syncnet.verification.speakers import speaker_names
 
 CALIBRATION_PRIOR = P_TARGETS[0]
@@ -191,7 +191,7 @@ def actual_dcf(
 def save_calibration(
     path: str, calibration: Calibration, made_of: dict[str, Any] | None, dev_scores: str
 ) -> None:
-    """Write a calibration as JSON, with what it is of (see results.scores_made_with). Raises OSError."""
+    """Write a calibration as JSON, with what it is of (see provenance.scores_made_with). Raises OSError."""
     record = {
         "calibration": asdict(calibration),
         "scores": made_of,
@@ -217,7 +217,7 @@ def read_calibration(
         made_of = record["scores"]
         if not calibration.slope > 0 or not all(map(math.isfinite, asdict(calibration).values())):
             raise TypeError
-        if made_of is not None and not (made_of["kind"] in SCORE_FILES and says_what_it_is_of(made_of)):
+        if made_of is not None and not (made_of["kind"] in SCORE_FILES and has_provenance(made_of)):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Vectors that are kept in a file, each with the recording that it is of and the settings that it was made with."""
+"""Vectors in an npz file, each with its recording, and the settings they were computed with."""
 
 import hashlib
 import json
@@ -19,17 +19,17 @@ ARRAYS = ("files", "vectors", "paths", "stamps", "settings")
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording: where it really is, and what tells that the file has been written anew.
+    """A recording: its real location, and a fingerprint that changes whenever the file is rewritten.
 
-    path: absolute, without links. stamp: size in bytes, time of change of the content and of the entry, both in ns.
+    path: absolute, without links. fingerprint: size in bytes, mtime and ctime in ns.
     """
 
     path: str
-    stamp: tuple[int, int, int]
+    fingerprint: tuple[int, int, int]
 
 
 def find_recording(path: str) -> Recording:
-    """The recording that a path leads to. Raises MediaError where there is no file."""
+    """The recording at a path. Raises MediaError if there is no file."""
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -37,9 +37,9 @@ def find_recording(path: str) -> Recording:
     return Recording(os.path.realpath(path), (found.st_size, found.st_mtime_ns, found.st_ctime_ns))
 
 
-def fingerprint(recordings: Sequence[Recording]) -> str:
-    """A hash of where recordings are and how large, whatever their order."""
-    lines = sorted(f"{recording.path}\t{recording.stamp[0]}\n" for recording in recordings)
+def hash_of_recordings(recordings: Sequence[Recording]) -> str:
+    """A hash of the locations and sizes of recordings, independent of their order."""
+    lines = sorted(f"{recording.path}\t{recording.fingerprint[0]}\n" for recording in recordings)
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -52,7 +52,7 @@ def save_vectors(
 ) -> None:
     """Write an npz: `files` (names as in the lists), `vectors` (files, nOut), `paths`, `stamps` and `settings`.
 
-    A row each of files and recordings; settings as JSON. Raises OSError.
+    files, recordings: one per row of vectors. settings: stored as JSON. Raises OSError.
     """
     with replace_file(path, "wb") as file:
         np.savez(
@@ -60,49 +60,43 @@ def save_vectors(
             files=np.array(files),
             vectors=vectors.numpy(),
             paths=np.array([recording.path for recording in recordings]),
-            stamps=np.array([recording.stamp for recording in recordings], np.int64),
+            stamps=np.array([recording.fingerprint for recording in recordings], np.int64),
             settings=np.array(json.dumps(settings)),
         )
 
 
-def kept_settings(path: str) -> dict[str, object]:
-    """What the vectors in a file of save_vectors were made with; {} where load_vectors finds something wrong."""
+def cached_settings(path: str) -> dict[str, object]:
+    """The settings in a file of save_vectors; {} if load_vectors would reject the file."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            settings = json.loads(kept["settings"].item())
-    except Exception:  # a damaged file fails in as many ways as it can be damaged
+        with np.load(path, allow_pickle=False) as arrays:
+            settings = json.loads(arrays["settings"].item())
+    except Exception:  # damaged files raise all kinds of errors
         return {}
     return settings if isinstance(settings, dict) else {}
 
 
 def load_vectors(path: str, settings: dict[str, object]) -> dict[Recording, Tensor]:
-    """The vectors of save_vectors by recording. Raises MediaError, also when made with other settings."""
+    """The vectors in a file of save_vectors, by recording. Raises MediaError, also for other settings."""
     if not os.path.isfile(path):
-        raise MediaError(f"{path}: no such file; --save_embeddings makes it")
+        raise MediaError(f"{path}: no such file; create it with --save_embeddings")
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            if set(kept.files) == {"files", "vectors", "maxFrames", "num_eval", "precision", "weights"}:
-                raise MediaError(
-                    f"{path}: an earlier version of this program made it, which did not note where the files of its "
-                    "vectors were; make it again with --save_embeddings"
-                )
-            _, vectors, paths, stamps, made_with = (kept[name] for name in ARRAYS)
+        with np.load(path, allow_pickle=False) as arrays:
+            _, vectors, paths, fingerprints, made_with = (arrays[name] for name in ARRAYS)
         made_with = json.loads(made_with.item())
         recordings = [
-            Recording(str(place), tuple(stamp)) for place, stamp in zip(paths, stamps.tolist(), strict=True)
+            Recording(str(path), tuple(fingerprint))
+            for path, fingerprint in zip(paths, fingerprints.tolist(), strict=True)
         ]
         vectors = torch.from_numpy(vectors)
         if vectors.shape != (len(recordings), made_with["nOut"]) or vectors.dtype != torch.float32:
             raise ValueError(f"vectors {tuple(vectors.shape)} of {len(recordings)} files")
-    except MediaError:
-        raise
-    except Exception as error:  # a damaged file fails in as many ways as it can be damaged
+    except Exception as error:  # damaged files raise all kinds of errors
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise MediaError(f"{path}: not written by --save_embeddings ({error})") from None
-    if others := differences(made_with, settings):
-        name, before, now = others[0]
+        raise MediaError(f"{path}: not written by --save_embeddings of this version; recreate it") from None
+    if changed := differences(made_with, settings):
+        name, before, now = changed[0]
         raise MediaError(
-            f"{path}: made with {name} {before}, this evaluation has {now}; make it again with --save_embeddings"
+            f"{path}: made with {name} {before}, this evaluation has {now}; recreate it with --save_embeddings"
         )
     return dict(zip(recordings, vectors, strict=True))

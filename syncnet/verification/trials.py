@@ -89,7 +89,7 @@ def check_labels(trials: Trials, path: str) -> None:
         )
 
 
-def check_place(files: list[str], path: str, place: str) -> None:
+def check_folder(files: list[str], path: str, place: str) -> None:
     """Raise MediaError when none of the trials' first files is in `place`; it names the folder that has them if near.
 
     place: the folder that the names start in, or a wav.scp; see utterance_paths.
@@ -124,7 +124,7 @@ def read_checked_trials(path: str, place: str, maxFrames: int) -> tuple[Trials, 
     """
     trials = read_trials(path)
     check_labels(trials, path)
-    check_place(trials.files, path, place)
+    check_folder(trials.files, path, place)
     paths = utterance_paths(trials.files, place)
     check_wavs(paths, maxFrames, place)
     return trials, paths

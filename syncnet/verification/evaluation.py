@@ -1,0 +1,211 @@
+"""Speaker verification with a trial list: `trainSyncNet.py --eval`, and --test_interval during training."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from syncnet.compute import distributed
+from syncnet.media.clips import MediaError
+from syncnet.media.wav import WavFormatError
+from syncnet.networks.interface import Network
+from syncnet.networks.output_check import require_identity
+from syncnet.support.errors import UserError
+from syncnet.support.files import file_hash
+from syncnet.support.version import VERSION, versions
+from syncnet.verification.embedding_cache import (
+    Recording,
+    find_recording,
+    hash_of_recordings,
+    load_vectors,
+    save_vectors,
+)
+from syncnet.verification.normalization import as_norm
+from syncnet.verification.provenance import evaluated_with
+from syncnet.verification.rates import ABOUT_MIN_DCF, P_TARGETS
+from syncnet.verification.report import trial_list_id, write_results
+from syncnet.verification.scores import costs_in_words, measure, score_vectors
+from syncnet.verification.trials import check_folder, check_labels, read_checked_trials, read_trials
+from syncnet.verification.utterances import utterance_paths
+
+
+class TrialTest:
+    """A trial list that is scored repeatedly during training.
+
+    Raises MediaError at the start if the list gives no EER or an utterance cannot be read, UserError for a network
+    without voice identity.
+    """
+
+    def __init__(self, network: Network, test_list: str, test_path: str, num_eval: int = 10):
+        self.network, self.num_eval = network, num_eval
+        self.trials, self.files = read_checked_trials(test_list, test_path, network.settings.maxFrames)
+        if self.trials.labels is None:
+            raise MediaError(f"{test_list}: an EER needs labels, lines `label fileA fileB`")
+        self.labels = self.trials.labels
+        require_identity(network)
+        self.explained = False
+
+    def run(self) -> dict[str, float]:
+        """Print and return the EER in percent and the minDCFs of the network as it is now."""
+        scores = score_vectors(self.network.embed(self.files, self.num_eval), self.trials)
+        figures = measure(scores, self.labels)
+        explanation = "" if self.explained else f"  ({ABOUT_MIN_DCF})"
+        self.explained = True
+        print(f"  {'test':10s} EER {figures['eer']:2.4f}  {costs_in_words(figures)}{explanation}")
+        rates = {"eer", *(f"min_dcf_{p:g}" for p in P_TARGETS)}
+        return {name: value for name, value in figures.items() if name in rates and value is not None}
+
+
+class CachedEmbeddings:
+    """The vectors of an evaluation's recordings: those in a file of --save_embeddings, and those still missing.
+
+    files: the utterances as named in the lists; paths: their locations. A recording with several names has one
+    vector. Raises MediaError.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        files: Sequence[str],
+        paths: Sequence[str],
+        num_eval: int,
+        load_from: str | None,
+    ):
+        self.files, self.load_from = files, load_from
+        self.recordings = [find_recording(path) for path in paths]
+        self.settings: dict[str, object] = evaluated_with(network.settings, num_eval)
+        self.settings |= {"precision": network.precision, "weights": weights_hash(network.__S__)}
+        self.cached = load_vectors(load_from, self.settings) if load_from else {}
+        self.missing = {
+            recording: path
+            for recording, path in zip(self.recordings, paths, strict=True)
+            if recording not in self.cached
+        }
+
+    def vectors(self, computed: Tensor) -> Tensor:
+        """All vectors in the order of the files, (files, nOut). computed: those of `missing`."""
+        found = self.cached | dict(zip(self.missing, computed, strict=True))
+        return torch.stack([found[recording] for recording in self.recordings])
+
+    def summary(self) -> str:
+        """How many vectors came from the file."""
+        total, known = len(set(self.recordings)), {recording.path for recording in self.cached}
+        changed = sum(recording.path in known for recording in self.missing)
+        again = f"; {changed} files have changed since, and are embedded again" if changed else ""
+        return f"{total - len(self.missing)} of {total} embeddings from {self.load_from}{again}"
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_overlap(cohort: Sequence[Recording], tested: Sequence[Recording]) -> None:
+    """Raise MediaError if a recording, under whatever name, is in both the cohort and the trials."""
+    if shared := {one.path for one in cohort} & {one.path for one in tested}:
+        raise MediaError(
+            f"{len(shared)} utterances of the cohort are in the trials ({min(shared)}); "
+            "a cohort needs other speakers"
+        )
+
+
+def distinct_recordings(cohort: Mapping[str, str]) -> dict[str, str]:
+    """A cohort without further names of the same recording, which would count twice. Raises MediaError."""
+    first: dict[Recording, str] = {}
+    for name, path in cohort.items():
+        first.setdefault(find_recording(path), name)
+    if len(first) == 1 < len(cohort):
+        raise MediaError(f"the cohort's {len(cohort)} utterances are one recording ({min(cohort.values())})")
+    return {name: cohort[name] for name in first.values()}
+
+
+def evaluate_list(
+    network: Network,
+    test_list: str,
+    test_path: str,
+    result_folder: str,
+    checkpoint: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    num_eval: int = 10,
+    cohort: dict[str, str] | None = None,
+    top_n: int = 300,
+    save_to: str | None = None,
+    load_from: str | None = None,
+) -> dict:
+    """Score a trial list, with or without labels; print the figures and write them to result_folder.
+
+    Writes eval_scores.txt; eval_scores_asnorm.txt, normalized, if there is a cohort (see read_cohort); eval_det.png;
+    and eval.json with everything that is returned (by the first of several processes). If result_folder holds the
+    results of another list, they go into a subfolder (see report.choose_folder). The last line printed is
+    `EER %2.4f`, of the normalized scores if there are any; lists without labels have none.
+    save_to, load_from: npz of embeddings. Raises MediaError, UserError (scores that are not finite), OSError.
+    """
+    trials = read_trials(test_list)
+    check_labels(trials, test_list)
+    check_folder(trials.files, test_list, test_path)
+    given = cohort or {}
+    cohort = distributed.of_first(lambda: distinct_recordings(given))
+    files = [*trials.files, *cohort]
+    paths = [*utterance_paths(trials.files, test_path), *cohort.values()]
+    tested, others = slice(len(trials.files)), slice(len(trials.files), None)
+    cache = None
+    if distributed.is_main():
+        cache = CachedEmbeddings(network, files, paths, num_eval, load_from)
+        check_overlap(cache.recordings[others], cache.recordings[tested])
+    missing = distributed.of_first(lambda: list(cache.missing.values()) if cache else [])
+    try:
+        computed = network.embed(missing, num_eval) if missing else torch.empty(0, network.settings.nOut)
+    except WavFormatError as error:
+        in_folder = error.path in paths[tested] and not os.path.isfile(test_path)
+        raise (error.for_all_in(test_path) if in_folder else error) from None
+    if cache is None:
+        return {}
+    vectors = cache.vectors(computed)
+    if save_to:
+        save_vectors(save_to, files, cache.recordings, vectors, cache.settings)
+    scores = {"raw": score_vectors(vectors[tested], trials)}
+    if not np.isfinite(scores["raw"]).all():
+        raise UserError(f"{checkpoint}: gives scores that are not finite; its training has failed")
+    if cohort:
+        scores["asnorm"] = as_norm(scores["raw"], trials, vectors[tested], vectors[others], top_n)
+
+    labels = "without labels"
+    if trials.labels is not None:
+        labels = f"{trials.labels.sum()} of them with the same speaker"
+    print(f"{len(trials.first)} trials, {labels}, {len(trials.files)} files")
+    if load_from:
+        print(cache.summary())
+    report: dict[str, object] = {
+        "trials": len(trials.first),
+        "targets": None if trials.labels is None else int(trials.labels.sum()),
+        "files": len(trials.files),
+        "cohort": len(cohort),
+        "cohort_recordings": hash_of_recordings(cache.recordings[others]) if cohort else None,
+        "trial_list": trial_list_id(test_list, test_path),
+        "checkpoint": {"path": checkpoint, "sha256": file_hash(checkpoint)} if checkpoint else None,
+        "evaluated_with": evaluated_with(network.settings, num_eval),
+        "precision": network.precision,
+        "maxFrames": network.settings.maxFrames,
+        "num_eval": num_eval,
+        "settings": dict(settings or {}),
+        "version": VERSION,
+        "versions": versions(),
+    }
+    figures = {}
+    if trials.labels is not None:
+        figures = {kind: measure(values, trials.labels) for kind, values in scores.items()}
+        report["figures"] = figures
+        report |= figures[list(scores)[-1]]  # normalized if there is a cohort
+    write_results(report, result_folder, scores, trials)
+    if trials.labels is not None:
+        print(ABOUT_MIN_DCF)
+    for kind, found in figures.items():
+        print({"raw": "", "asnorm": "as-norm: "}[kind] + costs_in_words(found))
+        print(f"EER {found['eer']:2.4f}")
+    return report
