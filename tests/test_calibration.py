@@ -130,8 +130,8 @@ def test_the_fit_is_the_minimum_of_the_weighted_loss(seed, p_target):
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ([4, 3, 2, 1], "told apart without an error"),
-        ([3, 2, 2, 1], "told apart without an error"),
+        ([4, 3, 2, 1], "separated without error"),
+        ([3, 2, 2, 1], "separated without error"),
         ([2, 2, 2, 2], r"all 4 scores are equal \(2\)"),
         ([1, 2, 3, 4], "do not score higher"),
         ([1, 3, 2, 4], "do not score higher"),
@@ -236,7 +236,7 @@ def test_doubtful_calibrations_say_so(tmp_path, capsys):
         (trials("targets.txt", list(range(10)), 5, targets=7), "only 7 target trials"),
         (trials("others.txt", [0, 1], 4), "only 16 non-target trials"),
         (trials("speakers.txt", [0, 1, 2], 10), "target trials of only 3 speakers"),
-        (trials("coarse.txt", list(range(10)), 5, digits=0), "different scores in 1225 trials"),
+        (trials("coarse.txt", list(range(10)), 5, digits=0), "distinct scores in 1225 trials"),
         (trials("shared.txt", [*range(10), 25], 5), "share 1 speaker (id25 ...)"),
     ):
         status, out, _ = run(capsys, scores, "--calibrate", dev)
@@ -268,7 +268,7 @@ def test_calibrate_command_says_what_is_wrong(tmp_path, capsys):
     apart = write(tmp_path / "apart.txt", np.array([2, 1]), np.array([1, 0]))
     before = sorted(tmp_path.iterdir())
     for more, words in (
-        ((scores, "--calibrate", apart), "apart.txt: all 2 trials are told apart"),
+        ((scores, "--calibrate", apart), "apart.txt: all 2 trials are separated"),
         ((scores, "--calibrate", tmp_path / "none"), "none: No such file"),
         ((scores, "--calibrate", dev_scores, "--llr_output", scores), "--llr_output {}: is read here"),
         ((scores, "--calibrate", dev_scores, "--calibration", dev_scores), "is read here"),
@@ -373,7 +373,7 @@ def test_verify_with_a_calibration(evaluated, tmp_path, capsys, monkeypatch):
 
     assert run(capsys, "--calibrate", normalised, normalised)[0] == 0
     status, out, error = verify("--calibration", evaluated / "a/cal_asnorm.json")
-    assert status == 1 and out == [] and "of asnorm scores, and verify gives raw ones" in error
+    assert status == 1 and out == [] and "fitted to asnorm scores, but verify gives raw ones" in error
     kept = json.loads((evaluated / "a/cal_asnorm.json").read_text())["scores"]
     assert (kept["kind"], kept["cohort"], kept["top_n"]) == ("asnorm", 4, 3)
 
@@ -415,7 +415,7 @@ def test_what_is_no_calibration(evaluated, tmp_path, capsys, content):
     given = [*flags, str(evaluated / "0.wav"), str(evaluated / "1.wav")]
     assert inferSyncNet.main(["verify", *given, "--calibration", str(tmp_path / "cal.json")]) == 1
     out, err = capsys.readouterr()
-    assert out == "" and "cal.json: not a calibration; make it with tuneThreshold.py --calibrate" in err
+    assert out == "" and "cal.json: not a calibration; create it with tuneThreshold.py --calibrate" in err
 
 
 def test_a_calibration_of_normalised_scores_is_of_one_cohort(evaluated, tmp_path, capsys):

@@ -1,9 +1,9 @@
-"""Calibration: scores as log-likelihood ratios, how good they are as such, and the file that keeps a calibration.
+"""Calibration: scores as log-likelihood ratios, how good those are, and the file that stores a calibration.
 
 A log-likelihood ratio (LLR) is the natural logarithm of p(score | same speaker) / p(score | different speakers).
 Brümmer and du Preez, "Application-independent evaluation of speaker detection", Computer Speech and Language
-20(2-3), 2006: Cllr, its minimum, and the decision threshold that an LLR has. The affine calibration by logistic
-regression with a prior is that of Brümmer et al., "Fusion of heterogeneous speaker recognition systems in the STBU
+20(2-3), 2006: Cllr, its minimum, and the decision threshold for LLRs. Affine calibration by prior-weighted logistic
+regression is from Brümmer et al., "Fusion of heterogeneous speaker recognition systems in the STBU
 submission for the NIST SRE 2006", IEEE TASLP 15(7), 2007.
 """
 
@@ -27,15 +27,13 @@ from syncnet.verification.rates import P_TARGETS, check_trials, detection_cost
 from syncnet.verification.speakers import speaker_names
 
 CALIBRATION_PRIOR = P_TARGETS[0]
-FEW_TRIALS = 30  # of a kind; a calibration of fewer depends on which ones they are
-FEW_SCORES = 10  # different ones
-MOST_STEPS = 200  # of Newton's method, which takes about ten
-ENOUGH = 1e-12  # decrease of the objective, in parts of it, below which it is at its minimum
+FEW_TRIALS = 30  # of a kind; a calibration from fewer depends on which ones they are
+FEW_SCORES = 10  # distinct ones
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """An affine calibration: LLR = slope * score + offset. p_target: the prior that it was fitted at."""
+    """An affine calibration: LLR = slope * score + offset. p_target: the prior that it was fitted for."""
 
     slope: float
     offset: float
@@ -51,84 +49,64 @@ def logit(p: float) -> float:
 
 
 def posterior(llr: float, prior: float) -> float:
-    """The probability that both have one speaker, by Bayes' rule; prior: before the scores are seen, in (0, 1)."""
+    """The probability of a target, by Bayes' rule. prior: the probability before the scores are seen, in (0, 1)."""
     return float(np.exp(-np.logaddexp(0, -(llr + logit(prior)))))
 
 
 def calibrate(scores: ArrayLike, labels: ArrayLike, p_target: float = CALIBRATION_PRIOR) -> Calibration:
-    """The affine calibration of labelled scores by logistic regression, weighted for a prior P of a target.
+    """The affine calibration of labeled scores by logistic regression, weighted for a target prior P.
 
-    Least is P mean_targets log(1 + exp(-LLR - logit P)) + (1 - P) mean_nontargets log(1 + exp(LLR + logit P)),
-    as in Brümmer et al. 2007; here by Newton's method. Raises UserError as tuneThresholdfromScore does, for
-    scores that are all equal, for a single trial of a kind, for scores that separate both kinds without an error,
-    which fit a slope of any steepness, and for targets that do not score higher.
+    Minimizes P mean_targets log(1 + exp(-LLR - logit P)) + (1 - P) mean_nontargets log(1 + exp(LLR + logit P)), as in
+    Brümmer et al. 2007. Raises UserError as tuneThresholdfromScore does, and if all scores are equal, if there is a
+    single trial of a kind, if a threshold separates both kinds without error (any steeper slope would fit better),
+    or if targets do not score higher.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
     scores, labels = check_trials(scores, labels)
     if not 0 < p_target < 1:
         raise UserError(f"p_target {p_target}, expected 0 < p_target < 1")
     targets, others = scores[labels == 1], scores[labels == 0]
     if np.ptp(scores) == 0:
-        raise UserError(
-            f"all {len(scores)} scores are equal ({scores[0]:g}), so they say nothing about who speaks: there is "
-            "nothing to calibrate"
-        )
+        raise UserError(f"all {len(scores)} scores are equal ({scores[0]:g}): there is nothing to calibrate")
     for kind, found in (("target", targets), ("non-target", others)):
         if len(found) == 1 and len(scores) > 2:
             raise UserError(
-                f"1 {kind} trial among {len(scores)} trials: a calibration cannot be fitted to a single one; use "
-                f"development trials with some hundreds of both kinds, of at least {MIN_SPEAKERS} speakers"
+                f"1 {kind} trial among {len(scores)} trials: too few to fit a calibration; use development trials "
+                f"with some hundreds of both kinds, of at least {MIN_SPEAKERS} speakers"
             )
     if targets.min() >= others.max():
         raise UserError(
-            f"all {len(scores)} trials are told apart without an error, which no calibration can be fitted to; "
+            f"all {len(scores)} trials are separated without error, so no calibration can be fitted; "
             "calibrate with more or harder trials"
         )
-    # Of scores around 0 with spread 1 the two unknowns are of like size, whatever the system's scale.
-    centre, spread = scores.mean(), scores.std()
-    x = np.stack([(scores - centre) / spread, np.ones_like(scores)], 1)
-    sign = np.where(labels == 1, 1.0, -1.0)
-    weight = np.where(labels == 1, p_target / len(targets), (1 - p_target) / len(others))
-
-    def objective(unknowns: np.ndarray) -> float:
-        return float(weight @ np.logaddexp(0, -sign * (x @ unknowns + logit(p_target))))
-
-    unknowns = np.zeros(2)
-    value = objective(unknowns)
-    for _ in range(MOST_STEPS):
-        wrong = np.exp(-np.logaddexp(0, sign * (x @ unknowns + logit(p_target))))
-        gradient = -(weight * sign * wrong) @ x
-        curvature = (x.T * (weight * wrong * (1 - wrong))) @ x
-        step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
-        size = 1.0
-        while (new := objective(unknowns - size * step)) > value and size > ENOUGH:
-            size /= 2
-        gained = value - new
-        if gained > 0:
-            unknowns, value = unknowns - size * step, new
-        if gained <= ENOUGH * value:
-            break
-    slope = float(unknowns[0] / spread)
+    # Standardized, so that both unknowns have a similar magnitude whatever the scale of the scores.
+    center, spread = scores.mean(), scores.std()
+    weights = np.where(labels == 1, p_target / len(targets), (1 - p_target) / len(others))
+    fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
+    fit.fit(((scores - center) / spread)[:, None], labels, sample_weight=weights)
+    slope = float(fit.coef_[0, 0] / spread)
     if slope <= 0:
         raise UserError(
             "targets (label 1) do not score higher than non-targets: there is nothing to calibrate; are the labels "
             "the right way round, 1 for the same speaker?"
         )
-    return Calibration(slope, float(unknowns[1] - slope * centre), p_target)
+    return Calibration(slope, float(fit.intercept_[0] - slope * center) - logit(p_target), p_target)
 
 
 def calibration_doubts(
     scores: np.ndarray, labels: np.ndarray, pairs: Sequence[tuple[str, str]] | None
 ) -> list[str]:
-    """Why a calibration fitted to these trials may be wrong for other speakers, in words; [] where nothing tells.
+    """Reasons why a calibration fitted to these trials may be wrong for other speakers.
 
-    scores, labels: (trials,). pairs: the two names of each trial, where they are known.
+    scores, labels: (trials,). pairs: the two file names of each trial, if known.
     """
     doubts = []
     for kind, label in (("target", 1), ("non-target", 0)):
         if (count := int((labels == label).sum())) < FEW_TRIALS:
             doubts.append(f"only {count} {kind} trials, where some hundreds are usual")
     if (different := len(np.unique(scores))) < min(FEW_SCORES, len(scores)):
-        doubts.append(f"only {different} different scores in {len(scores)} trials")
+        doubts.append(f"only {different} distinct scores in {len(scores)} trials")
     speaker = speaker_names(pairs, labels) if pairs else None
     if speaker is not None and pairs is not None:
         known = {speaker[a] for (a, _), label in zip(pairs, labels, strict=True) if label}
@@ -138,28 +116,28 @@ def calibration_doubts(
 
 
 def cllr(llrs: ArrayLike, labels: ArrayLike) -> float:
-    """Cllr in bits: the mean of log2(1 + exp(-LLR)) over targets and of log2(1 + exp(LLR)) over non-targets, halved.
+    """Cllr in bits: (mean_targets log2(1 + exp(-LLR)) + mean_nontargets log2(1 + exp(LLR))) / 2.
 
-    Brümmer and du Preez 2006: 0 is perfect, 1 what an LLR of 0 for every trial has; bad calibration
-    goes above. Raises UserError as tuneThresholdfromScore does.
+    Brümmer and du Preez 2006: 0 is perfect, 1 is an LLR of 0 for every trial; bad calibration exceeds 1.
+    Raises UserError as tuneThresholdfromScore does.
     """
     return _cllr(*check_trials(llrs, labels))
 
 
 def min_cllr(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Cllr of the best LLRs that rise with the score: what it costs that the scores discriminate no better.
+    """Cllr of the best LLRs that increase monotonically with the score: the cost of limited discrimination.
 
-    Brümmer and du Preez 2006: isotonic regression (pool adjacent violators) of the labels gives the share
-    of targets at each score, whose log odds less those of all trials are the LLRs. Equal scores are one. Raises
-    UserError as tuneThresholdfromScore does.
+    Brümmer and du Preez 2006: isotonic regression (pool adjacent violators) of the labels gives the fraction of
+    targets at each distinct score; its log odds minus those of all trials are the LLRs. Raises UserError as
+    tuneThresholdfromScore does.
     """
     from sklearn.isotonic import isotonic_regression  # slow to import
 
     scores, labels = check_trials(scores, labels)
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    share = isotonic_regression(np.bincount(place, labels) / counts, sample_weight=counts)[place]
-    with np.errstate(divide="ignore"):  # a share of 0 or 1 is an infinite LLR, which costs nothing
-        return _cllr(np.log(share) - np.log(1 - share) - logit(labels.mean()), labels)
+    fraction = isotonic_regression(np.bincount(place, labels) / counts, sample_weight=counts)[place]
+    with np.errstate(divide="ignore"):  # a fraction of 0 or 1 is an infinite LLR, which costs nothing
+        return _cllr(np.log(fraction) - np.log(1 - fraction) - logit(labels.mean()), labels)
 
 
 def _cllr(llrs: np.ndarray, labels: np.ndarray) -> float:
@@ -171,10 +149,10 @@ def _cllr(llrs: np.ndarray, labels: np.ndarray) -> float:
 def actual_dcf(
     llrs: ArrayLike, labels: ArrayLike, p_target: float, c_miss: float = 1, c_fa: float = 1
 ) -> tuple[float, float]:
-    """(DCF, threshold): the normalised detection cost of LLRs at the threshold that needs no tuning, as in min_dcf.
+    """(DCF, threshold): the normalized detection cost (see min_dcf) of LLRs at the Bayes threshold.
 
-    A trial is accepted from LLR log(c_fa (1 - P) / (c_miss P)) on, which costs least if the LLRs are right (Brümmer
-    and du Preez 2006; NIST's plans call it the actual DCF). Raises UserError as min_dcf does.
+    A trial is accepted if LLR >= log(c_fa (1 - P) / (c_miss P)), which is optimal for well-calibrated LLRs (Brümmer
+    and du Preez 2006; NIST's evaluation plans call this the actual DCF). Raises UserError as min_dcf does.
     """
     if not 0 < p_target < 1 or not (0 < c_miss < np.inf and 0 < c_fa < np.inf):
         raise UserError(f"p_target {p_target}, costs {c_miss}, {c_fa}: expected 0 < p_target < 1, costs > 0")
@@ -189,12 +167,12 @@ def actual_dcf(
 
 
 def save_calibration(
-    path: str, calibration: Calibration, made_of: dict[str, Any] | None, dev_scores: str
+    path: str, calibration: Calibration, made_with: dict[str, Any] | None, dev_scores: str
 ) -> None:
-    """Write a calibration as JSON, with what it is of (see provenance.scores_made_with). Raises OSError."""
+    """Write a calibration as JSON. made_with: see provenance.scores_made_with. Raises OSError."""
     record = {
         "calibration": asdict(calibration),
-        "scores": made_of,
+        "scores": made_with,
         "dev_scores": {"path": os.path.abspath(dev_scores), "sha256": file_hash(dev_scores)},
         "version": VERSION,
     }
@@ -205,32 +183,32 @@ def save_calibration(
 def read_calibration(
     path: str, checkpoint: str, settings: Settings, num_eval: int
 ) -> tuple[Calibration, dict[str, Any]]:
-    """The calibration in a file, for raw scores of this checkpoint and these settings, and what it is of.
+    """The calibration in a file, for raw scores of this checkpoint and these settings, and its provenance record.
 
-    Raises UserError for a calibration of anything else, and OSError.
+    Raises UserError for any other calibration, and OSError.
     """
-    named = f"--calibration {path}"
+    name = f"--calibration {path}"
     try:
         with open(path, encoding="utf-8") as file:
             record = json.load(file)
-        calibration = Calibration(**{name: float(value) for name, value in record["calibration"].items()})
-        made_of = record["scores"]
+        calibration = Calibration(**{key: float(value) for key, value in record["calibration"].items()})
+        made_with = record["scores"]
         if not calibration.slope > 0 or not all(map(math.isfinite, asdict(calibration).values())):
             raise TypeError
-        if made_of is not None and not (made_of["kind"] in SCORE_FILES and has_provenance(made_of)):
+        if made_with is not None and not (made_with["kind"] in SCORE_FILES and has_provenance(made_with)):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{named}: not a calibration; make it with tuneThreshold.py --calibrate dev_scores.txt scores.txt"
+            f"{name}: not a calibration; create it with tuneThreshold.py --calibrate dev_scores.txt scores.txt"
         ) from None
-    if made_of is None:
+    if made_with is None:
         raise UserError(
-            f"{named}: does not say which checkpoint its scores are of; make it again of an eval_scores.txt that "
-            "lies beside its eval.json, as trainSyncNet.py --eval writes them"
+            f"{name}: does not say which checkpoint its scores are from; recreate it from an eval_scores.txt "
+            "that lies beside its eval.json, as trainSyncNet.py --eval writes them"
         )
-    if made_of["kind"] != "raw":
+    if made_with["kind"] != "raw":
         raise UserError(
-            f"{named}: of {made_of['kind']} scores, and verify gives raw ones; calibrate with eval_scores.txt"
+            f"{name}: fitted to {made_with['kind']} scores, but verify gives raw ones; calibrate with eval_scores.txt"
         )
-    check_made_with(named, "calibration", made_of, checkpoint, settings, num_eval)
-    return calibration, made_of
+    check_made_with(name, "calibration", made_with, checkpoint, settings, num_eval)
+    return calibration, made_with
