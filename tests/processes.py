@@ -49,8 +49,19 @@ def _main(
     sys.stdin = open(os.devnull)  # noqa: SIM115
     sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
     sys.argv[:] = [script, *arguments]
-    sys.path[:0] = environment.get("PYTHONPATH", "").split(os.pathsep)
+    _take_modules_from(environment["PYTHONPATH"].split(os.pathsep))
     runpy.run_path(script, run_name="__main__")
+
+
+def _take_modules_from(folders: list[str]) -> None:
+    """Put these folders ahead, and forget this project's modules where another copy of it is to be imported."""
+    sys.path[:] = [*folders, *(path for path in sys.path if path not in folders)]
+    if str(ROOT) not in folders:
+        sys.path.remove(str(ROOT))
+        for name, module in list(sys.modules.items()):
+            path = getattr(module, "__file__", None) or ""
+            if os.path.dirname(path) == str(ROOT) or path.startswith((f"{ROOT}/syncnet", f"{ROOT}/models")):
+                del sys.modules[name]
 
 
 class Started:

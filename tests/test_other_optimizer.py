@@ -2,12 +2,14 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from clipMaker import make_list
-from test_distributed import finish, flags, start
+from test_distributed import flags
 
 PROJECT = Path(__file__).parent.parent
 
@@ -37,19 +39,19 @@ def clip_list(tmp_path_factory) -> Path:
     return make_list(tmp_path_factory.mktemp("clips"), 13, 12)
 
 
-@pytest.mark.parametrize("processes", [0, 2])
-def test_a_resumed_run_is_the_same_bit_by_bit(edited, clip_list, tmp_path, processes):
-    def run(save_path: Path, **environment: str) -> tuple[int, str, str]:
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_resumed_run_is_the_same_bit_by_bit(edited, clip_list, tmp_path, ranks):
+    def run(save_path: Path, **environment: str) -> subprocess.CompletedProcess:
         command = [*flags(clip_list, save_path), "--max_epoch", 2]
         environment["PYTHONPATH"] = f"{edited}:{Path(__file__).parent}"
-        return finish(start(processes, edited / "trainSyncNet.py", *command, **environment))
+        return processes.run(edited / "trainSyncNet.py", *command, ranks=ranks, **environment)
 
-    status, _, err = run(tmp_path / "whole")
-    assert status == 0, err
-    status, _, err = run(tmp_path / "run", FAIL_IN="0:4")
-    assert status == 1 and "broken on purpose" in err
-    status, out, err = run(tmp_path / "run")
-    assert status == 0 and "Going on in epoch 2 after step 1" in out, err
+    whole = run(tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    broken = run(tmp_path / "run", FAIL_IN="0:4")
+    assert broken.returncode == 1 and "broken on purpose" in broken.stderr
+    resumed = run(tmp_path / "run")
+    assert resumed.returncode == 0 and "Going on in epoch 2 after step 1" in resumed.stdout, resumed.stderr
     whole, resumed = (
         torch.load(tmp_path / name / "training_state.pt", weights_only=True) for name in ("whole", "run")
     )
