@@ -4,7 +4,8 @@
         --txt_dir VOX2_PATH/dev/txt --wav_dir VOX2_PATH/dev/wav
 
 Each clip's video is decoded once to check that it is complete and as long as its sound. Clips that cannot be used are
-skipped, counted, and listed with the reason in <output>.skipped.txt.
+skipped, counted, and listed with the reason in <output>.skipped.txt. --shards copies the listed clips into tar files,
+which a shared file system reads much faster; --part shares the work among machines.
 """
 
 import syncnet  # noqa: F401  # isort: skip
@@ -24,6 +25,7 @@ from functools import partial
 from syncnet.media.clips import LEAST_FRAMES
 from syncnet.support.commands import Parser, answer_flags, at_least, command, retyped
 from syncnet.support.names import counted
+from syncnet.support.parts import PartRecords, part_number, part_of_all
 from syncnet.support.processes import available_cores, map_in_processes
 
 
@@ -100,6 +102,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="reuse what an interrupted run with this --output and --check found out about videos, whatever the "
         "other flags; videos that changed since are checked again",
     )
+    parser.add_argument(
+        "--shards",
+        metavar="DIR",
+        help="copy the listed clips into tar files in this folder, DIR/<output>-000000.tar ..., and list them there",
+    )
+    parser.add_argument(
+        "--shard_clips",
+        type=at_least(int, 1),
+        default=1000,
+        help="number of consecutive clips found per tar file; it holds those of them that are listed",
+    )
+    parser.add_argument(
+        "--part",
+        type=part_of_all,
+        metavar="K/N",
+        help="check part K of N of the clips only, for example on N machines; the run that completes the last part "
+        "writes the list. An interrupted part resumes with the same command",
+    )
     args = parser.parse_args(argv)
     if not args.txt_dir and not args.no_txt:
         parser.error("--txt_dir is needed; for clips that have no txt, give --no_txt instead")
@@ -123,6 +143,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     answer_flags(parse_args)
 
+from syncnet.loading.shards import write_shard
 from syncnet.media.check_journal import CheckJournal, Result, Stamp
 from syncnet.media.clip_check import (
     NO_TXT,
@@ -275,10 +296,12 @@ def write_lists(
     settings: CheckSettings,
     clips: list[str],
     outcomes: dict[str, tuple],
+    in_shards: dict[str, tuple[str, str]],
 ) -> None:
     """Write --output and, of some of the people, --val_output; say what to type next.
 
-    outcomes: (offset, frames) by clip. Raises UserError for --val_output where all clips are one person's.
+    outcomes: (offset, frames) by clip. in_shards: with --shards, the paths of each clip's video and wav there.
+    Raises UserError for --val_output where all clips are one person's.
     """
     lists = {args.output: clips}
     if args.val_output:
@@ -286,7 +309,7 @@ def write_lists(
         lists = split_people(clips, args.output, args.val_output, args.val_fraction)
 
     def clip_of(path: str) -> Clip:
-        return Clip(*clip_paths(settings, path)[:2], *outcomes[path])
+        return Clip(*(in_shards.get(path) or clip_paths(settings, path)[:2]), *outcomes[path])
 
     for path, chosen in lists.items():
         write_lines(path, (format_list_line(clip_of(clip)) for clip in chosen))
@@ -294,6 +317,63 @@ def write_lists(
         print(f"List: {path}" + f" ({counted(len(chosen), 'clip')} of {people})" * bool(args.val_output))
     if args.val_output:
         print(next_step(args, argv, {clip: clip_of(clip) for clip in clips}))
+
+
+def clips_of_shards(clips: list[str], args: argparse.Namespace) -> dict[str, list[str]]:
+    """The clips that each shard may hold, of all that were found; {} without --shards."""
+    name = os.path.splitext(os.path.basename(args.output))[0]
+    starts = range(0, len(clips), args.shard_clips) if args.shards else ()
+    return {
+        os.path.join(args.shards, f"{name}-{number:06d}.tar"): clips[start : start + args.shard_clips]
+        for number, start in enumerate(starts)
+    }
+
+
+def shares_of(clips: list[str], args: argparse.Namespace) -> list[list[str]]:
+    """The clips of each part: whole shards where there are shards."""
+    count = args.part.count if args.part else 1
+    if args.shards:
+        blocks = list(clips_of_shards(clips, args).values())
+        return [[clip for block in blocks[part::count] for clip in block] for part in range(count)]
+    shares: list[list[str]] = [[] for _ in range(count)]
+    for clip in clips:
+        shares[part_number(clip, count) - 1].append(clip)
+    return shares
+
+
+def write_clips(settings: CheckSettings, job: tuple[str, list[str]]) -> list[tuple[str, str, str]]:
+    """Write a shard, unless it is there: (clip, video, wav) of each of its clips, with their paths in it.
+
+    job: the shard, and its clips by their paths below mp4_dir. Raises OSError, UserError.
+    """
+    shard, clips = job
+    files = []
+    for clip in clips:
+        video, wav, _ = clip_paths(settings, clip)
+        files += [(clip, video), (os.path.splitext(clip)[0] + os.path.splitext(wav)[1].lower(), wav)]
+    members = write_shard(shard, files)
+    return list(zip(clips, members[::2], members[1::2], strict=True))
+
+
+def write_shards(
+    args: argparse.Namespace, settings: CheckSettings, clips: list[str], listed: set[str]
+) -> dict[str, tuple[str, str]]:
+    """Write all shards with clips that are `listed`. Returns the paths of each one's video and wav in its shard.
+
+    clips: all that were found.
+    """
+    shards = {
+        path: chosen
+        for path, block in clips_of_shards(clips, args).items()
+        if (chosen := [clip for clip in block if clip in listed])
+    }
+    paths: dict[str, tuple[str, str]] = {}
+    bar = progress_bar(total=len(listed), unit="clip", desc="shards", smoothing=0.05, dynamic_ncols=True)
+    with bar:
+        for members in map_in_processes(partial(write_clips, settings), shards.items(), args.nWorkers):
+            paths.update((clip, (video, wav)) for clip, video, wav in members)
+            bar.update(len(members))
+    return paths
 
 
 def remedy(reason: str, clips: list[str]) -> str:
@@ -371,6 +451,8 @@ def main(argv: list[str] | None = None) -> int:
         check_output("--val_output", args.val_output)
     txt_dir = None if args.no_txt else args.txt_dir
     settings = CheckSettings(args.mp4_dir, txt_dir, args.wav_dir, args.check, args.allow_resize)
+    if args.shards:
+        check_output("--shards", args.shards, folder=True)
     begin = time.monotonic()
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     remove_leftovers(glob.glob(glob.escape(args.output) + ".*.part"))
@@ -390,15 +472,24 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.val_output:
         check_people(clips, args, argv)  # before hours of checking
-    journal = CheckJournal(args.output + ".journal", args.check)
+    shares = shares_of(clips, args)
+    share = shares[args.part.number - 1] if args.part else clips
+    records = None
+    if args.part:
+        asked = [*vars(settings).values(), args.shards, args.shard_clips]
+        records = PartRecords(args.output + ".parts", args.part, shares, asked)
+        records.remove()
+        args.resume = True
+    journal = CheckJournal(records.path("journal") if records else args.output + ".journal", args.check)
     report_journal(journal, args.resume)
     outcomes: dict[str, tuple] = {}
+    in_shards: dict[str, tuple[str, str]] = {}
     reused, unusable = 0, 0
     shared = sharing_a_wav(settings, clips)
     try:
-        bar = progress_bar(total=len(clips), unit="clip", smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
+        bar = progress_bar(total=len(share), unit="clip", smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
         with bar:
-            for checked in check_all(clips, args.resume, settings, journal, args.nWorkers):
+            for checked in check_all(share, args.resume, settings, journal, args.nWorkers):
                 clip, outcome = checked.relative, checked.outcome
                 if clip in shared:
                     outcome = "two videos, one wav", os.path.join(settings.mp4_dir, clip)
@@ -408,12 +499,24 @@ def main(argv: list[str] | None = None) -> int:
                     unusable += 1
                     bar.set_postfix(skipped=unusable, refresh=False)
                 bar.update()
+        if args.shards:
+            usable = {clip for clip in share if outcomes[clip][0] not in REMEDIES}
+            in_shards = write_shards(args, settings, clips, usable)
     except KeyboardInterrupt:
-        print(
-            f"\nStopped at {len(outcomes)} of {len(clips)} clips. Go on with the same command and --resume."
-        )
+        resume = "" if args.part else " and --resume"
+        print(f"\nStopped at {len(outcomes)} of {len(share)} clips. Go on with the same command{resume}.")
         return 130
 
+    if records:
+        records.write([outcomes, in_shards, reused])
+        results, reused = records.results(), 0
+        if results is None:
+            print(records.progress(f"List: {args.output}"))
+            return 0
+        for part_outcomes, part_shards, part_reused in results:
+            outcomes.update(part_outcomes)
+            in_shards.update(part_shards)
+            reused += part_reused
     left_out = [clip for clip in clips if outcomes[clip][0] in REMEDIES]
     reasons = [": ".join(outcomes[clip]) for clip in left_out]
     write_lines(args.output + ".skipped.txt", [*map(str, unread), *reasons])
@@ -429,10 +532,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"The skipped clips, each with its reason: {args.output}.skipped.txt")
     listed = [clip for clip in clips if outcomes[clip][0] not in REMEDIES]
     if listed:
-        write_lists(args, argv, settings, listed, outcomes)
+        write_lists(args, argv, settings, listed, outcomes, in_shards)
     else:
         print(f"No clip can be used; {args.output} is not written.", file=sys.stderr)
-    if unused := journal.close():
+    if records:
+        records.remove_all()
+    elif unused := journal.close():
         print(
             f"Kept {journal.path}: it has {counted(unused, 'result')} of an interrupted run that this run did not "
             "use (videos that are not here, or another --check). Delete it if you do not need them"

@@ -13,6 +13,7 @@ from syncnet.inference.defaults import FACES_AT_ONCE, NUM_EVAL, VOICES_AT_ONCE
 from syncnet.media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError, beside
 from syncnet.media.crops import WINDOW_TAIL, crop_samples, crop_starts, spread_crops
 from syncnet.media.sound import decode_audio
+from syncnet.media.tar_members import is_file
 from syncnet.media.video import FrameReader
 from syncnet.media.video_facts import probe
 from syncnet.media.wav import check_heard
@@ -34,7 +35,7 @@ def heard_sound(path: str) -> np.ndarray:
 
     Raises MediaError, also for a file in which nothing is heard.
     """
-    if not os.path.isfile(path):
+    if not is_file(path):
         raise MediaError(
             f"{path}: " + ("is a folder, needs a file" if os.path.isdir(path) else "no such file")
         )

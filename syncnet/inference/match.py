@@ -23,6 +23,7 @@ from syncnet.inference.command_flags import (
 from syncnet.inference.defaults import NUM_EVAL, WAYS
 from syncnet.media.clips import Clip, MediaError
 from syncnet.media.file_type import VIDEO_FILES
+from syncnet.media.tar_members import path_without_tar
 from syncnet.support.commands import Parser, at_least
 from syncnet.support.errors import UserError
 
@@ -97,7 +98,7 @@ def match(
 
 def speakers_of_clips(videos: Sequence[str]) -> list[str]:
     """Who is in each video: the folder two above it (<id>/<ref>/<utt>.mp4); where all share one, each its own."""
-    folders = [os.path.dirname(os.path.dirname(os.path.abspath(video))) for video in videos]
+    folders = [os.path.dirname(os.path.dirname(os.path.abspath(path_without_tar(v)))) for v in videos]
     return list(videos) if len(set(folders)) == 1 else folders
 
 

@@ -16,6 +16,7 @@ from syncnet.media.clips import (
     text_lines,
 )
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
+from syncnet.media.tar_members import path_without_tar
 from syncnet.verification.utterances import WAV_SCP, find_utterance, read_wav_scp
 
 TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")
@@ -56,8 +57,8 @@ def find_sources(
             if not names:
                 raise MediaError(f"{given}: no {' or '.join(extensions)} files in this folder")
             sources = [Source(os.path.join(given, name), name) for name in names]
-        elif given.lower().endswith(SOUND_FILES + VIDEO_FILES):
-            sources = [Source(given, os.path.basename(given))]
+        elif is_media(given):
+            sources = [Source(given, os.path.basename(path_without_tar(given)))]
         else:
             sources = read_sources(given, extensions)
         for source in sources:
@@ -73,7 +74,7 @@ def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
         return [Source(found, name_of(name), listed=True) for name, found in read_wav_scp(path).items()]
     sources = []
     for where, line in text_lines(path, known):
-        if line.strip().lower().endswith(SOUND_FILES + VIDEO_FILES):
+        if is_media(line.strip()):
             if TRIAL.match(line) and not os.path.exists(line.strip()):
                 raise MediaError(
                     f"{where}: is a trial (`label fileA fileB`); expected a path a line, or clips as makeFileList.py "
@@ -92,9 +93,14 @@ def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
     return sources
 
 
+def is_media(path: str) -> bool:
+    """Does a path end as that of a sound or video file? See tar_members.py for the paths of members of a tar."""
+    return path_without_tar(path).lower().endswith(SOUND_FILES + VIDEO_FILES)
+
+
 def name_of(path: str) -> str:
     """The name of a listed file: its path, taken from the root and from no folder further up."""
-    return os.path.normpath(f"/{path}").lstrip("/")
+    return os.path.normpath(f"/{path_without_tar(path)}").lstrip("/")
 
 
 def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str | None]]:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from syncnet.media.tar_members import is_file
 from syncnet.support.errors import UserError
 from syncnet.support.files import text_encoding
 from syncnet.support.names import is_utf8, printable
@@ -163,10 +164,10 @@ def check_paths(path: str, named: Sequence[str], kind: str = "file") -> None:
     named: the paths; kind: what they are, for the message.
     """
     looked_at = named[:LOOKED_AT]
-    if not looked_at or any(os.path.isabs(name) or os.path.exists(name) for name in looked_at):
+    if not looked_at or any(os.path.isabs(name) or is_file(name) for name in looked_at):
         return
     folder = os.path.dirname(os.path.abspath(path))
-    while not any(os.path.exists(os.path.join(folder, name)) for name in looked_at):
+    while not any(is_file(os.path.join(folder, name)) for name in looked_at):
         if folder == os.path.dirname(folder):
             remedy = "Run the command there, or make the list again"
             break

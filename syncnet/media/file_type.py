@@ -4,6 +4,8 @@ import errno
 import os
 import re
 
+from syncnet.media.tar_members import open_file
+
 # By name, what may hold sound or pictures; what it does hold is seen from its content.
 SOUND_FILES = (
     *(".wav", ".m4a", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aac", ".ac3", ".aif", ".aiff"),
@@ -53,7 +55,7 @@ def content(path: str) -> str:
     """The kind of a file: EMPTY, TEXT, WAV, MP4, another name for messages, or UNKNOWN. Raises OSError."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, "not a file")  # a pipe would be waited for
-    with open(path, "rb", buffering=0) as file:
+    with open_file(path) as file:
         head = file.read(HEAD)
         kind = content_of_head(head)
         # What begins as text may go on as something else: an MP3 file with the answer of a server ahead of it.

@@ -1,9 +1,6 @@
 """A video as OpenCV opens it: which files it takes for one, which way up, and when a frame is late."""
 
-import contextlib
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 # Containers of films, by FFmpeg's names. A file's content decides which of them it is, not its name; lists of
 # files and playlists, which lead to other files, are none of them.
@@ -23,7 +20,7 @@ if os.environ["OPENCV_LOG_LEVEL"] == "OFF":  # once more, where cv2 was imported
     (cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging).setLogLevel(0)
 
 from syncnet.media.clips import FPS, MediaError  # noqa: E402
-from syncnet.support.names import is_utf8  # noqa: E402
+from syncnet.media.tar_members import file_size, is_file, name_for_ffmpeg  # noqa: E402
 
 FRAME = 1 / FPS  # seconds
 ROUNDING, MAX_ROUNDING = 0.005, 0.01  # seconds by which a time stamp may be off
@@ -35,13 +32,16 @@ def open_video(path: str) -> cv2.VideoCapture:
 
     Raises MediaError. Release the result.
     """
-    if not os.path.isfile(path):
+    if not is_file(path):
         raise MediaError(f"{path}: no such video")
     restrict_opencv()
-    with _opencv_name(path) as name:
-        video = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    try:
+        with name_for_ffmpeg(path) as name:
+            video = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be opened as a video ({error.strerror})") from None
     if not video.isOpened():
-        size = Path(path).stat().st_size
+        size = file_size(path)
         raise MediaError(f"{path}: cannot be opened as a video ({size} bytes); broken, or no video in it")
     video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # the default of most versions of OpenCV, not of all
     return video
@@ -55,20 +55,6 @@ def restrict_opencv() -> None:
     wanted = "|".join(f"{key};{value}" for key, value in {**options, **WHITELISTS}.items())
     if wanted != given:
         os.environ[OPTIONS] = wanted
-
-
-@contextlib.contextmanager
-def _opencv_name(path: str) -> Iterator[str]:
-    """A name under which OpenCV opens a file. One that is not UTF-8 would crash it."""
-    name = os.path.abspath(path)  # cannot be mistaken for one of FFmpeg's protocols, such as "concat:"
-    if is_utf8(name):
-        yield name
-        return
-    try:
-        with open(path, "rb", buffering=0) as file:
-            yield f"/proc/self/fd/{file.fileno()}"
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be opened as a video ({error.strerror})") from None
 
 
 def first_picture(path: str) -> tuple[np.ndarray | None, bool]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import bisect
-import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from syncnet.media.file_type import MP4
+from syncnet.media.tar_members import name_for_ffmpeg
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -44,12 +44,13 @@ def open_local(path: str, demuxers: str, kind: str | None = None, **options: str
     before_19 = int(av.__version__.split(".")[0]) < 19
     decoding: dict[str, Any] = {"metadata_errors": "surrogateescape"} if before_19 else {}
     # Options of the container alone: PyAV before 16 crashes if streams that turn up later are to have them too.
-    return av.open(
-        os.path.abspath(path),  # cannot be mistaken for one of FFmpeg's protocols, such as "concat:"
-        format="mp4" if kind == MP4 else None,  # VoxCeleb2's; asking every demuxer takes a while
-        container_options={"protocol_whitelist": "file", "format_whitelist": demuxers, **options},
-        **decoding,
-    )
+    with name_for_ffmpeg(path) as name:
+        return av.open(
+            name,
+            format="mp4" if kind == MP4 else None,  # VoxCeleb2's; asking every demuxer takes a while
+            container_options={"protocol_whitelist": "file", "format_whitelist": demuxers, **options},
+            **decoding,
+        )
 
 
 def tick(timed: Stream | Packet | Frame) -> Fraction:

@@ -6,7 +6,6 @@ be used, in the same words and with the same remedy for list making, training an
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from syncnet.media.clips import FPS, FRAME_SIZE, MediaError
 from syncnet.media.file_type import content
 from syncnet.media.open_video import CONTAINERS, FRAME, allowed_lateness, first_picture
 from syncnet.media.streams import HDR_TRANSFERS, open_local, picture_stream, tick
+from syncnet.media.tar_members import file_size, is_file
 from syncnet.media.video_pass import VideoPass, codec_name
 
 if TYPE_CHECKING:
@@ -135,9 +135,9 @@ def open_container(path: str) -> InputContainer:
     """Open a film by its content. Raises VideoError where it cannot be opened or has no video; close it."""
     import av  # here and below: training on intact files does without it
 
-    if not os.path.isfile(path):
+    if not is_file(path):
         raise MediaError(f"{path}: no such video")
-    size = os.path.getsize(path)
+    size = file_size(path)
     if size == 0:
         raise VideoError(EMPTY, f"{path}: 0 bytes")
     try:

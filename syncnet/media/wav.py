@@ -15,6 +15,7 @@ import numpy as np
 
 from syncnet.media.clips import SAMPLE_RATE, MediaError
 from syncnet.media.file_type import EMPTY, HEAD, TEXT, UNKNOWN, content_of_head, get_again
+from syncnet.media.tar_members import is_file, open_file
 from syncnet.support.files import partial_path
 
 INT16 = "int16"
@@ -220,10 +221,10 @@ def read_wav(path: str, first: int, out: np.ndarray) -> None:
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[BinaryIO]:
     """A file to read; errors of the file system become MediaErrors."""
-    if not os.path.isfile(path):
+    if not is_file(path):
         raise MediaError(f"{path}: no such wav file")
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             yield file
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror})") from None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from syncnet.media.clips import MediaError
+from syncnet.media.tar_members import member_of
 from syncnet.networks.settings import differences
 from syncnet.support.files import replace_file
 
@@ -31,9 +32,12 @@ class Recording:
 def find_recording(path: str) -> Recording:
     """The recording at a path. Raises MediaError if there is no file."""
     try:
-        found = os.stat(path)
+        found = os.stat(member.tar if (member := member_of(path)) else path)
     except (FileNotFoundError, NotADirectoryError):
         raise MediaError(f"{path}: no such wav file") from None
+    if member:
+        path = str(member._replace(tar=os.path.realpath(member.tar)))
+        return Recording(path, (member.size, found.st_mtime_ns, found.st_ctime_ns))
     return Recording(os.path.realpath(path), (found.st_size, found.st_mtime_ns, found.st_ctime_ns))
 
 

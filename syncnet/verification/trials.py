@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from syncnet.media.clips import LOOKED_AT, MediaError, text_lines
+from syncnet.media.tar_members import TAR, is_file
 from syncnet.verification.utterances import check_wavs, utterance_paths
 
 # What stands for the same speaker (1) and for different ones (0), in lower case.
@@ -92,17 +93,22 @@ def check_labels(trials: Trials, path: str) -> None:
 def check_folder(files: list[str], path: str, place: str) -> None:
     """Raise MediaError when none of the trials' first files is in `place`; it names the folder that has them if near.
 
-    place: the folder that the names start in, or a wav.scp; see utterance_paths.
+    place: the folder or tar that the names start in, or a wav.scp; see utterance_paths.
     """
     looked_at = files[:LOOKED_AT]
 
     def has_some(place: str) -> bool:
-        return any(map(os.path.isfile, utterance_paths(looked_at, place)))
+        return any(map(is_file, utterance_paths(looked_at, place)))
 
     if not os.path.exists(place or os.curdir):
         raise MediaError(f"--test_path {place}: no such folder; the names in {path} start there")
     if has_some(place):
         return
+    if place.endswith(TAR):
+        raise MediaError(
+            f"--test_path {place}: has none of the wavs that {path} names, such as {files[0]}; "
+            "the tar must have the names of the list, with folders or with __ in their place"
+        )
     if os.path.isfile(place):
         raise MediaError(
             f"--test_path {place}: none of its files is here ({utterance_paths(looked_at, place)[0]}: no such file); "

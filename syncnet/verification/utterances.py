@@ -6,7 +6,7 @@ their samples.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from syncnet.media.clips import MediaError, text_lines
 from syncnet.media.crops import check_length, crop_samples
 from syncnet.media.file_type import EMPTY, SOUND_FILES, TEXT, VIDEO_FILES, WAV, content
 from syncnet.media.sound import decode_audio
+from syncnet.media.tar_members import TAR, flat_name, is_file, members_of
 from syncnet.media.wav import WavFormatError, check_heard, open_wav
 
 # What a list may name beside what is there, in the order in which it is looked for: convertAudio.py makes .wav.
@@ -28,22 +29,32 @@ def find_utterance(path: str) -> str:
     x.flac is found as x.wav once it is converted, x.wav as x.m4a as VoxCeleb2 ships it, and a name without an ending
     as x.wav. Returns `path` itself where there is none of these.
     """
-    if os.path.isfile(path):
-        return path
-    stem, ending = os.path.splitext(path)
-    stems = [stem, path] if ending.lower() in KINDS else [path]
-    others = (stem + kind for stem in stems for lower in KINDS for kind in (lower, lower.upper()))
-    return next(filter(os.path.isfile, others), path)
+    return next(filter(is_file, spellings(path)), path)
+
+
+def spellings(path: str) -> Iterator[str]:
+    """The names under which find_utterance looks for a sound, in order."""
+    yield path
+    without, ending = os.path.splitext(path)
+    for stem in [without, path] if ending.lower() in KINDS else [path]:
+        for kind in KINDS:
+            yield from (stem + kind, stem + kind.upper())
 
 
 def utterance_paths(names: Sequence[str], place: str) -> list[str]:
-    """The path of each utterance. place: the folder that the names start in, or a wav.scp that has them.
+    """The path of each utterance. place: the folder or the tar that the names start in, or a wav.scp that has them.
 
     Of files in a folder it is not looked whether they are there; see find_utterance. Raises MediaError for a wav.scp
     that cannot be read or does not have a name.
     """
     if not os.path.isfile(place):
         return [find_utterance(os.path.join(place, name)) for name in names]
+    if place.endswith(TAR):
+        members = members_of(place)
+        found = (filter(members.get, map(flat_name, spellings(name))) for name in names)
+        return [
+            members.get(next(flat, ""), f"{place}/{name}") for flat, name in zip(found, names, strict=True)
+        ]
     table = read_wav_scp(place)
     missing = [name for name in names if name not in table]
     if missing:
@@ -91,7 +102,7 @@ def read_wav_scp(path: str) -> dict[str, str]:
 def _from_here(target: str, folder: str) -> str:
     """The sound file of a path in a wav.scp in `folder`, looked for in the current folder first."""
     here, beside = find_utterance(target), find_utterance(os.path.join(folder, target))
-    return beside if not os.path.isfile(here) and os.path.isfile(beside) else here
+    return beside if not is_file(here) and is_file(beside) else here
 
 
 def read_utterance(path: str) -> np.ndarray:
@@ -100,7 +111,7 @@ def read_utterance(path: str) -> np.ndarray:
     A 16 kHz mono int16 wav is mapped, not read; other kinds than wav are decoded. Raises MediaError, and
     WavFormatError for a wav of another format.
     """
-    if os.path.isfile(path) and content(path) not in (WAV, TEXT, EMPTY):
+    if is_file(path) and content(path) not in (WAV, TEXT, EMPTY):
         return decode_audio(path)
     return open_wav(path)
 

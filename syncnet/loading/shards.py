@@ -1,0 +1,62 @@
+"""Shards: clips copied into uncompressed tars, so that a shared file system holds thousands of files, not millions.
+
+A shard holds clips in the order of the list, video and wav side by side, in WebDataset's naming: id__ref__utt.mp4,
+id__ref__utt.wav. It is complete or does not exist. It begins with a hash of the names, sizes and modification times
+of its files, so that an interrupted run recognizes the shards it has finished without reading them.
+"""
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Sequence
+
+from syncnet.media.tar_members import BLOCK, Member, flat_name
+from syncnet.support.errors import UserError
+from syncnet.support.files import replace_file
+
+END = bytes(2 * BLOCK)  # of a tar
+
+
+def write_shard(path: str, files: Sequence[tuple[str, str]]) -> list[str]:
+    """Copy files into a tar at `path`, unless it holds them already. Returns each file's path as a member of the tar.
+
+    files: (name, source) of each: its name with folders, and the file to copy. Raises OSError, and UserError for a
+    file that changes while it is copied, or for two files whose names in the tar would be the same.
+    """
+    headers, members, times = [], [], []
+    sources: dict[str, str] = {}
+    for name, source in files:
+        header = tarfile.TarInfo(flat_name(name))
+        facts = os.stat(source)
+        header.size, header.mtime = facts.st_size, int(facts.st_mtime)
+        times.append(facts.st_mtime_ns)
+        if (other := sources.setdefault(header.name, source)) != source:
+            raise UserError(f"{source}: would be {header.name} in {path}, as {other}; rename one of them")
+        headers.append(header)
+    blocks = [header.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape") for header in headers]
+    contents = hashlib.sha256(b"".join(blocks) + str(times).encode()).hexdigest()
+    top = tarfile.TarInfo.create_pax_global_header({"comment": contents})
+    place = len(top)
+    for (name, _), header, block in zip(files, headers, blocks, strict=True):
+        place += len(block)
+        members.append(str(Member(path, name, place, header.size)))
+        place += -(-header.size // BLOCK) * BLOCK
+    if not _has(path, top, place + len(END)):
+        with replace_file(path, "wb") as shard:
+            shard.write(top)
+            for (_, source), header, block in zip(files, headers, blocks, strict=True):
+                with open(source, "rb") as file:
+                    content = file.read()
+                if len(content) != header.size:
+                    raise UserError(f"{source}: has changed while it was copied; run the same command again")
+                shard.write(block + content + bytes(-header.size % BLOCK))
+            shard.write(END)
+    return members
+
+
+def _has(path: str, top: bytes, size: int) -> bool:
+    """Is there a shard of this size that begins so?"""
+    if not os.path.isfile(path) or os.path.getsize(path) != size:
+        return False
+    with open(path, "rb") as shard:
+        return shard.read(len(top)) == top

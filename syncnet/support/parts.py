@@ -1,0 +1,105 @@
+"""A command's work in parts, --part 3/64, which any number of machines do at any time on one shared folder.
+
+Each part leaves a record of what came of its share. Whichever ends when all records are there has the results of all,
+and writes what a run without parts would.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from syncnet.support.files import replace_file
+
+SHOWN = 10  # numbers of missing parts
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part `number`, from 1, of `count`."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+def part_of_all(text: str) -> Part:
+    """The argparse type of --part: K/N."""
+    number, _, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return Part(int(number), int(count))
+    raise argparse.ArgumentTypeError(f"found {text!r}, expected K/N, with K from 1 to N, such as 3/64")
+
+
+def part_number(name: str, count: int) -> int:
+    """Which of `count` parts does the work on a file: it depends on nothing but its name."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count + 1
+
+
+class PartRecords:
+    """The records of all parts, in a folder.
+
+    shares: of each part, the names of what it works on. settings: what else its results depend on. A record of
+    another share or of other settings does not count.
+    """
+
+    def __init__(self, folder: str, part: Part, shares: Sequence[Sequence[str]], settings: object) -> None:
+        self.folder, self.part, self.settings = folder, part, settings
+        self.shares = shares
+        self.missing: list[int] = []
+
+    def path(self, ending: str, number: int = 0) -> str:
+        """The file of a part, this one by default. Its folder is made."""
+        os.makedirs(self.folder, exist_ok=True)
+        return os.path.join(self.folder, f"part-{number or self.part.number}-of-{self.part.count}.{ending}")
+
+    def write(self, result: object) -> None:
+        """Record that this part is finished. Raises OSError."""
+        with replace_file(self.path("json")) as file:
+            json.dump({"share": self._digest(self.part.number), "result": result}, file)
+
+    def remove(self) -> None:
+        """Remove this part's record, for when its work begins again."""
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.path("json"))
+
+    def results(self) -> list[Any] | None:
+        """The results of all parts; None while one is missing."""
+        records = []
+        self.missing = []
+        for number in range(1, self.part.count + 1):
+            try:
+                with open(self.path("json", number), encoding="utf-8") as file:
+                    record = json.load(file)
+            except FileNotFoundError:
+                record = {}
+            if record.get("share") == self._digest(number):
+                records.append(record["result"])
+            else:
+                self.missing.append(number)
+        return None if self.missing else records
+
+    def progress(self, output: str) -> str:
+        """A line that says which parts are missing, after results(). output: what the last one of them writes."""
+        if self.part.number in self.missing:  # removed by remove_all
+            return f"{output} (another part has completed it)"
+        shown = ", ".join(map(str, self.missing[:SHOWN])) + ", ..." * (len(self.missing) > SHOWN)
+        return (
+            f"Part {self.part} is finished; {len(self.missing)} of {self.part.count} are not: {shown}. The last one "
+            "completes the work. A part whose files or flags have changed since has to be run again"
+        )
+
+    def remove_all(self) -> None:
+        """Remove the records of all parts, when the work is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _digest(self, number: int) -> str:
+        text = json.dumps([self.settings, list(self.shares[number - 1])])
+        return hashlib.sha256(text.encode()).hexdigest()

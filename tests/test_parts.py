@@ -1,0 +1,128 @@
+"""--part K/N: parts in any order, at once, killed or repeated, make what one run without parts makes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from clipMaker import make_clip
+from test_shards import FRAMES, PER_SHARD, list_clips, make_corpus
+
+import makeFileList
+from syncnet.support.parts import part_number
+
+ROOT = Path(__file__).parent.parent
+
+
+def start(script: str, *flags: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *map(str, flags)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of all files, without hidden folders and without those that name the folder."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: data for name, data in found.items() if not name.startswith(".")}
+
+
+# ---------------------------------------------------------------- makeFileList.py
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("corpus")
+    make_corpus(root)
+    return root
+
+
+def test_who_does_what_depends_on_names_alone():
+    names = [f"id{k:05d}/ref/{k:05d}.mp4" for k in range(2000)]
+    numbers = [part_number(name, 4) for name in names]
+    assert [part_number(name, 4) for name in reversed(names)] == numbers[::-1]
+    assert all(400 < numbers.count(number) < 600 for number in (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_parts_of_a_list_in_any_order(corpus, tmp_path, monkeypatch, capsys, shards):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    flags = ["--shards", "shards", "--shard_clips", PER_SHARD] if shards else []
+    flags += ["--val_output", "val.txt", "--val_fraction", 0.3]
+    monkeypatch.chdir(tmp_path / "whole")
+    assert list_clips(corpus, Path("dev.txt"), *flags) == 0
+    report = capsys.readouterr().out
+    monkeypatch.chdir(tmp_path / "parts")
+    for number, missing in ((3, "1, 2"), (1, "2"), (3, "2")):
+        assert list_clips(corpus, Path("dev.txt"), *flags, "--part", f"{number}/3") == 0
+        assert (
+            f"Part {number}/3 is finished; {missing.count(',') + 1} of 3 are not: {missing}."
+            in capsys.readouterr().out
+        )
+        assert not Path("dev.txt").exists() and not Path("val.txt").exists()
+    assert list_clips(corpus, Path("dev.txt"), *flags, "--part", "2/3") == 0
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    lists = [line for line in report.splitlines() if line.startswith(("List:", "Next:"))]
+    assert [line for line in capsys.readouterr().out.splitlines() if line in lists] == lists and len(
+        lists
+    ) == 3
+
+
+def test_parts_with_other_flags_do_not_count(corpus, tmp_path, capsys):
+    output = tmp_path / "dev.txt"
+    assert list_clips(corpus, output, "--part", "1/2", "--check", "packets") == 0
+    assert list_clips(corpus, output, "--part", "2/2") == 0
+    assert "Part 2/2 is finished; 1 of 2 are not: 1." in capsys.readouterr().out and not output.exists()
+    assert list_clips(corpus, output, "--part", "1/2") == 0
+    assert output.exists() and not (tmp_path / "dev.txt.parts").exists()
+
+
+def test_a_part_whose_clips_have_changed_does_not_count(tmp_path, capsys):
+    names = make_corpus(tmp_path)
+    output = tmp_path / "dev.txt"
+    first, second = (next(name for name in names if part_number(f"{name}.mp4", 2) == k) for k in (1, 2))
+    assert list_clips(tmp_path, output, "--part", "1/2") == 0
+    os.remove(tmp_path / f"mp4/{first}.mp4")
+    assert list_clips(tmp_path, output, "--part", "2/2") == 0
+    assert "1 of 2 are not: 1." in capsys.readouterr().out
+    make_clip(str(tmp_path / f"mp4/{second}.mp4"), FRAMES - 1)  # a part that runs again looks again
+    assert list_clips(tmp_path, output, "--part", "2/2") == 0
+    assert list_clips(tmp_path, output, "--part", "1/2") == 0
+    assert list_clips(tmp_path, tmp_path / "whole.txt") == 0
+    assert output.read_text() == (tmp_path / "whole.txt").read_text()
+
+
+def test_parts_at_once_and_one_of_them_killed(corpus, tmp_path):
+    whole, output = tmp_path / "whole/dev.txt", tmp_path / "parts/dev.txt"
+    folders = [f"--{kind}_dir={corpus / kind}" for kind in ("mp4", "wav", "txt")]
+
+    def flags(output: Path, *more: object) -> list[object]:
+        shards = ["--shards", output.parent / "shards", "--shard_clips", 2]
+        return ["--output", output, *folders, "--nWorkers", 1, *shards, *more]
+
+    killed = start("makeFileList.py", *flags(output, "--part", "2/4"))
+    journal = tmp_path / "parts/dev.txt.parts/part-2-of-4.journal"
+    while killed.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    parts = [start("makeFileList.py", *flags(output, "--part", f"{number}/4")) for number in (1, 2, 3, 4)]
+    printed = [part.communicate(timeout=300)[0] for part in parts]
+    assert [part.returncode for part in parts] == [0] * 4, printed
+    assert makeFileList.main(list(map(str, flags(whole)))) == 0
+    assert output.read_text().replace("/parts/", "/whole/") == whole.read_text()
+    shards = [sorted((place.parent / "shards").iterdir()) for place in (output, whole)]
+    assert [path.read_bytes() for path in shards[0]] == [path.read_bytes() for path in shards[1]]
+
+
+@pytest.mark.parametrize("part", ["0/4", "5/4", "1", "1/0", "a/b", "1/2/3"])
+def test_parts_that_do_not_exist(corpus, tmp_path, capsys, part):
+    with pytest.raises(SystemExit) as end:
+        list_clips(corpus, tmp_path / "dev.txt", "--part", part)
+    assert end.value.code == 2 and "expected K/N" in capsys.readouterr().err

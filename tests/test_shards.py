@@ -1,0 +1,337 @@
+"""Clips in shards: the same bytes, names, speakers and results as the files that they were copied from."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clipMaker import make_clip, make_txt, make_wav, noise
+from scipy.io import wavfile
+
+import inferSyncNet
+import makeFileList
+import trainSyncNet
+from DatasetLoader import DatasetLoader
+from syncnet.inference.match import speakers_of_clips
+from syncnet.inference.sources import find_sources
+from syncnet.media.clips import Clip, MediaError, read_list
+from syncnet.media.file_type import VIDEO_FILES
+from syncnet.media.tar_members import open_file, path_without_tar
+from syncnet.media.video import read_frames
+from syncnet.media.wav import open_wav
+from syncnet.support.errors import UserError
+from syncnet.verification.embedding_cache import find_recording
+from syncnet.verification.evaluation import evaluate_list
+from SyncNetDist import SyncNet
+
+FRAMES, CLIPS, PER_SHARD = 20, 10, 4
+NETWORK = ["--maxFrames", "6", "--nOut", "8", "--model", "tinyModel", "--device", "cpu"]
+
+
+def make_corpus(root: Path) -> list[str]:
+    """Clips of four people in VoxCeleb2's layout; the last video is broken. Returns their names, sorted."""
+    names = [f"id{k // 3:05d}/a_.b__{k % 2}/{k:05d}" for k in range(CLIPS)]
+    for k, name in enumerate(names):
+        make_clip(str(root / f"mp4/{name}.mp4"), FRAMES, first=977 * k)
+        make_wav(str(root / f"wav/{name}.wav"), FRAMES * 640, first=3001 * k)
+        (root / f"txt/{name}.txt").parent.mkdir(parents=True, exist_ok=True)
+        make_txt(str(root / f"txt/{name}.txt"), offset=k % 3 - 1)
+    (root / f"mp4/{names[-1]}.mp4").write_bytes(b"")
+    return names
+
+
+def list_clips(root: Path, output: Path, *more: object) -> int:
+    folders = [f"--{kind}_dir={root / kind}" for kind in ("mp4", "wav", "txt")]
+    return makeFileList.main([f"--output={output}", *folders, "--nWorkers=1", *map(str, more)])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A corpus, and the lists of it: files.txt, and dev.txt with its shards in the folder shards."""
+    root = tmp_path_factory.mktemp("corpus")
+    make_corpus(root)
+    assert list_clips(root, root / "files.txt") == 0
+    assert list_clips(root, root / "dev.txt", "--shards", root / "shards", "--shard_clips", PER_SHARD) == 0
+    return root
+
+
+def both(corpus: Path) -> list[tuple[Clip, Clip]]:
+    """Each clip as a file and in its shard."""
+    return list(zip(*(read_list(str(corpus / name)) for name in ("files.txt", "dev.txt")), strict=True))
+
+
+def test_a_list_names_the_members_of_shards(corpus):
+    assert sorted(os.listdir(corpus / "shards")) == [f"dev-{number:06d}.tar" for number in range(3)]
+    pairs = both(corpus)
+    assert len(pairs) == CLIPS - 1
+    for number, (file, member) in enumerate(pairs):
+        shard = corpus / f"shards/dev-{number // PER_SHARD:06d}.tar"
+        for kind, path, stored in (("mp4", file.video, member.video), ("wav", file.audio, member.audio)):
+            name = os.path.relpath(path, corpus / kind)
+            found = re.fullmatch(rf"{re.escape(str(shard))}/{re.escape(name)}#(\d+)\+(\d+)", stored)
+            first, size = map(int, found.groups())
+            assert shard.read_bytes()[first : first + size] == Path(path).read_bytes()
+        assert (file.offset, file.frames) == (member.offset, member.frames)
+
+
+def test_shards_are_tars_for_tar_and_for_webdataset(corpus, tmp_path):
+    samples: dict[str, dict[str, bytes]] = defaultdict(dict)
+    for shard in sorted((corpus / "shards").iterdir()):
+        with tarfile.open(shard, "r|") as stream:  # as WebDataset reads one, from its beginning to its end
+            for header in stream:
+                key, kind = re.fullmatch(r"((?:.*/|)[^.]+)[.]([^/]*)", header.name).groups()
+                samples[key][kind] = stream.extractfile(header).read()
+        subprocess.run(["tar", "xf", shard, "-C", tmp_path], check=True)
+    assert len(samples) == CLIPS - 1
+    for file, _ in both(corpus):
+        key = (
+            os.path.relpath(file.video, corpus / "mp4")
+            .removesuffix(".mp4")
+            .replace("/", "__")
+            .replace(".", "_")
+        )
+        assert samples[key] == {"mp4": Path(file.video).read_bytes(), "wav": Path(file.audio).read_bytes()}
+        assert (tmp_path / f"{key}.mp4").read_bytes() == Path(file.video).read_bytes()
+        assert (tmp_path / f"{key}.wav").stat().st_mtime == int(Path(file.audio).stat().st_mtime)
+
+
+def test_names_and_speakers_stay(corpus):
+    files, members = zip(*both(corpus), strict=True)
+    folders = [speakers_of_clips([clip.video for clip in clips]) for clips in (files, members)]
+    assert [folders[0].index(one) for one in folders[0]] == [folders[1].index(one) for one in folders[1]]
+    sources = find_sources([str(corpus / "dev.txt")], VIDEO_FILES, with_sound=True)
+    expected = [str(corpus / "shards" / os.path.relpath(clip.video, corpus / "mp4")) for clip in files]
+    assert [f"/{source.name}" for source in sources] == expected
+    assert path_without_tar("x.tar/a.mp4") == "x.tar/a.mp4"  # no range: a file
+
+
+@pytest.fixture(scope="module")
+def trained(corpus) -> list[Path]:
+    """Runs of the two lists, in a process of one thread."""
+    folders = [corpus / "run_files", corpus / "run_shards"]
+    torch.set_num_threads(1)
+    for name, folder in zip(("files.txt", "dev.txt"), folders, strict=True):
+        lists = [f"--train_list={corpus / name}", f"--verify_list={corpus / name}", f"--save_path={folder}"]
+        more = ["--nBatchSize=4", "--max_epoch=2", "--nDataLoaderThread=3", "--lr=0.01"]
+        assert trainSyncNet.main([*NETWORK, *lists, *more]) == 0
+    return folders
+
+
+def test_training_from_shards_is_the_run_from_files(trained):
+    weights = [torch.load(folder / "model/model000000002.model", weights_only=True) for folder in trained]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    scores = [(folder / "result/scores.txt").read_text() for folder in trained]
+    figures = [[line for line in text.splitlines() if line.startswith("IT")] for text in scores]
+    assert figures[0] == figures[1] and len(figures[0]) == 2
+
+
+def test_a_run_from_shards_resumes(corpus, trained, tmp_path, stopped_at):
+    lists = [f"--train_list={corpus / 'dev.txt'}", f"--verify_list={corpus / 'dev.txt'}"]
+    more = ["--nBatchSize=4", "--max_epoch=2", "--nDataLoaderThread=1", "--lr=0.01", "--save_steps=1"]
+    command = [*NETWORK, *lists, *more, f"--save_path={tmp_path / 'run'}"]
+    with stopped_at(2):
+        assert trainSyncNet.main(command) == 1
+    assert trainSyncNet.main(command) == 0
+    weights = [
+        torch.load(folder / "model/model000000002.model", weights_only=True)
+        for folder in (trained[1], tmp_path / "run")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("command", ["offset", "lse", "match", "embed", "embed --face"])
+def test_inference_reads_lists_of_shards(corpus, trained, tmp_path, capsys, command):
+    found = []
+    for name in ("files.txt", "dev.txt"):
+        output = {
+            "offset": ["--csv", tmp_path / f"{name}.csv", "--max_offset", 3],
+            "lse": ["--csv", tmp_path / f"{name}.csv", "--max_offset", 3],
+            "match": ["--ways", 2],
+            "embed": ["--output", tmp_path / f"{name}.npz"],
+        }[command.split()[0]]
+        flags = ["--initial_model", trained[0] / "model/model000000002.model", *NETWORK, *output]
+        status = inferSyncNet.main([*command.split(), *map(str, [*flags, corpus / name])])
+        printed = capsys.readouterr().out
+        assert status == 0, printed
+        if command == "match":
+            found.append(printed)
+        elif command.startswith("embed"):
+            with np.load(tmp_path / f"{name}.npz") as kept:
+                found.append((len(kept["files"]), kept["vectors"].tolist()))
+        else:
+            with open(tmp_path / f"{name}.csv") as table:
+                found.append([[v for k, v in row.items() if "/" not in v] for row in csv.DictReader(table)])
+    assert found[0] == found[1] and found[0]
+
+
+def test_a_second_run_keeps_the_shards_that_have_not_changed(tmp_path):
+    names = make_corpus(tmp_path)
+    output, shards = tmp_path / "out/dev.txt", tmp_path / "shards"
+    flags = ("--shards", shards, "--shard_clips", PER_SHARD)
+    assert list_clips(tmp_path, output, *flags) == 0
+    before, text = {path: path.stat().st_ino for path in shards.iterdir()}, output.read_text()
+    (shards / "dev-000000.tar.123.part").write_bytes(b"left by a run that was killed")
+    (shards / "dev-000002.tar").unlink()
+    make_clip(str(tmp_path / f"mp4/{names[5]}.mp4"), FRAMES, first=7)  # of the second shard
+    assert list_clips(tmp_path, output, *flags) == 0
+    kept = {path.name for path, inode in before.items() if path.stat().st_ino == inode}
+    assert "dev-000000.tar" in kept and "dev-000001.tar" not in kept
+    member = read_list(str(output))[5]
+    assert open_file(member.video).read() == (tmp_path / f"mp4/{names[5]}.mp4").read_bytes()
+    shutil.rmtree(shards)
+    assert list_clips(tmp_path, tmp_path / "again/dev.txt", *flags) == 0
+    assert (tmp_path / "again/dev.txt").read_text() == output.read_text() != text
+
+
+def test_a_shard_that_cannot_be_completed_is_not_there(corpus, tmp_path, monkeypatch):
+    real, shrunk = os.stat, read_list(str(corpus / "files.txt"))[6].audio
+
+    def stat(path, *args, **options):
+        facts = real(path, *args, **options)
+        if str(path) != shrunk:
+            return facts
+        return os.stat_result((*facts[:6], facts.st_size + 1, *facts[7:10]))
+
+    monkeypatch.setattr(os, "stat", stat)
+    flags = ("--shards", tmp_path / "shards", "--shard_clips", PER_SHARD)
+    assert list_clips(corpus, tmp_path / "dev.txt", *flags) == 1
+    assert os.listdir(tmp_path / "shards") == ["dev-000000.tar"] and not (tmp_path / "dev.txt").exists()
+
+
+def test_clips_whose_names_would_be_one_are_refused(tmp_path):
+    for name in ("id1/a__b/1", "id1__a/b/1"):
+        make_clip(str(tmp_path / f"mp4/{name}.mp4"), FRAMES)
+        make_wav(str(tmp_path / f"wav/{name}.wav"), FRAMES * 640)
+    flags = ["--mp4_dir", tmp_path / "mp4", "--wav_dir", tmp_path / "wav", "--no_txt", "--nWorkers", 1]
+    flags += ["--output", tmp_path / "dev.txt", "--shards", tmp_path / "shards"]
+    assert makeFileList.main(list(map(str, flags))) == 1
+    assert not (tmp_path / "shards").exists()
+
+
+def change(shard: Path, how: str) -> str:
+    """Change a shard in place; returns what an error says of it."""
+    data = shard.read_bytes()
+    if how == "cut off":
+        shard.write_bytes(data[:2000])
+        return "the tar is cut off after 2000 bytes"
+    if how == "missing":
+        shard.unlink()
+        return "no such"
+    with tarfile.open(shard) as archive:
+        first = archive.getmembers()[0]
+    if how == "other clip":  # of the same size, at the same place
+        at = first.offset_data - 512
+        first.name = "id00099__x__00000.mp4"
+        shard.write_bytes(data[:at] + first.tobuf(tarfile.GNU_FORMAT) + data[at + 512 :])
+        return "the tar has id00099__x__00000.mp4 of"
+    shard.write_bytes(data[512:])  # everything has moved
+    return "the tar has no file there; it has changed since this list was made"
+
+
+@pytest.mark.parametrize("how", ["cut off", "missing", "other clip", "moved"])
+def test_a_changed_shard_is_an_error_of_what_is_read_from_it(corpus, tmp_path, how):
+    clip = read_list(str(corpus / "dev.txt"))[0]
+    shard = Path(shutil.copy(corpus / "shards/dev-000000.tar", tmp_path))
+    moved = str(tmp_path) + clip.video.removeprefix(str(corpus / "shards"))
+    frames = np.empty((3, 224, 224, 3), np.uint8)
+    read_frames(moved, 2, frames)
+    said = change(shard, how)
+    with pytest.raises(MediaError, match=f"dev-000000.tar.*00000.mp4#.*{said}"):
+        read_frames(moved, 2, frames)
+    if how in ("cut off", "moved"):
+        wav = str(tmp_path) + clip.audio.removeprefix(str(corpus / "shards"))
+        with pytest.raises(MediaError, match=r"dev-000000.tar.*00000.wav#.* \(the tar has "):
+            open_wav(wav)
+
+
+def test_clips_of_a_damaged_shard_are_replaced_and_noted(corpus, tmp_path):
+    shutil.copytree(corpus / "shards", tmp_path / "shards")
+    text = (corpus / "dev.txt").read_text().replace(str(corpus), str(tmp_path))
+    (tmp_path / "dev.txt").write_text(text)
+    os.truncate(tmp_path / "shards/dev-000001.tar", 2000)
+    log = tmp_path / "bad_clips.txt"
+    loader = DatasetLoader(str(tmp_path / "dev.txt"), 9, 3, 6, 2, max_bad=1.0, bad_log=str(log))
+    assert len(list(loader)) == 3
+    noted = log.read_text().splitlines()
+    assert len(noted) == PER_SHARD and all("dev-000001.tar" in line for line in noted)
+    with pytest.raises(MediaError, match=r"dev-000001.tar"):
+        list(DatasetLoader(str(tmp_path / "dev.txt"), 9, 3, 6, 2))
+
+
+# ---------------------------------------------------------------- trials
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory) -> Path:
+    """Wavs and a trial list; trials.tar holds the wavs with their folders, flat.tar as shards have them."""
+    root = tmp_path_factory.mktemp("trials")
+    names = [f"id{k // 2}/video/{k}.wav" for k in range(6)]
+    for k, name in enumerate(names):
+        (root / "wav" / name).parent.mkdir(parents=True, exist_ok=True)
+        wavfile.write(root / "wav" / name, 16000, noise(1.0, seed=k))
+    pairs = [(a, b) for b in range(6) for a in range(b)]
+    lines = [f"{int(a // 2 == b // 2)} {names[a]} {names[b]}\n" for a, b in pairs]
+    (root / "trials.txt").write_text("".join(lines))
+    subprocess.run(["tar", "cf", root / "trials.tar", "-C", root / "wav", "."], check=True)
+    with tarfile.open(root / "flat.tar", "w") as archive:
+        for name in names:
+            archive.add(root / "wav" / name, name.replace("/", "__"))
+    return root
+
+
+def test_trials_in_a_tar(trials, tmp_path):
+    network = SyncNet(maxFrames=6, nOut=8, model="tinyModel", device="cpu")
+    scores = []
+    for place in ("wav", "trials.tar", "flat.tar"):
+        kept = str(tmp_path / f"{place}.npz")
+        for more in ({"save_to": kept}, {"load_from": kept}):
+            result = str(tmp_path / place)
+            evaluate_list(
+                network, str(trials / "trials.txt"), str(trials / place), result, num_eval=2, **more
+            )
+            scores.append((tmp_path / place / "eval_scores.txt").read_text())
+    assert len(set(scores)) == 1
+
+
+def test_the_names_of_a_trial_list_in_a_tar_of_other_names(trials, tmp_path):
+    network = SyncNet(maxFrames=6, nOut=8, model="tinyModel", device="cpu")
+    subprocess.run(["tar", "cf", tmp_path / "up.tar", "-C", trials, "wav"], check=True)
+    with pytest.raises(MediaError, match=r"up.tar: has none of the wavs that .*, such as id0/video/0.wav"):
+        evaluate_list(network, str(trials / "trials.txt"), str(tmp_path / "up.tar"), str(tmp_path))
+    subprocess.run(["tar", "czf", tmp_path / "zip.tar", "-C", trials / "wav", "."], check=True)
+    with pytest.raises(OSError, match="not an uncompressed tar"):
+        evaluate_list(network, str(trials / "trials.txt"), str(tmp_path / "zip.tar"), str(tmp_path))
+
+
+def test_kept_embeddings_belong_to_the_member_of_a_tar(corpus, tmp_path):
+    shard = Path(shutil.copy(corpus / "shards/dev-000000.tar", tmp_path))
+    member = read_list(str(corpus / "dev.txt"))[0].audio
+    path = str(tmp_path) + member.removeprefix(str(corpus / "shards"))
+    before = find_recording(path)
+    assert before.path == os.path.realpath(shard) + member.partition(".tar")[2]
+    os.utime(shard, ns=(1, 1))
+    assert find_recording(path) != before
+    with pytest.raises(MediaError, match="no such"):
+        find_recording(f"{tmp_path}/none.tar/a.wav#512+100")
+
+
+def test_long_and_foreign_names(tmp_path):
+    from syncnet.loading.shards import write_shard
+
+    (tmp_path / "a").write_bytes(b"12345")
+    name = f"{'ö' * 60}/{'y' * 90}.z/1.mp4"
+    members = write_shard(
+        str(tmp_path / "x.tar"), [(name, str(tmp_path / "a")), ("b.mp4", str(tmp_path / "a"))]
+    )
+    assert [open_file(member).read() for member in members] == [b"12345"] * 2
+    with pytest.raises(UserError, match="would be b.mp4"):
+        write_shard(
+            str(tmp_path / "y.tar"), [("b.mp4", str(tmp_path / "a")), ("b.mp4", str(tmp_path / "x.tar"))]
+        )
