@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -27,6 +28,19 @@ def same_number_of_threads():
 
 def threads() -> int | None:
     return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
+
+
+@pytest.fixture(autouse=True)
+def curves_are_not_drawn(request, monkeypatch):
+    """An epoch of a tiny network takes a tenth of a second, its curves four: only where they are looked at."""
+    if "syncnet.training.log" in sys.modules and not request.node.get_closest_marker("draws"):
+        monkeypatch.setattr("syncnet.training.log.TrainingLog.drawn", lambda _: Undrawn)
+
+
+class Undrawn:
+    @staticmethod
+    def savefig(file: BinaryIO, **_: object) -> None:
+        file.write(b"not drawn")
 
 
 # Begun first, so that the processes of a run end together.

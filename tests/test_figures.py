@@ -175,6 +175,7 @@ def test_the_best_epoch_has_the_lowest_number(tmp_path):
     assert log.best_epoch == 1
 
 
+@pytest.mark.draws
 def test_the_curves(tmp_path):
     log = TrainingLog(str(tmp_path), {}, 1)
     log.add(1, 0.5, result(), result(identity_top1=30.0), {})

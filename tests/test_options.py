@@ -288,6 +288,7 @@ def test_a_run_goes_on_and_is_the_same(name, clip_list, tmp_path, capsys, stoppe
     assert logs[0] == logs[1]
 
 
+@pytest.mark.draws
 def test_the_log_of_a_sync_only_run(clip_list, tmp_path, capsys):
     status, out, _ = run(capsys, clip_list, tmp_path, "--alphaI", 0, "--max_epoch", 1)
     assert status == 0 and "nan" not in out

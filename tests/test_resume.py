@@ -4,17 +4,18 @@ import builtins
 import csv
 import errno
 import itertools
-import json
 import os
 import pty
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from clipMaker import make_list
@@ -43,22 +44,14 @@ def flags(clip_list: Path, save_path: Path, *more) -> list[str]:
     return [str(x) for x in (*fixed, *more)]
 
 
-def runs(tmp_path: Path, commands: list) -> list[int]:
-    """Run commands (flags, when to send the signal, signal) one after the other in fresh processes; see runs.py.
-
-    Returns their exit statuses.
-    """
-    (tmp_path / "commands.json").write_text(json.dumps(commands))
-    paths = os.pathsep.join((str(TESTS), str(TESTS.parent)))
-    result = subprocess.run(
-        [sys.executable, TESTS / "runs.py", tmp_path / "commands.json"],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300 + 60 * len(commands),  # each takes some 5 s, and much longer beside other work
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+def stopped(when: str, number: int, *command: str) -> subprocess.CompletedProcess:
+    """A run that gets a signal when it has printed this text."""
+    process = processes.start("trainSyncNet.py", *command)
+    while process.running and when not in process.read("out"):
+        time.sleep(0.01)
+    assert process.running, process.read("err")
+    process.signal(number)
+    return process.wait()
 
 
 def final_weights(save_path: Path) -> dict[str, torch.Tensor]:
@@ -76,12 +69,13 @@ def result_lines(save_path: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole_run(clip_list, tmp_path_factory) -> Path:
-    """An uninterrupted run."""
+    """An uninterrupted run, of which a second one is a copy."""
     folder = tmp_path_factory.mktemp("whole")
-    commands = [[flags(clip_list, folder / str(i)), None, 0] for i in range(2)]
-    assert runs(folder, commands) == [0, 0], (folder / "0.log").read_text()
-    assert same(final_weights(folder / "0"), final_weights(folder / "1"))
-    return folder / "0"
+    for name in ("first", "second"):
+        done = processes.run("trainSyncNet.py", *flags(clip_list, folder / name))
+        assert done.returncode == 0, done.stderr
+    assert same(final_weights(folder / "first"), final_weights(folder / "second"))
+    return folder / "first"
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +194,7 @@ def test_a_run_killed_before_any_of_its_writes_ends_with_the_same_files(
     killed = sorted(tmp_path.glob("killed*"))
     assert len(killed) > 15
 
-    for number, kept in enumerate(killed if optimizer == "SGD" else killed[::3]):
+    for number, kept in enumerate(killed[:: 2 if optimizer == "SGD" else 4]):
         shutil.rmtree(path)
         kept.rename(path)
 
@@ -219,13 +213,12 @@ def test_a_run_killed_before_any_of_its_writes_ends_with_the_same_files(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_saves_the_state(clip_list, whole_run, tmp_path, number):
-    whole = whole_run
     command = flags(clip_list, tmp_path / "run", "--save_steps", 0)
-    statuses = runs(tmp_path, [[command, "IT 1,", number], [command, None, 0]])
-    assert statuses == [128 + number, 0]
-    said = (tmp_path / "run.log").read_text()
-    assert "The same command resumes from here" in said and "Going on in epoch" in said
-    assert same(final_weights(tmp_path / "run"), final_weights(whole))
+    first = stopped("IT 1,", number, *command)
+    assert first.returncode == 128 + number and "The same command resumes from here" in first.stdout
+    second = processes.run("trainSyncNet.py", *command)
+    assert second.returncode == 0 and "Going on in epoch" in second.stdout
+    assert same(final_weights(tmp_path / "run"), final_weights(whole_run))
 
 
 def run(capsys, *args) -> tuple[int, str, str]:
@@ -234,11 +227,17 @@ def run(capsys, *args) -> tuple[int, str, str]:
     return status, said.out, said.err
 
 
+@pytest.fixture(scope="module")
+def one_epoch(clip_list, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("short") / "run"
+    assert trainSyncNet.main(flags(clip_list, folder, "--max_epoch", 1)) == 0
+    return folder
+
+
 @pytest.fixture
-def short_run(clip_list, tmp_path, capsys) -> Path:
+def short_run(one_epoch, tmp_path) -> Path:
     """A run of one epoch of three."""
-    assert run(capsys, *flags(clip_list, tmp_path / "run", "--max_epoch", 1))[0] == 0
-    return tmp_path / "run"
+    return shutil.copytree(one_epoch, tmp_path / "run")
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -477,7 +476,6 @@ def test_a_signal_is_obeyed_although_nothing_is_looked_up(
     clip_list, whole_run, tmp_path, capsys, monkeypatch, pass_, said
 ):
     """As on a GPU, where an epoch may have fewer steps than are queued between two looks."""
-    whole = whole_run
     torch.set_num_threads(1)
     real_init, real_forward, sent = SyncNet.__init__, SyncNet.forward, []
 
@@ -498,7 +496,7 @@ def test_a_signal_is_obeyed_although_nothing_is_looked_up(
     assert status == 128 + signal.SIGTERM and "the state is saved" in out and "IT 1" not in out
     status, out, _ = run(capsys, *flags(clip_list, tmp_path / "run"))
     assert status == 0 and f"Going on in epoch 1 {said}" in out
-    assert same(final_weights(tmp_path / "run"), final_weights(whole))
+    assert same(final_weights(tmp_path / "run"), final_weights(whole_run))
 
 
 def test_damaged_files_fall_back(clip_list, short_run, capsys):
