@@ -55,8 +55,8 @@ from syncnet.media.file_type import OTHER_SOUND_FILES, OTHER_VIDEO_FILES, SOUND_
 from syncnet.media.open_sound import open_sound
 from syncnet.media.sound import NoSoundError, clip_opening, decode_clip
 from syncnet.media.wav import WavFormatError, open_wav, write_wav
-from syncnet.support.files import check_output, names_of_one_file, remove_leftovers, replace_file
-from syncnet.support.names import counted
+from syncnet.support.files import check_output, remove_leftovers, replace_file
+from syncnet.support.names import counted, repeated
 from syncnet.support.progress import progress_bar
 
 SOURCES = tuple(dict.fromkeys((".m4a", ".mp4", *SOUND_FILES, *VIDEO_FILES)))
@@ -156,7 +156,7 @@ def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], 
     sources, others = find_among_others(src, SOURCES, other_files, lambda error: problems.append(str(error)))
     sources = without_results(sources, src, dst) if dst else sources
     targets = [os.path.splitext(source)[0] + ".wav" for source in sources]
-    taken = names_of_one_file(dst or src, targets)
+    taken = repeated(targets)
     for number, job in enumerate(zip(sources, targets, strict=True)):
         # A video without sound is no rival of the sound beside it.
         if number in taken and has_track(src, job[0]) and has_track(src, sources[taken[number]]):

@@ -15,7 +15,6 @@ import random
 import signal
 import sys
 from dataclasses import asdict
-from functools import partial
 
 from syncnet.support.commands import answer_flags, command
 from syncnet.training.flags import Flags, defaults, not_used, parse_args
@@ -227,13 +226,7 @@ def run(args: Flags) -> None:
         TrainingRun(network, args, folders, stop, test).train()
 
 
-NO_MEMORY = (
-    "Use a smaller --nBatchSize or --maxFrames (with --force_resume, if this run has been saved already), or "
-    "--precision bf16"
-)
-
-
-@partial(command, no_memory=NO_MEMORY)
+@command
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from syncnet.networks.interface import SoundWindows
 from syncnet.networks.mfcc import MFCC, MFCC_PER_FRAME, SOUND_WINDOW, mfcc_trunk
-from syncnet.networks.two_streams import NO_IDENTITY, TRUNK_CHANNELS, in_layout, lip_features, lip_trunk
+from syncnet.networks.two_streams import TRUNK_CHANNELS, in_layout, lip_features, lip_trunk
 from syncnet.support.errors import UserError
+from syncnet.support.remedies import NO_IDENTITY
 
 PUBLISHED_OUT = 1024  # size of the published network's embeddings
 

@@ -5,12 +5,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-
-from syncnet.support.names import as_any_system
 
 # A shell starts background jobs with Ctrl-C ignored; what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -82,22 +79,6 @@ def closed(monkeypatch) -> Callable[[object], None]:
 
     monkeypatch.setattr(os, "scandir", scandir)
     return lambda folder: folders.add(str(folder))
-
-
-@pytest.fixture
-def one_by_case(monkeypatch) -> None:
-    """Files are found under names that differ in case, or in how accents stand, as on macOS."""
-    exists = os.path.exists
-
-    def found(path) -> bool:
-        if exists(path):
-            return True
-        top, wanted = os.path.dirname(str(path)), as_any_system(str(path))
-        while not exists(top):
-            top = os.path.dirname(top)
-        return any(as_any_system(str(other)) == wanted for other in Path(top).rglob("*"))
-
-    monkeypatch.setattr(os.path, "exists", found)
 
 
 @pytest.fixture

@@ -333,10 +333,8 @@ def test_names_that_differ_in_case_are_two_wavs(tmp_path):
         assert np.array_equal(open_wav(f"{tmp_path}/dst/{name}.wav"), expected)
 
 
-@pytest.mark.usefixtures("one_by_case")
-def test_names_that_are_one_on_the_disk_of_the_wavs_are_told(tmp_path, capsys):
-    make_alike(tmp_path)
+def test_two_sources_of_one_wav_are_reported(tmp_path, capsys):
+    for ending in ("m4a", "mp4"):
+        make_sound(str(tmp_path / f"id/a.{ending}"), noise(0.5))
     assert convert(tmp_path, tmp_path / "dst") == 1
-    told = f"{tmp_path}/id/a.m4a: would become the same wav as id/A.m4a; rename one of the two"
-    assert told in capsys.readouterr().out and (tmp_path / "dst/not_converted.txt").read_text() == told + "\n"
-    assert [path.name for path in (tmp_path / "dst").rglob("*.wav")] == ["A.wav"]
+    assert "would become the same wav as id/a.m4a; rename one of the two" in capsys.readouterr().out

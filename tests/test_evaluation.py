@@ -106,13 +106,12 @@ def test_infinite_threshold_is_null_in_json():
         lambda text: text.replace(" ", "\t", 1).replace("\n1 ", "\n1\t").replace("\n0 ", "\n0\t"),
         lambda text: "\ufeff" + text,
         lambda text: text.replace("\n", "\n\n"),
-        lambda text: text.replace("\n", "\r\n").encode("utf-16"),
     ],
-    ids=["crlf", "tabs", "tab after the label", "byte order mark", "empty lines", "PowerShell"],
+    ids=["crlf", "tabs", "tab after the label", "byte order mark", "empty lines"],
 )
 def test_kinds_of_trial_lists(voices, tmp_path, change):
     changed = change((voices / "trials.txt").read_text())
-    (tmp_path / "trials.txt").write_bytes(changed if isinstance(changed, bytes) else changed.encode())
+    (tmp_path / "trials.txt").write_bytes(changed.encode())
     expected, found = read_trials(str(voices / "trials.txt")), read_trials(str(tmp_path / "trials.txt"))
     assert found.files == expected.files
     for name in ("first", "second", "labels"):

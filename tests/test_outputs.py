@@ -35,9 +35,9 @@ def test_places_that_cannot(tmp_path, monkeypatch):
         ("", False, "is empty, needs the name of a file"),
         (tmp_path, False, "is a folder, needs the name of a file"),
         (tmp_path / "file", True, "is a file, needs a folder"),
-        (tmp_path / "file/x", False, "cannot be made"),
-        (tmp_path / "file/x", True, "cannot be made"),
-        (tmp_path / "pipe", False, "is no ordinary file"),
+        (tmp_path / "file/x", False, "cannot be created"),
+        (tmp_path / "file/x", True, "cannot be created"),
+        (tmp_path / "pipe", False, "is not a regular file"),
         (tmp_path / ("x" * 300), False, "File name too long"),
         (tmp_path / "loop", False, "symbolic links"),
     ):
@@ -104,7 +104,11 @@ def test_a_journal_has_whole_lines_and_names_itself_when_the_disk_is_full(tmp_pa
             "--output {there} --mp4_dir {there} --wav_dir {there} --no_txt",
             "--output {there}: is",
         ),
-        (makeFaceTracks.main, "--src {there} --dst {there}/file/x", "--dst {there}/file/x: cannot be made"),
+        (
+            makeFaceTracks.main,
+            "--src {there} --dst {there}/file/x",
+            "--dst {there}/file/x: cannot be created",
+        ),
         (makeDemoData.main, "--out {there}/file", "--out {there}/file: is a file"),
         (tuneThreshold.main, "{there}/none --plot {there}", "--plot {there}: is a folder"),
         (
@@ -116,7 +120,7 @@ def test_a_journal_has_whole_lines_and_names_itself_when_the_disk_is_full(tmp_pa
         (
             trainSyncNet.main,
             "--eval --save_embeddings {there}/file/x",
-            "{there}/file/x: cannot be made",
+            "{there}/file/x: cannot be created",
         ),
     ],
 )

@@ -21,8 +21,8 @@ from syncnet.media.clips import MediaError
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
 from syncnet.networks.choices import AUTO
 from syncnet.support.commands import Parser
-from syncnet.support.files import check_output, file_hash, names_of_one_file
-from syncnet.support.names import counted
+from syncnet.support.files import check_output, file_hash
+from syncnet.support.names import counted, repeated
 from syncnet.support.version import VERSION
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
     one_file = args.output.endswith(".npz")
     check_output("--output", args.output, folder=not one_file)
     names = [os.path.splitext(source.name)[0] + ".npy" for source in sources]
-    if not one_file and names_of_one_file(args.output, names):
+    if not one_file and repeated(names):
         raise MediaError(
             f"--output {args.output}: two inputs would have the same .npy; write an .npz instead"
         )

@@ -23,7 +23,8 @@ from syncnet.inference.command_flags import (
 from syncnet.media.clips import MediaError
 from syncnet.media.file_type import VIDEO_FILES
 from syncnet.support.commands import Parser
-from syncnet.support.files import check_output, file_hash, names_of_one_file, replace_file
+from syncnet.support.files import check_output, file_hash, replace_file
+from syncnet.support.names import repeated
 from syncnet.support.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
     sources = find_sources(args.inputs, VIDEO_FILES, args.wav is None, problems)
     clips = with_wavs(sources, args.wav)
     names = [os.path.splitext(source.name)[0] + ".csv" for source, _ in clips]
-    if args.frames and names_of_one_file(args.frames, names):
+    if args.frames and repeated(names):
         raise MediaError(
             f"--frames {args.frames}: two inputs would have the same .csv; give the folder they are in"
         )

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from syncnet.media.tar_members import is_file
 from syncnet.support.errors import UserError
-from syncnet.support.files import text_encoding
 from syncnet.support.names import is_utf8, printable
 
 SAMPLE_RATE = 16000
@@ -138,7 +137,7 @@ def text_lines(path: str, remedy: str) -> Iterator[tuple[str, str]]:
     if not os.path.isfile(path):
         raise MediaError(f"{path}: no such file. {remedy}")
     try:
-        with open(path, encoding=text_encoding(path)) as lines:
+        with open(path, encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield f"{path}, line {number}", line.rstrip("\r\n")

@@ -1,4 +1,4 @@
-"""A network's outputs, checked once with a small input before anything is computed with it."""
+"""A check of a network's outputs with a small input, before anything is computed with it."""
 
 import torch
 from torch import Tensor
@@ -9,31 +9,29 @@ from syncnet.networks.interface import Network, Streams
 from syncnet.networks.settings import Settings
 from syncnet.networks.two_streams import (
     LIP_FRAMES,
-    NO_CONTENT,
-    NO_IDENTITY,
     TRUNK_CHANNELS,
     TwoStreams,
     num_embeddings,
 )
 from syncnet.support.errors import UserError
+from syncnet.support.remedies import ADD_A_NETWORK, NO_CONTENT, NO_IDENTITY
 
 CLIPS = 2
 HEADS = ("content", "identity")
-HELP = "see docs/options.md, Add a network"
 
 
 def check_outputs(streams: Streams, settings: Settings, device: torch.device) -> tuple[bool, bool]:
-    """Whether a network has content and identity heads. Raises UserError for outputs of another form.
+    """Whether a network has content and identity heads. Raises UserError if its outputs have another form.
 
     forward_aud and forward_vid return (content, identity), each (B, nOut, T') floating point, or None in both
-    streams; T' = (T - 5) // temporal_stride + 1 for T frames. streams: on the device; they compute in evaluation
-    mode, and are left in the mode and with the random state that they had.
+    streams; T' = (T - 5) // temporal_stride + 1 for T frames. streams: on the device. Their training mode and the
+    random state are restored.
     """
     frames = min(settings.maxFrames, LIP_FRAMES + settings.temporal_stride)
     expected = (CLIPS, settings.nOut, num_embeddings(frames, settings.temporal_stride))
     form = (
         f"expected {expected}: clips, nOut, and (T - {LIP_FRAMES}) // temporal_stride + 1 embeddings of T = {frames} "
-        f"frames with temporal_stride {settings.temporal_stride}; {HELP}"
+        f"frames with temporal_stride {settings.temporal_stride}; {ADD_A_NETWORK}"
     )
     audio = torch.zeros(CLIPS, crop_samples(frames), device=device)
     video = torch.zeros(CLIPS, frames, FRAME_SIZE, FRAME_SIZE, 3, dtype=torch.uint8, device=device)
@@ -41,7 +39,7 @@ def check_outputs(streams: Streams, settings: Settings, device: torch.device) ->
     streams.eval()
     heads: dict[str, tuple[bool, bool]] = {}
     gpus = [device] if device.type == "cuda" else []
-    # A caller's TorchFunctionMode, which records or replaces operations, must not see this pass.
+    # Hide this pass from a caller's TorchFunctionMode, which records or replaces operations.
     with torch.no_grad(), torch.random.fork_rng(gpus), torch._C.DisableTorchFunction():
         if isinstance(streams, TwoStreams):
             check_trunk(streams, audio, (CLIPS, TRUNK_CHANNELS, 1, expected[2]), settings.model)
@@ -50,7 +48,8 @@ def check_outputs(streams: Streams, settings: Settings, device: torch.device) ->
             where = f"model {settings.model!r}: {name}"
             if not isinstance(outputs, (tuple, list)) or len(outputs) != len(HEADS):
                 raise UserError(
-                    f"{where} returns {in_words(outputs)}, expected a tuple of two, (content, identity); {HELP}"
+                    f"{where} returns {in_words(outputs)}, expected a tuple of two, (content, identity); "
+                    + ADD_A_NETWORK
                 )
             for head, output in zip(HEADS, outputs, strict=True):
                 right = isinstance(output, Tensor) and output.is_floating_point() and output.shape == expected
@@ -66,20 +65,21 @@ def check_outputs(streams: Streams, settings: Settings, device: torch.device) ->
             for name, found in heads.items()
         )
         raise UserError(
-            f"model {settings.model!r}: {said}; expected content, identity or both, alike in both streams; {HELP}"
+            f"model {settings.model!r}: {said}; expected content, identity or both, alike in both streams; "
+            + ADD_A_NETWORK
         )
     return faces
 
 
 def check_trunk(streams: TwoStreams, audio: Tensor, expected: tuple[int, ...], model: str) -> None:
-    """Raise UserError unless a network's own front end and audio trunk fit each other and the heads."""
+    """Raise UserError unless a network's front end and audio trunk fit each other and the heads."""
     features = streams.features(audio)
     if not isinstance(features, Tensor) or features.dim() != 4 or len(features) != len(audio):
         raise UserError(
             f"model {model!r}: features returns {in_words(features)} for audio of {tuple(audio.shape)}, expected 4 "
-            f"dimensions: clips, 1, bands, time; {HELP}"
+            f"dimensions: clips, 1, bands, time; {ADD_A_NETWORK}"
         )
-    form = f"expected {expected}: clips, {TRUNK_CHANNELS} channels, 1, and one column per embedding; {HELP}"
+    form = f"expected {expected}: clips, {TRUNK_CHANNELS} channels, 1, and one column per embedding; {ADD_A_NETWORK}"
     try:
         found = streams.netcnnaud(features)
     except RuntimeError as error:  # of a layer that cannot take this shape
@@ -93,7 +93,7 @@ def check_trunk(streams: TwoStreams, audio: Tensor, expected: tuple[int, ...], m
 
 
 def in_words(value: object) -> str:
-    """What an output is, for a message: the shape and dtype of a tensor, the length of a tuple, else its type."""
+    """An output, for a message: shape and dtype of a tensor, length of a tuple, otherwise its type."""
     if isinstance(value, Tensor):
         kind = "" if value.is_floating_point() else f" {str(value.dtype).removeprefix('torch.')}"
         return f"shape {tuple(value.shape)}{kind}"

@@ -13,13 +13,9 @@ from torch import Tensor, nn
 from syncnet.networks.face_crop import crop_mouth
 from syncnet.networks.interface import Streams
 from syncnet.support.errors import UserError
+from syncnet.support.remedies import NO_CONTENT, NO_IDENTITY
 
 TRUNK_CHANNELS = 512
-NO_IDENTITY = (
-    "this network has no identity heads: it tells when, not who. Use it for lip sync (inferSyncNet.py lse, offset, "
-    "show; training with --alphaI 0), and another checkpoint for identities"
-)
-NO_CONTENT = "this network has no content heads: it tells who, not when"
 LIP_FRAMES = 5  # video frames that an embedding sees
 
 

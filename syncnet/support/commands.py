@@ -1,9 +1,9 @@
-"""What all commands have in common: flags and their help, errors in one line, the exit status.
+"""What all commands share: flags and their help, errors in one line, the exit status.
 
 A command looks like this:
 
     if __name__ == "__main__":
-        answer_flags(parse_args)  # --help and wrong flags, ahead of slow imports
+        answer_flags(parse_args)  # --help and wrong flags, before slow imports
     import torch
 
     @command
@@ -27,35 +27,24 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn, Protocol, TextIO
+from typing import Any, NoReturn
 
+from syncnet.support import remedies
 from syncnet.support.errors import UserError, is_out_of_memory
 from syncnet.support.names import did_you_mean
 from syncnet.support.processes import is_rerun_of_script
 from syncnet.support.version import version_text
 
-SYSTEMS = "This program runs on Linux and macOS. On Windows, run it in WSL: https://aka.ms/wsl"
 FAILED, WRONG_FLAGS = 1, 2
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-STOPPED, NOBODY_READS = 128 + signal.SIGINT, 128 + 13  # as a shell reports SIGINT and SIGPIPE
+INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + 13  # as a shell reports SIGINT and SIGPIPE
 
 
-class Command(Protocol):
-    """What is called with a command line, by default that of the process, and gives an exit status."""
+def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
+    """Make `main` a command: it returns an exit status, and errors that the user can fix leave no traceback.
 
-    def __call__(self, argv: list[str] | None = None) -> int: ...
-
-
-def command(
-    main: Callable[[list[str] | None], int],
-    no_memory: str = "Close other programs, or use a machine with more memory",
-) -> Command:
-    """Make `main` a command: it returns an exit status and leaves no traceback for what is not its fault.
-
-    UserError, OSError (what the system refuses) and too little memory, for which no_memory is the remedy, become one
-    line on stderr, `name.py: message`, and status 1.
-    Ctrl-C gives a sentence and 130; a reader of the output who leaves (`| head`) ends it with 141. Anything else is
-    a fault of the program, and keeps its traceback. Text that the terminal cannot show is printed with backslashes.
+    UserError, OSError and lack of memory become one line on stderr, `name.py: message`, and status 1. Ctrl-C gives
+    130; a closed output pipe (`| head`) gives 141. Any other exception is a bug and keeps its traceback. Characters
+    that the terminal cannot show are printed as escapes.
     """
     name = os.path.basename(main.__code__.co_filename)
 
@@ -63,19 +52,19 @@ def command(
     def run(argv: list[str] | None = None) -> int:
         prepare()
         if is_rerun_of_script():
-            raise SystemExit(FAILED)  # map_in_processes, where the script called this, says why
+            raise SystemExit(FAILED)  # map_in_processes reports why, in the process that started this one
         try:
             status = main(argv)
-            sys.stdout.flush()  # a pipe that nobody reads shows here, and not when all is over
+            print(end="", flush=True)  # report a closed pipe here, not at exit
         except KeyboardInterrupt:
             print("\nStopped.", file=sys.stderr)
-            return STOPPED
+            return INTERRUPTED
         except BrokenPipeError:
-            for stream in (sys.stdout, sys.stderr):
-                _point_to_nowhere(stream)
-            return NOBODY_READS
+            # Python flushes stdout at exit: send what is left to where that cannot fail.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return BROKEN_PIPE
         except Exception as error:
-            message = for_user(error, no_memory)
+            message = user_message(error, name)
             if message is None:
                 raise
             print(f"{name}: {message}", file=sys.stderr, flush=True)
@@ -86,26 +75,26 @@ def command(
     return run
 
 
-def for_user(error: Exception, no_memory: str) -> str | None:
-    """An error in one line, with a remedy; None for a fault of the program. no_memory: the remedy for that."""
+def user_message(error: Exception, command: str) -> str | None:
+    """An error in one line, with a remedy; None for a bug. command: file name of the script that failed."""
     if is_out_of_memory(error):
         where = " on the GPU" if re.search("CUDA|CUBLAS|CUDNN", str(error)) else ""
-        asked = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
+        requested = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
         file = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-        found = f"{os.strerror(errno.ENOMEM)}{where}" + (f" ({asked[1]} more)" if asked else "")
-        return f"{file}{found}. {no_memory}"
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        return f"{in_words(error)}. Make room, then run the same command again"
+        found = f"{os.strerror(errno.ENOMEM)}{where}" + (f" ({requested[1]} more)" if requested else "")
+        return f"{file}{found}. {remedies.OUT_OF_MEMORY.get(command, remedies.CLOSE_PROGRAMS)}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{in_words(error)}. {remedies.DISK_FULL}"
     return in_words(error) if isinstance(error, (UserError, OSError)) else None
 
 
 def is_first_process() -> bool:
-    """Is this the process that speaks for all, of those that torchrun may have started?"""
+    """True unless torchrun started this process as another one than rank 0."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
 
 
 def _report_to_torchrun(message: str) -> None:
-    """Make torchrun's report, the last thing that it prints, end with our message."""
+    """Make torchrun's own report, the last thing it prints, end with our message."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         reply = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
         with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:
@@ -113,65 +102,39 @@ def _report_to_torchrun(message: str) -> None:
 
 
 def prepare() -> None:
-    """Stop where the program cannot run; let text be printed that the terminal cannot show."""
+    """Stop on Windows; let characters be printed that the terminal cannot show."""
     if sys.platform == "win32" or not hasattr(signal, "pthread_sigmask"):
-        raise SystemExit(SYSTEMS)
-    _replace_missing_streams()
+        raise SystemExit(f"This program runs on Linux and macOS. {remedies.WINDOWS}")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _replace_missing_streams() -> None:
-    """Put the null device where this process was started without input or output (`>&-`), for its workers too."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            nowhere = open(os.devnull, mode)  # noqa: SIM115 (for the life of the process)
-            os.set_inheritable(nowhere.fileno(), True)
-            setattr(sys, name, nowhere)
-
-
 def answer_flags(parse_args: Callable[[], object]) -> None:
-    """Answer --help and wrong flags at once, ahead of imports that take seconds; main() parses them again."""
+    """Answer --help and wrong flags before imports that take seconds; main() parses the flags again."""
     prepare()
     parse_args()
 
 
 def in_words(error: BaseException) -> str:
-    """An error's message; of an OSError, the file and the reason without the number."""
+    """An error's message; for an OSError, the file and the reason without the error number."""
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{where}{error.strerror}"
     return str(error)
 
 
-def _point_to_nowhere(stream: TextIO) -> None:
-    """Let what is left in a stream's buffer go where it cannot fail."""
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-    except (OSError, ValueError, AttributeError):  # a stream that is no file
-        pass
-
-
 # ---------------------------------------------------------------- flags
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Help texts with the default at the end, where there is one and the text does not name it itself."""
+    """Help texts that end with the default, unless there is none or the text mentions it."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        text = action.help or ""
-        default = action.default
-        if not action.option_strings or "%(default)" in text or "default" in text:
+        text, default = action.help or "", action.default
+        if not action.option_strings or "default" in text or isinstance(default, bool):
             return text
-        if (
-            default is None
-            or default is argparse.SUPPRESS
-            or isinstance(default, bool)
-            or default in ("", [])
-        ):
+        if default in (None, argparse.SUPPRESS, "", []):
             return text
         if isinstance(default, (list, tuple)):
             return f"{text} (default: {' '.join(map(str, default))})"
@@ -179,11 +142,10 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Version(argparse.Action):
-    """Print the versions, which are looked up only now because that imports PyTorch, and exit."""
+    """Print the versions and exit. They are looked up only here, because that imports PyTorch."""
 
     def __init__(self, **settings: Any) -> None:  # those of Action
-        nothing = argparse.SUPPRESS
-        super().__init__(**settings | {"dest": nothing, "default": nothing, "nargs": 0})
+        super().__init__(**settings | {"default": argparse.SUPPRESS, "nargs": 0})
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         print(version_text())
@@ -191,9 +153,9 @@ class Version(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that takes flags in full only, and says which one a misspelt flag may have meant.
+    """An ArgumentParser without abbreviations that suggests the right name for a misspelled flag.
 
-    example: command lines, one each, for the end of the help.
+    example: command lines for the end of the help.
     """
 
     def __init__(self, *, example: Sequence[str] = (), **settings: Any) -> None:  # those of ArgumentParser
@@ -212,7 +174,7 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         given = list(sys.argv[1:] if args is None else args)
         self._refuse_unknown(given)
-        return super().parse_known_args(self._numbers_last(given), namespace)
+        return super().parse_known_args(given, namespace)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if is_first_process():
@@ -222,13 +184,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(WRONG_FLAGS, f"usage: {self.prog} --help shows all flags\n{self.prog}: error: {message}\n")
 
     def _refuse_unknown(self, given: list[str]) -> None:
-        """Ahead of argparse, which would complain first of a required flag that was only misspelt."""
+        """Report unknown flags before argparse reports a required flag, which may only be misspelled, as missing."""
         commands = [
             name for action in self._actions if isinstance(action.choices, dict) for name in action.choices
         ]
         known = [name[2:] for name in self._option_string_actions if name.startswith("--")]
         for argument in given:
-            if argument == "--" or argument in commands:  # what follows are no flags, or those of a command
+            if argument == "--" or argument in commands:  # the rest are values, or flags of a subcommand
                 return
             flag = argument.split("=")[0]
             if not re.match(r"-{1,2}[A-Za-z]", flag) or " " in flag or flag in self._option_string_actions:
@@ -236,27 +198,11 @@ class Parser(argparse.ArgumentParser):
             meant = did_you_mean(flag.lstrip("-"), known)
             self.error(f"unrecognized flag {flag}" + (f"; did you mean --{meant}?" if meant else ""))
 
-    def _numbers_last(self, given: list[str]) -> list[str]:
-        """`--ways 2 10 list.txt` as `list.txt --ways 2 10`: a flag of several numbers takes numbers only."""
-        moved: list[str] = []
-        for action in self._actions:
-            if action.nargs != "+" or not action.option_strings or action.type is None:
-                continue
-            for flag in (name for name in action.option_strings if name in given):
-                first = given.index(flag)
-                last = first + 1
-                while last < len(given) and _is_number(given[last]):
-                    last += 1
-                if last > first + 1 and "--" not in given:
-                    moved += given[first:last]
-                    given = given[:first] + given[last:]
-        return given + moved
-
 
 def retyped(script: str, argv: Sequence[str] | None, **changes: object) -> str:
-    """A command line with other values for some flags, for a message: it can be typed as it is.
+    """A command line with changed values for some flags, for a message: it can be typed as it is.
 
-    argv: what was typed after the script, None for this process's own. changes: value by flag, without the dashes.
+    argv: the arguments of the script; None: those of this process. changes: values by flag, without the dashes.
     """
     kept: list[str] = []
     skip = False
@@ -270,14 +216,6 @@ def retyped(script: str, argv: Sequence[str] | None, **changes: object) -> str:
             kept.append(word)
     added = [str(part) for flag, value in changes.items() for part in (f"--{flag}", value)]
     return f"python {script} {shlex.join([*kept, *added])}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def at_least(kind: type, least: float) -> Callable[[str], float]:

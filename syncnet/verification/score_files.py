@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from syncnet.support.errors import UserError
-from syncnet.support.files import replace_file, text_encoding
+from syncnet.support.files import replace_file
 from syncnet.support.names import counted
 from syncnet.verification.rates import check_trials
 
@@ -92,7 +92,7 @@ def write_llrs(path: str, output: str, llrs: np.ndarray) -> None:
 
 def scored_lines(path: str) -> Iterator[tuple[int, str]]:
     """The lines of a file that are not empty, without their ends, each with its number. Raises OSError."""
-    with open(path, encoding=text_encoding(path), errors="surrogateescape") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield number, line.rstrip("\n")
