@@ -20,6 +20,7 @@ from functools import cache, partial
 
 from syncnet.support.commands import Parser, answer_flags, at_least, command
 from syncnet.support.errors import UserError
+from syncnet.support.parts import PART_HELP, PartRecords, part_of_all, shares
 from syncnet.support.processes import available_cores, map_in_processes
 
 
@@ -37,6 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=available_cores(),
         help="files converted at the same time, a process each; default: one a core (%(default)s)",
     )
+    parser.add_argument("--part", type=part_of_all, metavar="K/N", help=PART_HELP.format("report"))
     args = parser.parse_args(argv)
     if not os.path.isdir(args.src):
         where = shlex.quote(os.path.dirname(args.src) or ".")
@@ -61,6 +63,7 @@ from syncnet.support.progress import progress_bar
 
 SOURCES = tuple(dict.fromkeys((".m4a", ".mp4", *SOUND_FILES, *VIDEO_FILES)))
 SHOWN = 5  # of what went wrong
+STATE = ".convertAudio"  # in --dst, with what finished parts have found
 CHUNK = 8  # files handed to a worker at a time: one takes only about 2 ms
 MAX_ROUNDING = 8  # int16 steps between two decoders at most; more is another sound
 CONVERTED, PRESENT, SILENT, FAILED = "converted", "already there", "without a sound track", "failed"
@@ -231,26 +234,44 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(nothing_found(args.src))
     if others:
         print(f"{others}; write them anew: ffmpeg -i in.xyz out.flac, or out.mp4 where there are pictures")
-    counts = Counter({FAILED: len(problems)})
-    without_sound = []
+    parts, share = None, jobs
+    if args.part:
+        sources = [source for source, _ in jobs]
+        parts = PartRecords(os.path.join(args.dst, STATE), args.part, shares(sources, args.part), None)
+        parts.remove()
+        mine = set(parts.share)
+        share = [job for job in jobs if job[0] in mine]
+    counts: Counter[str] = Counter()
+    failed: list[str] = []
+    without_sound: list[str] = []
     try:
         work = partial(convert_file, (args.src, args.dst))
-        bar = progress_bar(total=len(jobs), unit="file", smoothing=0.05, dynamic_ncols=True)
+        bar = progress_bar(total=len(share), unit="file", smoothing=0.05, dynamic_ncols=True)
         with bar:
-            for outcome, reason in map_in_processes(work, jobs, args.nWorkers, CHUNK):
+            for outcome, reason in map_in_processes(work, share, args.nWorkers, CHUNK):
                 counts[outcome] += 1
                 bar.update()
                 if outcome == FAILED:
-                    problems.append(reason)
+                    failed.append(reason)
                     bar.set_postfix(failed=counts[FAILED])
                 elif outcome == SILENT:
                     without_sound.append(reason)
     except KeyboardInterrupt:
         print(
-            f"\nStopped at {sum(counts.values())} of {len(jobs)} files. The same command goes on from here."
+            f"\nStopped at {sum(counts.values())} of {len(share)} files. The same command goes on from here."
         )
         return 130
 
+    if parts:
+        parts.write([counts, failed, without_sound])
+        if (results := parts.results()) is None:
+            print(f"{counted(len(share), 'file')} of part {args.part}, {time.monotonic() - begin:.0f} s")
+            print(parts.progress(f"Wavs: {args.dst}"))
+            return 1 if failed else 0
+        counts = sum((Counter(found) for found, *_ in results), Counter())
+        failed, without_sound = ([line for result in results for line in result[kind]] for kind in (1, 2))
+    counts[FAILED] += len(problems)
+    problems += failed
     print(f"{counted(len(jobs), 'file')} in {args.src}, {time.monotonic() - begin:.0f} s")
     for outcome in (CONVERTED, PRESENT, SILENT, FAILED):
         print(f"  {outcome:24}{counts[outcome]:>9}")
@@ -264,6 +285,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {line}")
     elif os.path.exists(report):
         os.remove(report)
+    if parts:
+        parts.remove_all()
     if not counts[CONVERTED] + counts[PRESENT]:
         print(f"No file in {args.src} gave a wav.")
         return 1

@@ -17,6 +17,7 @@ import sys
 
 from syncnet.support.commands import Parser, answer_flags, command, retyped
 from syncnet.support.errors import UserError
+from syncnet.support.parts import PART_HELP, PartRecords, part_of_all, shares
 from syncnet.support.processes import available_cores
 from syncnet.tracks.track_settings import KINDS, MAX_GAP, MIN_FACE, PART, Rule, is_in
 
@@ -67,6 +68,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="weights of YuNet, a much faster face detector (docs/data.md says where to download them); "
         "default: MTCNN, which is installed with the requirements",
     )
+    parser.add_argument("--part", type=part_of_all, metavar="K/N", help=PART_HELP.format("tables"))
     args = parser.parse_args(argv)
     for flag, least, most in (
         ("nWorkers", 1, 1000),
@@ -198,23 +200,41 @@ def main(argv: list[str] | None = None) -> int:
     weights = read_weights(args.face_detector) if args.face_detector else None
     check_output("--dst", args.dst, folder=True)
     begin = time.monotonic()
-    folder = TrackFolder(args.dst)
+    folder = TrackFolder(args.dst, args.part)
     with folder.in_use(
         f"--dst {args.dst}: another run is using it; wait for it to end, or give another folder"
     ):
         unread: list[MediaError] = []
         src, paths = sources_in(args.src, args.dst, unread.append)
         rule = Rule(args.detect_every, args.min_frames, args.min_face, weights)
-        run = Run(src, paths, folder, rule, args.nWorkers)
+        parts = None
+        if args.part:
+            parts = PartRecords(folder.parts, args.part, shares(paths, args.part), rule.settings)
+            parts.remove()
+        run = Run(src, paths, folder, rule, args.nWorkers, parts.share if parts else None)
         try:
             run.plan()
             run.work()
         except KeyboardInterrupt:
-            folder.write_tables(unread)
+            if not parts:
+                folder.write_tables(unread)
             print("\nStopped. The same command goes on from here.")
             return 130
-        folder.write_tables(unread)
         folder.clear_work(but=(run.sources[path].work for path in run.failed if path in run.sources))
+        if parts:
+            parts.write([run.kept, run.changed, run.others, run.failed])
+            if (results := parts.results()) is None:
+                print(
+                    f"{counted(len(run.share), 'file')} of part {args.part}, {time.monotonic() - begin:.0f} s"
+                )
+                print(parts.progress(f"Tracks: {args.dst}"))
+                return 1 if run.failed else 0
+            folder.read()
+            run.kept, run.changed, run.others = (sum(result[n] for result in results) for n in range(3))
+            run.failed = [path for result in results for path in result[3]]
+        folder.write_tables(unread)
+        if parts:
+            parts.remove_all()
     return 0 if report(run, unread, args, argv, time.monotonic() - begin) and not run.failed else 1
 
 

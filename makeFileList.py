@@ -19,13 +19,13 @@ import shlex
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from syncnet.media.clips import LEAST_FRAMES
 from syncnet.support.commands import Parser, answer_flags, at_least, command, retyped
 from syncnet.support.names import counted
-from syncnet.support.parts import PartRecords, part_number, part_of_all
+from syncnet.support.parts import PART_HELP, PartRecords, part_of_all, shares
 from syncnet.support.processes import available_cores, map_in_processes
 
 
@@ -117,8 +117,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--part",
         type=part_of_all,
         metavar="K/N",
-        help="check part K of N of the clips only, for example on N machines; the run that completes the last part "
-        "writes the list. An interrupted part resumes with the same command",
+        help=PART_HELP.format("list"),
     )
     args = parser.parse_args(argv)
     if not args.txt_dir and not args.no_txt:
@@ -191,7 +190,7 @@ VOXCELEB2_REMEDIES = {
 
 
 def check_all(
-    clips: list[str], resume: bool, settings: CheckSettings, journal: CheckJournal, workers: int
+    clips: Sequence[str], resume: bool, settings: CheckSettings, journal: CheckJournal, workers: int
 ) -> Iterator[Checked]:
     """check_job for all clips, in any order; each new result is in the journal before it is yielded.
 
@@ -331,14 +330,10 @@ def clips_of_shards(clips: list[str], args: argparse.Namespace) -> dict[str, lis
 
 def shares_of(clips: list[str], args: argparse.Namespace) -> list[list[str]]:
     """The clips of each part: whole shards where there are shards."""
-    count = args.part.count if args.part else 1
-    if args.shards:
-        blocks = list(clips_of_shards(clips, args).values())
-        return [[clip for block in blocks[part::count] for clip in block] for part in range(count)]
-    shares: list[list[str]] = [[] for _ in range(count)]
-    for clip in clips:
-        shares[part_number(clip, count) - 1].append(clip)
-    return shares
+    if not args.shards:
+        return shares(clips, args.part)
+    blocks, count = list(clips_of_shards(clips, args).values()), args.part.count
+    return [[clip for block in blocks[part::count] for clip in block] for part in range(count)]
 
 
 def write_clips(settings: CheckSettings, job: tuple[str, list[str]]) -> list[tuple[str, str, str]]:
@@ -472,13 +467,13 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.val_output:
         check_people(clips, args, argv)  # before hours of checking
-    shares = shares_of(clips, args)
-    share = shares[args.part.number - 1] if args.part else clips
+    share: Sequence[str] = clips
     records = None
     if args.part:
         asked = [*vars(settings).values(), args.shards, args.shard_clips]
-        records = PartRecords(args.output + ".parts", args.part, shares, asked)
+        records = PartRecords(args.output + ".parts", args.part, shares_of(clips, args), asked)
         records.remove()
+        share = records.share
         args.resume = True
     journal = CheckJournal(records.path("journal") if records else args.output + ".journal", args.check)
     report_journal(journal, args.resume)

@@ -157,16 +157,16 @@ def check_output(flag: str, path: str, folder: bool = False) -> None:
 
 
 @contextmanager
-def lock_file(path: str, taken: str) -> Iterator[None]:
+def lock_file(path: str, taken: str, shared: bool = False) -> Iterator[None]:
     """Create `path` and lock it until the process ends. Raises OSError(taken) if another process holds the lock.
 
-    On a file system without locks, a warning takes its place.
+    shared: hold it together with others that share it. On a file system without locks, a warning takes its place.
     """
     import fcntl  # not on Windows
 
-    with open(path, "w") as file:
+    with open(path, "a+") as file:  # NFS locks only what may be read and written
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise OSError(taken) from None
         except OSError as error:

@@ -16,6 +16,10 @@ from typing import Any
 
 from syncnet.support.files import replace_file
 
+PART_HELP = (
+    "do part K of N of the work only, for example each on another machine; the run that completes the last part "
+    "writes the {}. An interrupted part resumes with the same command"
+)
 SHOWN = 10  # numbers of missing parts
 
 
@@ -43,6 +47,14 @@ def part_number(name: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count + 1
 
 
+def shares(names: Sequence[str], part: Part) -> list[list[str]]:
+    """The names that each of all parts works on, in order; see part_number."""
+    found: list[list[str]] = [[] for _ in range(part.count)]
+    for name in names:
+        found[part_number(name, part.count) - 1].append(name)
+    return found
+
+
 class PartRecords:
     """The records of all parts, in a folder.
 
@@ -54,6 +66,11 @@ class PartRecords:
         self.folder, self.part, self.settings = folder, part, settings
         self.shares = shares
         self.missing: list[int] = []
+
+    @property
+    def share(self) -> list[str]:
+        """What this part works on."""
+        return list(self.shares[self.part.number - 1])
 
     def path(self, ending: str, number: int = 0) -> str:
         """The file of a part, this one by default. Its folder is made."""

@@ -47,11 +47,20 @@ class Jobs:
 class Run:
     """One run over the videos `paths`, which are relative to the folder src: what is to be done, and what came of it.
 
-    folder: of the tracks, in use. workers: processes.
+    folder: of the tracks, in use. workers: processes. share: those of `paths` to work on, all by default.
     """
 
-    def __init__(self, src: str, paths: list[str], folder: TrackFolder, rule: Rule, workers: int) -> None:
+    def __init__(
+        self,
+        src: str,
+        paths: list[str],
+        folder: TrackFolder,
+        rule: Rule,
+        workers: int,
+        share: list[str] | None = None,
+    ) -> None:
         self.src, self.paths, self.folder, self.rule, self.workers = src, paths, folder, rule, workers
+        self.share = paths if share is None else share
         self.sources: dict[str, Source] = {}
         self.failed: list[str] = []  # sources on which the program failed
         self.kept = self.changed = self.others = 0
@@ -60,7 +69,7 @@ class Run:
         """Find the videos, and of those that are not finished the parts."""
         names = folder_names(self.paths, {path: record.name for path, record in self.folder.records.items()})
         marks: dict[str, str] = {}
-        for path in self.paths:
+        for path in self.share:
             try:
                 marks[path] = mark_of(os.path.join(self.src, path), self.rule)
             except MediaError as error:

@@ -7,6 +7,7 @@ finished. Whatever has none is made anew.
 
 import contextlib
 import csv
+import glob
 import hashlib
 import json
 import os
@@ -23,12 +24,12 @@ from syncnet.media.clips import FPS, MediaError
 from syncnet.media.open_video import open_video
 from syncnet.support.files import journal_at, lock_file, replace_file
 from syncnet.support.names import one_line, printable
+from syncnet.support.parts import Part
 from syncnet.tracks.track_settings import KINDS, Rule
 
 MARK = 1  # another number rebuilds everything
 VERSION = 2  # of the program that made a record; version 1 divided tracks every 40 s
 STATE = ".makeFaceTracks"
-JOURNAL = os.path.join(STATE, "finished.jsonl")
 COLUMNS = (
     *("source", "track", "first_s", "last_s", "frames", "face_size", "found", "confidence", "shot"),
     "detector",
@@ -85,30 +86,45 @@ def mark_of(path: str, rule: Rule) -> str:
 class TrackFolder:
     """The folder at `path`; it is made. Raises OSError.
 
-    records: by source, of all that were ever finished. tracks: how many these have.
+    part: the part of the work that this run does; None: all of it. records: by source, of all that were ever
+    finished. tracks: how many these have.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, part: Part | None = None) -> None:
+        self.path, self.part = path, part
         self.errors = os.path.join(path, "errors.txt")
         self._state = os.path.join(path, STATE)
-        self._journal = os.path.join(path, JOURNAL)
+        name = f"-{part.number}-of-{part.count}" if part else ""
+        self._journal = os.path.join(self._state, f"finished{name}.jsonl")
+        self._work = os.path.join(self._state, f"work{name}")
+        self._locks = ("lock", f"lock{name}") if part else ("lock",)
+        self.parts = os.path.join(self._state, "parts")
         os.makedirs(self._state, exist_ok=True)
         self.records: dict[str, Record] = {}
         self.tracks = 0
 
     @contextlib.contextmanager
     def in_use(self, taken: str) -> Iterator[None]:
-        """Lock the folder against a second run, and read its records. Raises OSError with the message `taken`."""
-        with lock_file(os.path.join(self._state, "lock"), taken):
-            self.records = read_records(self.path)
-            self.tracks = sum(len(record.tracks) for record in self.records.values())
+        """Lock the folder against a second run, and read its records. Raises OSError with the message `taken`.
+
+        Parts share it with one another.
+        """
+        with contextlib.ExitStack() as held:
+            for name in self._locks:
+                shared = self.part is not None and name == "lock"
+                held.enter_context(lock_file(os.path.join(self._state, name), taken, shared))
+            self.read()
             yield
+
+    def read(self) -> None:
+        """Read the records of all parts."""
+        self.records = read_records(self.path)
+        self.tracks = sum(len(record.tracks) for record in self.records.values())
 
     def work(self, source: str, mark: str) -> str:
         """The folder in which the tracks of a source are made."""
         key = hashlib.sha256(os.fsencode(source) + mark.encode() + bytes([VERSION])).hexdigest()[:24]
-        return os.path.join(self._state, "work", key)
+        return os.path.join(self._work, key)
 
     def is_finished(self, source: str, mark: str, name: str) -> bool:
         """Is this source finished under this name, with all files of its tracks present in their full size?
@@ -172,10 +188,9 @@ class TrackFolder:
     def clear_work(self, but: Iterable[str] = ()) -> None:
         """Remove what was being made, but these folders."""
         kept = {os.path.basename(folder) for folder in but}
-        top = os.path.join(self._state, "work")
-        for name in os.listdir(top) if os.path.isdir(top) else ():
+        for name in os.listdir(self._work) if os.path.isdir(self._work) else ():
             if name not in kept:
-                shutil.rmtree(os.path.join(top, name), ignore_errors=True)
+                shutil.rmtree(os.path.join(self._work, name), ignore_errors=True)
 
     def write_tables(self, unread: Iterable[MediaError] = ()) -> None:
         """Write tracks.csv, tracks.png and no_tracks.txt.
@@ -183,8 +198,10 @@ class TrackFolder:
         unread: folders of sources that could not be read; they come first in no_tracks.txt.
         """
         records = [self.records[source] for source in sorted(self.records)]
-        with replace_file(self._journal) as file:  # one line for each, the newest
-            file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+        if self.part is None:
+            with replace_file(self._journal) as file:  # one line for each, the newest
+                file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+            self._remove_parts()
         with replace_file(os.path.join(self.path, "tracks.csv")) as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
@@ -193,6 +210,14 @@ class TrackFolder:
         reasons = lines_without_tracks(unread, records)
         self._write_or_remove("no_tracks.txt", "".join(line + "\n" for line in reasons).encode())
         self._write_or_remove("tracks.png", self._contact_sheet(records))
+
+    def _remove_parts(self) -> None:
+        """Remove what parts have left, when their records are in the journal of all."""
+        for path in glob.glob(os.path.join(glob.escape(self._state), "*-of-*")):
+            if os.path.isdir(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.remove(path)
 
     def _write_or_remove(self, name: str, content: bytes) -> None:
         path = os.path.join(self.path, name)
@@ -230,14 +255,13 @@ class TrackFolder:
 def read_records(folder: str) -> dict[str, Record]:
     """The records of a folder of face tracks, by source. An incomplete line does not count. Raises OSError."""
     records = {}
-    with (
-        contextlib.suppress(FileNotFoundError),
-        open(os.path.join(folder, JOURNAL), encoding="ascii", errors="replace") as file,
-    ):
-        for line in file:
-            with contextlib.suppress(ValueError, TypeError):
-                record = Record(**json.loads(line))
-                records[record.source] = record
+    journals = glob.glob(os.path.join(glob.escape(folder), STATE, "finished*.jsonl"))
+    for journal in sorted(journals, key=os.path.getmtime):
+        with open(journal, encoding="ascii", errors="replace") as file:
+            for line in file:
+                with contextlib.suppress(ValueError, TypeError):
+                    record = Record(**json.loads(line))
+                    records[record.source] = record
     return records
 
 
