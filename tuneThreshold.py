@@ -46,7 +46,7 @@ from syncnet.verification.score_files import (
     has_labels,
     read_scored_trials,
     read_scores,
-    read_unlabelled,
+    read_unlabeled,
     write_llrs,
 )
 from syncnet.verification.speakers import Speakers, count_speakers, speaker_names, speakers_of_trials
@@ -247,7 +247,7 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
     for flag, path in (("--llr_output", output), ("--calibration", kept)):
         if os.path.realpath(path) in read:
             raise UserError(f"{flag} {path}: is read here, and would be replaced; write to another file")
-    scores = read_unlabelled(args.scores) if trials is None else trials[0]
+    scores = read_unlabeled(args.scores) if trials is None else trials[0]
     made_with = scores_made_with(args.scores, scores, None if trials is None else trials[1])
     check_same_system(args.scores, made_with, args.calibrate, dev_made_with)
     if made_with and dev_made_with:

@@ -115,7 +115,7 @@ def test_the_folder_of_trials_that_is_one_level_off_is_named(corpus, tmp_path, c
     flags = [*data_flags(corpus, tmp_path / "exp"), "--model", "tinyModel", "--eval", "--untrained"]
     for wrong in (wavs.parent, wavs / "spk0", f"{wavs}/spk0/"):
         status, _, err = run(capsys, *flags, "--test_path", wrong)
-        assert status == 1 and f"they are there with --test_path {wavs}\n" in err
+        assert status == 1 and f"are relative to: --test_path {wavs}\n" in err
     assert run(capsys, *flags, "--test_path", wavs)[0] == 0
     status, _, err = run(capsys, *flags, "--test_path", corpus / "none")
     assert status == 1 and "none: no such folder" in err

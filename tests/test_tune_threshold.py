@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import tuneThreshold
 from syncnet.support.errors import UserError
-from syncnet.verification.bootstrap import count_speakers, speakers_of_trials
+from syncnet.verification.speakers import count_speakers, speakers_of_trials
 from tuneThreshold import (
     bootstrap_difference,
     bootstrap_interval,
@@ -516,7 +516,7 @@ def test_a_split_has_no_common_speaker(tmp_path, capsys, form):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 a.wav b.wav\n0 a.wav c.wav\n", "its names do not tell who speaks"),
+        ("1 a.wav b.wav\n0 a.wav c.wav\n", "the speakers cannot be found in the names"),
         ("a/1.wav b/2.wav\na/1.wav a/3.wav\n", "has no labels"),
         (
             "1 a/1 a/2\n0 a/1 b/1\n1 b/1 b/2\n",
@@ -542,8 +542,8 @@ def test_what_cannot_be_split(tmp_path, capsys, text, message):
     [
         ([0.1, np.nan, 0.2], [0, 1, 1], "1 of 3 scores are not finite, the first at index 1"),
         ([0.1, np.inf], [0, 1], "not finite"),
-        ([0.1, 0.2], [0, 1, 1], "expected one of each a trial"),
-        ([[0.1, 0.2]], [[0, 1]], "expected one of each a trial"),
+        ([0.1, 0.2], [0, 1, 1], "expected one of each per trial"),
+        ([[0.1, 0.2]], [[0, 1]], "expected one of each per trial"),
         ([], [], "no trials"),
         ([0.1, 0.2], [1, 1], "all 2 trials are target trials"),
         ([0.1, 0.2], [0, 0], "all 2 trials are non-target trials"),

@@ -1,4 +1,4 @@
-"""Confidence intervals of EER and minDCF: a bootstrap over speakers, or over trials where names tell no speakers."""
+"""Confidence intervals of EER and minDCF: a bootstrap over speakers, or over trials if the speakers are unknown."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,13 +8,11 @@ from numpy.typing import ArrayLike
 from syncnet.support.errors import UserError
 from syncnet.support.progress import progress_bar
 from syncnet.verification.rates import P_TARGETS, check_trials, crossing, detection_cost
-from syncnet.verification.speakers import Speakers, count_speakers, speakers_of_trials
-
-__all__ = ["bootstrap_interval", "count_speakers", "speakers_of_trials"]
+from syncnet.verification.speakers import Speakers
 
 CONFIDENCE = 0.95
 MIN_SPEAKERS = 5  # fewer say nothing about other speakers
-TRIALS_AT_ONCE = 500_000  # of all resamples that are computed together; about 4 MB an array
+TRIALS_PER_BLOCK = 500_000  # of all resamples that are computed together; about 4 MB per array
 
 
 def bootstrap_interval(
@@ -26,34 +24,27 @@ def bootstrap_interval(
     progress: bool = True,
     speakers: Speakers | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of eer_interpolated (percent) and min_dcf (costs 1 and 1).
+    """95 % percentile intervals of eer_interpolated (percent) and min_dcf (both costs 1).
 
-    speakers: from speakers_of_trials; the speakers are drawn with replacement, and a trial counts as often as its
-    speaker, or its two speakers, were drawn (the product of both counts): other people might have been
-    recorded. Draws without a target or without a non-target trial are repeated. At least MIN_SPEAKERS.
-    None: target and non-target trials are drawn with replacement, each kind as often as the list has it. Trials
-    then count as independent; where many share a speaker or an utterance, the true interval is wider.
+    speakers: from speakers_of_trials. The speakers are drawn with replacement, and a trial counts as often as its
+    speaker, or the product of how often its two speakers, were drawn: it estimates the variation between groups of
+    people. Draws without a target or without a non-target trial are repeated. At least MIN_SPEAKERS.
+    None: target and non-target trials are drawn with replacement, as many of each kind as there are. This treats
+    trials as independent; if many share a speaker or an utterance, the true interval is wider.
     Efron and Tibshirani 1993, section 13.3. The result depends on the seed, not on the order of the trials.
-    Returns {"eer_interpolated": (low, high), "min_dcf_0.05": (low, high), ...}, a min_dcf for each p_targets.
+    Returns {"eer_interpolated": (low, high), "min_dcf_0.05": (low, high), ...}, one min_dcf for each of p_targets.
     Raises UserError for resamples below 1, too few speakers, and as tuneThresholdfromScore does.
     """
     scores, labels = check_trials(scores, labels)
-    check_resamples(resamples)
-    rng = np.random.default_rng(seed)
-    if speakers is None:
-        curves = over_trials(scores, labels, resamples, rng)
-    else:
-        curve = WeightedCurve(scores, labels)
-        curves = map(curve.rates, speaker_weights(labels, speakers, resamples, rng))
-    with progress_bar(total=resamples, desc="Bootstrap", unit="resample", disable=not progress) as bar:
-        parts = []
-        for fpr, fnr in curves:
-            parts.append(figures_of(fpr, fnr, p_targets))
-            bar.update(len(fpr))
-    return {
-        name: interval
-        for name, interval in zip(figure_names(p_targets), intervals(np.concatenate(parts, 1)), strict=True)
-    }
+    if speakers is None:  # the i-th highest score of a kind is drawn, whatever the order of the trials
+        order = np.argsort(-scores, kind="stable")
+        scores, labels = scores[order], labels[order]
+    curve = WeightedCurve(scores, labels)
+    parts = [
+        figures_of(*curve.rates(weights), p_targets)
+        for weights in draws(labels, resamples, seed, speakers, progress)
+    ]
+    return dict(zip(figure_names(p_targets), intervals(np.concatenate(parts, 1)), strict=True))
 
 
 def bootstrap_difference(
@@ -66,21 +57,15 @@ def bootstrap_difference(
     progress: bool = True,
     speakers: Speakers | None = None,
 ) -> dict[str, tuple[float, float, float]]:
-    """By how much the figures of a second system are above those of a first one, on the same trials.
+    """How much higher the figures of a second system are than those of a first one, on the same trials.
 
-    A paired bootstrap: each draw is of the same speakers, or trials, for both systems (see bootstrap_interval), and
-    the interval is that of the difference. first, second: (trials,) scores of the two.
-    Returns {"eer_interpolated": (difference, low, high), ...} with 95 % intervals: one without 0 is a difference that
-    other speakers would show too. Raises UserError as bootstrap_interval does.
+    A paired bootstrap: each draw takes the same speakers, or trials, for both systems (see bootstrap_interval), and
+    the interval is that of the difference. first, second: their (trials,) scores.
+    Returns {"eer_interpolated": (difference, low, high), ...} with 95 % intervals; an interval without 0 is a
+    difference that other speakers would show too. Raises UserError as bootstrap_interval does.
     """
     first, labels = check_trials(first, labels)
     second, _ = check_trials(second, labels)
-    check_resamples(resamples)
-    rng = np.random.default_rng(seed)
-    if speakers is None:
-        drawn = trial_weights(labels, resamples, rng)
-    else:
-        drawn = speaker_weights(labels, speakers, resamples, rng)
     curves = [WeightedCurve(scores, labels) for scores in (first, second)]
 
     def difference(weights: np.ndarray) -> np.ndarray:
@@ -88,22 +73,28 @@ def bootstrap_difference(
         return after - before
 
     measured = difference(np.ones((1, len(labels))))[:, 0]
-    with progress_bar(total=resamples, desc="Bootstrap", unit="resample", disable=not progress) as bar:
-        parts = []
-        for weights in drawn:
-            parts.append(difference(weights))
-            bar.update(len(weights))
+    parts = [difference(weights) for weights in draws(labels, resamples, seed, speakers, progress)]
+    edges = intervals(np.concatenate(parts, 1))
     return {
         name: (float(value), *interval)
-        for name, value, interval in zip(
-            figure_names(p_targets), measured, intervals(np.concatenate(parts, 1)), strict=True
-        )
+        for name, value, interval in zip(figure_names(p_targets), measured, edges, strict=True)
     }
 
 
-def check_resamples(resamples: int) -> None:
+def draws(
+    labels: np.ndarray, resamples: int, seed: int, speakers: Speakers | None, progress: bool
+) -> Iterator[np.ndarray]:
+    """How often each trial counts in the resamples, in blocks of (some resamples, trials)."""
     if resamples < 1:
         raise UserError(f"{resamples} resamples, expected at least 1")
+    rng = np.random.default_rng(seed)
+    drawn = trial_weights(labels, resamples, rng)
+    if speakers is not None:
+        drawn = speaker_weights(labels, speakers, resamples, rng)
+    with progress_bar(total=resamples, desc="Bootstrap", unit="resample", disable=not progress) as bar:
+        for weights in drawn:
+            yield weights
+            bar.update(len(weights))
 
 
 def figure_names(p_targets: Sequence[float]) -> list[str]:
@@ -111,7 +102,7 @@ def figure_names(p_targets: Sequence[float]) -> list[str]:
 
 
 def figures_of(fpr: np.ndarray, fnr: np.ndarray, p_targets: Sequence[float]) -> np.ndarray:
-    """The figures of figure_names for some resamples, (figures, resamples), of rates (resamples, thresholds)."""
+    """The figures of figure_names, (figures, resamples), from rates of shape (resamples, thresholds)."""
     after, part = crossing(fpr, fnr)
     each = np.arange(len(fpr))
     low, high = fpr[each, after - 1], fpr[each, after]
@@ -125,67 +116,42 @@ def intervals(found: np.ndarray) -> list[tuple[float, float]]:
     return [(float(low), float(high)) for low, high in edges]
 
 
-Curves = Iterator[tuple[np.ndarray, np.ndarray]]  # FA and FR of some resamples, (resamples, thresholds) each
-
-
-def over_trials(scores: np.ndarray, labels: np.ndarray, resamples: int, rng: np.random.Generator) -> Curves:
-    """Rates of redrawn trials at every threshold: inf and all distinct scores, descending."""
-    # A trial is reduced to its rank among the distinct scores, 0 the highest.
-    distinct, rank = np.unique(-scores, return_inverse=True)
-    kinds = [np.sort(rank[labels == 0]), np.sort(rank[labels == 1])]
-
-    def accepted(ranks: np.ndarray, rows: int) -> np.ndarray:
-        """Share of one kind's redrawn trials at or above every threshold, (rows, 1 + distinct scores)."""
-        drawn = ranks[rng.integers(len(ranks), size=(rows, len(ranks)))]
-        drawn += np.arange(rows)[:, None] * len(distinct)
-        counts = np.bincount(drawn.ravel(), minlength=rows * len(distinct)).reshape(rows, -1)
-        shares = np.zeros((rows, len(distinct) + 1))
-        np.cumsum(counts, axis=1, out=shares[:, 1:])
-        shares /= len(ranks)
-        return shares
-
-    for rows in blocks(resamples, len(scores)):
-        fpr, fnr = (accepted(ranks, rows) for ranks in kinds)
-        np.subtract(1, fnr, out=fnr)
-        yield fpr, fnr
-
-
 class WeightedCurve:
-    """The rates of trials that count several times, at every threshold: inf and all distinct scores, descending."""
+    """The error rates of weighted trials at every threshold: inf and all distinct scores, descending."""
 
     def __init__(self, scores: np.ndarray, labels: np.ndarray) -> None:
         order = np.argsort(-scores, kind="stable")
         ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of runs of equal scores
-        self._kinds = []  # of each kind, its trials by score, and how many there are up to each end
+        self._kinds = []  # for each kind, its trials by score, and their number up to each end
         for label in (0, 1):
             of_kind = np.flatnonzero(labels[order] == label)
             self._kinds.append((order[of_kind], np.searchsorted(of_kind, ends, side="right")))
 
     def rates(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """FA and FR, (resamples, thresholds) each. weights: (resamples, trials), how often each trial counts."""
+        """FA and FR, (resamples, thresholds) each. weights: (resamples, trials)."""
         return self._accepted(weights, 0), 1 - self._accepted(weights, 1)
 
     def _accepted(self, weights: np.ndarray, label: int) -> np.ndarray:
-        """Share of one kind's weight at or above every threshold."""
+        """Fraction of the weight of one kind at or above every threshold."""
         trials, reached = self._kinds[label]
         sums = np.zeros((len(weights), len(trials) + 1))
         np.cumsum(weights[:, trials], axis=1, out=sums[:, 1:])
-        shares = np.zeros((len(weights), len(reached) + 1))
-        np.divide(sums[:, reached], sums[:, -1:], out=shares[:, 1:])
-        return shares
+        fractions = np.zeros((len(weights), len(reached) + 1))
+        np.divide(sums[:, reached], sums[:, -1:], out=fractions[:, 1:])
+        return fractions
 
 
 def speaker_weights(
     labels: np.ndarray, speakers: Speakers, resamples: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """How often each trial counts when speakers are drawn, (some resamples, trials); see bootstrap_interval."""
+    """draws() by speaker; see bootstrap_interval."""
     people, numbers = np.unique(np.concatenate(speakers), return_inverse=True)
     if len(people) < MIN_SPEAKERS:
         raise UserError(
-            f"{len(people)} speakers are too few to draw from, at least {MIN_SPEAKERS} are needed"
+            f"{len(people)} speakers are too few for a bootstrap, at least {MIN_SPEAKERS} are needed"
         )
     first, second = numbers.reshape(2, -1)
-    # The speakers of the trials of each kind.
+    # The pairs of speakers of each kind of trial.
     both = [np.unique(np.stack([first, second])[:, labels == label], axis=1) for label in (0, 1)]
 
     def draw() -> np.ndarray:
@@ -201,7 +167,7 @@ def speaker_weights(
 
 
 def trial_weights(labels: np.ndarray, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each trial is drawn, (some resamples, trials): each kind as often as the list has it."""
+    """draws() by trial, as many of each kind as there are."""
     kinds = [np.flatnonzero(labels == label) for label in (0, 1)]
     for rows in blocks(resamples, len(labels)):
         weights = np.zeros((rows, len(labels)))
@@ -213,7 +179,7 @@ def trial_weights(labels: np.ndarray, resamples: int, rng: np.random.Generator) 
 
 
 def blocks(resamples: int, trials: int) -> Iterator[int]:
-    """How many resamples to compute at once, until there are all."""
-    most = max(1, TRIALS_AT_ONCE // trials)
+    """Sizes of the blocks in which resamples are computed."""
+    most = max(1, TRIALS_PER_BLOCK // trials)
     for start in range(0, resamples, most):
         yield min(most, resamples - start)

@@ -15,8 +15,8 @@ DET_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95,
 def plot_det(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str) -> None:
     """Write a DET plot (Martin et al. 1997: FR against FA on normal-deviate axes) as a PNG.
 
-    curves: (scores, labels) of each system by name. The EER (of tuneThresholdfromScore, as everywhere) and the minDCF
-    points are marked. A rate of 0 or 1, infinitely far on these axes, is drawn half a trial inside.
+    curves: (scores, labels) of each system by name. Markers show the EER (of tuneThresholdfromScore) and the minDCF.
+    A rate of 0 or 1, which is infinitely far on these axes, is drawn half a trial inside.
     Raises UserError as tuneThresholdfromScore does, with the system's name, and OSError.
     """
     from matplotlib.figure import Figure  # slow to import, and only needed here
@@ -35,20 +35,20 @@ def plot_det(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str) -> No
         _, eer, baseline_fpr, baseline_fnr = tuneThresholdfromScore(scores, labels, [])
         nearest = np.argmin(np.abs(baseline_fnr - baseline_fpr))
         label = f"{name}: EER {eer:.4f} %"
-        marks = [(baseline_fpr[nearest] / 100, baseline_fnr[nearest] / 100)]
+        points = [(baseline_fpr[nearest] / 100, baseline_fnr[nearest] / 100)]
         for p in P_TARGETS:
             cost, threshold = min_dcf(scores, labels, p)
             point = np.flatnonzero(thresholds == threshold)[0]
             label += f", minDCF({p:g}) {cost:.3f}"
-            marks.append((fpr[point], fnr[point]))
+            points.append((fpr[point], fnr[point]))
         half = 0.5 / np.bincount(labels)  # of a trial, non-target and target
         curve = np.clip(np.stack([fpr, fnr], axis=1), half, 1 - half)
-        systems.append((label, ndtri(curve), ndtri(np.clip(marks, half, 1 - half))))
+        systems.append((label, ndtri(curve), ndtri(np.clip(points, half, 1 - half))))
 
-    # Every mark in the picture, and at least 1 % to 50 % on both axes.
-    all_marks = np.concatenate([points for _, _, points in systems])
-    low = np.minimum(ndtri(0.01), all_marks.min(axis=0)) - 0.25
-    high = np.maximum(ndtri(0.5), all_marks.max(axis=0)) + 0.25
+    # All markers are in the plot, and at least 1 % to 50 % on both axes.
+    all_points = np.concatenate([points for _, _, points in systems])
+    low = np.minimum(ndtri(0.01), all_points.min(axis=0)) - 0.25
+    high = np.maximum(ndtri(0.5), all_points.max(axis=0)) + 0.25
     figure = Figure(figsize=(7, 7), dpi=130)
     axes = figure.add_subplot()
     axes.plot([-9, 9], [-9, 9], color="0.6", linewidth=0.8, linestyle=":")

@@ -1,4 +1,4 @@
-"""Score normalisation with a cohort of utterances of other speakers."""
+"""Score normalization with a cohort of utterances of other speakers."""
 
 import numpy as np
 import torch
@@ -9,16 +9,15 @@ from syncnet.support.errors import UserError
 from syncnet.verification.trials import Trials
 from syncnet.verification.utterances import WAV_SCP, read_wav_scp, utterance_paths
 
-COSINES_AT_ONCE = 2**24  # of utterances and cohort; 64 MiB
+COSINES_PER_BLOCK = 2**24  # 64 MiB
 
 
 def read_cohort(path: str, folder: str, size: int = 0, seed: int = 0) -> dict[str, str]:
     """The utterances of a cohort: path on disk by name, in the list's order.
 
-    Lines are names of sound files, or clips as makeFileList.py lists them, of which the wav is taken; a Kaldi wav.scp
-    (by its ending, .scp) is taken whole. folder: where the names start, or a wav.scp that has them (see
-    utterance_paths).
-    size: draw so many at random, with this seed; 0 takes all. Raises MediaError.
+    Lines are names of sound files, or clips as listed by makeFileList.py, whose wavs are taken; from a Kaldi wav.scp
+    (extension .scp), all utterances are taken. folder: the folder that names are relative to, or a wav.scp (see
+    utterance_paths). size: utterances drawn at random with this seed; 0 takes all. Raises MediaError.
     """
     names: dict[str, str] = {}
     lines = text_lines(path, "Lines are wav names relative to --cohort_path.")
@@ -49,23 +48,25 @@ def cohort_statistics(vectors: Tensor, cohort: Tensor, top_n: int) -> tuple[Tens
     """Mean and standard deviation of the top_n highest scores of each utterance against the cohort.
 
     vectors: (files, nOut), cohort: (N, nOut), scored as in score_vectors. Returns two (files,) float64.
-    Raises UserError when the scores do not differ.
+    Raises UserError if an utterance has equal scores with all of them.
     """
-    rows = max(1, COSINES_AT_ONCE // len(cohort))
+    rows = max(1, COSINES_PER_BLOCK // len(cohort))
     top = torch.cat([(part @ cohort.T).topk(min(top_n, len(cohort))).values for part in vectors.split(rows)])
     mean, deviation = top.double().mean(1), top.double().std(1, correction=0)
     if deviation.min() < 1e-9:
-        raise UserError("an utterance has the same score with all of its nearest cohort: is it one file?")
+        raise UserError(
+            "an utterance has the same score with its whole nearest cohort: is the cohort a single file?"
+        )
     return mean, deviation
 
 
 def as_norm(scores: np.ndarray, trials: Trials, vectors: Tensor, cohort: Tensor, top_n: int) -> np.ndarray:
-    """Adaptive symmetric score normalisation: (trials,) float64.
+    """Adaptive symmetric score normalization: (trials,) float64.
 
-    s' = ((s - m(e)) / d(e) + (s - m(t)) / d(t)) / 2, with m and d the mean and standard deviation of the
-    scores of the utterance (e: first, t: second) against its own top_n nearest cohort utterances: AS-norm1 of
-    Matejka et al., "Analysis of score normalization in multilingual speaker recognition", Interspeech 2017,
-    section 2.3. vectors: (files, nOut) of trials.files; cohort: (N, nOut). Raises UserError.
+    s' = ((s - m(e)) / d(e) + (s - m(t)) / d(t)) / 2, where m and d are the mean and standard deviation of the scores
+    of an utterance (e: first, t: second) against its own top_n nearest cohort utterances: AS-norm1 of Matejka et al.,
+    "Analysis of score normalization in multilingual speaker recognition", Interspeech 2017, section 2.3.
+    vectors: (files, nOut) of trials.files; cohort: (N, nOut). Raises UserError.
     """
     mean, deviation = (statistic.numpy() for statistic in cohort_statistics(vectors, cohort, top_n))
     scores = scores.astype(np.float64)

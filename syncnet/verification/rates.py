@@ -1,8 +1,8 @@
 """Error rates of scored trials: FA and FR, EER, minDCF, thresholds.
 
-A higher score means "same speaker"; a trial is accepted when its score >= threshold. Label 1 is a target
-trial (same speaker), 0 a non-target trial. FA, the false acceptance rate, is the share of non-target
-trials that are accepted; FR, the false rejection rate, the share of target trials that are not.
+A higher score means "same speaker"; a trial is accepted if its score >= threshold. Label 1 is a target trial (same
+speaker), 0 a non-target trial. FA, the false acceptance rate, is the fraction of non-target trials that are accepted;
+FR, the false rejection rate, is the fraction of target trials that are rejected.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from numpy.typing import ArrayLike
 from syncnet.support.errors import UserError
 
 P_TARGETS = (0.05, 0.01)  # VoxSRC's prior, and NIST's stricter one
-ABOUT_MIN_DCF = "minDCF(P_target): C_miss = C_fa = 1; 1 is useless"  # said where minDCF is printed
+ABOUT_MIN_DCF = "minDCF(P_target): C_miss = C_fa = 1; 1 is useless"  # printed with minDCF
 
 
 def check_trials(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Scores as float64 (trials,) and labels as int64 (trials,), or UserError saying what is wrong."""
+    """Scores as float64 and labels as int64, both (trials,). Raises UserError; see tuneThresholdfromScore."""
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if scores.ndim != 1 or scores.shape != labels.shape:
-        raise UserError(f"scores {scores.shape} and labels {labels.shape}: expected one of each a trial")
+        raise UserError(f"scores {scores.shape} and labels {labels.shape}: expected one of each per trial")
     if not len(scores):
         raise UserError("no trials")
     bad = np.flatnonzero(~np.isfinite(scores))
@@ -42,22 +42,22 @@ def tuneThresholdfromScore(
     target_fa: Sequence[float],
     target_fr: Sequence[float] | None = None,
 ) -> tuple[list[list[float]], float, np.ndarray, np.ndarray]:
-    """EER and thresholds as the 2020 baseline defines them; every rate in percent.
+    """EER and thresholds as the 2020 baseline defines them; all rates in percent.
 
-    The operating points are the corners of the ROC curve (scikit-learn leaves out those in the middle of
-    a straight stretch), from threshold inf, where every trial is rejected, downwards.
+    The operating points are the corners of the ROC curve (scikit-learn drops points inside straight segments), from
+    threshold inf, where every trial is rejected, downwards.
 
     target_fa, target_fr: wanted FA and FR rates in percent.
-    Returns (tuned, eer, fpr, fnr). tuned: [threshold, FA, FR] of the point nearest to each target_fr, then
-    of the point nearest to each target_fa; the threshold may be inf. eer: max(FA, FR) at the point where
-    |FR - FA| is smallest. fpr, fnr: (points,), FA and FR.
-    Raises UserError for scores that are not finite, labels other than 0 / 1, or one kind of trial only.
+    Returns (tuned, eer, fpr, fnr). tuned: [threshold, FA, FR] of the point nearest to each target_fr, then of the
+    point nearest to each target_fa; the threshold may be inf. eer: max(FA, FR) at the point where |FR - FA| is
+    smallest. fpr, fnr: (points,), FA and FR.
+    Raises UserError for scores that are not finite, labels other than 0 or 1, or only one kind of trial.
     """
     from sklearn.metrics import roc_curve  # slow to import
 
     scores, labels = check_trials(scores, labels)
     fpr, tpr, thresholds = roc_curve(labels, scores, pos_label=1)
-    # Percent first, then differences: ties between neighbours are decided by the last bit.
+    # Percent first, then differences: rounding decides ties between neighbors.
     fpr, fnr = fpr * 100, (1 - tpr) * 100
     nearest = [np.argmin(np.abs(fnr - wanted)) for wanted in target_fr or ()]
     nearest += [np.argmin(np.abs(fpr - wanted)) for wanted in target_fa]
@@ -80,8 +80,8 @@ def error_rates(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.nd
 
 
 def crossing(fpr: np.ndarray, fnr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where FR - FA changes sign along the last axis: index of the first point at or past the crossing,
-    and how far (0..1] it lies on the way there from the point before."""
+    """Where FR - FA changes sign along the last axis: the index of the first point at or past the crossing, and the
+    position (0..1] of the crossing between the point before and that one."""
     gap = fnr - fpr
     after = np.argmax(gap <= 0, axis=-1)  # never 0: the first point is FA 0, FR 1
     before = np.take_along_axis(gap, after[..., None] - 1, -1)[..., 0]
@@ -90,13 +90,11 @@ def crossing(fpr: np.ndarray, fnr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def eer_interpolated(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
-    """(EER in percent, threshold): where the line through neighbouring operating points has FA = FR.
+    """(EER in percent, threshold) where the linearly interpolated ROC curve has FA = FR (no convex hull).
 
-    Neighbours of the ROC curve are joined by straight lines (plain linear interpolation, no convex hull).
-    Unlike the baseline's EER, which is the worse rate at the nearest corner of the curve, this one does not
-    depend on how coarse the curve is there; with many trials the two agree. The threshold is
-    interpolated likewise; next to threshold inf it is the finite neighbour.
-    Raises UserError as tuneThresholdfromScore does.
+    Unlike the baseline's EER, which is the worse rate at the nearest corner of the curve, this one does not depend on
+    how coarse the curve is there; with many trials the two agree. The threshold is interpolated likewise; next to
+    threshold inf it is the finite neighbor. Raises UserError as tuneThresholdfromScore does.
     """
     fpr, fnr, thresholds = error_rates(scores, labels)
     after, part = crossing(fpr, fnr)
@@ -116,12 +114,12 @@ def detection_cost(
 def min_dcf(
     scores: ArrayLike, labels: ArrayLike, p_target: float, c_miss: float = 1, c_fa: float = 1
 ) -> tuple[float, float]:
-    """(minDCF, threshold): the smallest normalised detection cost over all thresholds.
+    """(minDCF, threshold): the smallest normalized detection cost over all thresholds.
 
     DCF(t) = (c_miss P FR(t) + c_fa (1 - P) FA(t)) / min(c_miss P, c_fa (1 - P)), as in the NIST speaker
-    recognition evaluation plans (2016, section 3) and VoxSRC: 1 is a system no better than always taking
-    the cheaper of the two decisions. p_target: the prior P of a target trial, in (0, 1).
-    The threshold is the highest that reaches the minimum; inf where rejecting everything is best.
+    recognition evaluation plans (2016, section 3) and VoxSRC: a system with 1 is no better than always making the
+    cheaper of the two decisions. p_target: the prior P of a target trial, in (0, 1).
+    The threshold is the highest that reaches the minimum; inf if rejecting everything is best.
     Raises UserError for a prior or costs out of range, and as tuneThresholdfromScore does.
     """
     if not 0 < p_target < 1 or not (0 < c_miss < np.inf and 0 < c_fa < np.inf):

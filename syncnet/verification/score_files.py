@@ -1,4 +1,4 @@
-"""Files of scores: one trial a line."""
+"""Score files: one trial per line."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from syncnet.verification.rates import check_trials
 
 
 def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and labels of a file of `score label` or `score label fileA fileB` lines, split at white space.
+    """Scores and labels from `score label` or `score label fileA fileB` lines, separated by whitespace.
 
     Returns (scores float64, labels int64), both (trials,). Empty lines are skipped.
     Raises UserError naming the file and the line, and OSError.
@@ -20,15 +20,15 @@ def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_scored_trials(path: str) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]] | None]:
-    """As read_scores, with the two file names of each trial; None where a line has none."""
+    """Like read_scores, with the two file names of each trial; None if any line has none."""
     scores, labels, pairs = [], [], []
     for number, line in scored_lines(path):
         fields = line.split("\t") if line.count("\t") == 3 else line.split()
         where = f"{path}, line {number}"
         if len(fields) not in (2, 4):
             raise UserError(
-                f"{where}: {counted(len(fields), 'field')}, expected 'score label [fileA fileB]', as the "
-                "eval_scores.txt of --eval has them"
+                f"{where}: {counted(len(fields), 'field')}, expected 'score label [fileA fileB]', as in "
+                "the eval_scores.txt of --eval"
             )
         score = to_score(fields[0], where)
         if fields[1] not in ("0", "1"):
@@ -44,7 +44,7 @@ def read_scored_trials(path: str) -> tuple[np.ndarray, np.ndarray, list[tuple[st
 
 
 def to_score(text: str, where: str) -> float:
-    """A finite number. Raises UserError; where: file and line, for the message."""
+    """Parse a finite number. where: file and line, for the message. Raises UserError."""
     try:
         score = float(text)
     except ValueError:
@@ -55,14 +55,14 @@ def to_score(text: str, where: str) -> float:
 
 
 def has_labels(path: str) -> bool:
-    """False where the first line is `score fileA fileB`, as of a trial list without labels. Raises OSError."""
+    """False if the first line is `score fileA fileB`, as for a trial list without labels. Raises OSError."""
     _, line = next(scored_lines(path), (0, ""))
     fields = line.split("\t") if line.count("\t") == 2 else line.split()
     return len(fields) != 3 or fields[1] in ("0", "1")
 
 
-def read_unlabelled(path: str) -> np.ndarray:
-    """Scores of `score fileA fileB` lines, (trials,) float64.
+def read_unlabeled(path: str) -> np.ndarray:
+    """Scores from `score fileA fileB` lines, (trials,) float64.
 
     Raises UserError naming the file and the line, and OSError.
     """
@@ -79,9 +79,9 @@ def read_unlabelled(path: str) -> np.ndarray:
 
 
 def write_llrs(path: str, output: str, llrs: np.ndarray) -> None:
-    """Write a file of scores again with their log-likelihood ratios, (trials,), in their place.
+    """Copy a score file with the scores replaced by log-likelihood ratios, (trials,). Raises OSError.
 
-    What follows a score in its line stays as it is. Raises OSError.
+    The rest of each line is unchanged.
     """
     with replace_file(output, "wb") as file:
         for (_, line), llr in zip(scored_lines(path), llrs, strict=True):
@@ -91,7 +91,7 @@ def write_llrs(path: str, output: str, llrs: np.ndarray) -> None:
 
 
 def scored_lines(path: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file that are not empty, without their ends, each with its number. Raises OSError."""
+    """The numbers and the text of all lines that are not empty. Raises OSError."""
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if line.strip():

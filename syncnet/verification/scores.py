@@ -1,4 +1,4 @@
-"""Scores of trials, their file, and the figures that they give."""
+"""Scores of trials, their file, and the error rates they give."""
 
 import math
 
@@ -10,14 +10,14 @@ from syncnet.support.files import replace_file
 from syncnet.verification.rates import P_TARGETS, eer_interpolated, min_dcf, tuneThresholdfromScore
 from syncnet.verification.trials import Trials
 
-TRIALS_PER_BLOCK = 512  # scored at once: few enough to stay in the processor's cache
+TRIALS_PER_BLOCK = 512  # fits in the processor's cache
 
 
 def score_vectors(vectors: Tensor, trials: Trials) -> np.ndarray:
     """Scores of all trials: the dot products of their vectors, (N,) float32.
 
-    vectors: (files, nOut) float32, each the mean of the unit vectors of a file's crops. The mean of
-    the 10 x 10 cosine similarities of the 2020 baseline is exactly this dot product.
+    vectors: (files, nOut) float32, each the mean of the unit vectors of a file's crops. Their dot product is exactly
+    the mean of the 10 x 10 cosine similarities of the 2020 baseline.
     """
     first, second = torch.from_numpy(trials.first), torch.from_numpy(trials.second)
     blocks = [
@@ -28,9 +28,9 @@ def score_vectors(vectors: Tensor, trials: Trials) -> np.ndarray:
 
 
 def write_scores(path: str, scores: np.ndarray, trials: Trials) -> None:
-    """Write `score label fileA fileB` (or `score fileA fileB`) lines; tabs where a name has a space.
+    """Write `score label fileA fileB` (or `score fileA fileB`) lines, with tabs if a name contains whitespace.
 
-    Scores have the digits that give back the same number. Raises OSError.
+    Scores are written with enough digits to be read back exactly. Raises OSError.
     """
     separator = "\t" if any(c.isspace() for file in trials.files for c in file) else " "
     digits = 9 if scores.dtype == np.float32 else 17
@@ -43,7 +43,7 @@ def write_scores(path: str, scores: np.ndarray, trials: Trials) -> None:
 
 
 def measure(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
-    """The figures of scored trials by name: EERs in percent, minDCF, thresholds (None where infinite).
+    """The error rates of scored trials by name: EERs in percent, minDCF, thresholds (None if infinite).
 
     `eer` is the 2020 baseline's. Raises UserError as tuneThresholdfromScore does.
     """

@@ -1,30 +1,30 @@
-"""Who speaks in the utterances of labeled trials, as far as their names tell."""
+"""The speakers of the utterances of labeled trials, inferred from file names."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-Speakers = tuple[np.ndarray, np.ndarray]  # number of the first and the second speaker of each trial
+Speakers = tuple[np.ndarray, np.ndarray]  # the first and the second speaker of each trial, as numbers
 
 
 def speaker_names(pairs: Sequence[tuple[str, str]], labels: ArrayLike) -> dict[str, str] | None:
-    """The speaker of each utterance, from its name; None where the names do not tell.
+    """The speaker of each utterance, inferred from its name; None if the names do not follow the labels.
 
     pairs: the two names of each trial, such as <id>/<ref>/<utt>.wav, or Kaldi's <id>-<ref>-<utt>. The speaker is the
-    first folder, or the first two ..., whichever is the first to agree with all labels: the same in target trials,
-    another in others. Where no name has a folder, the parts between hyphens count instead.
+    shortest leading path that agrees with all labels: equal in target trials, different in non-target trials. If no
+    name has a folder, parts between hyphens are used.
     """
     names = sorted({name for pair in pairs for name in pair})
     row = {name: number for number, name in enumerate(names)}
     first, second = np.array([[row[a], row[b]] for a, b in pairs]).T
     same = np.asarray(labels) == 1
     parts = [name.replace("\\", "/").split("/")[:-1] for name in names]
-    mark = "/"
+    separator = "/"
     if not any(parts):
-        parts, mark = [name.split("-")[:-1] for name in names], "-"
+        parts, separator = [name.split("-")[:-1] for name in names], "-"
     for depth in range(1, min(map(len, parts)) + 1):
-        found = [mark.join(part[:depth]) for part in parts]
+        found = [separator.join(part[:depth]) for part in parts]
         number = np.unique(found, return_inverse=True)[1]
         if np.array_equal(number[first] == number[second], same):
             return dict(zip(names, found, strict=True))
@@ -32,7 +32,7 @@ def speaker_names(pairs: Sequence[tuple[str, str]], labels: ArrayLike) -> dict[s
 
 
 def speakers_of_trials(pairs: Sequence[tuple[str, str]], labels: ArrayLike) -> Speakers | None:
-    """The two speakers of each trial, as numbers; None where the names do not tell. See speaker_names."""
+    """The two speakers of each trial, as numbers; None if unknown. See speaker_names."""
     speaker = speaker_names(pairs, labels)
     if speaker is None:
         return None

@@ -1,4 +1,4 @@
-"""Development and test trials without a common speaker, of one list or file of scores: what calibration needs."""
+"""Split a trial list or score file into development and test trials without common speakers, for calibration."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from syncnet.verification.trials import read_trials
 
 @dataclass(frozen=True)
 class Part:
-    """One side of a split. lines: of its trials, as they were. targets: of the trials. speakers: their number."""
+    """One side of a split. lines: its trials, unchanged. targets, speakers: their number."""
 
     lines: list[str]
     targets: int
@@ -26,12 +26,11 @@ class Part:
 
 
 def split_trials(path: str, dev_fraction: float = 0.5, seed: int = 0) -> tuple[Part, Part, int]:
-    """The trials of a list or of a file of scores, for development and for test: (dev, test, dropped trials).
+    """Split the trials of a list or score file: (development part, test part, number of dropped trials).
 
-    Each speaker, as the names of the files tell (see speaker_names), is on one side; trials of two speakers on
-    different sides are dropped. dev_fraction: share of the speakers whose trials are for development. The same seed
-    and speakers give the same split. Raises UserError where the names do not tell, or a side has no targets or no
-    non-targets.
+    Each speaker (see speaker_names) is on one side; trials of two speakers on different sides are dropped.
+    dev_fraction: fraction of the speakers used for development. The same seed and speakers give the same split.
+    Raises UserError if the speakers are unknown, or a side has no targets or no non-targets.
     """
     lines = [line for _, line in text_lines(path, "Give a trial list or a file of scores.")]
     first = lines[0] if lines else ""
@@ -41,15 +40,15 @@ def split_trials(path: str, dev_fraction: float = 0.5, seed: int = 0) -> tuple[P
         trials = read_trials(path)
         if trials.labels is None:
             raise UserError(
-                f"{path}: has no labels, which tell whether the names of the files tell who speaks"
+                f"{path}: has no labels, which are needed to find the speakers in the names of the files"
             )
         labels = trials.labels
         pairs = [(trials.files[a], trials.files[b]) for a, b in zip(trials.first, trials.second, strict=True)]
     speaker = speaker_names(pairs, labels) if pairs else None
     if speaker is None:
         raise UserError(
-            f"{path}: its names do not tell who speaks. Needed are names such as <speaker>/x.wav or <speaker>-x, of "
-            "which the same part is equal in all targets and different in all non-targets"
+            f"{path}: the speakers cannot be found in the names. Expected names such as <speaker>/x.wav or "
+            "<speaker>-x, with the same speaker in all targets and different speakers in all non-targets"
         )
     people = sorted(set(speaker.values()))
     count = min(max(1, round(dev_fraction * len(people))), len(people) - 1)
@@ -71,6 +70,6 @@ def split_trials(path: str, dev_fraction: float = 0.5, seed: int = 0) -> tuple[P
 
 
 def write_part(path: str, part: Part) -> None:
-    """Write the lines of a side. Raises OSError."""
+    """Write the lines of one side. Raises OSError."""
     with replace_file(path) as file:
         file.writelines(line + "\n" for line in part.lines)

@@ -1,4 +1,4 @@
-"""Trial lists: which utterance is compared with which, and whether they have the same speaker."""
+"""Trial lists: pairs of utterances, and whether they have the same speaker."""
 
 import os
 import shlex
@@ -10,7 +10,7 @@ from syncnet.media.clips import LOOKED_AT, MediaError, text_lines
 from syncnet.media.tar_members import TAR, is_file
 from syncnet.verification.utterances import check_wavs, utterance_paths
 
-# What stands for the same speaker (1) and for different ones (0), in lower case.
+# Words for the same speaker (1) and for different speakers (0), in lower case.
 LABELS = {
     **dict.fromkeys(("1", "target", "tgt", "tar", "true", "same"), 1),
     **dict.fromkeys(("0", "nontarget", "non-target", "nontgt", "non", "imp", "impostor", "imposter"), 0),
@@ -23,7 +23,7 @@ class Trials:
     """A trial list: trial i compares files[first[i]] with files[second[i]].
 
     labels: (N,) int, 1 = same speaker, 0 = different; None for a list without labels.
-    files: the distinct names, in order of first appearance.
+    files: the distinct names, in order of first occurrence.
     """
 
     files: list[str]
@@ -33,16 +33,16 @@ class Trials:
 
 
 def read_trials(path: str) -> Trials:
-    """Read `label fileA fileB`, `fileA fileB label` (Kaldi) or `fileA fileB` lines, separated by white space or tabs.
+    """Read `label fileA fileB`, `fileA fileB label` (Kaldi) or `fileA fileB` lines, separated by whitespace or tabs.
 
-    A label is 1 or `target` for the same speaker, 0 or `nontarget` for different ones (see LABELS), and stands in the
-    same field of every line. Raises MediaError naming file and line.
+    A label is 1 or `target` for the same speaker, 0 or `nontarget` for different speakers (see LABELS), in the same
+    field of every line. Raises MediaError naming file and line.
     """
     rows: list[list[str]] = []
     places: list[str] = []
     for where, line in text_lines(path, "--test_list needs lines `label fileA fileB`."):
         fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
-        if len(fields) == 2 and fields[0].lower() in LABELS:  # a tab after the label alone
+        if len(fields) == 2 and fields[0].lower() in LABELS:  # only the label is followed by a tab
             fields = line.split()
         if len(fields) not in (2, 3) or (rows and len(fields) != len(rows[0])) or not all(fields):
             raise MediaError(
@@ -63,19 +63,19 @@ def read_trials(path: str) -> Trials:
 
 
 def label_column(rows: list[list[str]], places: list[str]) -> int:
-    """The field of three that has a label in every row: the first, or else the last, or else the middle one.
+    """The column with a label in every row: the first, else the last, else the middle one.
 
-    places: file and line of each row. Raises MediaError for the row that is at fault.
+    places: file and line of each row. Raises MediaError for a row without a label.
     """
-    without = {
+    unlabeled = {
         column: next((n for n, row in enumerate(rows) if row[column].lower() not in LABELS), None)
         for column in (0, 2, 1)
     }
-    for column, row in without.items():
+    for column, row in unlabeled.items():
         if row is None:
             return column
-    # The field that has labels for longest is meant.
-    column, row = max(without.items(), key=lambda item: item[1] or 0)
+    # The column whose first row without a label comes last is meant.
+    column, row = max(unlabeled.items(), key=lambda item: item[1] or 0)
     raise MediaError(
         f"{places[row or 0]}: label {rows[row or 0][column]!r}, expected 1 (same speaker) or 0, or `target` or "
         "`nontarget`"
@@ -83,54 +83,51 @@ def label_column(rows: list[list[str]], places: list[str]) -> int:
 
 
 def check_labels(trials: Trials, path: str) -> None:
-    """Raise MediaError for a list that has labels and no EER: all of one kind."""
+    """Raise MediaError if all labels are of one kind, which gives no EER."""
     if trials.labels is not None and len(set(trials.labels)) < 2:
         raise MediaError(
-            f"{path}: an EER needs trials of the same speaker (label 1) and of different ones (label 0)"
+            f"{path}: an EER needs trials of the same speaker (label 1) and of different speakers (label 0)"
         )
 
 
-def check_folder(files: list[str], path: str, place: str) -> None:
-    """Raise MediaError when none of the trials' first files is in `place`; it names the folder that has them if near.
+def check_folder(files: list[str], path: str, root: str) -> None:
+    """Raise MediaError if none of the first files of the trials exists; it suggests a nearby folder that has them.
 
-    place: the folder or tar that the names start in, or a wav.scp; see utterance_paths.
+    root: the folder or tar that names are relative to, or a wav.scp; see utterance_paths.
     """
-    looked_at = files[:LOOKED_AT]
+    first = files[:LOOKED_AT]
 
-    def has_some(place: str) -> bool:
-        return any(map(is_file, utterance_paths(looked_at, place)))
+    def has_some(root: str) -> bool:
+        return any(map(is_file, utterance_paths(first, root)))
 
-    if not os.path.exists(place or os.curdir):
-        raise MediaError(f"--test_path {place}: no such folder; the names in {path} start there")
-    if has_some(place):
+    if not os.path.exists(root or os.curdir):
+        raise MediaError(f"--test_path {root}: no such folder; the names in {path} are relative to it")
+    if has_some(root):
         return
-    if place.endswith(TAR):
+    if root.endswith(TAR):
         raise MediaError(
-            f"--test_path {place}: has none of the wavs that {path} names, such as {files[0]}; "
-            "the tar must have the names of the list, with folders or with __ in their place"
+            f"--test_path {root}: has none of the wavs that {path} names, such as {files[0]}; "
+            "the tar must have the names of the list, with / or with __ between folders"
         )
-    if os.path.isfile(place):
+    if os.path.isfile(root):
         raise MediaError(
-            f"--test_path {place}: none of its files is here ({utterance_paths(looked_at, place)[0]}: no such file); "
-            "run the command in the folder in which its paths start"
+            f"--test_path {root}: none of its files exists ({utterance_paths(first, root)[0]}: no such file); "
+            "run the command in the folder that its paths are relative to"
         )
-    below = sorted(entry.path for entry in os.scandir(place) if entry.is_dir())
-    near = next(filter(has_some, [*below, os.path.dirname(place.rstrip(os.sep)) or os.curdir]), None)
-    hint = f": they are there with --test_path {shlex.quote(near)}" if near else ""
+    below = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
+    near = next(filter(has_some, [*below, os.path.dirname(root.rstrip(os.sep)) or os.curdir]), None)
+    hint = f": --test_path {shlex.quote(near)}" if near else ""
     raise MediaError(
-        f"--test_path {place}: has none of the wavs that {path} names ({files[0]}: no such wav file); "
-        f"give the folder in which its names start{hint}"
+        f"--test_path {root}: has none of the wavs that {path} names ({files[0]}: no such wav file); "
+        f"give the folder that its names are relative to{hint}"
     )
 
 
-def read_checked_trials(path: str, place: str, maxFrames: int) -> tuple[Trials, list[str]]:
-    """The trials of a list and the path of each of its files, after a look at the labels and at the sound files.
-
-    Raises MediaError.
-    """
+def read_checked_trials(path: str, root: str, maxFrames: int) -> tuple[Trials, list[str]]:
+    """The trials of a list and the path of each file, with checked labels and sound files. Raises MediaError."""
     trials = read_trials(path)
     check_labels(trials, path)
-    check_folder(trials.files, path, place)
-    paths = utterance_paths(trials.files, place)
-    check_wavs(paths, maxFrames, place)
+    check_folder(trials.files, path, root)
+    paths = utterance_paths(trials.files, root)
+    check_wavs(paths, maxFrames, root)
     return trials, paths

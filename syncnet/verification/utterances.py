@@ -1,11 +1,6 @@
-"""Where the utterances of a list are: names to sound files, by a folder or by a Kaldi wav.scp.
-
-Everything that reads utterances by the names in a list (trials, a cohort) asks here for their paths, and here for
-their samples.
-"""
+"""The utterances of a list (trials, a cohort): their paths in a folder, tar or Kaldi wav.scp, and their samples."""
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,23 +12,22 @@ from syncnet.media.sound import decode_audio
 from syncnet.media.tar_members import TAR, flat_name, is_file, members_of
 from syncnet.media.wav import WavFormatError, check_heard, open_wav
 
-# What a list may name beside what is there, in the order in which it is looked for: convertAudio.py makes .wav.
+# Extensions that are tried in this order if a file is missing; convertAudio.py writes .wav.
 KINDS = (".wav", *(kind for kind in SOUND_FILES if kind != ".wav"), *VIDEO_FILES)
 WAV_SCP = ".scp"
-IN_ARCHIVE = re.compile(r"\.ark:\d+$")
 
 
 def find_utterance(path: str) -> str:
-    """The sound file for a path in a list: itself, or where it is not there, the same sound of another kind.
+    """The sound file for a path in a list: the path itself, or else the same name with another extension.
 
-    x.flac is found as x.wav once it is converted, x.wav as x.m4a as VoxCeleb2 ships it, and a name without an ending
-    as x.wav. Returns `path` itself where there is none of these.
+    x.flac is found as x.wav after conversion, x.wav as x.m4a (as in VoxCeleb2), and a name without extension as
+    x.wav. Returns `path` itself if none of them exists.
     """
     return next(filter(is_file, spellings(path)), path)
 
 
 def spellings(path: str) -> Iterator[str]:
-    """The names under which find_utterance looks for a sound, in order."""
+    """The names that find_utterance tries, in order."""
     yield path
     without, ending = os.path.splitext(path)
     for stem in [without, path] if ending.lower() in KINDS else [path]:
@@ -41,25 +35,25 @@ def spellings(path: str) -> Iterator[str]:
             yield from (stem + kind, stem + kind.upper())
 
 
-def utterance_paths(names: Sequence[str], place: str) -> list[str]:
-    """The path of each utterance. place: the folder or the tar that the names start in, or a wav.scp that has them.
+def utterance_paths(names: Sequence[str], root: str) -> list[str]:
+    """The path of each utterance. root: the folder or tar that names are relative to, or a wav.scp.
 
-    Of files in a folder it is not looked whether they are there; see find_utterance. Raises MediaError for a wav.scp
-    that cannot be read or does not have a name.
+    Files in a folder need not exist; see find_utterance. Raises MediaError for a wav.scp that cannot be read or lacks
+    a name.
     """
-    if not os.path.isfile(place):
-        return [find_utterance(os.path.join(place, name)) for name in names]
-    if place.endswith(TAR):
-        members = members_of(place)
+    if not os.path.isfile(root):
+        return [find_utterance(os.path.join(root, name)) for name in names]
+    if root.endswith(TAR):
+        members = members_of(root)
         found = (filter(members.get, map(flat_name, spellings(name))) for name in names)
         return [
-            members.get(next(flat, ""), f"{place}/{name}") for flat, name in zip(found, names, strict=True)
+            members.get(next(flat, ""), f"{root}/{name}") for flat, name in zip(found, names, strict=True)
         ]
-    table = read_wav_scp(place)
+    table = read_wav_scp(root)
     missing = [name for name in names if name not in table]
     if missing:
         raise MediaError(
-            f"{place}: has no line for {missing[0]}"
+            f"{root}: has no line for {missing[0]}"
             + (f" and {len(missing) - 1} other utterances" if len(missing) > 1 else "")
             + f", of {len(set(names))} in the list"
         )
@@ -67,10 +61,10 @@ def utterance_paths(names: Sequence[str], place: str) -> list[str]:
 
 
 def read_wav_scp(path: str) -> dict[str, str]:
-    """The path of each utterance (see find_utterance) of a Kaldi wav.scp with lines `utterance path`.
+    """The path of each utterance (see find_utterance) in a Kaldi wav.scp with lines `utterance path`.
 
-    Relative paths start in the current folder, as Kaldi has it, or else in the folder of the wav.scp. A line with a
-    command (`... |`) is refused; it is never run. Raises MediaError naming file and line.
+    Relative paths start in the current folder, as in Kaldi, or else in the folder of the wav.scp. Commands (`... |`)
+    are refused and never run. Raises MediaError naming file and line.
     """
     table: dict[str, str] = {}
     folder = os.path.dirname(path)
@@ -83,33 +77,27 @@ def read_wav_scp(path: str) -> dict[str, str]:
             )
         if target.endswith("|") or name.endswith("|"):
             raise MediaError(
-                f"{where}: {name} is the output of a command, and commands in a wav.scp are not run. Run the "
-                "commands yourself, each into a file (without the `|`, and with `> name.wav`), and list these files: "
-                "`utterance path`"
-            )
-        if IN_ARCHIVE.search(target):
-            raise MediaError(
-                f"{where}: {target} is a place in a Kaldi archive, which is not read. Write the sound to files, and "
-                "list these: `utterance path`"
+                f"{where}: {name} is the output of a command, and commands in a wav.scp are not run. Write "
+                "the output of each command to a file yourself, and list these files: `utterance path`"
             )
         if table.setdefault(name, target) != target:
-            raise MediaError(f"{where}: {name} was {table[name]} before, and is {target} here")
+            raise MediaError(f"{where}: {name} is {target} here, but was {table[name]} before")
     if not table:
         raise MediaError(f"{path}: is empty; a wav.scp has lines `utterance path`")
     return {name: _from_here(target, folder) for name, target in table.items()}
 
 
 def _from_here(target: str, folder: str) -> str:
-    """The sound file of a path in a wav.scp in `folder`, looked for in the current folder first."""
+    """The sound file of a path in a wav.scp in `folder`; the current folder comes first."""
     here, beside = find_utterance(target), find_utterance(os.path.join(folder, target))
     return beside if not is_file(here) and is_file(beside) else here
 
 
 def read_utterance(path: str) -> np.ndarray:
-    """The samples of a sound file of any kind: (samples,) int16, 16 kHz.
+    """The samples of a sound file: (samples,) int16, 16 kHz.
 
-    A 16 kHz mono int16 wav is mapped, not read; other kinds than wav are decoded. Raises MediaError, and
-    WavFormatError for a wav of another format.
+    A 16 kHz mono int16 wav is memory-mapped; files of other types are decoded. Raises MediaError, and WavFormatError
+    for a wav of another format.
     """
     if is_file(path) and content(path) not in (WAV, TEXT, EMPTY):
         return decode_audio(path)
@@ -119,7 +107,7 @@ def read_utterance(path: str) -> np.ndarray:
 def check_wavs(paths: Sequence[str], maxFrames: int, folder: str = "") -> None:
     """Raise MediaError for the first file that cannot be read, is not longer than a crop, or is silent.
 
-    folder: where all of them lie, for the message.
+    folder: the folder of all files, for the message.
     """
     for path in paths:
         try:
