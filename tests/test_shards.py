@@ -157,7 +157,7 @@ def test_inference_reads_lists_of_shards(corpus, trained, tmp_path, capsys, comm
             "embed": ["--output", tmp_path / f"{name}.npz"],
         }[command.split()[0]]
         flags = ["--initial_model", trained[0] / "model/model000000002.model", *NETWORK, *output]
-        status = inferSyncNet.main([*command.split(), *map(str, [*flags, corpus / name])])
+        status = inferSyncNet.main([*command.split(), str(corpus / name), *map(str, flags)])
         printed = capsys.readouterr().out
         assert status == 0, printed
         if command == "match":
