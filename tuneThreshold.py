@@ -1,12 +1,12 @@
 """From scores to numbers: EER, minDCF, thresholds, confidence intervals, DET curves.
 
-    python tuneThreshold.py scores.txt                                   # one line a trial: score label ...
+    python tuneThreshold.py scores.txt                                   # one trial per line: score label ...
     python tuneThreshold.py one.txt two.txt --plot det.png               # two systems, and their difference
-    python tuneThreshold.py --split trials.txt                           # development and test, other speakers
     python tuneThreshold.py scores.txt --bootstrap 1000                  # with 95 % intervals
-    python tuneThreshold.py scores.txt --calibrate dev_scores.txt        # scores as log-likelihood ratios
+    python tuneThreshold.py --split trials.txt                           # development and test, by speaker
+    python tuneThreshold.py scores.txt --calibrate dev_scores.txt        # scores to log-likelihood ratios
 
-The functions of rates.py, bootstrap.py, calibration.py and det.py in syncnet/verification can be imported from here.
+The functions in __all__ can be imported from here.
 """
 
 import syncnet  # noqa: F401  # isort: skip
@@ -74,7 +74,7 @@ __all__ = [
 
 
 def drawn_speakers(pairs: list[tuple[str, str]] | None, labels: np.ndarray) -> tuple[Speakers | None, str]:
-    """What a bootstrap draws, and in words: speakers where the names tell enough of them, else trials (None)."""
+    """The speakers for a bootstrap, and a description of what is drawn; None if too few are known to draw them."""
     speakers = speakers_of_trials(pairs, labels) if pairs else None
     drawn = "trials" if speakers is None else f"{count_speakers(speakers)} speakers"
     if speakers is not None and count_speakers(speakers) < MIN_SPEAKERS:
@@ -85,7 +85,7 @@ def drawn_speakers(pairs: list[tuple[str, str]] | None, labels: np.ndarray) -> t
 def resample(
     scores: np.ndarray, labels: np.ndarray, pairs: list[tuple[str, str]] | None, resamples: int, seed: int
 ) -> tuple[dict[str, tuple[float, float]], str]:
-    """The intervals of bootstrap_interval, and in words what was drawn."""
+    """The intervals of bootstrap_interval, and a description of what was drawn."""
     speakers, drawn = drawn_speakers(pairs, labels)
     return bootstrap_interval(scores, labels, resamples=resamples, seed=seed, speakers=speakers), drawn
 
@@ -99,9 +99,10 @@ def describe(
     seed: int = 0,
     llr: bool = False,
 ) -> list[tuple[str, str]]:
-    """The lines of the table for one system, (name, value); resamples > 0 adds the intervals.
+    """The table rows of one system, (name, value).
 
-    llr: the scores are taken for log-likelihood ratios, which adds Cllr and the actual DCF.
+    resamples: of the intervals; 0 for none. llr: treat the scores as log-likelihood ratios, which adds Cllr and the
+    actual DCF.
     """
     tuned, eer, _, _ = tuneThresholdfromScore(scores, labels, target_fa)
     intervals, drawn = resample(scores, labels, pairs, resamples, seed) if resamples else ({}, "")
@@ -133,8 +134,8 @@ def describe(
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
         usage="%(prog)s scores.txt [scores.txt ...] [options]",
-        description="EER, minDCF and thresholds of a file of scores, or of several beside each other.",
-        epilog="Exit status: 0; 1 if a file cannot be read or written; 2 for a wrong option.",
+        description="EER, minDCF and thresholds of one score file, or of several side by side.",
+        epilog="Exit status: 0; 1 if a file cannot be read or written; 2 for wrong flags.",
         example=[
             "python tuneThreshold.py data/exp01/result/eval_scores.txt --bootstrap 1000 --plot det.png",
             "python tuneThreshold.py one/eval_scores.txt two/eval_scores.txt --plot det.png",
@@ -147,79 +148,81 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "scores",
         nargs="+",
         help="one trial per line: 'score label' or 'score label fileA fileB'. Several files of the same trials are "
-        "compared: a column for each, and intervals of the differences to the first",
+        "compared: one column each, and intervals of their differences from the first",
     )
     add(
         "--compare",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="further files to compare, as if given as scores",
+        help="more score files to compare",
     )
     add("--plot", metavar="PNG", help="write a DET plot of all systems to this file")
     intervals = (
-        "add 95 %% intervals from N resamples (1000 is enough) of the speakers, where the names of the files tell "
-        f"them, else of the trials; by default only of differences, {RESAMPLES} resamples. 0: none"
+        "add 95 %% intervals from N bootstrap resamples (1000 is enough) of the speakers, or of the trials if the "
+        f"file names do not show the speakers; by default only for differences, with {RESAMPLES} resamples. 0: none"
     )
     add("--bootstrap", type=at_least(int, 0), metavar="N", help=intervals)
-    add("--seed", type=at_least(int, 0), default=0, help="of the bootstrap and of --split")
-    wanted = "print the threshold nearest to these false acceptance rates"
+    add("--seed", type=at_least(int, 0), default=0, help="random seed of --bootstrap and --split")
+    wanted = "print the thresholds nearest to these false acceptance rates"
     add("--target_fa", type=float, nargs="+", default=[1, 0.1], metavar="PERCENT", help=wanted)
     split = parser.add_argument_group(
-        "split", "of trials into two lists without a common speaker"
+        "split", "divide trials into two lists without common speakers"
     ).add_argument
     split(
         "--split",
         action="store_true",
-        help="write the trials of a trial list (or a file of scores) to <name>_dev and <name>_test beside it: each "
-        "speaker is in one of them, trials of two speakers on different sides are dropped",
+        help="write the trials of a trial list (or score file) to <name>_dev and <name>_test beside it: each speaker "
+        "is in one of them, and trials of two speakers on different sides are dropped",
     )
     split(
         "--dev_fraction",
         type=at_least(float, 0),
         default=0.5,
-        help="share of the speakers whose trials are for development",
+        help="fraction of the speakers used for development",
     )
     calibration = parser.add_argument_group("calibration").add_argument
     calibration(
         "--calibrate",
         metavar="DEV_SCORES",
-        help="write the scores as log-likelihood ratios, calibrated on these labeled scores of the same network, of "
-        "other speakers; the scores themselves may have no labels",
+        help="convert the scores to log-likelihood ratios, calibrated on these labeled scores of the same network "
+        "and other speakers; the scores themselves need no labels",
     )
     calibration(
         "--llr_output",
         metavar="FILE",
-        help="where --calibrate writes the ratios; by default the scores' name with _llr, beside them",
+        help="where --calibrate writes the ratios; by default <name of the scores>_llr beside them",
     )
     calibration(
         "--calibration",
         metavar="JSON",
         help="where --calibrate writes the calibration, for inferSyncNet.py verify; by default cal.json beside "
-        "DEV_SCORES, or cal_asnorm.json where they are as-normed",
+        "DEV_SCORES, or cal_asnorm.json for normalized scores",
     )
     calibration(
         "--llr",
         action="store_true",
-        help="the scores are log-likelihood ratios: give Cllr, its minimum and the actual DCF too",
+        help="the scores are log-likelihood ratios: also print Cllr, its minimum and the actual DCF",
     )
     args = parser.parse_args(argv)
     args.scores, *further = args.scores
     args.compare = [*further, *args.compare]
     if args.split and (args.compare or args.calibrate is not None or args.plot is not None or args.bootstrap):
-        parser.error("--split takes one file, and no flags but --seed and --dev_fraction")
+        parser.error("--split takes one file, and no flags except --seed and --dev_fraction")
     if not 0 < args.dev_fraction < 1:
-        parser.error(f"--dev_fraction {args.dev_fraction:g}: needs a share between 0 and 1, such as 0.5")
+        parser.error(
+            f"--dev_fraction {args.dev_fraction:g}: expected a fraction between 0 and 1, such as 0.5"
+        )
     for flag in ("llr_output", "calibration"):
         if args.calibrate is None and getattr(args, flag) is not None:
-            parser.error(f"--{flag} goes with --calibrate DEV_SCORES")
+            parser.error(f"--{flag} needs --calibrate DEV_SCORES")
     if not all(0 <= rate <= 100 for rate in args.target_fa):
         parser.error("--target_fa is in percent, 0 to 100")
     return args
 
 
 def shared_speakers(trials: Scored, others: Scored) -> set[str]:
-    """The speakers who are in both, as far as names tell."""
+    """The speakers in both, as far as the names show them."""
     speakers = []
     for _, labels, pairs in (trials, others):
         found = speaker_names(pairs, labels) if pairs else None
@@ -228,10 +231,9 @@ def shared_speakers(trials: Scored, others: Scored) -> set[str]:
 
 
 def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str, Scored | None]:
-    """Write the ratios and the calibration of --calibrate; return the ratios' file and what it holds.
+    """Write the ratios and the calibration of --calibrate; return the file of the ratios and its content.
 
-    trials: of args.scores; None for scores without labels, whose ratios are only written.
-    Raises UserError, OSError.
+    trials: those of args.scores; None for scores without labels. Raises UserError, OSError.
     """
     stem, extension = os.path.splitext(args.scores)
     output = f"{stem}_llr{extension}" if args.llr_output is None else args.llr_output
@@ -241,12 +243,12 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
     kind = dev_made_with["kind"] if dev_made_with else "raw"
     name = "cal.json" if kind == "raw" else f"cal_{kind}.json"
     beside = os.path.join(os.path.dirname(args.calibrate), name)
-    kept = beside if args.calibration is None else args.calibration
-    check_output("--calibration", kept)
+    calibration_file = beside if args.calibration is None else args.calibration
+    check_output("--calibration", calibration_file)
     read = {os.path.realpath(path) for path in (args.scores, args.calibrate, *args.compare)}
-    for flag, path in (("--llr_output", output), ("--calibration", kept)):
+    for flag, path in (("--llr_output", output), ("--calibration", calibration_file)):
         if os.path.realpath(path) in read:
-            raise UserError(f"{flag} {path}: is read here, and would be replaced; write to another file")
+            raise UserError(f"{flag} {path}: is an input, and would be overwritten; write to another file")
     scores = read_unlabeled(args.scores) if trials is None else trials[0]
     made_with = scores_made_with(args.scores, scores, None if trials is None else trials[1])
     check_same_system(args.scores, made_with, args.calibrate, dev_made_with)
@@ -258,33 +260,33 @@ def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str
         raise UserError(f"--calibrate {args.calibrate}: {error}") from None
     llrs = calibration.llr(scores)
     write_llrs(args.scores, output, llrs)
-    save_calibration(kept, calibration, dev_made_with, args.calibrate)
+    save_calibration(calibration_file, calibration, dev_made_with, args.calibrate)
     print(
         f"{output}: {len(llrs)} log-likelihood ratios, {calibration.slope:.6g} x score {calibration.offset:+.6g}"
     )
-    print(f"{kept}: the calibration, of {len(dev_labels)} trials in {args.calibrate}")
+    print(f"{calibration_file}: the calibration, fitted to {len(dev_labels)} trials in {args.calibrate}")
     if dev_made_with is None:
         print(
-            "(it does not say of which checkpoint, since there is no eval.json of these scores beside them; "
-            "inferSyncNet.py verify needs that)"
+            "(it does not name a checkpoint, because there is no eval.json for these scores beside them; "
+            "inferSyncNet.py verify needs one)"
         )
     for doubt in calibration_doubts(dev_scores, dev_labels, dev_pairs):
         print(f"WARNING: {args.calibrate} has {doubt}: the calibration may be wrong for other speakers")
     if os.path.realpath(args.scores) == os.path.realpath(args.calibrate):
-        print("(calibrated on the trials themselves: Cllr and the actual DCF are too good)")
+        print("(calibrated on the same trials: Cllr and the actual DCF are too optimistic)")
     elif trials is not None and (shared := shared_speakers(trials, (dev_scores, dev_labels, dev_pairs))):
         people = counted(len(shared), "speaker")
         print(
             f"WARNING: {args.calibrate} and {args.scores} share {people} ({min(shared)} ...): Cllr and actual DCF "
-            "are too good. Make trials without common speakers: tuneThreshold.py --split"
+            "are too optimistic. Make trials without common speakers with tuneThreshold.py --split"
         )
     return output, None if trials is None else (llrs, *trials[1:])
 
 
 def in_order_of(pairs: list[tuple[str, str]], other: list[tuple[str, str]]) -> list[int] | None:
-    """Where each of `pairs` is in `other`; None where these are not the same trials.
+    """The index of each of `pairs` in `other`; None if they are not the same trials.
 
-    A trial is two files in either order. One that is there several times is taken in turn.
+    A trial is two files in either order; repeated trials are matched in order.
     """
     places: dict[tuple[str, ...], list[int]] = {}
     for number, pair in enumerate(other):
@@ -298,9 +300,9 @@ def in_order_of(pairs: list[tuple[str, str]], other: list[tuple[str, str]]) -> l
 
 
 def print_differences(systems: dict[str, Scored], resamples: int, seed: int) -> None:
-    """Print by how much each further system differs from the first, with intervals of a paired bootstrap.
+    """Print how much each system differs from the first, with intervals of a paired bootstrap.
 
-    Where that cannot be said, the reason goes to stderr.
+    If that is impossible, the reason goes to stderr.
     """
     (name, (scores, labels, pairs)), *others = systems.items()
     speakers, drawn = drawn_speakers(pairs, labels)
@@ -319,7 +321,7 @@ def print_differences(systems: dict[str, Scored], resamples: int, seed: int) -> 
         found = bootstrap_difference(
             scores, other_scores[order], labels, resamples=resamples, seed=seed, speakers=speakers
         )
-        print(f"\n{other} less {name}, 95 % intervals of {resamples} paired draws of {drawn}:")
+        print(f"\n{other} minus {name}, 95 % intervals of {resamples} paired draws of {drawn}:")
         for key, (value, low, high) in found.items():
             title = "EER interpolated (%)" if key == "eer_interpolated" else f"minDCF({key.split('_')[-1]})"
             clear = "" if low <= 0 <= high else "  differ"
@@ -332,7 +334,7 @@ def split_file(args: argparse.Namespace) -> None:
     paths = [f"{stem}_{name}{extension}" for name in ("dev", "test")]
     for path in paths:
         check_output("--split", path)
-    from syncnet.verification.split import split_trials, write_part  # reads trial lists, which takes PyTorch
+    from syncnet.verification.split import split_trials, write_part  # reading trial lists imports PyTorch
 
     dev, test, dropped = split_trials(args.scores, args.dev_fraction, args.seed)
     for path, part in zip(paths, (dev, test), strict=True):
@@ -353,7 +355,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.calibrate is None or has_labels(args.scores):
         systems[args.scores] = read_scored_trials(args.scores)
     elif args.compare or args.plot is not None or args.bootstrap:
-        raise UserError(f"{args.scores}: has no labels, which --compare, --plot and --bootstrap need")
+        raise UserError(f"{args.scores}: has no labels; --compare, --plot and --bootstrap need them")
     given = list(dict.fromkeys([args.scores, *args.compare]))
     systems |= {path: read_scored_trials(path) for path in given[1:]}
     drawn = dict(systems)
@@ -366,7 +368,7 @@ def main(argv: list[str] | None = None) -> int:
     columns = [
         describe(*trials, args.target_fa, args.bootstrap or 0, args.seed, llr) for trials in systems.values()
     ]
-    # The table first: it may have taken long, and the picture may find no place.
+    # The table first: it may have taken long, and writing the plot may fail.
     table = [("", *systems)]
     table += [(rows[0][0], *(value for _, value in rows)) for rows in zip(*columns, strict=True)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -124,7 +124,7 @@ def test_other_settings_are_refused(tmp_path, capsys, other, words):
             "__S__.norm.bias has values that are not finite",
         ),
         (lambda s: s.update({"__S__.norm.bias": torch.ones(8, dtype=torch.cfloat)}), "is complex"),
-        (lambda s: s["__S__.table"].fill_(4), "__S__.table is another than in {a}, and has no mean"),
+        (lambda s: s["__S__.table"].fill_(4), "__S__.table differs from {a}, and integers have no mean"),
     ],
 )
 def test_other_networks_are_refused(tmp_path, change, words):
@@ -147,8 +147,8 @@ def test_what_cannot_be_averaged(tmp_path, capsys):
     (tmp_path / "link.model").symlink_to(a)
     before = a.read_bytes()
     for given, words in (
-        ((a, b, "--output", out), "b.model: does not say what it was trained with"),
-        ((b, a, "--output", out), "b.model: does not say what it was trained with"),
+        ((a, b, "--output", out), "b.model: does not record its settings"),
+        ((b, a, "--output", out), "b.model: does not record its settings"),
         ((a, tmp_path / "link.model", "--output", out), "link.model: is given twice"),
         ((a, b, "--output", a), "a.model: is one of the checkpoints"),
         ((a, tmp_path / "none", "--output", out), "none: no such checkpoint"),

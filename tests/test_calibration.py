@@ -208,7 +208,7 @@ def test_calibrate_command(tmp_path, capsys):
     assert status == 0 and "Cllr (bits)" in out
     assert "Cllr" not in run(capsys, tmp_path / "test_llr.txt")[1]
     status, out, _ = run(capsys, "--calibrate", dev_scores, dev_scores, "--calibration", tmp_path / "x.json")
-    assert status == 0 and "too good" in out and (tmp_path / "x.json").exists()
+    assert status == 0 and "too optimistic" in out and (tmp_path / "x.json").exists()
 
 
 def test_doubtful_calibrations_say_so(tmp_path, capsys):
@@ -270,8 +270,8 @@ def test_calibrate_command_says_what_is_wrong(tmp_path, capsys):
     for more, words in (
         ((scores, "--calibrate", apart), "apart.txt: all 2 trials are separated"),
         ((scores, "--calibrate", tmp_path / "none"), "none: No such file"),
-        ((scores, "--calibrate", dev_scores, "--llr_output", scores), "--llr_output {}: is read here"),
-        ((scores, "--calibrate", dev_scores, "--calibration", dev_scores), "is read here"),
+        ((scores, "--calibrate", dev_scores, "--llr_output", scores), "--llr_output {}: is an input"),
+        ((scores, "--calibrate", dev_scores, "--calibration", dev_scores), "is an input"),
         ((scores, "--calibrate", dev_scores, "--calibration", tmp_path), "--calibration {}: is a folder"),
     ):
         status, out, err = run(capsys, *more)
@@ -281,7 +281,7 @@ def test_calibrate_command_says_what_is_wrong(tmp_path, capsys):
     for flag in ("--llr_output", "--calibration"):
         with pytest.raises(SystemExit):
             tuneThreshold.main([str(scores), flag, "x"])
-        assert f"{flag} goes with --calibrate" in capsys.readouterr().err
+        assert f"{flag} needs --calibrate" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- verify

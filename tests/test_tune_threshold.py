@@ -413,7 +413,7 @@ def test_two_files_are_compared(tmp_path, capsys):
     assert tuneThreshold.main([one, two, "--plot", str(tmp_path / "det.png")]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].split() == [one, two] and (tmp_path / "det.png").exists()
-    head = out.index(f"{two} less {one}, 95 % intervals of 1000 paired draws of 20 speakers:")
+    head = out.index(f"{two} minus {one}, 95 % intervals of 1000 paired draws of 20 speakers:")
     cells = out[head + 1].split()
     expected = eer_interpolated(worse, labels)[0] - eer_interpolated(scores, labels)[0]
     assert cells[:3] == ["EER", "interpolated", "(%)"] and float(cells[3]) == pytest.approx(
@@ -424,9 +424,9 @@ def test_two_files_are_compared(tmp_path, capsys):
     # --compare says the same; three files have two differences; --bootstrap 0 has none.
     three = write_trials(tmp_path / "three.txt", scores, labels, pairs)
     assert tuneThreshold.main([one, three, "--compare", two, "--bootstrap", "20"]) == 0
-    assert capsys.readouterr().out.count("less " + one) == 2
+    assert capsys.readouterr().out.count("minus " + one) == 2
     assert tuneThreshold.main([one, two, "--bootstrap", "0"]) == 0
-    assert " less " not in capsys.readouterr().out
+    assert " minus " not in capsys.readouterr().out
 
 
 def test_systems_of_different_trials_have_no_difference(tmp_path, capsys):
@@ -446,7 +446,7 @@ def test_systems_of_different_trials_have_no_difference(tmp_path, capsys):
         other = write_trials(tmp_path / name, *trials)
         assert tuneThreshold.main([one, other]) == 0
         out, err = capsys.readouterr()
-        assert " less " not in out and reason in err and "EER (%)" in out
+        assert " minus " not in out and reason in err and "EER (%)" in out
     (tmp_path / "bare").write_text(
         "".join(f"{s!r} {k}\n" for s, k in zip(scores.tolist(), labels, strict=True))
     )

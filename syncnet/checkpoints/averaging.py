@@ -1,8 +1,8 @@
-"""The mean of several checkpoints' weights, usually of the last epochs of one run.
+"""The mean of the weights of several checkpoints, usually of the last epochs of one run.
 
-Izmailov et al., "Averaging weights leads to wider optima and better generalization", UAI 2018. The running
-statistics of batch normalisation are averaged like the weights; the paper measures them anew on training data, which
-matters where the checkpoints are far apart.
+Izmailov et al., "Averaging weights leads to wider optima and better generalization", UAI 2018. The running statistics
+of batch normalization are averaged like the weights; the paper recomputes them on training data, which matters if the
+checkpoints are far apart.
 """
 
 from collections import OrderedDict
@@ -17,18 +17,18 @@ from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.checkpoints.weights import kind_of, not_finite, plain_name
 from syncnet.networks.settings import differences
 
-NETWORK = "__S__."  # how the network's names begin in a whole checkpoint
+NETWORK = "__S__."  # prefix of the network's weights in a complete checkpoint
 COUNTER = ".num_batches_tracked"
-TOLD = 3  # names that a message lists
+LISTED = 3  # mismatches in a message
 
 
 def average_checkpoints(paths: Sequence[str]) -> tuple[OrderedDict[str, Tensor], dict[str, object]]:
-    """The mean of the weights of two checkpoints or more, and the settings that all of them say.
+    """The mean of the weights of two or more checkpoints, and the settings recorded in all of them.
 
-    Names are those of a whole checkpoint (126 for the networks of the 2020 baseline), whatever was put around them.
-    Floating-point tensors are summed in float64; of counters of batches the largest is taken; other whole numbers
-    have to be the same. The settings are {} where no file says any. Raises CheckpointError, naming the file, for
-    checkpoints of different networks or settings, and for values that are not finite.
+    Names are those of a complete checkpoint (126 for the networks of the 2020 baseline), without wrappers.
+    Floating-point tensors are summed in float64; of the batch counters, the largest is taken; other integers must be
+    equal. The settings are {} if no file records any. Raises CheckpointError, naming the file, for checkpoints of
+    different networks or settings, and for values that are not finite.
     """
     first, *others = paths
     state = named_alike(read_checkpoint(first))
@@ -48,14 +48,14 @@ def average_checkpoints(paths: Sequence[str]) -> tuple[OrderedDict[str, Tensor],
             elif name.endswith(COUNTER):
                 mean[name] = torch.maximum(mean[name], tensor)
             elif not torch.equal(mean[name], tensor):
-                raise CheckpointError(f"{path}: {name} is another than in {first}, and has no mean")
+                raise CheckpointError(f"{path}: {name} differs from {first}, and integers have no mean")
     for name, total in sums.items():
         mean[name] = (total / len(paths)).to(mean[name].dtype)
     return mean, settings
 
 
 def named_alike(state: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """The state dict with the names of a whole checkpoint, and with its metadata."""
+    """The state dict with the names of a complete checkpoint, and with its metadata."""
     names = {name: plain_name(name) for name in state}
     inner = not any(name.startswith(NETWORK) for name in names.values())
     named = OrderedDict((NETWORK + names[n] if inner else names[n], tensor) for n, tensor in state.items())
@@ -65,11 +65,11 @@ def named_alike(state: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
 
 
 def check_settings(first: dict[str, object], other: dict[str, object], path: str, other_path: str) -> None:
-    """Raise CheckpointError unless both say the same settings, or neither says any."""
+    """Raise CheckpointError unless both record the same settings, or neither records any."""
     if bool(first) != bool(other):
-        silent, telling = (other_path, path) if first else (path, other_path)
+        without, recorded = (other_path, path) if first else (path, other_path)
         raise CheckpointError(
-            f"{silent}: does not say what it was trained with, {telling} does; average checkpoints of one run"
+            f"{without}: does not record its settings, but {recorded} does; average checkpoints of one run"
         )
     if others := differences(first, other):
         listed = ", ".join(f"{name} {now} ({path}: {before})" for name, before, now in others)
@@ -79,16 +79,16 @@ def check_settings(first: dict[str, object], other: dict[str, object], path: str
 def check_same_network(
     first: dict[str, Tensor], other: dict[str, Tensor], path: str, other_path: str
 ) -> None:
-    """Raise CheckpointError unless both have the same names, shapes and kinds of number."""
+    """Raise CheckpointError unless both have the same names, shapes and number types."""
     found = [f"has no {name}" for name in first if name not in other]
     found += [f"has {name}, which is not in {path}" for name in other if name not in first]
     for name in first:
         if name in other and (ours := in_words(first[name])) != (theirs := in_words(other[name])):
             found.append(f"{name} is {theirs}, in {path} {ours}")
     if found:
-        more = f" and {len(found) - TOLD} more" if len(found) > TOLD else ""
-        listed = "; ".join(found[:TOLD])
-        raise CheckpointError(f"{other_path}: is of another network than {path}: {listed}{more}")
+        more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        listed = "; ".join(found[:LISTED])
+        raise CheckpointError(f"{other_path}: is a different network from {path}: {listed}{more}")
 
 
 def in_words(tensor: Tensor) -> str:
@@ -97,8 +97,8 @@ def in_words(tensor: Tensor) -> str:
 
 def check_finite(state: dict[str, Tensor], path: str) -> None:
     for name, tensor in state.items():
-        if kind_of(tensor) not in ("floating point", "whole numbers"):
-            raise CheckpointError(f"{path}: {name} is {kind_of(tensor)}, and has no mean")
-    if problem := not_finite(state, "leave this checkpoint out"):
+        if kind_of(tensor) not in ("floating point", "integer"):
+            raise CheckpointError(f"{path}: {name} is {kind_of(tensor)}, which has no mean")
+    if problem := not_finite(state, "omit this checkpoint"):
         name, cause = problem
         raise CheckpointError(f"{path}: {name} has values that are not finite: {cause}")

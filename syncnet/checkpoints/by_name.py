@@ -1,4 +1,4 @@
-"""The networks to choose from: files of models/ that hold a SyncNetModel, and modules that the user names."""
+"""Load networks by name: files in models/ that define a SyncNetModel, or any module that the user names."""
 
 import ast
 import importlib
@@ -15,36 +15,36 @@ from syncnet.networks.output_check import check_outputs
 from syncnet.networks.settings import Settings
 from syncnet.support.errors import UserError
 
-_checked: set[Settings] = set()  # networks whose outputs at every frame have the right shape
+_checked: set[Settings] = set()  # networks whose outputs at every frame were checked
 FOLDER = os.path.join(PROJECT, "models")
 
 
 def load_model(name: str) -> type[Streams]:
     """The SyncNetModel class of a module such as models.SyncNetModelFBank. Raises UserError.
 
-    Imports what it is given: a name out of a checkpoint has to pass is_network_of_models first.
+    Imports the module: check names that come from a checkpoint with is_network_of_models first.
     """
-    reason = "that is no name of a module"
+    reason = "not a module name"
     if all(map(str.isidentifier, name.split("."))):
         try:
             module = import_network(name)
         except ModuleNotFoundError as error:
             if not f"{name}.".startswith(f"{error.name}."):
-                raise  # the model is there; something that it imports is not
+                raise  # the model exists; something it imports does not
             reason = str(error)
         else:
             if hasattr(module, "SyncNetModel"):
                 return module.SyncNetModel
-            reason = "it is a module without one"
+            reason = "the module does not define one"
     modules = sorted(f"models.{file[:-3]}" for file in os.listdir(FOLDER) if file.endswith(".py"))
     known = ", ".join(module for module in modules if is_network_of_models(module))
-    raise UserError(f"model {name!r} has no SyncNetModel ({reason}); there is {known}")
+    raise UserError(f"model {name!r} has no SyncNetModel ({reason}); available: {known}")
 
 
 def import_network(name: str) -> ModuleType:
-    """The module of that name: a file of our models/, by its path; else whatever Python finds.
+    """Import a module: a file in our models/, loaded by path, or any other module that Python finds.
 
-    A package `models` of the caller's own is not in the way, and stays what it was.
+    A caller's own package `models` is neither used nor changed.
     """
     path = os.path.join(FOLDER, name.removeprefix("models.") + ".py")
     if not name.startswith("models.") or not os.path.exists(path):
@@ -60,9 +60,9 @@ def import_network(name: str) -> ModuleType:
 
 
 def at_every_frame(network: Network) -> Streams:
-    """The streams of a network with an embedding at every frame, whatever temporal stride it was trained with.
+    """The streams of a network with an embedding at every frame, whatever its temporal stride in training.
 
-    The weights do not depend on the stride, and are shared. Ready to evaluate, on the network's device.
+    The weights, which do not depend on the stride, are shared. In evaluation mode, on the network's device.
     """
     network.eval()
     if network.settings.temporal_stride == 1:
@@ -77,7 +77,7 @@ def at_every_frame(network: Network) -> Streams:
 
 
 def is_network_of_models(name: str) -> bool:
-    """Is it a module of models/ that holds a SyncNetModel, by its name and text alone? Nothing is imported."""
+    """True if a name is a file in models/ that defines a SyncNetModel. Nothing is imported: the text is parsed."""
     if not re.fullmatch(r"models(\.[A-Za-z_][A-Za-z0-9_]*)+", name):
         return False
     try:
@@ -89,7 +89,7 @@ def is_network_of_models(name: str) -> bool:
 
 
 def defined_names(statement: ast.stmt) -> list[str]:
-    """The names that a statement at the top of a module defines."""
+    """The names that a top-level statement defines."""
     if isinstance(statement, ast.ClassDef):
         return [statement.name]
     if isinstance(statement, ast.ImportFrom):

@@ -1,7 +1,7 @@
-"""Read a pickle without running anything in it: every object that is not a tensor becomes an inert stand-in.
+"""Read a pickle without running anything in it: all objects but tensors become inert stand-ins.
 
-Training programs save NumPy numbers, dates, paths and objects of their own classes beside the weights. None of that
-is needed to use the weights, so none of it is imported, called or restored.
+Training programs save NumPy numbers, dates, paths and objects of their own classes beside the weights. The weights
+can be used without them, so nothing of them is imported, called or restored.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import torch
 
-# The only names of a pickle that are looked up. They build tensors from stored bytes.
+# The only names that are looked up. They build tensors from stored bytes.
 REBUILD = {
     ("collections", "OrderedDict"): OrderedDict,
     **{
@@ -24,9 +24,9 @@ REBUILD = {
 
 
 class StandIn(dict):
-    """Takes the place of an object of any other class: accepts what pickle does with it, and does nothing.
+    """Replaces an object of any other class: accepts what pickle does with it, and does nothing.
 
-    It is a dict so that a state dict in a dict subclass (a config object, say) is still found.
+    It is a dict so that a state dict inside a dict subclass (such as a config object) is still found.
     """
 
     def __new__(cls, *_args: object, **_kwargs: object) -> "StandIn":
@@ -39,11 +39,11 @@ class StandIn(dict):
         return StandIn()
 
     def append(self, _item: object) -> None:
-        """As of a list or a deque: the item is dropped."""
+        """Like a list or a deque, but drops the item."""
 
     extend = add = append
 
-    # Objects may be keys.
+    # Objects may be dict keys.
     __hash__ = object.__hash__  # type: ignore[assignment]
     __eq__ = object.__eq__
     __ne__ = object.__ne__
@@ -58,7 +58,7 @@ class _Unpickler(
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def load_build(self) -> None:
-        """Drop the state of objects; of a state dict keep `_metadata`, which torch adds to every one."""
+        """Drop the state of objects, except the `_metadata` that torch adds to every state dict."""
         state = self.stack.pop()  # type: ignore[attr-defined]
         built = self.stack[-1]  # type: ignore[attr-defined]
         if type(built) is OrderedDict and isinstance(state, dict) and "_metadata" in state:
@@ -68,7 +68,7 @@ class _Unpickler(
 
 
 def inert_pickle() -> tuple[Any, list[str]]:
-    """A pickle module for torch.load, and the list to which it adds the names that it has replaced."""
+    """A pickle module for torch.load, and the list to which it adds the names of replaced classes."""
     replaced: list[str] = []
 
     class Unpickler(_Unpickler):
@@ -85,9 +85,9 @@ def inert_pickle() -> tuple[Any, list[str]]:
 
 
 def load_inert(data: bytes) -> tuple[object, list[str]]:
-    """What a file written by torch.save holds, on the CPU, and the names of what stand-ins replace.
+    """The contents of a file written by torch.save, on the CPU, and the names of the classes replaced by stand-ins.
 
-    data: the whole file. Raises whatever a damaged file leads to.
+    data: the whole file. A damaged file raises all kinds of errors.
     """
     module, replaced = inert_pickle()
     loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=False, pickle_module=module)

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint in a network: what fits is copied by name, and what does not is told."""
+"""Copy the weights of a checkpoint into a network by name, and report those that do not fit."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,26 +11,26 @@ from syncnet.checkpoints.checkpoints import read_checkpoint
 from syncnet.checkpoints.recorded_settings import published_settings, trained_with
 from syncnet.checkpoints.torch_files import CheckpointError
 
-# Names that torch.compile and DataParallel put around a network's.
+# Names that torch.compile and DataParallel insert.
 ADDED_NAMES = ("module", "_orig_mod")
 
 
 class HasStateDict(Protocol):
-    """A network, or what passes for one."""
+    """A network."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass
 class Misfits:
-    """What of a checkpoint and a network did not fit each other; names are the network's where it has them."""
+    """The weights of a checkpoint and a network that do not fit. Names are the network's, if it has them."""
 
     missing: list[str] = field(default_factory=list)  # in the network, not in the checkpoint
-    shape: dict[str, str] = field(default_factory=dict)  # name -> both shapes or kinds of number, in words
+    shape: dict[str, str] = field(default_factory=dict)  # name -> both shapes or number types, in words
     unknown: list[str] = field(default_factory=list)  # in the checkpoint, not in the network
 
     def lines(self, names: set[str] | None = None) -> list[str]:
-        """A line for each, or for those of the network's names that are in `names` alone."""
+        """One line for each, or only for those of the network's names that are in `names`."""
         wanted = [name for name in self.missing if names is None or name in names]
         found = [f"{name} is not in the checkpoint" for name in wanted]
         found += [text for name, text in self.shape.items() if names is None or name in names]
@@ -40,11 +40,11 @@ class Misfits:
 
 
 def load_weights(network: nn.Module, path: str, crop: str, strict: bool = False) -> Misfits:
-    """Copy a checkpoint's tensors by name, print a line for each that does not fit, and return them.
+    """Copy a checkpoint's tensors by name, print one line for each that does not fit, and return those.
 
-    crop: of the face that the network sees. strict: raise CheckpointError instead when a weight that is needed is
-    missing or of another shape. Raises CheckpointError for a file that is not a state dict, whose weights were
-    trained on another crop, or are not numbers any more.
+    crop: the face crop of the network. strict: raise CheckpointError instead if a needed weight is missing or has
+    another shape. Raises CheckpointError for a file that is not a state dict, and for weights that were trained on
+    another crop or are not finite.
     """
     state = read_checkpoint(path)
     theirs = trained_with(state).get("crop", crop)
@@ -62,16 +62,16 @@ def load_weights(network: nn.Module, path: str, crop: str, strict: bool = False)
             f"{path}: {len(needed)} weights of the network do not fit "
             "(was it trained with another --model or --nOut?):\n  " + "\n  ".join(needed)
         )
-    # The published lip-sync network was saved without losses' scales, and is used without.
+    # The published lip-sync network was saved without the losses' scales, which are not needed.
     for line in needed if published_settings(state) else misfits.lines():
         print(f"{path}: {line}")
     return misfits
 
 
 def not_finite(state: dict[str, Tensor], remedy: str) -> tuple[str, str] | None:
-    """The name of the first tensor with a NaN or an infinity, and the cause with what to do; None if all are finite.
+    """The name of the first tensor with a NaN or infinity, and the cause with a remedy; None if all are finite.
 
-    remedy: what to do where training has failed.
+    remedy: for the case that training has failed.
     """
     bad = [
         name
@@ -90,15 +90,15 @@ def not_finite(state: dict[str, Tensor], remedy: str) -> tuple[str, str] | None:
 
 
 def is_finite(tensor: Tensor) -> Tensor:
-    """torch.isfinite, also of 8-bit floating-point numbers."""
+    """torch.isfinite, also for 8-bit floating-point numbers."""
     return (tensor.float() if tensor.element_size() == 1 else tensor).isfinite()
 
 
 def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
-    """Copy tensors into the network by name; return what did not fit.
+    """Copy tensors into the network by name; return those that do not fit.
 
-    A name fits also without the `module.` and `_orig_mod.` that DataParallel and torch.compile put into it, and
-    below `__S__.` where the inner network was saved alone.
+    The `module.` and `_orig_mod.` that DataParallel and torch.compile insert are ignored, and `__S__.` is added if
+    only the inner network was saved.
     """
     own = network.state_dict()
     left = set(own)
@@ -126,14 +126,14 @@ def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
 
 
 def plain_name(name: str) -> str:
-    """A weight's name without what torch.compile and DataParallel put into it."""
+    """A weight's name without the parts that torch.compile and DataParallel insert."""
     return ".".join(part for part in name.split(".") if part not in ADDED_NAMES)
 
 
 def needed_weights(network: HasStateDict) -> set[str]:
     """The names without which SyncNet cannot be used: weights and running statistics of the network itself.
 
-    Not the losses' scales, the front end's constants or the counters of batches.
+    The losses' scales, the front end's constants and the batch counters are not needed.
     """
     return {
         name
@@ -143,13 +143,9 @@ def needed_weights(network: HasStateDict) -> set[str]:
 
 
 def kind_of(tensor: Tensor) -> str:
-    """Tensors of one kind can be copied into each other: float16 into float32, not whole numbers."""
+    """The number type of a tensor. Tensors of one type, such as float16 and float32, can be copied to each other."""
     if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
-        return "a tensor without plain numbers"
-    return (
-        "complex"
-        if tensor.is_complex()
-        else "floating point"
-        if tensor.is_floating_point()
-        else "whole numbers"
-    )
+        return "a sparse, quantized or meta tensor"
+    if tensor.is_complex():
+        return "complex"
+    return "floating point" if tensor.is_floating_point() else "integer"
