@@ -19,16 +19,15 @@ from torch import Tensor
 from syncnet.loading.augment import Augmentation
 from syncnet.loading.bad_clips import BadClips
 from syncnet.loading.decoding import Batch, DecodingPool
+from syncnet.loading.sizes import TooFewClips, sizes_remedy
 from syncnet.media.clips import (
     FRAME_SIZE,
     MARGIN,
     SAMPLES_PER_FRAME,
     Clip,
     MediaError,
-    TooFewClips,
     check_paths,
     read_list,
-    sizes_remedy,
 )
 from syncnet.media.crops import HOP_LENGTH, WINDOW_TAIL, check_length, crop_samples, spread_crops
 from syncnet.media.video import read_frames

@@ -2,10 +2,10 @@
 
     python convertAudio.py --src VOX2_PATH/dev/aac --dst VOX2_PATH/dev/wav
 
-AAC decoders pad the tail, so a plain ffmpeg call gives wavs that are up to 1.6 video frames too long,
-and the list maker then refuses a quarter of VoxCeleb2. Here a wav is as long as the sound track says
-it is, and its first sample belongs to the first picture. Interrupted in any way, the same command goes on.
-A source that is newer than its wav is converted again.
+AAC decoders pad the end, so a plain ffmpeg call gives wavs that are up to 1.6 video frames too long, and
+makeFileList.py then refuses a quarter of VoxCeleb2. Here a wav is as long as the sound track declares, and its first
+sample belongs to the first picture. After an interruption, the same command resumes. A source that is newer than its
+wav is converted again.
 """
 
 import syncnet  # noqa: F401  # isort: skip
@@ -27,16 +27,16 @@ from syncnet.support.processes import available_cores, map_in_processes
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
         description="Convert the sound of all sound and video files in a folder to 16 kHz mono wavs that line "
-        "up with the video. Finished files are kept, so the same command goes on after an interruption.",
+        "up with the video. Finished files are kept, so the same command resumes after an interruption.",
         example=["python convertAudio.py --src VOX2_PATH/dev/aac --dst VOX2_PATH/dev/wav"],
     )
     parser.add_argument("--src", required=True, help="folder with the sound or video files, at any depth")
-    parser.add_argument("--dst", required=True, help="folder for the wavs, which get the same relative paths")
+    parser.add_argument("--dst", required=True, help="folder for the wavs, with the same relative paths")
     parser.add_argument(
         "--nWorkers",
         type=at_least(int, 1),
         default=available_cores(),
-        help="files converted at the same time, a process each; default: one a core (%(default)s)",
+        help="processes that convert files in parallel; default: one per core (%(default)s)",
     )
     parser.add_argument("--part", type=part_of_all, metavar="K/N", help=PART_HELP.format("report"))
     args = parser.parse_args(argv)
@@ -52,25 +52,26 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from syncnet.media.clips import MediaError, find_among_others, find_files
-from syncnet.media.file_type import OTHER_SOUND_FILES, OTHER_VIDEO_FILES, SOUND_FILES, VIDEO_FILES
-from syncnet.media.open_sound import open_sound
+from syncnet.media.clips import MediaError
+from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
+from syncnet.media.find_files import find_files
+from syncnet.media.open_media import open_media, sound_streams
 from syncnet.media.sound import NoSoundError, clip_opening, decode_clip
 from syncnet.media.wav import WavFormatError, open_wav, write_wav
 from syncnet.support.files import check_output, remove_leftovers, replace_file
-from syncnet.support.names import counted, repeated
+from syncnet.support.names import counted
 from syncnet.support.progress import progress_bar
 
 SOURCES = tuple(dict.fromkeys((".m4a", ".mp4", *SOUND_FILES, *VIDEO_FILES)))
-SHOWN = 5  # of what went wrong
-STATE = ".convertAudio"  # in --dst, with what finished parts have found
-CHUNK = 8  # files handed to a worker at a time: one takes only about 2 ms
-MAX_ROUNDING = 8  # int16 steps between two decoders at most; more is another sound
-CONVERTED, PRESENT, SILENT, FAILED = "converted", "already there", "without a sound track", "failed"
+SHOWN = 5  # problems that are printed
+STATE = ".convertAudio"  # in --dst, with the results of finished parts
+CHUNK = 8  # files per task of a worker: one takes only about 2 ms
+MAX_ROUNDING = 8  # int16 steps by which two decoders may differ; more is another sound
+CONVERTED, PRESENT, SILENT, FAILED = "converted", "up to date", "without a sound track", "failed"
 
 
 def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str, str]:
-    """Convert src/source to dst/target unless that is done: (what came of it, the reason if it failed).
+    """Convert src/source to dst/target unless that is done: (outcome, the reason if it failed).
 
     folders: (src, dst); files: (source, target), relative to them.
     """
@@ -85,7 +86,7 @@ def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str,
         sound = decode_clip(source)
         if os.stat(source).st_mtime_ns != changed:
             raise MediaError(
-                f"{source}: has changed while it was read; run this command again when it is done"
+                f"{source}: changed while it was read; run this command again when it is complete"
             )
         write_wav(target, sound)
         date_after(target, changed)
@@ -96,7 +97,7 @@ def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str,
     except OSError as error:
         what = f"{source}: cannot be read" if error.filename == source else f"{target}: cannot be written"
         return FAILED, f"{what} ({error.strerror})"
-    except Exception as error:  # a file that breaks the decoder in a new way must not stop the others
+    except Exception as error:  # a file that crashes the decoder must not stop the others
         return FAILED, f"{source}: {type(error).__name__}: {error}"
     return CONVERTED, ""
 
@@ -107,23 +108,23 @@ def same_folder(src: str, dst: str) -> bool:
 
 
 def check_replaceable(wav: str) -> None:
-    """Raise MediaError for a wav beside the sources that this command has not made: it may be the only one."""
+    """Raise MediaError for a wav beside the sources that this command has not made: it may be an original."""
     try:
         open_wav(wav)
     except WavFormatError as error:
         raise MediaError(
             f"{wav}: {error.found}; not replaced by a 16 kHz wav of the same name, since it may be an "
-            "original. Give another folder as --dst, or move it away"
+            "original. Give another folder as --dst, or move it"
         ) from None
     except MediaError:
-        pass  # broken: nothing is lost
+        pass  # broken: nothing to lose
 
 
 def is_converted(source: str, target: str) -> bool:
-    """Is `target` the wav that this source gives as it is now? Raises MediaError for a broken source.
+    """Is `target` the wav that this source gives now? Raises MediaError for a broken source.
 
-    It has to be as new as the source, of the right format and of exactly the right length, and to begin
-    alike, so that wavs of other files and those made by other means are replaced.
+    It must be as new as the source, of the right format and exact length, and begin with the same sound, so that wavs
+    of other files and those made by other programs are replaced.
     """
     if os.stat(target).st_mtime_ns < os.stat(source).st_mtime_ns:
         return False
@@ -139,52 +140,51 @@ def is_converted(source: str, target: str) -> bool:
 
 
 def date_after(target: str, changed: int) -> None:
-    """A source from the future (another machine's clock) must not count as newer than its new wav.
+    """Date a wav after its source, in case another machine's clock dated the source in the future.
 
-    changed: when the source was, in nanoseconds, before it was read.
+    changed: modification time of the source before it was read, in nanoseconds.
     """
     if os.stat(target).st_mtime_ns < changed:
         os.utime(target, ns=(changed, changed))
 
 
-def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], list[str], str]:
-    """The (source, wav) pairs of a folder, relative paths, sorted; what is wrong with the others; and, in words, that
-    there are files which are not looked at.
+def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], list[str]]:
+    """The (source, wav) pairs of a folder, as sorted relative paths; and why other files are not converted.
 
     dst: the folder of the wavs, so that wavs in it do not count as sources.
     """
     jobs: list[tuple[str, str]] = []
     problems: list[str] = []
-    other_files = OTHER_SOUND_FILES + OTHER_VIDEO_FILES
-    sources, others = find_among_others(src, SOURCES, other_files, lambda error: problems.append(str(error)))
+    sources = find_files(src, SOURCES, lambda error: problems.append(str(error)))
     sources = without_results(sources, src, dst) if dst else sources
-    targets = [os.path.splitext(source)[0] + ".wav" for source in sources]
-    taken = repeated(targets)
-    for number, job in enumerate(zip(sources, targets, strict=True)):
-        # A video without sound is no rival of the sound beside it.
-        if number in taken and has_track(src, job[0]) and has_track(src, sources[taken[number]]):
-            other = sources[taken[number]]
-            problems.append(
-                f"{os.path.join(src, job[0])}: would become the same wav as {other}; rename one of the two"
-            )
-        else:
-            jobs.append(job)
-    return jobs, problems, others
+    taken: dict[str, str] = {}
+    for source in sources:
+        target = os.path.splitext(source)[0] + ".wav"
+        other = taken.setdefault(target, source)
+        if other != source:
+            if not has_track(src, other):  # a video without sound does not compete with the sound beside it
+                taken[target] = source
+            elif has_track(src, source):
+                path = os.path.join(src, source)
+                problems.append(f"{path}: would give the same wav as {other}; rename one of them")
+                continue
+        jobs.append((source, target))
+    return jobs, problems
 
 
 def has_track(src: str, source: str) -> bool:
-    """Is there a sound track in a source? Yes if it cannot be opened, which is reported later."""
+    """Does a source have a sound track? True if it cannot be opened, which is reported later."""
     try:
-        with open_sound(os.path.join(src, source)) as container:
-            return bool(container.streams.audio)
+        with open_media(os.path.join(src, source)) as container:
+            return bool(sound_streams(container))
     except MediaError:
         return True
 
 
 def without_results(sources: list[str], src: str, dst: str) -> list[str]:
-    """Leave out the wavs that an earlier run has made: all in dst, where it lies inside src.
+    """Remove the wavs that an earlier run made: all in dst, if it lies inside src.
 
-    Where both are one folder, those that lie beside another source of the same name.
+    If both are one folder: those beside another source of the same name.
     """
     top, made = os.path.realpath(src), os.path.realpath(dst)
     if top == made:
@@ -207,7 +207,7 @@ def is_wav(name: str) -> bool:
 
 
 def nothing_found(src: str) -> str:
-    """What to say of a folder without any source: what was looked for, and what is there."""
+    """The message for a folder without any source: what was searched for, and what was found."""
     unread: list[MediaError] = []
     others = Counter(
         os.path.splitext(name)[1].lower() or name for name in find_files(src, ("",), unread.append)
@@ -216,24 +216,22 @@ def nothing_found(src: str) -> str:
     kinds = " ".join(kind for kind in SOURCES if kind not in (".m4a", ".mp4"))
     return (
         f"{src}: no .m4a or .mp4 files in this folder or the folders in it, nor any of {kinds}; "
-        f"found there: {there}" + "".join(f"; {error}" for error in unread[:SHOWN])
+        f"found: {there}" + "".join(f"; {error}" for error in unread[:SHOWN])
     )
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 (some file failed, or none had sound), 130 (Ctrl-C)."""
+    """Run the command; returns the exit status: 0, 1 (a file failed, or none had sound), 130 (Ctrl-C)."""
     args = parse_args(argv)
     check_output("--dst", args.dst, folder=True)
     begin = time.monotonic()
-    jobs, problems, others = find_jobs(args.src, args.dst)
+    jobs, problems = find_jobs(args.src, args.dst)
     if os.path.isdir(args.dst):
         left = find_files(args.dst, (".part",), lambda _: None)
         remove_leftovers(os.path.join(args.dst, path) for path in left)
     if not jobs:
         raise UserError(nothing_found(args.src))
-    if others:
-        print(f"{others}; write them anew: ffmpeg -i in.xyz out.flac, or out.mp4 where there are pictures")
     parts, share = None, jobs
     if args.part:
         sources = [source for source, _ in jobs]
@@ -258,7 +256,7 @@ def main(argv: list[str] | None = None) -> int:
                     without_sound.append(reason)
     except KeyboardInterrupt:
         print(
-            f"\nStopped at {sum(counts.values())} of {len(share)} files. The same command goes on from here."
+            f"\nStopped after {sum(counts.values())} of {len(share)} files. The same command resumes from here."
         )
         return 130
 
@@ -280,7 +278,7 @@ def main(argv: list[str] | None = None) -> int:
         with replace_file(report) as file:
             for line in sorted(problems) + sorted(without_sound):
                 file.write(line + "\n")
-        print(f"What was not converted, and why: {report}")
+        print(f"Files that were not converted, with the reasons: {report}")
         for line in sorted(problems)[:SHOWN]:
             print(f"  {line}")
     elif os.path.exists(report):
@@ -288,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
     if parts:
         parts.remove_all()
     if not counts[CONVERTED] + counts[PRESENT]:
-        print(f"No file in {args.src} gave a wav.")
+        print(f"No file in {args.src} could be converted.")
         return 1
     return 1 if counts[FAILED] else 0
 

@@ -94,7 +94,8 @@ if __name__ == "__main__":
 import time
 from collections.abc import Iterable
 
-from syncnet.media.clips import FPS, LEAST_FRAMES, MediaError, folder_of_people
+from syncnet.media.clips import FPS, LEAST_FRAMES, MediaError
+from syncnet.media.find_files import folder_of_people
 from syncnet.support.files import check_output
 from syncnet.support.names import counted, one_line
 from syncnet.tracks.make_tracks import Run, read_weights

@@ -30,18 +30,20 @@ from syncnet.support.processes import available_cores, map_in_processes
 
 
 def missing_tracks(mp4_dir: str) -> str:
-    """Of which videos makeFaceTracks.py made no tracks, in words; "" where mp4_dir is not of its making, or none."""
+    """How many videos makeFaceTracks.py made no tracks of; "" if it made them of all, or did not make mp4_dir."""
     path = os.path.join(os.path.dirname(os.path.abspath(mp4_dir)), "no_tracks.txt")
     if os.path.basename(os.path.abspath(mp4_dir)) != "mp4" or not os.path.isfile(path):
         return ""
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = file.read().splitlines()
-    found = f"{counted(len(lines), 'video')}, for the reasons in {os.path.relpath(path)}"
-    remedy = f"The same makeFaceTracks.py command with --min_frames {LEAST_FRAMES} makes shorter tracks too"
     short = sum("--min_frames" in line for line in lines)
-    return f"makeFaceTracks.py made no face track of {found}" + f": {short} are too short. {remedy}" * bool(
-        short
+    found = (
+        f"makeFaceTracks.py made no face track of {counted(len(lines), 'video')}; see {os.path.relpath(path)}"
     )
+    if not short:
+        return found
+    remedy = f"The same makeFaceTracks.py command with --min_frames {LEAST_FRAMES} makes shorter tracks too"
+    return f"{found}: {short} are too short. {remedy}"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,12 +61,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--mp4_dir",
         required=True,
-        help="folder of the face tracks, <any depth>/<clip>.mp4, or .avi, .mkv, .mov, .webm ...",
+        help="folder of the face tracks, <any depth>/<clip>.mp4, or .avi, .mkv, .mov, .webm, ...",
     )
     parser.add_argument("--wav_dir", required=True, help="folder of the wavs, with the same relative paths")
     parser.add_argument("--txt_dir", help="folder of VoxCeleb2's txt files, with the same relative paths")
     parser.add_argument(
-        "--no_txt", action="store_true", help="for your own clips, which have no txt: use offset 0 for all"
+        "--no_txt",
+        action="store_true",
+        help="use offset 0 for all clips: for your own clips, which have no txt",
     )
     parser.add_argument(
         "--check",
@@ -81,26 +85,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--val_output",
         metavar="LIST",
-        help="a second list, for validation: it gets the clips of --val_fraction of the people, and --output the "
-        "others. A person is the first folder below --mp4_dir",
+        help="a second list, for validation: it gets the clips of --val_fraction of the people, and --output all "
+        "other clips. A person is the first folder below --mp4_dir",
     )
     parser.add_argument(
         "--val_fraction",
         type=at_least(float, 0),
         default=0.1,
-        help="fraction of the people whose clips go to --val_output; the same people in every run",
+        help="fraction of the people for --val_output; the same people in every run",
     )
     parser.add_argument(
         "--nWorkers",
         type=at_least(int, 1),
         default=available_cores(),
-        help="processes that check clips; default: one per core (%(default)s)",
+        help="processes that check clips in parallel; default: one per core (%(default)s)",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="reuse what an interrupted run with this --output and --check found out about videos, whatever the "
-        "other flags; videos that changed since are checked again",
+        help="reuse the results of an interrupted run with this --output and --check, whatever the other flags; "
+        "videos that changed since are checked again",
     )
     parser.add_argument(
         "--shards",
@@ -121,21 +125,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     if not args.txt_dir and not args.no_txt:
-        parser.error("--txt_dir is needed; for clips that have no txt, give --no_txt instead")
+        parser.error("--txt_dir is required; for clips without txt, give --no_txt instead")
     for flag in ("mp4_dir", "wav_dir") if args.no_txt else ("mp4_dir", "wav_dir", "txt_dir"):
         folder = getattr(args, flag)
         if not os.path.isdir(folder):
             remedy = " Make the wavs with convertAudio.py." if flag == "wav_dir" else ""
             remedy = " For clips without txt, give --no_txt." if flag == "txt_dir" else remedy
-            found = "is a file, needs a folder." if os.path.exists(folder) else f"no such folder.{remedy}"
+            found = "is a file, expected a folder." if os.path.exists(folder) else f"no such folder.{remedy}"
             if flag == "mp4_dir" and (tracks := missing_tracks(folder)):
                 found += f" {tracks}"
             parser.error(f"--{flag} {folder}: {found}")
         setattr(args, flag, folder.rstrip("/") or "/")
     if not 0 < args.val_fraction < 1:
-        parser.error(f"--val_fraction {args.val_fraction}: needs a share between 0 and 1, such as 0.1")
+        parser.error(f"--val_fraction {args.val_fraction}: expected a fraction between 0 and 1, such as 0.1")
     if args.val_output and os.path.abspath(args.val_output) == os.path.abspath(args.output):
-        parser.error(f"--val_output {args.val_output}: is --output too; give it a name of its own")
+        parser.error(f"--val_output {args.val_output}: is the same file as --output; give another name")
     return args
 
 
@@ -143,7 +147,8 @@ if __name__ == "__main__":
     answer_flags(parse_args)
 
 from syncnet.loading.shards import write_shard
-from syncnet.media.check_journal import CheckJournal, Result, Stamp
+from syncnet.loading.sizes import longer_lists, size_flags, sizes_that_fit
+from syncnet.media.check_journal import CheckJournal, Fingerprint, Result
 from syncnet.media.clip_check import (
     NO_TXT,
     NO_WAV,
@@ -155,19 +160,10 @@ from syncnet.media.clip_check import (
     folder_that_fits,
     sharing_a_wav,
 )
-from syncnet.media.clips import (
-    LEAST_BATCH,
-    Clip,
-    MediaError,
-    find_among_others,
-    folder_of_people,
-    format_list_line,
-    longer_lists,
-    size_flags,
-    sizes_that_fit,
-)
-from syncnet.media.file_type import OTHER_VIDEO_FILES, VIDEO_FILES
-from syncnet.media.video_facts import EMPTY, FRAMES_MISSING, NOT_OPENED, REWRITTEN
+from syncnet.media.clips import LEAST_BATCH, Clip, MediaError, format_list_line
+from syncnet.media.file_type import VIDEO_FILES
+from syncnet.media.find_files import find_files, folder_of_people
+from syncnet.media.video_facts import EMPTY, FRAMES_MISSING, NOT_OPENED
 from syncnet.media.wav import conversion_line, converted_folder
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output, remove_leftovers, replace_file
@@ -175,35 +171,35 @@ from syncnet.support.progress import progress_bar
 from syncnet.training.flags import defaults
 
 SHOWN_FOLDERS = 5
-FRACTIONS_TRIED = 100  # of --val_fraction
+FRACTIONS_TRIED = 100  # values of --val_fraction
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
 VOXCELEB2_PATH = re.compile(r"id\d{5}/[\w-]{11}/\d{5}\.mp4")
 
-# REMEDIES for reasons that concern clips of VoxCeleb2 only, whose archives have them complete.
+# REMEDIES for clips of VoxCeleb2, whose archives are complete.
 VOXCELEB2_REMEDIES = {
     EMPTY: "download or unpack it again",
     NOT_OPENED: "cut off or damaged: download or unpack it again",
     FRAMES_MISSING: "fewer frames than the file declares: download or unpack it again",
     "sound up to 2 frames too long": "padding of an AAC decoder: make the wavs with convertAudio.py",
-    "sound and video lengths different": "wav of another clip, or a broken one: run convertAudio.py",
+    "sound and video lengths different": "wav of another clip, or a broken wav: run convertAudio.py",
 }
 
 
 def check_all(
     clips: Sequence[str], resume: bool, settings: CheckSettings, journal: CheckJournal, workers: int
 ) -> Iterator[Checked]:
-    """check_job for all clips, in any order; each new result is in the journal before it is yielded.
+    """Yield check_job of all clips, in any order; each new result is in the journal before it is yielded.
 
-    resume: use the results in the journal. Without it they stay there all the same.
+    resume: use the results in the journal. Without it they stay in the journal, unused.
     """
     real_paths: dict[str, str] = {}  # of the clips that are being checked
 
-    def jobs() -> Iterator[tuple[str, tuple[Stamp, Result] | None]]:
+    def jobs() -> Iterator[tuple[str, tuple[Fingerprint, Result] | None]]:
         for clip in clips:
             real_paths[clip], known = journal.take(os.path.join(settings.mp4_dir, clip))
             yield clip, known if resume else None
 
-    chunk = 1 if settings.check == "decode" else 16  # counting packets takes only about 1 ms a clip
+    chunk = 1 if settings.check == "decode" else 16  # reading packets takes only about 1 ms per clip
     with journal.open() as add:
         for checked in map_in_processes(partial(check_job, settings), jobs(), workers, chunk):
             real = real_paths.pop(checked.relative)
@@ -213,56 +209,48 @@ def check_all(
 
 
 def report_journal(journal: CheckJournal, resume: bool) -> None:
-    """Say what an interrupted run has left, and what becomes of it."""
-    videos = counted(journal.count(), "video")
-    if resume and not journal.count():
+    """Print what an interrupted run has left, and whether it is used."""
+    videos = counted(journal.count, "video")
+    if resume and not journal.count:
         print(f"--resume: {journal.path} has no results for --check {journal.check}; all clips are checked")
     elif resume:
         print(
             f"Resuming: {journal.path} has results for {videos}; videos that changed since are checked again"
         )
-    elif journal.count():
+    elif journal.count:
         print(
             f"{journal.path}: an interrupted run checked {videos}. Without --resume they are checked again. To reuse "
             "these results, stop (Ctrl-C) and add --resume: nothing is lost"
         )
-    for check in sorted(journal.other_checks()):
-        print(
-            f"{journal.path}: {counted(journal.count(check), 'result')} of --check {check} cannot be used for "
-            f"--check {journal.check}"
-        )
-    if journal.unused_lines:
-        lines = counted(journal.unused_lines, "line")
-        print(f"{journal.path}: {lines} damaged or written by another version, not used")
 
 
 def write_lines(path: str, lines: Iterable[str]) -> None:
-    """Write a text file whole or not at all. Raises OSError."""
+    """Write a text file completely or not at all. Raises OSError."""
     with replace_file(path) as file:
         for line in lines:
             file.write(line + "\n")
 
 
 def person(clip: str) -> str:
-    """The person in a clip, by its path below --mp4_dir: its first folder, or the clip itself outside any folder."""
+    """The person in a clip, by its path below --mp4_dir: the first folder, or the clip itself if it is in none."""
     return clip.split(os.sep)[0]
 
 
 def check_people(clips: list[str], args: argparse.Namespace, argv: list[str] | None) -> None:
-    """Raise UserError, with what to type, unless the clips are of at least two people."""
+    """Raise UserError, with the command to use instead, unless the clips are of at least two people."""
     people = set(map(person, clips))
     if len(people) > 1:
         return
     raise UserError(
         f"--val_output {args.val_output}: all clips are in the folder {people.pop()}, as one person's; training and "
-        "validation need different people, each in a folder of their own below --mp4_dir"
+        "validation need different people, each in a separate folder below --mp4_dir"
         + (f". {tracks}" if (tracks := missing_tracks(args.mp4_dir)) else "")
         + f". {other_videos(clips, args, argv)}"
     )
 
 
 def other_videos(clips: list[str], args: argparse.Namespace, argv: list[str] | None) -> str:
-    """What to type to validate on other videos of the one person whose clips these are."""
+    """How to validate on other videos of the only person in these clips."""
     folder = folder_of_people(clips)
     if len(clips) < 2 * LEAST_BATCH or not folder:
         return (
@@ -271,15 +259,15 @@ def other_videos(clips: list[str], args: argparse.Namespace, argv: list[str] | N
     kinds = ("mp4", "wav") if args.no_txt else ("mp4", "wav", "txt")
     folders = {f"{kind}_dir": os.path.join(getattr(args, f"{kind}_dir"), folder) for kind in kinds}
     return (
-        "To validate on other clips of the same person, whose voice identity cannot be learned from one person alone "
-        f"(train with --alphaI 0), type: {retyped('makeFileList.py', argv, **folders)}"
+        "To validate on other clips of the same person (train with --alphaI 0: voice identity cannot be learned from "
+        f"one person alone), run: {retyped('makeFileList.py', argv, **folders)}"
     )
 
 
 def split_people(clips: list[str], output: str, val_output: str, fraction: float) -> dict[str, list[str]]:
-    """The clips for training and those for validation, by the name of their list; no person is in both.
+    """The clips for training and for validation, by the path of their list; no person appears in both.
 
-    clips: of at least two people. Who is for validation depends only on the names, through a hash.
+    clips: of at least two people. A hash of their names decides who is used for validation.
     """
     people = sorted(set(map(person, clips)), key=lambda name: hashlib.sha256(name.encode()).digest())
     validating = set(people[: min(max(1, round(fraction * len(people))), len(people) - 1)])
@@ -297,10 +285,10 @@ def write_lists(
     outcomes: dict[str, tuple],
     in_shards: dict[str, tuple[str, str]],
 ) -> None:
-    """Write --output and, of some of the people, --val_output; say what to type next.
+    """Write --output and, with some of the people, --val_output; print the next command.
 
-    outcomes: (offset, frames) by clip. in_shards: with --shards, the paths of each clip's video and wav there.
-    Raises UserError for --val_output where all clips are one person's.
+    outcomes: (offset, frames) by clip. in_shards: with --shards, the paths of each clip's video and wav there. Raises
+    UserError for --val_output if all clips are of one person.
     """
     lists = {args.output: clips}
     if args.val_output:
@@ -381,18 +369,18 @@ def remedy(reason: str, clips: list[str]) -> str:
 def report(
     settings: CheckSettings, clips: list[str], skipped: dict[str, list[str]], reused: int, seconds: float
 ) -> None:
-    """Print how many clips are listed and skipped, and for each reason what to do."""
+    """Print how many clips are listed and skipped, and what to do for each reason."""
     total, left_out = len(clips), sum(map(len, skipped.values()))
     print(f"Clips found    {total:>9}   in {settings.mp4_dir}, {seconds:.0f} s")
     if reused:
-        print(f"  kept         {reused:>9}   videos from the interrupted run")
+        print(f"  kept         {reused:>9}   videos checked by the interrupted run")
     print(f"  listed       {total - left_out:>9}   {100 * (total - left_out) / total:.1f} %")
     print(f"  skipped      {left_out:>9}")
     for reason, left in sorted(skipped.items(), key=lambda item: -len(item[1])):
         print(f"{len(left):>12} {reason}: {remedy(reason, left)}")
         of_all = reason in (NO_WAV, NO_TXT) and len(left) == total
         if of_all and (fits := folder_that_fits(settings, left[0], reason)):
-            print(f"{'':13}The files are there with {fits}")
+            print(f"{'':13}The files are found with {fits}")
         if reason == "wav of another format":
             folder = settings.wav_dir
             print(f"{'':13}{conversion_line(folder)}, then --wav_dir {shlex.quote(converted_folder(folder))}")
@@ -401,7 +389,7 @@ def report(
         parts = os.path.abspath(settings.mp4_dir).split(os.sep)
         part = "test" if "test" in parts or ("dev" not in parts and speakers <= 118) else "dev"
         expected = VOXCELEB2_CLIPS[part]
-        if total >= expected / 100:  # or else it is a sample, or another corpus in the same layout
+        if total >= expected / 100:  # else it is a sample, or another corpus in the same layout
             print(
                 f"VoxCeleb2's {part} set has {expected:,} clips: {total:,} ({100 * total / expected:.1f} %) are "
                 f"here, {total - left_out:,} ({100 * (total - left_out) / expected:.1f} %) are listed."
@@ -409,11 +397,10 @@ def report(
 
 
 def next_step(args: argparse.Namespace, argv: list[str] | None, clips: dict[str, Clip]) -> str:
-    """The command that trains on the two lists, with batches and crops that they have, in a line to print.
+    """A line with the command that trains on the two lists, with sizes that suit them; or what to run instead.
 
-    clips: all that are listed, by path below --mp4_dir. Where a list has too few, what to type instead.
+    clips: all that are listed, by path below --mp4_dir.
     """
-
     usual = defaults()
     frames, batch = usual["maxFrames"], usual["nBatchSize"]
     assert isinstance(frames, int) and isinstance(batch, int)
@@ -433,7 +420,7 @@ def next_step(args: argparse.Namespace, argv: list[str] | None, clips: dict[str,
     wanted = sorted(range(1, people), key=lambda count: abs(count - args.val_fraction * people))
     for fraction in (float(f"{count / people:.4g}") for count in wanted[:FRACTIONS_TRIED]):
         if sizes_with(fraction):
-            return f"{remedy} Or type: {retyped('makeFileList.py', argv, val_fraction=fraction)}"
+            return f"{remedy} Or run: {retyped('makeFileList.py', argv, val_fraction=fraction)}"
     return remedy
 
 
@@ -452,9 +439,7 @@ def main(argv: list[str] | None = None) -> int:
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     remove_leftovers(glob.glob(glob.escape(args.output) + ".*.part"))
     unread: list[MediaError] = []
-    clips, others = find_among_others(settings.mp4_dir, VIDEO_FILES, OTHER_VIDEO_FILES, unread.append)
-    if others:
-        print(f"{others}; {REWRITTEN}")
+    clips = find_files(settings.mp4_dir, VIDEO_FILES, unread.append)
     if not clips:
         print(
             f"{settings.mp4_dir}: no .mp4 files in this folder or the folders in it, nor other videos "
@@ -480,7 +465,7 @@ def main(argv: list[str] | None = None) -> int:
     outcomes: dict[str, tuple] = {}
     in_shards: dict[str, tuple[str, str]] = {}
     reused, unusable = 0, 0
-    shared = sharing_a_wav(settings, clips)
+    shared = sharing_a_wav(clips)
     try:
         bar = progress_bar(total=len(share), unit="clip", smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
         with bar:
@@ -498,8 +483,8 @@ def main(argv: list[str] | None = None) -> int:
             usable = {clip for clip in share if outcomes[clip][0] not in REMEDIES}
             in_shards = write_shards(args, settings, clips, usable)
     except KeyboardInterrupt:
-        resume = "" if args.part else " and --resume"
-        print(f"\nStopped at {len(outcomes)} of {len(share)} clips. Go on with the same command{resume}.")
+        resume = "" if args.part else " with --resume"
+        print(f"\nStopped after {len(outcomes)} of {len(share)} clips. To resume, run the same command{resume}.")
         return 130
 
     if records:
@@ -520,11 +505,11 @@ def main(argv: list[str] | None = None) -> int:
         skipped[outcomes[clip][0]].append(clip)
     report(settings, clips, skipped, reused, time.monotonic() - begin)
     if unread:
-        print(f"Folders that cannot be read, nor what is in them: {len(unread)}")
+        print(f"Folders that cannot be read: {len(unread)}")
         for error in unread[:SHOWN_FOLDERS]:
             print(f"  {error}")
     if left_out or unread:
-        print(f"The skipped clips, each with its reason: {args.output}.skipped.txt")
+        print(f"The skipped clips, with the reasons: {args.output}.skipped.txt")
     listed = [clip for clip in clips if outcomes[clip][0] not in REMEDIES]
     if listed:
         write_lists(args, argv, settings, listed, outcomes, in_shards)
@@ -535,7 +520,7 @@ def main(argv: list[str] | None = None) -> int:
     elif unused := journal.close():
         print(
             f"Kept {journal.path}: it has {counted(unused, 'result')} of an interrupted run that this run did not "
-            "use (videos that are not here, or another --check). Delete it if you do not need them"
+            "use (other videos, or another --check). Delete it if you do not need them"
         )
     return 0 if listed else 1
 

@@ -20,7 +20,8 @@ from compareOptions import flags_of_runs, train, untrained_network
 from scipy.io import wavfile
 
 from syncnet.loading.augment import add_noise
-from syncnet.media.clips import SAMPLE_RATE, find_files, read_list
+from syncnet.media.clips import SAMPLE_RATE, read_list
+from syncnet.media.find_files import find_files
 from syncnet.media.wav import open_wav, write_wav
 from syncnet.verification.trials import read_trials
 from SyncNetDist import SyncNet

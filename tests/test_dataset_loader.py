@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import struct
 import threading
 import time
 from pathlib import Path
@@ -489,12 +488,12 @@ def test_wrong_wavs(tmp_path):
         loadWAV(wav(rate=8000), 40)
     with pytest.raises(MediaError, match="2 channel"):
         loadWAV(wav(shape=(9000, 2)), 40)
-    with pytest.raises(MediaError, match="float32"):
+    with pytest.raises(MediaError, match="pcm_f32le"):
         loadWAV(wav(dtype=np.float32), 40)
     with pytest.raises(MediaError, match="Audio clip is too short: 6640 samples"):
         loadWAV(wav(shape=(6640,)), 40)
     assert loadWAV(wav(shape=(6641,)), 40).shape == (1, 6640)
-    with pytest.raises(MediaError, match="no such wav"):
+    with pytest.raises(MediaError, match="No such file"):
         loadWAV(str(tmp_path / "missing.wav"), 40)
     (tmp_path / "cut.wav").write_bytes((tmp_path / "x.wav").read_bytes()[:5000])
     with pytest.raises(MediaError, match="cut.wav"):
@@ -504,28 +503,18 @@ def test_wrong_wavs(tmp_path):
         loadWAV(str(tmp_path / "noise.wav"), 20)
 
 
-def extensible(path: Path, samples: np.ndarray) -> str:
-    """A wav whose header is of the extensible kind, as some recorders write."""
-    pcm = b"\x01\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
-    form = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 16000, 32000, 2, 16, 22, 16, 4) + pcm
-    data = samples.astype("<i2").tobytes()
-    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
-    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
-    return str(path)
-
-
 def test_parts_of_wavs(tmp_path):
     samples = np.arange(-4000, 4000, dtype=np.int16)
     wavfile.write(tmp_path / "plain.wav", 16000, samples)
-    for path in (str(tmp_path / "plain.wav"), extensible(tmp_path / "extensible.wav", samples)):
-        for kind in (np.float32, np.int16):
-            out = np.empty(500, kind)
-            for first in (0, 123, 7500):
+    path = str(tmp_path / "plain.wav")
+    for kind in (np.float32, np.int16):
+        out = np.empty(500, kind)
+        for first in (0, 123, 7500):
+            read_wav(path, first, out)
+            assert np.array_equal(out, samples[first : first + 500])
+        for first in (-1, 7501, 9000):
+            with pytest.raises(MediaError, match=f"has 8000 samples, {first} to {first + 500}"):
                 read_wav(path, first, out)
-                assert np.array_equal(out, samples[first : first + 500])
-            for first in (-1, 7501, 9000):
-                with pytest.raises(MediaError, match=f"has 8000 samples, {first} to {first + 500}"):
-                    read_wav(path, first, out)
 
 
 def test_list_lines_with_and_without_spaces():
@@ -555,5 +544,5 @@ def test_missing_and_binary_lists(tmp_path):
     with pytest.raises(MediaError, match="no such file"):
         read_list(str(tmp_path / "none.txt"))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(MediaError, match="not a text file"):
+    with pytest.raises(MediaError, match="not UTF-8 text"):
         read_list(str(tmp_path / "binary"))

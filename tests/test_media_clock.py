@@ -15,9 +15,9 @@ from videoMaker import BRIGHT, DARK, click_time, flash_time, make_video
 import convertAudio
 from syncnet.media.clips import MediaError
 from syncnet.media.hdr import sdr_picture
+from syncnet.media.open_media import HLG, PQ
 from syncnet.media.open_video import OPTIONS, open_video
 from syncnet.media.sound import decode_audio, decode_clip
-from syncnet.media.streams import HLG, PQ
 from syncnet.media.timeline import VideoReader
 from syncnet.media.video_facts import HDR, OTHER_STREAM, VideoError, probe
 from syncnet.tracks.face_tracks import plan_parts

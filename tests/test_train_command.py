@@ -17,7 +17,8 @@ from scipy.io import wavfile
 
 import trainSyncNet
 from syncnet.compute import distributed
-from syncnet.media.clips import MARGIN, Clip, format_list_line, read_list, sizes_that_fit
+from syncnet.loading.sizes import sizes_that_fit
+from syncnet.media.clips import MARGIN, Clip, format_list_line, read_list
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 
@@ -160,7 +161,7 @@ def test_the_sizes_that_a_small_corpus_is_told_can_be_typed(corpus, tmp_path, ca
     flags = (*data_flags(corpus, tmp_path / "exp"), *lists, "--model", "tinyModel", "--max_epoch", 1)
     status, _, err = run(capsys, *flags, "--maxFrames", 15, "--nBatchSize", 5)
     assert status == 1 and "--train_list" in err and "2 of 4 clips have the 19 frames" in err
-    advice = re.search(r"\((--[^()]*) would do\)", err)[1].split()
+    advice = re.search(r"\(such as (--[^()]*)\)", err)[1].split()
     assert advice == ["--maxFrames", "13", "--nBatchSize", "3"]
     status, out, _ = run(capsys, *flags, *advice)
     assert status == 0 and "IT 1," in out

@@ -9,7 +9,7 @@ import pytest
 from test_face_tracks import HEIGHT, RULE, WIDTH, Scene
 from videoMaker import make_video
 
-from syncnet.media.streams import Clock
+from syncnet.media.clock import Clock
 from syncnet.media.timeline import VideoReader
 from syncnet.media.wav import open_wav
 from syncnet.tracks.face_tracks import group_tracks, plan_parts, select_tracks, survey_part, write_group

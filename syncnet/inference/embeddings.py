@@ -10,8 +10,9 @@ from torch import Tensor
 
 from syncnet.checkpoints.by_name import at_every_frame
 from syncnet.inference.defaults import FACES_AT_ONCE, NUM_EVAL, VOICES_AT_ONCE
-from syncnet.media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError, beside
+from syncnet.media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
 from syncnet.media.crops import WINDOW_TAIL, crop_samples, crop_starts, spread_crops
+from syncnet.media.find_files import beside
 from syncnet.media.sound import decode_audio
 from syncnet.media.tar_members import is_file
 from syncnet.media.video import FrameReader

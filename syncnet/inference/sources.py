@@ -5,17 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from syncnet.media.clips import (
-    LOOKED_AT,
-    Clip,
-    MediaError,
-    beside,
-    check_paths,
-    find_files,
-    parse_list_line,
-    text_lines,
-)
+from syncnet.media.clips import LOOKED_AT, Clip, MediaError, check_paths, parse_list_line, text_lines
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
+from syncnet.media.find_files import beside, find_files
 from syncnet.media.tar_members import path_without_tar
 from syncnet.verification.utterances import WAV_SCP, find_utterance, read_wav_scp
 

@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
+import av
 import numpy as np
 
-from syncnet.media.clips import SAMPLE_RATE, MediaError, find_files
+from syncnet.media.clips import SAMPLE_RATE, MediaError
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
-from syncnet.media.sound import NoSoundError, decode_audio, look, open_sound
+from syncnet.media.find_files import find_files
+from syncnet.media.open_media import open_media, sound_streams
+from syncnet.media.sound import NoSoundError, decode_audio
 from syncnet.media.video import mirror
-from syncnet.media.wav import check_heard, open_wav, plain_length, read_wav
+from syncnet.media.wav import check_heard, map_wav, open_wav, plain_length, read_wav
 from syncnet.support.errors import UserError
 
 Decode = Callable[[str], np.ndarray]
@@ -286,19 +289,18 @@ def first_channel(path: str) -> np.ndarray:
     Unlike a mixture of all microphones of a recording, that is a room as heard in one place; unlike int16, it has
     the whole range of a response in float. Raises NoSoundError, MediaError.
     """
-    import av  # whoever has wavs of 16 kHz alone does without it
-
-    kind, plain = look(path)
+    plain = map_wav(path)
     if plain is not None:
         return plain.astype(np.float32)
-    with open_sound(path, kind) as container:
-        if not container.streams.audio:
+    with open_media(path) as container:
+        streams = sound_streams(container)
+        if not streams:
             raise NoSoundError(f"{path}: no sound track")
         # Packed: PyAV takes any number of channels.
         resampler = av.AudioResampler(format="flt", rate=SAMPLE_RATE)
         parts: list[np.ndarray] = []
         try:
-            for frame in chain(container.decode(audio=0), (None,)):
+            for frame in chain(container.decode(streams[0]), (None,)):
                 if frame is not None:
                     frame.pts = None  # the resampler counts samples
                 parts += [

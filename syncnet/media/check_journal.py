@@ -1,8 +1,8 @@
-"""The journal of makeFileList.py: what an interrupted run has found out about videos.
+"""The journal of makeFileList.py: the results that an interrupted run leaves for the next.
 
-A result depends on the video and on how it was checked, and on nothing else: not on how its folder was typed, not on
-its sound or txt file, and not on the other flags. Each line therefore holds the real path, size and time of change of
-one video, the kind of check, and the result; sound and txt files are cheap to read and are read again.
+A result depends on the video and the kind of check only, not on how its folder was typed, its sound, its txt or other
+flags. Each line therefore holds the real path, size and modification time of one video, the kind of check, and the
+result; sound and txt files are cheap to read and are read again.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ from syncnet.support.files import journal_at
 JOURNAL_VERSION = 5
 
 Key = tuple[str, str]  # real path of a video, kind of check
-Stamp = tuple[int, int]  # size in bytes, time of change in ns
-# [frames, width, height] of a video whose pictures can be used, else [reason, detail]; see clip_check.py.
+Fingerprint = tuple[int, int]  # size in bytes, modification time in ns
+# [frames, width, height] of a video that can be used, else [reason, detail]; see clip_check.py.
 Result = list
 
 
-def file_stamp(path: str) -> Stamp | None:
-    """Size and time of change of a file; None where it cannot be looked at."""
+def file_fingerprint(path: str) -> Fingerprint | None:
+    """Size and modification time of a file; None if it cannot be read."""
     try:
         facts = os.stat(path)
     except OSError:
@@ -30,51 +30,43 @@ def file_stamp(path: str) -> Stamp | None:
 
 
 class CheckJournal:
-    """Results by video and kind of check; those of earlier runs, and those that this one adds.
+    """Results by video and kind of check, of earlier runs and of this one.
 
-    check: the kind of check of this run. path: the file, which need not exist. Lines that are damaged or of another
-    version do not count, and stay in the file; one that was cut off is removed. Raises OSError.
+    check: this run's kind of check. path: the file, which need not exist. Damaged lines are ignored; an incomplete
+    last line is removed. Raises OSError.
     """
 
     def __init__(self, path: str, check: str) -> None:
         self.path, self.check = path, check
-        self.unused_lines = 0
-        self._results: dict[Key, tuple[Stamp, Result]] = {}
+        self._results: dict[Key, tuple[Fingerprint, Result]] = {}
         self._real_folders: dict[str, str] = {}
         with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
             file.truncate(self._read(file))
 
     def _read(self, lines: Iterator[bytes]) -> int:
-        """Take the results of a file; returns the bytes of its whole lines."""
-        whole = 0
+        """Read the results of a file; returns the length of its complete lines in bytes."""
+        complete = 0
         for line in lines:
             if not line.endswith(b"\n"):
                 break
-            whole += len(line)
-            try:
-                found = json.loads(line)
-                if found == [JOURNAL_VERSION]:
-                    continue
-                video, check, size, changed, result = found
+            complete += len(line)
+            with contextlib.suppress(ValueError, TypeError):  # the version, or damaged
+                video, check, size, changed, result = json.loads(line)
                 self._results[video, check] = (size, changed), list(result)
-            except (ValueError, TypeError):
-                self.unused_lines += 1
-        return whole
+        return complete
 
-    def count(self, check: str | None = None) -> int:
-        """The videos with a result: of this run's kind of check, or of another one."""
-        return sum(kind == (check or self.check) for _, kind in self._results)
+    @property
+    def count(self) -> int:
+        """The number of videos with a result of this run's kind of check."""
+        return sum(kind == self.check for _, kind in self._results)
 
-    def other_checks(self) -> set[str]:
-        return {kind for _, kind in self._results} - {self.check}
-
-    def take(self, video: str) -> tuple[str, tuple[Stamp, Result] | None]:
-        """The real path of a video, and what earlier runs found out about it; that is handed out once."""
+    def take(self, video: str) -> tuple[str, tuple[Fingerprint, Result] | None]:
+        """The real path of a video, and the fingerprint and result of an earlier run, which are removed here."""
         real = self._real_path(video)
         return real, self._results.pop((real, self.check), None)
 
     def _real_path(self, path: str) -> str:
-        """os.path.realpath; the folder of many files is looked up once."""
+        """os.path.realpath, with a cache of folders."""
         if os.path.islink(path):
             return os.path.realpath(path)
         folder, name = os.path.split(path)
@@ -83,20 +75,22 @@ class CheckJournal:
         return os.path.join(self._real_folders[folder], name)
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[Callable[[str, Stamp, Result], None]]:
-        """Open the file to append to it; yields what adds the result of a video, by its real path. Raises OSError."""
+    def open(self) -> Iterator[Callable[[str, Fingerprint, Result], None]]:
+        """Open the file for appending; yields a function that adds a result by real path. Raises OSError."""
         is_new = not os.path.exists(self.path) or not os.path.getsize(self.path)
         with journal_at(self.path) as add:
             if is_new:
                 add(json.dumps([JOURNAL_VERSION]))
-            yield lambda video, stamp, result: add(json.dumps([video, self.check, *stamp, result]))
+            yield lambda video, fingerprint, result: add(
+                json.dumps([video, self.check, *fingerprint, result])
+            )
 
     def close(self) -> int:
-        """Remove the file, for when the list is made; keep it where it has results that nobody has taken.
+        """Remove the file once the list is made, unless it has results that this run did not use.
 
-        Returns the number of those.
+        Returns the number of these.
         """
         if not self._results:
-            with contextlib.suppress(FileNotFoundError):  # another run with this --output was done first
+            with contextlib.suppress(FileNotFoundError):  # removed by another run with this --output
                 os.remove(self.path)
         return len(self._results)

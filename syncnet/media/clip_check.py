@@ -1,13 +1,14 @@
-"""Can a clip be trained on? Its video, its sound and its offset are looked at, and the reason is given where not."""
+"""Can a clip be used for training? Checks its video, its sound and its offset, and gives the reason if not."""
 
 import os
 import shlex
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from syncnet.media.check_journal import Result, Stamp, file_stamp
-from syncnet.media.clips import SAMPLES_PER_FRAME, Clip, MediaError, beside, format_list_line
+from syncnet.media.check_journal import Fingerprint, Result, file_fingerprint
+from syncnet.media.clips import SAMPLES_PER_FRAME, Clip, MediaError, format_list_line
+from syncnet.media.find_files import beside
 from syncnet.media.video_facts import (
     CHANGES,
     INTERLACED,
@@ -22,30 +23,29 @@ from syncnet.media.video_facts import (
 )
 from syncnet.media.video_facts import REMEDIES as VIDEO_REMEDIES
 from syncnet.media.wav import SilentError, WavFormatError, check_heard, open_wav
-from syncnet.support.names import as_any_system
 
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
-PADDED = 2  # frames; an excess up to here is what AAC decoders add
+PADDED = 2  # frames; AAC decoders add up to this much
 NO_WAV, NO_TXT = "wav missing", "txt missing"
-HIGHER = 3  # folders: how far above the given one another is looked for
-# Why a clip is left out -> what to do about it.
+HIGHER = 3  # levels above the given folder at which another one is searched for
+# Why a clip is skipped -> what to do about it.
 REMEDIES = VIDEO_REMEDIES | {
     NO_TXT: "unpack the txt archive into --txt_dir; for clips that have none: --no_txt",
     "txt without an offset": "line 3 must read 'Offset : <number>'; unpack the txt archive again",
-    NO_WAV: "make the wavs with convertAudio.py, of the videos or of their sound files; check --wav_dir",
-    "wav broken": "cut off, damaged, or no wav: run convertAudio.py again, which makes such wavs anew",
-    "wav of another format": "training needs 16 kHz mono int16: convert them into a folder of their own",
-    "silent": "all samples are the same, which teaches nothing: convert its source again, or take the clip out",
+    NO_WAV: "make the wavs with convertAudio.py, from the videos or their sound files; check --wav_dir",
+    "wav broken": "cut off, damaged, or not a wav: run convertAudio.py again, which regenerates such wavs",
+    "wav of another format": "training needs 16 kHz mono int16: convert them into another folder",
+    "silent": "all samples are the same: convert its source again, or remove the clip",
     "sound up to 2 frames too long": "run convertAudio.py on the videos: it ends the sound with the pictures",
     "sound and video lengths different": f"run convertAudio.py on the videos; if they still differ, {REWRITTEN}",
-    "two videos, one wav": "names that differ in their ending or case only: rename one, and run convertAudio.py",
+    "two videos, one wav": "names that differ only in their extension: rename one, and run convertAudio.py",
     "name cannot stand in a list": "rename it: no tabs or line ends, and UTF-8 only",
 }
 
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """What decides whether a clip is listed. The folders carry no trailing slash."""
+    """What decides whether a clip is listed. The folders have no trailing slash."""
 
     mp4_dir: str
     txt_dir: str | None  # None: offset 0
@@ -55,49 +55,29 @@ class CheckSettings:
 
 
 class SkipClip(Exception):
-    """A clip that is left out: a key of REMEDIES, and the details."""
+    """A clip that is skipped: a key of REMEDIES, and the details."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
 
 
 def clip_paths(settings: CheckSettings, relative: str) -> tuple[str, str, str | None]:
-    """(video, wav, txt) of a clip, whose video has this path relative to mp4_dir."""
+    """(video, wav, txt) of the clip whose video has this path relative to mp4_dir."""
     stem = os.path.splitext(relative)[0]
     txt = beside(settings.txt_dir, stem, ".txt") if settings.txt_dir else None
     return os.path.join(settings.mp4_dir, relative), beside(settings.wav_dir, stem, ".wav"), txt
 
 
-def sharing_a_wav(settings: CheckSettings, videos: list[str]) -> set[str]:
-    """Of paths relative to mp4_dir those of videos that have one wav.
-
-    They differ in their ending only, or wav_dir is on a disk that does not tell their names apart, by case or by how
-    accents stand.
-    """
-    alike = defaultdict(list)
-    for video in videos:
-        alike[as_any_system(os.path.splitext(video)[0])].append(video)
-    shared = set()
-    for group in alike.values():
-        if len(group) > 1:
-            wavs = [_identity(clip_paths(settings, video)[1]) for video in group]
-            shared |= {video for video, wav in zip(group, wavs, strict=True) if wavs.count(wav) > 1}
-    return shared
-
-
-def _identity(path: str) -> object:
-    """What two names of one file have in common; of a file that is not there, its name."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return path
-    return found.st_dev, found.st_ino
+def sharing_a_wav(videos: list[str]) -> set[str]:
+    """The videos whose paths differ only in their extensions, so that they would have one wav."""
+    stems = Counter(os.path.splitext(video)[0] for video in videos)
+    return {video for video in videos if stems[os.path.splitext(video)[0]] > 1}
 
 
 def folder_that_fits(settings: CheckSettings, relative: str, reason: str) -> str | None:
-    """The flag and folder with which a missing wav or txt of a clip is found, higher or lower than the one given.
+    """The flag with the folder, above or below the given one, in which a clip's missing wav or txt is found; or None.
 
-    relative: the clip's video. reason: NO_WAV or NO_TXT. None where there is no such folder.
+    relative: the clip's video. reason: NO_WAV or NO_TXT.
     """
     wavs = ("wav_dir", settings.wav_dir, ".wav")
     wanted = [wavs] if settings.txt_dir is None else [wavs, ("txt_dir", settings.txt_dir, ".txt")]
@@ -121,7 +101,7 @@ def folder_that_fits(settings: CheckSettings, relative: str, reason: str) -> str
 
 
 def shorter(folder: str, by: int) -> str:
-    """A folder some steps above, as it is typed."""
+    """The folder that is `by` levels up, as typed."""
     parts = folder.split(os.sep)
     if len(parts) <= by or ".." in parts:
         return os.path.normpath(os.path.join(os.path.abspath(folder), *[os.pardir] * by))
@@ -146,7 +126,7 @@ def read_offset(path: str) -> int:
 
 
 def wav_samples(path: str) -> int:
-    """The length of a wav that training can read, with something to hear in it. Raises SkipClip."""
+    """The number of samples of a wav that can be used for training. Raises SkipClip."""
     if not os.path.isfile(path):
         raise SkipClip(NO_WAV, f"{path}: no such file")
     try:
@@ -162,7 +142,7 @@ def wav_samples(path: str) -> int:
 
 
 def without_wav(video: str, skip: SkipClip) -> SkipClip:
-    """Why a clip has no wav, as an exception to raise: where its video is to blame, no wav can be made of it."""
+    """Why a clip has no wav, as an exception to raise: the video's fault, if no wav can be made of it."""
     try:
         with open_container(video) as container:
             mute = not container.streams.audio
@@ -184,7 +164,7 @@ def check_lengths(samples: int, frames: int, path: str) -> None:
 
 
 def check_video(settings: CheckSettings, video: str) -> Result:
-    """[frames, width, height] of a video that is whole and of 25 frames a second, else [reason, detail]."""
+    """[frames, width, height] of an intact video of 25 frames per second, else [reason, detail]."""
     try:
         facts = probe(video, decode=settings.check == "decode")
         facts.check(allow_resize=True)
@@ -202,7 +182,7 @@ def check_clip(
 ) -> tuple[int, int]:
     """(offset, frames) of a clip that can be used. Raises SkipClip.
 
-    video_result: check_video, or what knows its result.
+    video_result: check_video, or a cache of its results.
     """
     video, wav, txt = clip_paths(settings, relative)
     try:
@@ -226,28 +206,28 @@ def check_clip(
     return offset, frames
 
 
-# Of a video that was read to its end. What is missing or cannot be opened may be there another time.
+# Reasons that hold for as long as the file does not change. Other videos may be readable another time.
 CERTAIN = (INTERLACED, CHANGES, OTHER_RATE, VARIABLE_RATE)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of a clip. outcome: (offset, frames), or (reason, detail) for one that cannot be used.
+    """The result for a clip. outcome: (offset, frames), or (reason, detail) for one that cannot be used.
 
-    found: size and time of change of the video with its result, where it was checked now and is worth keeping.
-    reused: the video's result was known.
+    found: the video's fingerprint and result, if it was checked in this run and is worth recording. reused: the
+    video's result was known.
     """
 
     relative: str
     outcome: tuple
-    found: tuple[Stamp, Result] | None = None
+    found: tuple[Fingerprint, Result] | None = None
     reused: bool = False
 
 
-def check_job(settings: CheckSettings, job: tuple[str, tuple[Stamp, Result] | None]) -> Checked:
-    """Check a clip. job: its path relative to mp4_dir, and what an earlier run found out about its video.
+def check_job(settings: CheckSettings, job: tuple[str, tuple[Fingerprint, Result] | None]) -> Checked:
+    """Check a clip. job: its path relative to mp4_dir, and its video's fingerprint and result of an earlier run.
 
-    That is reused unless the video's size or time of change is another one.
+    That result is reused if the video still has this fingerprint.
     """
     relative, known = job
     found = None
@@ -255,15 +235,15 @@ def check_job(settings: CheckSettings, job: tuple[str, tuple[Stamp, Result] | No
 
     def video_result(video: str) -> Result:
         nonlocal found, reused
-        stamp = file_stamp(video)
-        if known and known[0] == stamp:
+        fingerprint = file_fingerprint(video)
+        if known and known[0] == fingerprint:
             reused = True
-            # The detail begins with the path as it was typed then.
+            # The recorded detail lacks the path, which may have been typed differently.
             result = known[1]
             return result if len(result) == 3 else [result[0], video + result[1]]
         result = check_video(settings, video)
-        if stamp and (len(result) == 3 or result[0] in CERTAIN):
-            found = stamp, [result[0], result[1].removeprefix(video)] if len(result) == 2 else result
+        if fingerprint and (len(result) == 3 or result[0] in CERTAIN):
+            found = fingerprint, [result[0], result[1].removeprefix(video)] if len(result) == 2 else result
         return result
 
     try:

@@ -1,38 +1,36 @@
-"""The pictures of a video as PyAV decodes them, which those of OpenCV are held against."""
-
-from __future__ import annotations
+"""PyAV's pictures of a video, to check those that OpenCV decoded."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
+import av
 import numpy as np
+from av.video.frame import VideoFrame
 
-from syncnet.media.open_video import FRAME, allowed_lateness
-from syncnet.media.streams import DECODING_TIMES, picture_stream, tick
+from syncnet.media.open_media import container_kind, picture_stream, tick
+from syncnet.media.timeline import DECODING_TIMES
 from syncnet.media.video_facts import (
     FRAMES_MISSING,
     INTERLACED,
     NO_DECODER,
     OTHER_PICTURE,
     VideoError,
+    allowed_lateness,
     as_bgr,
     difference,
     open_container,
     probe,
 )
+from syncnet.media.video_pass import FRAME
 
-if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
-
-STILL = 0.5  # mean difference of pixels; up to here a picture is the one before it
+STILL = 0.5  # mean difference of pixels; up to here a picture repeats the one before
 
 
-class TruePictures:
-    """PyAV's pictures of a video, once through: what OpenCV's are held against.
+class DecodeCheck:
+    """Compares OpenCV's pictures of a video with PyAV's, from the beginning to the end.
 
-    turned: OpenCV turns the pictures upright, PyAV does not.
-    Raises VideoError when the file as a whole is not fit for training, whatever the size of its pictures.
+    turned: OpenCV rotates the pictures, PyAV does not. Raises VideoError if the file cannot be used for training,
+    apart from the size of its pictures.
     """
 
     def __init__(self, path: str, turned: bool) -> None:
@@ -41,18 +39,18 @@ class TruePictures:
         self.facts.check(allow_resize=True)
         self._container = open_container(path)
         stream = picture_stream(self._container)
-        assert stream is not None  # probe() has looked
+        assert stream is not None  # probe() raises if there is none
         self._stream = stream
         self._stream.codec_context.thread_count = 1
         self._pictures = self._decode()
         self._position = 0
-        self._truth = np.empty(0)  # the picture before that position, where it was looked at
+        self._truth = np.empty(0)  # the picture before that position, if it was compared
 
     def close(self) -> None:
         self._container.close()
 
     def compare(self, first: int, pictures: Iterable[np.ndarray]) -> None:
-        """Raise VideoError unless `pictures`, (height, width, 3) uint8 BGR each, are the frames from `first` on."""
+        """Raise VideoError unless `pictures`, each (height, width, 3) uint8 BGR, are the frames from `first` on."""
         before = None
         for number, found in enumerate(pictures, first):
             if number >= self._position:
@@ -66,7 +64,7 @@ class TruePictures:
         path = self.facts.path
         if picture.interlaced_frame:
             raise VideoError(INTERLACED, f"{path}: frame {number} is interlaced")
-        if picture.pts is not None and self._container.format.name not in DECODING_TIMES:
+        if picture.pts is not None and container_kind(self._container) not in DECODING_TIMES:
             time = float(picture.pts * tick(self._stream)) - self.facts.start
             if abs(time - number * FRAME) > allowed_lateness(time, self.facts.step):
                 raise VideoError(FRAMES_MISSING, f"{path}: frame {number} or one before it cannot be decoded")
@@ -75,7 +73,7 @@ class TruePictures:
             before is not None and (before == found).all() and difference(self._truth, truth_before) > STILL
         )
         if stale or (not self.turned and difference(self._truth, found) > OTHER_PICTURE):
-            raise VideoError(NO_DECODER, f"{path}: OpenCV does not show frame {number} as it is")
+            raise VideoError(NO_DECODER, f"{path}: OpenCV decodes frame {number} to another picture")
 
     def _next(self) -> VideoFrame:
         picture = next(self._pictures, None)
@@ -87,8 +85,6 @@ class TruePictures:
         return picture
 
     def _decode(self) -> Iterator[VideoFrame]:
-        import av
-
         for packet in self._container.demux(self._stream):
             with contextlib.suppress(av.error.FFmpegError):
                 yield from packet.decode()

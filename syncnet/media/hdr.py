@@ -1,4 +1,4 @@
-"""HDR pictures (HLG and PQ, ITU-R BT.2100) as an SDR screen shows them."""
+"""Tone mapping of HDR pictures (HLG and PQ, ITU-R BT.2100) to SDR."""
 
 from functools import cache
 
@@ -6,24 +6,24 @@ import av
 import cv2
 import numpy as np
 
-from syncnet.media.streams import HLG
+from syncnet.media.open_media import HLG
 
-BT2020 = 9  # number of the primaries, of ITU-T H.273
-PEAK = 1000.0  # cd/m2, of the screen that HLG is shown on, and the brightest that is told from white
-WHITE = 100.0  # cd/m2 that are SDR's white, as usual in conversions between the two
-KNEE = 0.7  # of SDR's white; up to here brightness stays what it is
-TO_BT709 = np.array(  # from BT.2020's primaries, red, green, blue (ITU-R BT.2087)
+BT2020 = 9  # color primaries, as numbered in ITU-T H.273
+PEAK = 1000.0  # cd/m2: peak of the HLG reference display; brighter light is clipped
+WHITE = 100.0  # cd/m2 of SDR white, as usual in conversions between the two
+KNEE = 0.7  # of SDR white; brightness below is not compressed
+TO_BT709 = np.array(  # from BT.2020 primaries, red, green, blue (ITU-R BT.2087)
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )
-LUMINANCE = np.array([[0.2627, 0.6780, 0.0593]], np.float32)  # of BT.2020
-STEPS = 4096  # of the square root of brightness
+LUMINANCE = np.array([[0.2627, 0.6780, 0.0593]], np.float32)  # BT.2020
+STEPS = 4096  # steps of the square root of brightness
 
 
 def sdr_picture(frame: av.VideoFrame, size: tuple[int, int], transfer: int, primaries: int) -> np.ndarray:
     """An HDR frame scaled to size (width, height), in SDR: (height, width, 3) uint8 in BGR order."""
     coded = frame.reformat(*size, format="rgb48le", interpolation="AREA").to_ndarray()
     light = _brightness(transfer)[coded]
-    if transfer == HLG:  # the screen's own curve (BT.2100, table 5)
+    if transfer == HLG:  # the display's OOTF (BT.2100, table 5)
         shown = np.maximum(cv2.transform(light, LUMINANCE), 1e-6) * (WHITE / PEAK)
         light *= np.power(shown, 0.2)[..., None]
     if primaries == BT2020:
@@ -35,7 +35,7 @@ def sdr_picture(frame: av.VideoFrame, size: tuple[int, int], transfer: int, prim
 
 @cache
 def _brightness(transfer: int) -> np.ndarray:
-    """16-bit signal -> light, where 1 is WHITE; for HLG before the screen's own curve: (65536,) float32."""
+    """16-bit signal -> light, where 1 is WHITE; for HLG before the OOTF: (65536,) float32."""
     signal = np.arange(65536) / 65535
     if transfer == HLG:  # inverse OETF
         a, b, c = 0.17883277, 0.28466892, 0.55991073
@@ -49,9 +49,9 @@ def _brightness(transfer: int) -> np.ndarray:
 
 @cache
 def _shown() -> np.ndarray:
-    """Square root of brightness in STEPS, up to PEAK -> 8 bits of SDR (ITU-R BT.1886): (STEPS,) uint8.
+    """Square root of brightness in STEPS, up to PEAK -> 8-bit SDR (ITU-R BT.1886): (STEPS,) uint8.
 
-    Above the knee, brightness is compressed, so that PEAK is white (Reinhard's curve).
+    Above the knee, brightness is compressed so that PEAK becomes white (Reinhard's curve).
     """
     most = PEAK / WHITE
     light = (np.arange(STEPS) / (STEPS - 1)) ** 2 * most

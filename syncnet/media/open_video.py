@@ -1,36 +1,28 @@
-"""A video as OpenCV opens it: which files it takes for one, which way up, and when a frame is late."""
+"""A video as OpenCV opens it: local files only, upright, silent; and when a frame is late."""
 
 import os
 
-# Containers of films, by FFmpeg's names. A file's content decides which of them it is, not its name; lists of
-# files and playlists, which lead to other files, are none of them.
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+from syncnet.media.open_media import LOCAL_ONLY
 
-# FFmpeg reads local files only: a crafted file may name addresses.
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-WHITELISTS = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-# What is wrong with a file is said by MediaError, with its name, instead of by the decoder on stderr.
+# MediaError says what is wrong with a file, with its name, instead of the decoder on stderr.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-if os.environ["OPENCV_LOG_LEVEL"] == "OFF":  # once more, where cv2 was imported before this
+if os.environ["OPENCV_LOG_LEVEL"] == "OFF":  # again, in case cv2 was imported earlier
     (cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging).setLogLevel(0)
 
-from syncnet.media.clips import FPS, MediaError  # noqa: E402
+from syncnet.media.clips import MediaError  # noqa: E402
 from syncnet.media.tar_members import file_size, is_file, name_for_ffmpeg  # noqa: E402
-
-FRAME = 1 / FPS  # seconds
-ROUNDING, MAX_ROUNDING = 0.005, 0.01  # seconds by which a time stamp may be off
-DRIFT = 0.0004  # of the time that has passed: a frame within 100 s, as 25.01 frames a second
 
 
 def open_video(path: str) -> cv2.VideoCapture:
-    """Open a video with a single decoding thread (clips are decoded side by side instead), turned upright.
+    """Open a video, upright, with one decoding thread (clips are decoded in parallel instead); release the result.
 
-    Raises MediaError. Release the result.
+    Raises MediaError.
     """
     if not is_file(path):
         raise MediaError(f"{path}: no such video")
@@ -42,25 +34,25 @@ def open_video(path: str) -> cv2.VideoCapture:
         raise MediaError(f"{path}: cannot be opened as a video ({error.strerror})") from None
     if not video.isOpened():
         size = file_size(path)
-        raise MediaError(f"{path}: cannot be opened as a video ({size} bytes); broken, or no video in it")
+        raise MediaError(f"{path}: cannot be opened as a video ({size} bytes); damaged, or not a video")
     video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # the default of most versions of OpenCV, not of all
     return video
 
 
 def restrict_opencv() -> None:
-    """Add the whitelists to what the user's environment variable tells OpenCV, which reads it for each video."""
+    """Add the whitelists to the user's environment variable, which OpenCV reads for each video."""
     given = os.environ.get(OPTIONS, "")
     options = dict(option.split(";") for option in given.split("|") if option.count(";") == 1)
     options.pop("", None)
-    wanted = "|".join(f"{key};{value}" for key, value in {**options, **WHITELISTS}.items())
+    wanted = "|".join(f"{key};{value}" for key, value in {**options, **LOCAL_ONLY}.items())
     if wanted != given:
         os.environ[OPTIONS] = wanted
 
 
 def first_picture(path: str) -> tuple[np.ndarray | None, bool]:
-    """What OpenCV shows at the beginning: (height, width, 3) uint8 BGR, or None; and, was it turned upright?
+    """OpenCV's first picture, (height, width, 3) uint8 BGR, or None; and whether it was rotated.
 
-    Raises MediaError where the video does not open.
+    Raises MediaError if the video does not open.
     """
     video = open_video(path)
     try:
@@ -70,12 +62,3 @@ def first_picture(path: str) -> tuple[np.ndarray | None, bool]:
         return None, False
     finally:
         video.release()
-
-
-def allowed_lateness(time: np.ndarray | float, step: float = 0.0) -> np.ndarray | float:
-    """Seconds by which a frame may be off its place, `time`, in a video of 25 frames a second.
-
-    step: seconds between two time stamps that the container can tell apart. Less than half a frame: beyond
-    that, another picture would be nearer.
-    """
-    return np.minimum(max(ROUNDING, min(step, MAX_ROUNDING)) + DRIFT * np.abs(time), FRAME / 2)

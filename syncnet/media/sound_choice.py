@@ -1,44 +1,38 @@
-"""Which sound of a file is taken: of the track that a player plays, or another one where that is silent; of all its
-channels, or of one where they cancel each other.
+"""Which sound of a file is used: the track that a player plays, unless it is silent; and all of its channels mixed,
+unless they cancel each other.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
 
-from syncnet.media.streams import MICROSECOND, can_be_decoded, sound_streams
-
-if TYPE_CHECKING:
-    import av
-    from av.audio.stream import AudioStream
-    from av.container import InputContainer
+from syncnet.media.open_media import MICROSECOND, can_be_decoded, open_media, sound_streams
 
 SPOTS, SPOT = 10, 1.0  # places in the file that are listened to, and seconds at each
-SILENT = (3 / 32768) ** 2  # mean square of samples at full scale 1; below, there is nothing to hear
-MIXED = 8  # channels at most that FFmpeg weights by where their loudspeakers stand
-CANCELS = 0.25  # of the energy that the mixture of channels has if they have nothing in common
+SILENT = (3 / 32768) ** 2  # mean square of samples at full scale 1; below is silence
+CANCELS = 0.25  # of the energy that the mean of channels has if they are independent
 
 
 @dataclass(frozen=True)
 class SoundChoice:
-    """index: of the stream in its file. channel: the only one to take, or None for a mixture of all."""
+    """index: of the stream in its file. channel: the only one to use, or None for a mix of all."""
 
     index: int
     channel: int | None = None
 
     def stream(self, container: InputContainer) -> AudioStream:
-        """The stream, where the file has been opened again."""
+        """The stream, in a container that was opened again."""
         return next(stream for stream in container.streams.audio if stream.index == self.index)
 
 
-def choose_sound(container: InputContainer, reopen: Callable[[], InputContainer]) -> SoundChoice | None:
-    """The sound that belongs to the picture and can be heard; None for a file without a sound track.
+def choose_sound(container: InputContainer, path: str) -> SoundChoice | None:
+    """The sound that belongs to the picture and is not silent; None for a file without a sound track.
 
-    reopen: opens the file once more, to listen to it at some places; what is known without is decided without.
+    path: of the file, which is opened again to listen at some places unless there is only one choice.
     """
     streams = sound_streams(container)
     if not streams:
@@ -49,7 +43,7 @@ def choose_sound(container: InputContainer, reopen: Callable[[], InputContainer]
     ):
         return first
     for stream in streams:
-        with reopen() as other:
+        with open_media(path) as other:
             channels, mixture = _levels(other, SoundChoice(stream.index).stream(other))
         if channels.max() > SILENT:
             cancels = mixture < CANCELS * channels.mean() / len(channels)
@@ -58,22 +52,14 @@ def choose_sound(container: InputContainer, reopen: Callable[[], InputContainer]
 
 
 def _levels(container: InputContainer, stream: AudioStream) -> tuple[np.ndarray, float]:
-    """(channels,) mean squares of the samples, where 1 is full scale, and that of their mixture to mono."""
-    import av
-
+    """(channels,) mean squares of the samples, where 1 is full scale, and that of the channels' mean."""
     energies, mixed, samples = np.zeros(1), 0.0, 0
-    to_mono = av.AudioResampler(layout="mono")
     for frame in _spots(container, stream):
         channels = _floats(frame)
         if samples and len(channels) != len(energies):
             continue
-        if 2 < len(channels) <= MIXED:
-            frame.pts = None
-            mixture = np.concatenate([_floats(part)[0] for part in to_mono.resample(frame)] or [np.zeros(0)])
-        else:
-            mixture = channels.mean(0)
         energies = energies + (channels**2).sum(1)
-        mixed += float((mixture**2).sum())
+        mixed += float((channels.mean(0) ** 2).sum())
         samples += channels.shape[1]
     return energies / max(samples, 1), mixed / max(samples, 1)
 
@@ -88,15 +74,13 @@ def _floats(frame: av.AudioFrame) -> np.ndarray:
 
 
 def channels_of(frame: av.AudioFrame) -> np.ndarray:
-    """The samples of a frame: (channels, samples), of the frame's own format."""
+    """The samples of a frame: (channels, samples), in the frame's own sample format."""
     values = frame.to_ndarray()
     return values if frame.format.is_planar else values.reshape(frame.samples, -1).T
 
 
 def _spots(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
-    """Frames from places all over a file; the first ones of a short file, and of one without a length."""
-    import av
-
+    """Frames from places all over a file; the first ones of a short file, or one without a declared length."""
     length = float((container.duration or 0) * MICROSECOND)
     begin = float((container.start_time or 0) * MICROSECOND)
     spots = [None] if length <= SPOTS * SPOT else [begin + length * k / SPOTS for k in range(SPOTS)]

@@ -1,26 +1,24 @@
-"""Where decoded sound belongs in time: its samples are counted, and time stamps correct the count in the long run."""
-
-from __future__ import annotations
+"""When decoded sound is heard: its samples are counted, and time stamps correct the count in the long run."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-MIN_GAP = 0.02  # seconds; time stamps may be this coarse, a larger step that lasts is a gap in the sound
-STEADY = 0.004  # seconds; the spread of time stamps that are exact but for their rounding
-FEW, MANY = 3, 64  # frames that show a step in time stamps that are exact, and in those that jitter
-WINDOW = 1.0  # seconds that MANY frames take at least
-SURE = 11.0  # standard errors of jittering time stamps that two medians of them may be apart without a step
-COARSE = 0.01  # seconds; time stamps on a grid as wide as this are taken to be cut off to it
-KNOT = 2.0  # seconds between two places where a drift is measured
+MIN_GAP = 0.02  # seconds; time stamps may be this coarse, a larger lasting step is a gap in the sound
+STEADY = 0.004  # seconds; the spread of time stamps that are exact except for rounding
+FEW, MANY = 3, 64  # frames that show a step in exact time stamps, and in jittering ones
+WINDOW = 1.0  # seconds that MANY frames cover at least
+SURE = 11.0  # standard errors by which two medians of jittering time stamps may differ without a step
+COARSE = 0.01  # seconds; time stamps on a grid at least this wide were rounded down to it
+KNOT = 2.0  # seconds between two measurements of a drift
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """Frames first ... last - 1, without a gap.
 
-    counted: seconds, counted in samples from frame 0 on. late: seconds by which the sound is later than that, there.
-    One of each where the sound does not drift.
+    counted: seconds, counted in samples from frame 0. late: seconds by which the sound is later than that. Both have
+    one value per measurement of a drift; one value if there is no drift.
     """
 
     first: int
@@ -30,10 +28,10 @@ class Run:
 
 
 def place_frames(stamps: np.ndarray, lengths: np.ndarray) -> list[Run]:
-    """Decoded frames of sound as runs without a gap, in order.
+    """Divide decoded frames of sound into runs without a gap, in order.
 
-    stamps: (frames,) seconds, NaN where a frame has none; lengths: (frames,) seconds. Jitter and coarse time stamps
-    average out; a step that lasts is a gap, or an overlap; and a slow drift is followed.
+    stamps: (frames,) seconds, NaN for a frame without a time stamp. lengths: (frames,) seconds. Jitter and rounding
+    of time stamps average out; a lasting step is a gap or an overlap; a slow drift is followed.
     """
     counted = np.cumsum(lengths) - lengths
     late = _filled(stamps - counted)
@@ -65,7 +63,7 @@ def place_frames(stamps: np.ndarray, lengths: np.ndarray) -> list[Run]:
 
 
 def _filled(late: np.ndarray) -> np.ndarray:
-    """A frame without a time stamp follows the one before it; the first ones belong before the first that has one."""
+    """Replace NaN: a frame without a time stamp follows the one before, or precedes the first that has one."""
     known = ~np.isnan(late)
     if not known.any():
         return np.zeros_like(late)
@@ -74,13 +72,13 @@ def _filled(late: np.ndarray) -> np.ndarray:
 
 
 def _noise(late: np.ndarray, block: int) -> float:
-    """The usual spread within a block of frames, as a standard deviation; gaps are too few to count."""
+    """The typical spread within a block of frames, as a standard deviation; robust against gaps."""
     blocks = [late[a : a + block] for a in range(0, len(late), block)]
     return float(np.median([1.4826 * np.median(np.abs(part - np.median(part))) for part in blocks]))
 
 
 def _cut_off(stamps: np.ndarray) -> float:
-    """Half the width of the grid that time stamps lie on, or 0: so much earlier they are on average."""
+    """Half the width of the grid to which time stamps were rounded down, which is their mean error; 0 without one."""
     steps = np.diff(stamps[~np.isnan(stamps)])
     steps = steps[np.abs(steps) > 0.001]
     if not len(steps):
@@ -91,18 +89,18 @@ def _cut_off(stamps: np.ndarray) -> float:
 
 
 def _medians_ahead(late: np.ndarray, window: int) -> np.ndarray:
-    """The median of each frame and those after it; at the end, of the last window."""
+    """The median of each frame and the ones after it; at the end, of the last window."""
     medians = np.empty_like(late)
     whole = len(late) - window + 1
     windows = np.lib.stride_tricks.sliding_window_view(late, window)
-    for first in range(0, whole, 10_000):  # a copy of each window is made
+    for first in range(0, whole, 10_000):  # each window is copied
         medians[first : min(first + 10_000, whole)] = np.median(windows[first : first + 10_000], axis=1)
     medians[whole:] = medians[whole - 1]
     return medians
 
 
 def _steps(late: np.ndarray, levels: np.ndarray, window: int, step: float) -> list[int]:
-    """The frames at which a run begins: 0, and those from which on the level has changed by a step."""
+    """The frames at which a run begins: 0, and those where the level changes by a step."""
     starts = [0]
     while True:
         first = starts[-1]
@@ -110,7 +108,7 @@ def _steps(late: np.ndarray, levels: np.ndarray, window: int, step: float) -> li
         seen = first + int(away.argmax())
         if not away[seen - first]:
             return starts
-        # The step is where the frames around are best told apart by the levels before and after.
+        # The step is where the levels before and after fit the frames around it best.
         after = levels[min(seen + window // 2, len(late) - 1)]
         begin = max(first + 1, seen - window)
         around = late[begin : seen + window]

@@ -1,97 +1,71 @@
-"""The pictures of any video file on a clock of 25 a second, by their time stamps.
+"""The pictures of any video file on a clock of 25 per second, by their time stamps.
 
-Slot k of the clock is a moment in the middle of the time from k / 25 to (k + 1) / 25 s after the first picture; it
-shows the picture of the source that is up at that moment. So nothing is ever counted in frames of the source, whose
-rate may be any or none, and a picture is at most half a slot early or late.
+Slot k of the clock shows the picture of the source that is up in the middle of the time from k / 25 to (k + 1) / 25 s
+after the first picture. So nothing depends on the source's frame rate, and no picture is more than half a slot early
+or late.
 """
 
 import bisect
 import contextlib
 import gc
-import os
+import itertools
 import re
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 import av
 import numpy as np
 
 from syncnet.media.clips import FPS, MediaError
+from syncnet.media.clock import Clock, packets, picture_delay
 from syncnet.media.hdr import sdr_picture
-from syncnet.media.streams import (
-    DECODING_TIMES,
+from syncnet.media.open_media import (
     HDR_TRANSFERS,
-    Clock,
+    container_kind,
     cropping,
-    is_indexed,
-    open_local,
-    packets,
-    picture_delay,
+    open_media,
     picture_stream,
     tick,
 )
 
-# Kinds of files, by content. Playlists and lists of files, which could name other files, are not among them.
-CONTAINERS = (
-    "mov,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,mxf,ogg,nut,rm,dv,gxf,wtv,"
-    "h264,hevc,ivf,obu,m4v,mpegvideo,mp3,wav,w64,flac,aac,aiff,ac3,amr,au,caf"
-)
-MIDDLE = 0.49  # of a slot; just before its middle, where at 50 pictures a second two of them meet
-MAX_HOLD = 0.5  # seconds that a picture stays up; where the next comes later, there is no picture between
-# Seconds before the wanted time: some files lead to a later picture than asked for.
+DECODING_TIMES = ("avi",)  # containers that store only when a packet is decoded, not when it is shown
+MIDDLE = 0.49  # of a slot; just before its middle, where two pictures meet at 50 per second
+MAX_HOLD = 0.5  # seconds that a picture stays up; if the next comes later, the slots between have no picture
+# Seconds before the wanted time to seek to: in some files, a seek leads to a later picture than requested.
 SEEK_MARGINS = (0.0, 2.0, 12.0)
-MAX_LEAD = 40.0  # seconds before a slot; a file whose jumps lead further back is slow to read in parts
-SEARCH_SIZE = "50000000"  # bytes and microseconds that FFmpeg may read to find all streams of an MPEG file
-ORDERED = 25  # pictures whose time stamps rise: they are those of showing
-FROM_FIRST = ("mpegts", "mpeg")  # whose length is counted from their first time stamp, and not from 0
-Timed = tuple[float, av.VideoFrame]  # a frame behind its time in seconds
-
-
-class NoVideoError(MediaError):
-    """A file that is neither video nor sound."""
-
-
-def open_media(path: str) -> av.container.InputContainer:
-    """Open any media file by its content. Raises MediaError, NoVideoError for no such file; close the result."""
-    try:
-        return open_local(path, CONTAINERS, analyzeduration=SEARCH_SIZE)
-    except (av.error.FFmpegError, OSError) as error:
-        if os.path.isfile(path) and os.path.getsize(path) == 0:
-            raise NoVideoError(f"{path}: empty (0 bytes)") from None
-        reason = error.strerror or type(error).__name__
-        if isinstance(error, PermissionError):
-            raise MediaError(f"{path}: cannot be read ({reason})") from None
-        raise NoVideoError(f"{path}: not a video, or broken at its beginning ({reason})") from None
+MAX_LEAD = 40.0  # seconds before a slot; a file whose seeks lead further back is slow to read in parts
+ORDERED = 25  # pictures whose time stamps rise: then these are the times at which they are shown
+FROM_FIRST = ("mpegts", "mpeg")  # containers whose duration counts from their first time stamp, not from 0
+Timed = tuple[float, av.VideoFrame]  # time in seconds, frame
 
 
 class VideoReader:
-    """The pictures of a file, as a player shows them. Use it in a with statement; reading begins where it was left.
+    """The pictures of a file as a player shows them. Use it in a with statement; reading continues where it stopped.
 
-    first_time: seconds on the file's own clock at which the first picture appears (slot 0 begins then).
-    clock: on which the time stamps were put, as far as the file has been read.
-    Raises MediaError where there are no pictures.
+    first_time: seconds on the file's own clock at which the first picture appears; slot 0 begins then.
+    clock: the clock of the time stamps, as far as the file has been read.
+    Raises MediaError if there are no pictures.
     """
 
     def __init__(self, path: str, first_time: float | None = None) -> None:
         self.path = path
-        # Asked for once: the frame that is asked goes only when garbage is collected, and with it all memory of its
-        # decoder.
+        # Read from one frame only: reading side data keeps the frame, and with it all memory of its decoder, until
+        # garbage is collected.
         self._turn: tuple[int, int, int, int] | None = None
         self._delays: dict[int, int] = {}
         self._open()
-        self._delays = picture_delay(self.container, path, CONTAINERS)
+        self._delays = picture_delay(self.container, path)
         self.clock = Clock(self._delays)
         self._crop = cropping(self.container, self.stream)
         aspect, coded = self.stream.sample_aspect_ratio, self.stream.codec_context.sample_aspect_ratio
-        self._aspects = [(-float("inf"), float(aspect or 1))]  # (time in seconds, of pixels from there on)
+        self._aspects = [(-float("inf"), float(aspect or 1))]  # (time in seconds, pixel aspect from then on)
         self._aspect_of_container = bool(aspect) and aspect != coded
         self._lag = self._decoding_lag()
         if first_time is None:
             first = next(self._frames(), None)
             if first is None:
                 self.container.close()
-                raise MediaError(f"{path}: no picture in it can be decoded")
+                raise MediaError(f"{path}: none of its pictures can be decoded")
             first_time = first[0]
             self._rewind()
         self.first_time = first_time
@@ -104,24 +78,22 @@ class VideoReader:
             raise MediaError(f"{self.path}: no pictures in it")
         self.stream = stream
         self.clock = Clock(self._delays)
-        self.stream.thread_count = 1  # files, and parts of files, are read side by side instead
+        self.stream.thread_count = 1  # files and parts of files are read in parallel instead
 
     def __enter__(self) -> "VideoReader":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.container.close()
         if self._turn is not None:
             gc.collect()
 
     def declared_slots(self) -> tuple[int | None, bool]:
-        """The length that the file declares, in slots, or None; and whether that is the length of the pictures."""
+        """The length that the file declares, in slots, or None; and whether it is the length of the pictures."""
         end = None
         of_pictures = True
         tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", self.stream.metadata.get("DURATION", "").strip())
-        if self.stream.frames > self.container.size:  # a number that stands for "many", of an AVI from a pipe
+        if self.stream.frames > self.container.size:  # a placeholder, in an AVI written to a pipe
             return None, False
         if self.stream.duration:
             end = ((self.stream.start_time or 0) + self.stream.duration) * float(tick(self.stream))
@@ -135,7 +107,7 @@ class VideoReader:
         return None if end is None else max(1, round((end - self.first_time) * FPS)), of_pictures
 
     def can_seek(self, slots: list[int]) -> bool:
-        """Does seeking each slot lead to a picture that is not after it, nor more than MAX_LEAD before it?"""
+        """Does seeking to each slot lead to a picture not after it, and not more than MAX_LEAD before it?"""
         for slot in slots:
             time = self._time(slot)
             frames = self._seek(time)
@@ -144,13 +116,13 @@ class VideoReader:
         return True
 
     def packets(self) -> Iterator[av.Packet]:
-        """The packets of the pictures, from where reading is, as far as the file is whole."""
+        """The packets of the pictures, from the current position, as far as the file is intact."""
         return (p for p in whole_packets(self.container, self.clock) if p.stream is self.stream)
 
     def slots(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (slot, frame) for the slots first ... last - 1 that have a picture, in order.
 
-        A frame that is shown for several slots comes as often, as the same object. last: None for all.
+        A frame shown in several slots is yielded once per slot, as the same object. last: None for all.
         """
         frames = self._from_slot(first)
         due, shown, shown_time, hold = first, None, 0.0, 1 / FPS
@@ -173,9 +145,9 @@ class VideoReader:
                 due += 1
 
     def bgr(self, frame: av.VideoFrame, scale: float = 1.0) -> np.ndarray:
-        """A frame as it is displayed, upright and with square pixels: (height, width, 3) uint8 in BGR order.
+        """A frame as displayed, upright and with square pixels: (height, width, 3) uint8 in BGR order.
 
-        scale: of the displayed size.
+        scale: factor on the displayed size.
         """
         aspect = self._pixel_aspect(frame.time)
         wide, high = max(1.0, aspect) * scale, max(1.0, 1 / aspect) * scale
@@ -196,14 +168,14 @@ class VideoReader:
         return turn_upright(picture, self._turn)
 
     def _pixel_aspect(self, time: float | None) -> float:
-        """Width by height of the pixels of a picture that is shown at a time in seconds."""
+        """Width by height of the pixels of the picture shown at a time in seconds."""
         place = 0 if time is None else bisect.bisect(self._aspects, (time + 1e-6, float("inf")))
         return self._aspects[max(0, place - 1)][1]
 
     def _follow_aspect(self, packet: av.Packet) -> None:
-        """Note from which picture on pixels have another aspect: that of a packet that has just been decoded.
+        """Note where the pixel aspect changes. packet: the one just decoded.
 
-        Where the container says something else than the pictures do, it is believed.
+        If the container and the pictures disagree, the container is right.
         """
         coded = self.stream.codec_context.sample_aspect_ratio
         if packet.pts is None or not packet.is_keyframe or not coded or self._aspect_of_container:
@@ -228,7 +200,7 @@ class VideoReader:
         return self._frames()
 
     def _seek(self, time: float) -> Iterator[Timed] | None:
-        """Frames from at or before `time` seconds on, or None where the file does not lead there."""
+        """Frames from at or before `time` seconds on; None if the file cannot seek there."""
         for margin in SEEK_MARGINS:
             self.clock = Clock(self._delays)
             try:
@@ -238,15 +210,15 @@ class VideoReader:
             frames = self._frames()
             first = next(frames, None)
             if first is not None and first[0] <= time:
-                return _chain(first, frames)
+                return itertools.chain([first], frames)
         return None
 
     def _frames(self) -> Iterator[Timed]:
-        """Decoded frames with their times in seconds, which only increase. Damaged packets are left out."""
+        """Decoded frames with their times in seconds, which increase. Damaged packets are skipped."""
         before, step = None, 1 / float(self.stream.average_rate or FPS)
         deinterlacer = _Deinterlacer(self.stream)
         for frame in deinterlacer.run(self._stamped()):
-            if frame.pts is None and before is None:  # where it belongs beside the sound, nothing tells
+            if frame.pts is None and before is None:  # its place relative to the sound is unknown
                 continue
             due = 0.0 if before is None else before + step
             time = due if frame.pts is None else float(frame.pts * tick(frame))
@@ -256,19 +228,19 @@ class VideoReader:
                 yield time, frame
 
     def _stamped(self) -> Iterator[av.VideoFrame]:
-        """Decoded frames, stamped with the time at which they are shown."""
+        """Decoded frames, stamped with the times at which they are shown."""
         for frame in decoded(self.container, self.clock, self.stream, self._follow_aspect):
-            if self._lag is not None:  # FFmpeg guesses the time of showing
+            if self._lag is not None:  # FFmpeg only guesses when they are shown
                 frame.pts = None if frame.dts is None else frame.dts - self._lag
             yield frame
 
     def _decoding_lag(self) -> int | None:
-        """Where a file has times of decoding only, the ticks by which pictures leave the decoder late, else None.
+        """For a file with decoding times only, the ticks by which pictures leave the decoder late; else None.
 
-        Such times are those of the pictures in the order in which they are shown, the first picture's the first time:
-        whoever writes such a file has picture and sound begin together.
+        Such times are those of the pictures in display order, and the first picture has the first time: programs
+        that write such files start picture and sound together.
         """
-        always = self.container.format.name in DECODING_TIMES
+        always = container_kind(self.container) in DECODING_TIMES
         if not always and not getattr(self.stream.codec_context, "has_b_frames", False):
             return None
         lag = self._lag_of_packets(always)
@@ -276,7 +248,7 @@ class VideoReader:
         return lag
 
     def _lag_of_packets(self, always: bool) -> int | None:
-        """_decoding_lag, from the file's beginning. always: its times are known to be those of decoding."""
+        """_decoding_lag, from the file's beginning. always: its times are known to be decoding times."""
         times: list[int] = []  # of decoding
         stamps: list[int] = []  # of pictures
         lag = 0
@@ -288,7 +260,7 @@ class VideoReader:
                 times += [packet.dts] if packet.size and packet.dts is not None else []
                 if pictures and not stamps:
                     steps = np.diff(times).tolist()
-                    # The first picture may stay longer than the others.
+                    # The first picture may stay up longer than the others.
                     lag = len(steps) * min(steps, default=0)
                     if always:
                         return lag
@@ -297,18 +269,13 @@ class VideoReader:
                     return lag
                 if len(stamps) >= ORDERED:
                     return None
-        except av.error.FFmpegError:  # damaged at once
+        except av.error.FFmpegError:  # damaged at its beginning
             pass
         return lag if always else None
 
 
-def _chain(first: tuple[float, av.VideoFrame], rest: Iterator[Timed]) -> Iterator[Timed]:
-    yield first
-    yield from rest
-
-
 def whole_packets(container: av.container.InputContainer, clock: Clock) -> Iterator[Any]:
-    """The packets of picture and sound on a clock, as far as the file is whole."""
+    """The packets of picture and sound on a clock, as far as the file is intact."""
     with contextlib.suppress(av.error.FFmpegError):
         yield from packets(container, clock)
 
@@ -319,7 +286,7 @@ def decoded(
     stream: av.stream.Stream,
     after: Callable[[av.Packet], None] | None = None,
 ) -> Iterator[Any]:
-    """The frames of a stream on a clock, as far as the file is whole; packets that cannot be decoded are skipped.
+    """The frames of a stream on a clock, as far as the file is intact; damaged packets are skipped.
 
     after: called with each packet that has been decoded.
     """
@@ -335,15 +302,8 @@ def decoded(
         yield from (frame for frame in frames if not frame.is_corrupt)
 
 
-def restarts(path: str) -> bool:
-    """Do the time stamps of a file restart somewhere? All of it is read, but not decoded. Raises MediaError."""
-    with open_media(path) as container:
-        clock = Clock()
-        return not is_indexed(container) and any(clock.restarts for _ in whole_packets(container, clock))
-
-
 class _Deinterlacer:
-    """Passes frames on; from the first interlaced one on, through FFmpeg's yadif, one frame out for each in."""
+    """Deinterlaces frames with FFmpeg's yadif, from the first interlaced one on; one frame out for each in."""
 
     def __init__(self, stream: av.VideoStream) -> None:
         self.stream = stream
@@ -391,7 +351,7 @@ class _Deinterlacer:
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """(a, b, c, d), each -1, 0 or 1: a pixel (x, y) of the frame is displayed at (a x + c y, b x + d y)."""
+    """(a, b, c, d), each -1, 0 or 1: pixel (x, y) of the frame is displayed at (a x + c y, b x + d y)."""
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
@@ -401,8 +361,8 @@ def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
 
 
 def turn_upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """Turn and mirror a picture (height, width, 3) by display_matrix(); the result is C-contiguous."""
+    """Rotate and mirror a picture (height, width, 3) by display_matrix(); the result is C-contiguous."""
     a, b, c, d = matrix
-    if a == 0:  # x and y change places
+    if a == 0:  # x and y are swapped
         picture, a, d = picture.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(picture[:: 1 if d > 0 else -1, :: 1 if a > 0 else -1])

@@ -1,33 +1,30 @@
-"""What is true of a video file, whatever its name and its header say: the one judge of face tracks.
+"""Can a video be used as a face track: one verdict, with one remedy, for list making, training and inference.
 
-probe() looks at the packets, or decodes every picture, with PyAV; VideoFacts.check() says why a file cannot
-be used, in the same words and with the same remedy for list making, training and inference.
+probe() reads the packets, or decodes every picture, with PyAV; VideoFacts.check() says why a file cannot be used.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import av
 import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
 
 from syncnet.media.clips import FPS, FRAME_SIZE, MediaError
-from syncnet.media.file_type import content
-from syncnet.media.open_video import CONTAINERS, FRAME, allowed_lateness, first_picture
-from syncnet.media.streams import HDR_TRANSFERS, open_local, picture_stream, tick
+from syncnet.media.open_media import HDR_TRANSFERS, NotMediaError, open_media, picture_stream, tick
+from syncnet.media.open_video import first_picture
 from syncnet.media.tar_members import file_size, is_file
-from syncnet.media.video_pass import VideoPass, codec_name
+from syncnet.media.video_pass import FRAME, VideoPass, codec_name
 
-if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.video.frame import VideoFrame
-
-OTHER_PICTURE = 24  # mean difference of pixels; two conversions of one picture differ by less
+ROUNDING, MAX_ROUNDING = 0.005, 0.01  # seconds of error allowed in a time stamp
+DRIFT = 0.0004  # of the elapsed time: one frame in 100 s, as at 25.01 frames per second
+OTHER_PICTURE = 24  # mean difference of pixels; two decoders' versions of a picture differ by less
 
 REWRITE = "ffmpeg -i in.mp4 -vf yadif=deint=interlaced,fps=25 -c:v libx264 -crf 18 -af apad -shortest out.mp4"
 REWRITTEN = f"rewrite it: {REWRITE}, then run convertAudio.py again"
 MAKE_TRACKS = "make face tracks of it: python makeFaceTracks.py --src my_videos --dst my_tracks"
-OR_TRACKS = f"; or, where it is not cropped to a face, {MAKE_TRACKS}"
+OR_TRACKS = f"; or, if it is not cropped to a face, {MAKE_TRACKS}"
+OR_REWRITE = f"{MAKE_TRACKS}; or, if it is cropped to a face, {REWRITTEN}"
 
 EMPTY = "mp4 empty"
 NOT_OPENED = "mp4 cannot be opened"
@@ -44,22 +41,22 @@ FRAMES_MISSING = "frames missing"
 # Why a video cannot be used -> what to do about it.
 REMEDIES = {
     EMPTY: "copy or make it again",
-    NOT_OPENED: "cut off, damaged, or no video file: copy or make it again",
-    NO_VIDEO: "the file has no video stream: make it again, or take it out",
-    NO_DECODER: f"this OpenCV has no decoder for it; {REWRITTEN}{OR_TRACKS}",
-    INTERLACED: f"a picture is two half pictures; {REWRITTEN}{OR_TRACKS}",
+    NOT_OPENED: "cut off, damaged, or not a video: copy or make it again",
+    NO_VIDEO: "the file has no video stream: make it again, or remove it",
+    NO_DECODER: f"this OpenCV cannot decode it; {REWRITTEN}{OR_TRACKS}",
+    INTERLACED: f"each picture is two half pictures; {REWRITTEN}{OR_TRACKS}",
     CHANGES: f"OpenCV expects one size and format; {REWRITTEN}{OR_TRACKS}",
-    OTHER_STREAM: "write a file with that stream alone: ffmpeg with -map 0:v:N -map 0:a? -c copy, N being its number",
-    HDR: f"OpenCV shows them too dark; {MAKE_TRACKS}, which maps them to SDR",
-    OTHER_RATE: f"{MAKE_TRACKS}; or, where it is cropped to a face, {REWRITTEN}",
-    VARIABLE_RATE: f"sound and picture drift apart; {MAKE_TRACKS}; or, where it is cropped to a face, {REWRITTEN}",
-    OTHER_SIZE: f"{MAKE_TRACKS}; or, where it is cropped to a face, scale it with --allow_resize",
+    OTHER_STREAM: "write a file with that stream only: ffmpeg with -map 0:v:N -map 0:a? -c copy, N being its number",
+    HDR: f"OpenCV shows them too dark; {MAKE_TRACKS}, which converts them to SDR",
+    OTHER_RATE: OR_REWRITE,
+    VARIABLE_RATE: f"sound and picture drift apart; {OR_REWRITE}",
+    OTHER_SIZE: f"{MAKE_TRACKS}; or, if it is cropped to a face, scale it with --allow_resize",
     FRAMES_MISSING: "cut off or damaged: copy or make it again",
 }
 
 
 class VideoError(MediaError):
-    """A video that cannot be used. `reason`: a key of REMEDIES; `detail`: the file, and what was found."""
+    """A video that cannot be used. reason: a key of REMEDIES. detail: the file, and what was found."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{detail}. {REMEDIES[reason][0].upper()}{REMEDIES[reason][1:]}")
@@ -69,18 +66,18 @@ class VideoError(MediaError):
 
 @dataclass(frozen=True, eq=False)
 class VideoFacts:
-    """What probe() found. `times`: (frames,) seconds at which each picture is shown, from the first one on.
+    """What probe() found. times: (frames,) seconds at which each picture is shown, relative to the first one.
 
     codec: FFmpeg's name. size: (width, height) as stored. start: time of the first picture on the file's clock.
-    hdr: HLG or PQ, which OpenCV does not map to what a screen shows. missing: what of the file is not there, or "".
-    step: seconds between two time stamps that the container can tell apart.
+    hdr: HLG or PQ, which OpenCV does not tone-map. missing: what part of the file is missing, or "". step: seconds
+    between two time stamps that the container can distinguish.
     """
 
     path: str
     codec: str
     decodable: bool  # by the OpenCV that training reads with
     interlaced: bool
-    changes: bool  # of size or pixel format, on the way
+    changes: bool  # of size or pixel format, within the file
     hdr: bool
     size: tuple[int, int]
     start: float
@@ -90,11 +87,11 @@ class VideoFacts:
 
     @property
     def frames(self) -> int:
-        """Pictures that are shown: what is read, whatever number the header has."""
+        """The number of pictures that are shown, whatever the header declares."""
         return len(self.times)
 
     def check(self, allow_resize: bool = False) -> None:
-        """Raise VideoError unless this is a face track to train on: whole, 25 frames a second, 224x224."""
+        """Raise VideoError unless this can be used for training: complete, 25 frames per second, 224x224."""
         if not self.decodable:
             raise VideoError(NO_DECODER, f"{self.path}: cannot decode {self.codec.upper()}")
         if self.missing:
@@ -109,7 +106,7 @@ class VideoFacts:
         check_size(self.path, self.size, allow_resize)
 
     def _check_times(self) -> None:
-        """Raise VideoError unless frame i is shown at i / 25 s, as exactly as the container can say it."""
+        """Raise VideoError unless frame i is shown at i / 25 s, within the precision of the container."""
         late = self.times - np.arange(self.frames) * FRAME
         off = np.abs(late) > allowed_lateness(self.times, self.step)
         if not off.any():
@@ -117,7 +114,7 @@ class VideoFacts:
         steps = np.diff(self.times)
         if np.ptp(steps) < FRAME / 4:
             rate = (self.frames - 1) / self.times[-1]
-            raise VideoError(OTHER_RATE, f"{self.path}: {rate:.5g} frames a second, the network knows {FPS}")
+            raise VideoError(OTHER_RATE, f"{self.path}: {rate:.5g} frames per second, expected {FPS}")
         first = int(off.argmax())
         raise VideoError(
             VARIABLE_RATE,
@@ -126,27 +123,30 @@ class VideoFacts:
 
 
 def check_size(path: str, size: tuple[int, int], allow_resize: bool) -> None:
-    """Raise VideoError unless pictures of this (width, height) are trained on."""
+    """Raise VideoError unless pictures of this (width, height) can be used for training."""
     if size != (FRAME_SIZE, FRAME_SIZE) and not allow_resize:
         raise VideoError(OTHER_SIZE, f"{path}: {size[0]}x{size[1]} pixels")
 
 
-def open_container(path: str) -> InputContainer:
-    """Open a film by its content. Raises VideoError where it cannot be opened or has no video; close it."""
-    import av  # here and below: training on intact files does without it
+def allowed_lateness(time: np.ndarray | float, step: float = 0.0) -> np.ndarray | float:
+    """Seconds by which a frame may deviate from its nominal `time` in a video of 25 frames per second.
 
+    step: seconds between two time stamps that the container can distinguish. At most half a frame: beyond that,
+    another picture would be nearer.
+    """
+    return np.minimum(max(ROUNDING, min(step, MAX_ROUNDING)) + DRIFT * np.abs(time), FRAME / 2)
+
+
+def open_container(path: str) -> InputContainer:
+    """Open a video by its content; close the result. Raises VideoError if it does not open or has no video."""
     if not is_file(path):
         raise MediaError(f"{path}: no such video")
-    size = file_size(path)
-    if size == 0:
+    if file_size(path) == 0:
         raise VideoError(EMPTY, f"{path}: 0 bytes")
     try:
-        container = open_local(path, CONTAINERS, content(path))
-    except (av.error.FFmpegError, OSError) as error:
-        reason = error.strerror or type(error).__name__
-        raise VideoError(
-            NOT_OPENED, f"{path}: cannot be opened as a video ({reason}; {size} bytes)"
-        ) from None
+        container = open_media(path)
+    except NotMediaError as error:
+        raise VideoError(NOT_OPENED, error.found) from None
     picture = picture_stream(container)
     if picture is None:
         container.close()
@@ -155,8 +155,7 @@ def open_container(path: str) -> InputContainer:
     if number > 0 and not container.streams.video[0].disposition & av.stream.Disposition.attached_pic:
         container.close()
         raise VideoError(
-            OTHER_STREAM,
-            f"{path}: players show video stream {number}, OpenCV stream 0, a thumbnail for example",
+            OTHER_STREAM, f"{path}: players show video stream {number}, OpenCV stream 0, such as a thumbnail"
         )
     return container
 
@@ -164,29 +163,28 @@ def open_container(path: str) -> InputContainer:
 def probe(path: str, decode: bool = False) -> VideoFacts:
     """The facts of a video file, from its packets and its first picture, or from decoding every picture.
 
-    Without `decode`, about 12 times faster, damaged pictures are not noticed, nor those that are interlaced
-    after a first one that is not; for intact files the facts are the same. Raises VideoError for a file that
-    cannot be opened at all.
+    Without `decode` it is about 12 times faster and misses damaged pictures, and interlaced ones after a progressive
+    first one; for intact files the facts are the same. Raises VideoError for a file that cannot be opened.
     """
     with open_container(path) as container:
         stream = picture_stream(container)
         context = stream.codec_context if stream else None
         if stream is None or context is None:  # PyAV has more decoders than OpenCV
             raise VideoError(NO_DECODER, f"{path}: cannot decode its pictures")
-        context.thread_count = 1  # clips are looked at side by side instead
+        context.thread_count = 1  # clips are checked in parallel instead
         codec = codec_name(stream)
         kind = (container.format.name, codec, context.pix_fmt, context.profile, context.width, context.height)
-        order = getattr(context, "field_order", 0)  # 0: not known, 1: progressive, others: interlaced
-        seen = VideoPass(decode, needs_picture=decode or order == 0 or kind not in _shown_by_opencv)
-        seen.at(container, stream)
+        order = getattr(context, "field_order", 0)  # 0: unknown, 1: progressive, others: interlaced
+        needs_picture = decode or order == 0 or kind not in _shown_by_opencv
+        seen = VideoPass(container, stream, decode, needs_picture)
         if not decode and not seen.reordered and getattr(context, "has_b_frames", False):
-            return probe(path, decode=True)  # only the pictures tell in which order they are shown
-        decodable = True  # where nothing can be decoded, the file is to blame
+            return probe(path, decode=True)  # only decoding gives the display order
+        decodable = True  # if nothing can be decoded, the file is damaged
         if seen.picture and kind not in _shown_by_opencv:
             decodable = opencv_shows(path, seen.picture)
             if decodable:
                 _shown_by_opencv.add(kind)
-        start, times = seen.times(stream)
+        start, times = seen.times()
         return VideoFacts(
             path=path,
             codec=codec,
@@ -197,19 +195,19 @@ def probe(path: str, decode: bool = False) -> VideoFacts:
             size=(context.width, context.height),
             start=start,
             times=times,
-            missing=seen.missing(container, stream),
+            missing=seen.missing(),
             step=float(tick(stream)),
         )
 
 
-_shown_by_opencv: set[tuple] = set()  # kinds of videos of which another file's picture came out right
+_shown_by_opencv: set[tuple] = set()  # kinds of videos that OpenCV has decoded correctly
 
 
 def opencv_shows(path: str, picture: VideoFrame) -> bool:
-    """Does OpenCV decode the first picture of a video, and to what PyAV decoded it to?"""
+    """Does OpenCV decode the first picture of a video to what PyAV decoded?"""
     try:
         shown, turned = first_picture(path)
-    except MediaError:  # PyAV opened it
+    except MediaError:  # only PyAV can open it
         return False
     if shown is None or turned or picture.interlaced_frame:
         return shown is not None
@@ -217,7 +215,7 @@ def opencv_shows(path: str, picture: VideoFrame) -> bool:
 
 
 def as_bgr(picture: VideoFrame, like: np.ndarray) -> np.ndarray:
-    """What PyAV decoded as uint8 BGR, scaled to the size of another picture: (height, width, 3)."""
+    """PyAV's picture as uint8 BGR, scaled to the size of another one: (height, width, 3)."""
     return picture.to_ndarray(format="bgr24", width=like.shape[1], height=like.shape[0])
 
 

@@ -12,14 +12,14 @@ from math import ceil, inf
 import numpy as np
 
 from syncnet.media.clips import FPS
-from syncnet.media.streams import tick
+from syncnet.media.open_media import has_sound, tick
 from syncnet.media.timeline import MIDDLE, VideoReader
 from syncnet.media.wav import write_wav
 from syncnet.tracks.survey import AHEAD, WARM_UP, Part, Survey, detector_kind
 from syncnet.tracks.track_files import TrackVideo, track_text
 from syncnet.tracks.track_joining import Stretch, join
 from syncnet.tracks.track_settings import PART, Rule
-from syncnet.tracks.track_sound import Sound, has_sound, no_sound, read_sound
+from syncnet.tracks.track_sound import Sound, no_sound, read_sound
 from syncnet.tracks.tracks import Track, crop, smooth
 
 SURVEY_PART = 2 * PART  # slots at least; parts overlap, so that shorter ones take more time altogether

@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 import av
 import cv2
 
-from syncnet.media.clips import FPS, MediaError, find_files
+from syncnet.media.clips import FPS, MediaError
 from syncnet.media.file_type import VIDEO_FILES
-from syncnet.media.timeline import NoVideoError
+from syncnet.media.find_files import find_files
+from syncnet.media.open_media import NotMediaError
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 from syncnet.support.names import as_any_system
@@ -33,11 +34,6 @@ from syncnet.tracks.track_joining import Stretch
 from syncnet.tracks.track_settings import KINDS, PART, Rule, is_in
 from syncnet.tracks.tracks import Track
 
-# A file of another name that is no video is left out without a word.
-VIDEO_NAMES = (
-    *VIDEO_FILES,
-    *(".divx", ".dv", ".f4v", ".gxf", ".m1v", ".m2v", ".mxf", ".nut", ".ogm", ".rm", ".rmvb", ".vob", ".wtv"),
-)
 # What programs call a file that they have not finished.
 UNFINISHED = (
     ".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".!qb", ".!ut", ".tmp", "~",
@@ -155,8 +151,8 @@ def plan(src: str, rule: Rule, path: str) -> tuple[str, Plan, str, str]:
     """
     try:
         return path, plan_parts(os.path.join(src, path), rule.detect_every), "", ""
-    except NoVideoError as error:
-        return path, NOTHING, str(error) if path.lower().endswith(VIDEO_NAMES) else "", ""
+    except NotMediaError as error:
+        return path, NOTHING, str(error) if path.lower().endswith(VIDEO_FILES) else "", ""
     except (MediaError, av.error.FFmpegError) as error:
         return path, NOTHING, _problem(os.path.join(src, path), error), ""
     except Exception:

@@ -5,17 +5,17 @@ import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import av
 import numpy as np
 
 from syncnet.media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
+from syncnet.media.clock import Clock
 from syncnet.media.file_type import SOUND_FILES
-from syncnet.media.sound import JITTER, UNKNOWN_CODEC, declared_end, decode_pieces
+from syncnet.media.open_media import open_media, tick
+from syncnet.media.sound import JITTER, declared_end, decode_pieces
 from syncnet.media.sound_choice import choose_sound
-from syncnet.media.streams import Clock, can_be_decoded, sound_streams, tick
-from syncnet.media.timeline import decoded, open_media
+from syncnet.media.timeline import decoded
 
 LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
 ROUNDING = 80  # samples; what a resampler may leave out at the end of the sound
@@ -59,15 +59,6 @@ def no_sound(path: str) -> MediaError:
     )
 
 
-def has_sound(path: str) -> bool:
-    """Is there a sound track in the file? Raises MediaError where the file does not open, or its sound is unknown."""
-    with open_media(path) as container:
-        streams = sound_streams(container)
-        if streams and not can_be_decoded(streams[0]):
-            raise MediaError(f"{path}: {UNKNOWN_CODEC}")
-        return bool(streams)
-
-
 def read_sound(path: str, first_time: float, first: int, last: int, seek: bool = True) -> Sound:
     """The sound of slots first ... last - 1, that which belongs to the picture and can be heard.
 
@@ -77,7 +68,7 @@ def read_sound(path: str, first_time: float, first: int, last: int, seek: bool =
     begin = first_time + first / FPS
     wanted = (last - first) * SAMPLES_PER_FRAME
     with open_media(path) as container:
-        choice = choose_sound(container, partial(open_media, path))
+        choice = choose_sound(container, path)
         if choice is None:
             raise no_sound(path)
         stream = choice.stream(container)

@@ -13,7 +13,8 @@ from syncnet.checkpoints.checkpoints import epoch_checkpoints, read_checkpoint
 from syncnet.checkpoints.torch_files import CheckpointError, UnreadableCheckpoint
 from syncnet.checkpoints.weights import needed_weights
 from syncnet.compute import distributed
-from syncnet.media.clips import MediaError, TooFewClips, read_list, sizes_remedy
+from syncnet.loading.sizes import TooFewClips, sizes_remedy
+from syncnet.media.clips import MediaError, read_list
 from syncnet.training.epoch import EpochResult
 from syncnet.training.flags import defaults
 from syncnet.training.interface import TrainableNetwork

@@ -7,7 +7,7 @@ import numpy as np
 
 from syncnet.media.clips import MediaError, text_lines
 from syncnet.media.crops import check_length, crop_samples
-from syncnet.media.file_type import EMPTY, SOUND_FILES, TEXT, VIDEO_FILES, WAV, content
+from syncnet.media.file_type import EMPTY, SOUND_FILES, TEXT, VIDEO_FILES, WAV, sniff_content
 from syncnet.media.sound import decode_audio
 from syncnet.media.tar_members import TAR, flat_name, is_file, members_of
 from syncnet.media.wav import WavFormatError, check_heard, open_wav
@@ -99,7 +99,7 @@ def read_utterance(path: str) -> np.ndarray:
     A 16 kHz mono int16 wav is memory-mapped; files of other types are decoded. Raises MediaError, and WavFormatError
     for a wav of another format.
     """
-    if is_file(path) and content(path) not in (WAV, TEXT, EMPTY):
+    if is_file(path) and sniff_content(path) not in (WAV, TEXT, EMPTY):
         return decode_audio(path)
     return open_wav(path)
 

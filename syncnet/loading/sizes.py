@@ -1,0 +1,53 @@
+"""Which crop length and batch size suit lists that are too short for the ones requested."""
+
+from collections.abc import Sequence
+
+from syncnet.media.clips import LEAST_BATCH, LEAST_CROP, LEAST_FRAMES, Clip, MediaError
+
+
+class TooFewClips(MediaError):
+    """A list with less than one batch of clips to train on. found: the message without the remedy."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(f"{found} {remedy}")
+        self.found = found
+
+
+def sizes_that_fit(
+    lists: Sequence[Sequence[Clip]], maxFrames: int, batch: int, multiple: int = 1
+) -> tuple[int, int] | None:
+    """(maxFrames, nBatchSize), at most those given, for which every list has a batch; None if there are none.
+
+    The crop is shortened if a list has less than a batch of longer clips, so that most of it is used. multiple: the
+    batch must be divisible by it.
+    """
+    lengths = [sorted((clip.longest_crop for clip in clips), reverse=True) for clips in lists]
+    if not all(lengths):
+        return None
+    frames = min(maxFrames, *(longest[min(batch, len(longest)) - 1] for longest in lengths))
+    clips = min(batch, *(sum(length >= frames for length in longest) for longest in lengths))
+    clips -= clips % multiple
+    return (frames, clips) if frames >= LEAST_CROP and clips >= LEAST_BATCH else None
+
+
+def size_flags(sizes: tuple[int, int], usual: tuple[int, int]) -> str:
+    """The flags for (maxFrames, nBatchSize), as typed, that differ from the usual sizes."""
+    named = zip(("--maxFrames", "--nBatchSize"), sizes, usual, strict=True)
+    return " ".join(f"{flag} {size}" for flag, size, other in named if size != other)
+
+
+def longer_lists(multiple: int = 1) -> str:
+    """What to do about lists that are too short for any size."""
+    return (
+        f"Use a longer list: training needs at least {max(LEAST_BATCH, multiple)} clips of {LEAST_FRAMES} frames "
+        "in each list."
+    )
+
+
+def sizes_remedy(lists: Sequence[Sequence[Clip]], maxFrames: int, batch: int, multiple: int = 1) -> str:
+    """What to do if one of the lists has less than a batch of clips to train on. See sizes_that_fit."""
+    sizes = sizes_that_fit(lists, maxFrames, batch, multiple)
+    if sizes is None:
+        return longer_lists(multiple)
+    flags = size_flags(sizes, (maxFrames, batch))
+    return f"Use a smaller --nBatchSize or --maxFrames (such as {flags}), or a longer list."
