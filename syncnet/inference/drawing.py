@@ -15,12 +15,14 @@ import numpy as np
 
 from syncnet.inference.lip_sync import LipSync
 from syncnet.media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
-from syncnet.media.timeline import VideoReader, restarts
+from syncnet.media.clock import restarts
+from syncnet.media.open_media import has_sound
+from syncnet.media.timeline import VideoReader
 from syncnet.networks.two_streams import LIP_FRAMES
 from syncnet.support.files import replace_file
 from syncnet.support.names import printable
 from syncnet.tracks.track_folder import read_records
-from syncnet.tracks.track_sound import has_sound, read_sound
+from syncnet.tracks.track_sound import read_sound
 
 IN_SYNC, OUT_OF_SYNC, UNKNOWN = (60, 200, 60), (40, 40, 220), (160, 160, 160)  # BGR
 SHADOW = (0, 0, 0)  # around a number, so that it is read on any ground
