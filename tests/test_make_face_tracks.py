@@ -185,9 +185,9 @@ def test_every_other_file_has_its_reason(zoo):
         "mute.mp4": "its sound is silence",
         "short.mp4": "shorter than --min_frames 20: the longest face track has 12 frames",
         "little sound.mp4": "shorter than --min_frames 20: of a face track of 30 frames, 10 have both",
-        "head.mp4": "not a video, or broken at its beginning",
+        "head.mp4": "MP4, cut off or damaged",
         "empty.mkv": "empty (0 bytes)",
-        "text.mp4": "not a video",
+        "text.mp4": "a text file, neither sound nor video",
         "cut.mp4": "broken at ",
     }
     found = reasons(zoo)
@@ -518,11 +518,11 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_worked_on(tmp_p
         (tmp_path / "src" / name / "1.mp4").write_bytes(b"no video")
     closed(tmp_path / "src/b")
     assert run(tmp_path / "src", tmp_path / "dst") == 1  # no track
-    told = f"{tmp_path}/src/b: this folder cannot be read (Permission denied), nor what is in it"
+    told = f"{tmp_path}/src/b: this folder and its contents cannot be read (Permission denied)"
     out = capsys.readouterr().out
     assert re.search(r"folders not read +1\n", out) and f"  {told}\n" in out
     first, second = (tmp_path / "dst/no_tracks.txt").read_text().splitlines()
-    assert first == told and second.startswith("a/1.mp4: not a video")
+    assert first == told and second.startswith("a/1.mp4: a text file")
     closed(tmp_path / "src/a")
     assert run(tmp_path / "src", tmp_path / "other") == 1
     assert "no videos in this folder" in (error := capsys.readouterr().err) and told in error

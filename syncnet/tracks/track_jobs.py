@@ -152,7 +152,7 @@ def plan(src: str, rule: Rule, path: str) -> tuple[str, Plan, str, str]:
     try:
         return path, plan_parts(os.path.join(src, path), rule.detect_every), "", ""
     except NotMediaError as error:
-        return path, NOTHING, str(error) if path.lower().endswith(VIDEO_FILES) else "", ""
+        return path, NOTHING, error.found if path.lower().endswith(VIDEO_FILES) else "", ""
     except (MediaError, av.error.FFmpegError) as error:
         return path, NOTHING, _problem(os.path.join(src, path), error), ""
     except Exception:
