@@ -484,7 +484,9 @@ def main(argv: list[str] | None = None) -> int:
             in_shards = write_shards(args, settings, clips, usable)
     except KeyboardInterrupt:
         resume = "" if args.part else " with --resume"
-        print(f"\nStopped after {len(outcomes)} of {len(share)} clips. To resume, run the same command{resume}.")
+        print(
+            f"\nStopped after {len(outcomes)} of {len(share)} clips. To resume, run the same command{resume}."
+        )
         return 130
 
     if records:

@@ -130,6 +130,8 @@ def _find_samples(file: BinaryIO, path: str) -> tuple[int, int] | None:
 
 def _other_format(path: str) -> MediaError:
     """Why a file is no 16 kHz mono int16 wav, as an exception to raise."""
+    if not is_file(path):
+        return MediaError(f"{path}: no such wav file")
     with open_media(path) as container:
         streams = sound_streams(container)
         if not streams or not can_be_decoded(streams[0]):
