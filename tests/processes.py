@@ -22,7 +22,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PATHS = os.pathsep.join((str(ROOT / "tests"), str(ROOT)))
-IMPORTS = ["trainSyncNet", "tuneThreshold", "scipy.io.wavfile"]
+IMPORTS = [
+    "trainSyncNet",
+    "tuneThreshold",
+    "scipy.io.wavfile",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+]
 TIMEOUT = 400  # seconds, on a machine that is busy with other work
 
 context = multiprocessing.get_context("forkserver")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import processes
 import pytest
 import torch
 from clipMaker import make_list
@@ -208,13 +209,10 @@ for name in ("fp32", "tf32", "bf16", "tf32", "fp32"):
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-def test_float32_is_float32_whatever_the_program_around_says(caller):
+def test_float32_is_float32_whatever_the_program_around_says(caller, tmp_path):
     """In a process of its own: PyTorch does not let all of its settings be taken back."""
-    program = f"import torch\n{CALLERS[caller]}\n{FLAGS}"
-    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | paths
-    )
+    (tmp_path / "program.py").write_text(f"import torch\n{CALLERS[caller]}\n{FLAGS}")
+    done = processes.run(tmp_path / "program.py")
     assert done.returncode == 0, done.stderr
 
 

@@ -4,12 +4,11 @@ import csv
 import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from clipMaker import make_list
@@ -22,11 +21,22 @@ from syncnet.media.clips import MARGIN, Clip, format_list_line, read_list
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 
-REPOSITORY = Path(__file__).parent.parent
 T = 8
 SMALL = (
     f"--maxFrames {T} --temporal_stride 2 --nOut 16 --nBatchSize 2 --device cpu --nDataLoaderThread 2".split()
 )
+
+
+REAL = [
+    "--model",
+    "models.SyncNetModelFBank",
+    "--nTrainPerEpoch",
+    "2",
+    "--nTestPerEpoch",
+    "2",
+    "--num_eval",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +67,12 @@ def data_flags(corpus: Path, save_path: Path) -> list:
         *SMALL,
         *("--train_list", corpus / "list.txt", "--verify_list", corpus / "list.txt"),
         *("--test_list", corpus / "trials.txt", "--test_path", corpus, "--save_path", save_path),
+        *("--model", "tinyModel"),
     ]
 
 
 def test_train_go_on_and_evaluate(corpus, tmp_path, capsys):
-    flags = data_flags(corpus, tmp_path / "exp")
+    flags = [*data_flags(corpus, tmp_path / "exp"), *REAL]
     status, out, _ = run(capsys, *flags, "--max_epoch", 2, "--lr", 0.002)
     assert status == 0
     assert sorted(os.listdir(tmp_path / "exp/model")) == ["model000000001.model", "model000000002.model"]
@@ -91,7 +102,7 @@ def test_train_go_on_and_evaluate(corpus, tmp_path, capsys):
 
 def test_a_run_says_what_is_not_usual(corpus, tmp_path, capsys):
     """Settings that are not the defaults, clips that validation leaves out, which top-1 the line of scores has."""
-    flags = [*data_flags(corpus, tmp_path / "exp"), "--model", "tinyModel"]
+    flags = [*data_flags(corpus, tmp_path / "exp")]
     status, out, _ = run(capsys, *flags, "--max_epoch", 1, "--nTestPerEpoch", 5)
     assert status == 0
     lines = out.splitlines()
@@ -113,7 +124,7 @@ def test_the_folder_of_trials_that_is_one_level_off_is_named(corpus, tmp_path, c
     wavs = tmp_path / "all/wavs"
     for speaker in ("spk0", "spk1"):
         shutil.copytree(corpus / speaker, wavs / speaker)
-    flags = [*data_flags(corpus, tmp_path / "exp"), "--model", "tinyModel", "--eval", "--untrained"]
+    flags = [*data_flags(corpus, tmp_path / "exp"), "--eval", "--untrained"]
     for wrong in (wavs.parent, wavs / "spk0", f"{wavs}/spk0/"):
         status, _, err = run(capsys, *flags, "--test_path", wrong)
         assert status == 1 and f"are relative to: --test_path {wavs}\n" in err
@@ -141,7 +152,7 @@ def test_learning_rate_reaches_the_optimiser(corpus, tmp_path, capsys):
 
 
 def test_evaluation_refuses_another_network(corpus, tmp_path, capsys):
-    flags = data_flags(corpus, tmp_path / "exp")
+    flags = [*data_flags(corpus, tmp_path / "exp"), *REAL]
     assert run(capsys, *flags, "--max_epoch", 1)[0] == 0
     given = ("--initial_model", tmp_path / "exp/model/model000000001.model")
     status, _, err = run(capsys, *flags, *given, "--nOut", 32, "--eval")
@@ -158,7 +169,7 @@ def test_the_sizes_that_a_small_corpus_is_told_can_be_typed(corpus, tmp_path, ca
     write(tmp_path, "train.txt", "".join(format_list_line(clip) + "\n" for clip in shorter))
     write(tmp_path, "val.txt", "".join(format_list_line(clip) + "\n" for clip in shorter[1:]))
     lists = ("--train_list", tmp_path / "train.txt", "--verify_list", tmp_path / "val.txt")
-    flags = (*data_flags(corpus, tmp_path / "exp"), *lists, "--model", "tinyModel", "--max_epoch", 1)
+    flags = (*data_flags(corpus, tmp_path / "exp"), *lists, "--max_epoch", 1)
     status, _, err = run(capsys, *flags, "--maxFrames", 15, "--nBatchSize", 5)
     assert status == 1 and "--train_list" in err and "2 of 4 clips have the 19 frames" in err
     advice = re.search(r"\(such as (--[^()]*)\)", err)[1].split()
@@ -287,13 +298,11 @@ def test_a_share_of_one_moment_is_told(monkeypatch):
         check(3)
 
 
-@pytest.mark.parametrize(
-    "flags", [["--maxFrame", "5"], ["--lr", "-1"], ["--nBatchSize", "1"], ["--seed", "x"]]
-)
-def test_wrong_flags(flags):
-    command = [sys.executable, "trainSyncNet.py", *flags]
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert result.returncode == 2 and "usage:" in result.stderr
+@pytest.mark.parametrize("flags", ["--maxFrame 5", "--lr -1", "--nBatchSize 1", "--seed x"])
+def test_wrong_flags(flags, capsys):
+    with pytest.raises(SystemExit) as end:
+        trainSyncNet.main(flags.split())
+    assert end.value.code == 2 and "usage:" in capsys.readouterr().err
 
 
 def test_defaults_are_the_original_ones():
@@ -308,12 +317,13 @@ def test_defaults_are_the_original_ones():
     assert {name: args[name] for name in expected} == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile writes C++")
 def test_compiled_training(corpus, tmp_path, capsys):
     results = []
     for extra in ((), ("--compile",)):
         flags = data_flags(corpus, tmp_path / f"exp{len(extra)}")
-        status, _, errors = run(capsys, *flags, "--model", "tinyModel", "--max_epoch", 1, *extra)
+        status, _, errors = run(capsys, *flags, "--max_epoch", 1, *extra)
         assert status == 0, errors
         metrics = (tmp_path / f"exp{len(extra)}/result/metrics.csv").read_text().splitlines()
         results.append(next(csv.DictReader(metrics)))
@@ -323,23 +333,8 @@ def test_compiled_training(corpus, tmp_path, capsys):
 
 def test_compile_without_a_compiler(corpus, tmp_path):
     flags = data_flags(corpus, tmp_path / "exp")
-    environment = {**os.environ, "PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    environment["PYTHONPATH"] = str(REPOSITORY / "tests")
-    done = subprocess.run(
-        [
-            sys.executable,
-            REPOSITORY / "trainSyncNet.py",
-            *map(str, flags),
-            "--model",
-            "tinyModel",
-            "--compile",
-        ],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    without = {"PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = processes.run("trainSyncNet.py", *flags, "--compile", **without)
     assert done.returncode == 1
-    assert (
-        "trainSyncNet.py: --compile: InvalidCxxCompiler" in done.stderr and "apt install g++" in done.stderr
-    )
-    assert "Traceback" not in done.stderr
+    assert "trainSyncNet.py: --compile: InvalidCxxCompiler" in done.stderr
+    assert "apt install g++" in done.stderr and "Traceback" not in done.stderr
