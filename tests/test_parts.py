@@ -223,7 +223,7 @@ def test_parts_of_a_conversion_in_any_order(tmp_path, capsys):
     assert convert("parts", "--part", "2/3") == 1
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     said = re.sub(r", \d+ s\n", "\n", capsys.readouterr().out).replace("/parts/", "/whole/")
-    counts = re.compile(r"  (converted|already there) .*\n")  # part 3 has run twice
+    counts = re.compile(r"  (converted|up to date) .*\n")  # part 3 has run twice
     assert counts.sub("", said) == counts.sub("", report)
 
 
