@@ -16,7 +16,7 @@ N_MELS = 40
 
 
 class SyncNetModel(TwoStreams):
-    """The two streams (see TwoStreams) with an audio trunk over log-mel bands, (B, 1, 40, 4T)."""
+    """TwoStreams with an audio trunk for log-mel bands, (B, 1, 40, 4T)."""
 
     def __init__(self, nOut: int = 1024, stride: int = 1):
         trunk = nn.Sequential(
@@ -44,12 +44,12 @@ class SyncNetModel(TwoStreams):
 
     @torch.no_grad()
     def features(self, audio: Tensor) -> Tensor:
-        """Log-mel input of the audio trunk, in the filterbank's dtype whatever the autocast: (B, 1, 40, 4T).
+        """Log-mel input of the audio trunk, in the filterbank's dtype even under autocast: (B, 1, 40, 4T).
 
         audio: (B, T*640 + 240) float, on the int16 scale (not divided by 32768).
         """
         with torch.autocast(audio.device.type, enabled=False):
             bands = self.torchfb(audio.to(next(self.torchfb.buffers()).dtype))
             logmel = torch.log(bands + 1e-6)
-            # The first and last frame are half padding.
+            # Half of the first and of the last frame is padding.
             return self.instancenorm(logmel)[:, None, :, 1:-1]

@@ -1,6 +1,6 @@
-"""The 2020 baseline's second network: an audio trunk over 13 mel-frequency cepstral coefficients.
+"""The 2020 baseline's second network, with an audio trunk for 13 mel-frequency cepstral coefficients.
 
-Lip stream and heads are those of the first (twoStreams.py).
+The lip stream and the heads are the same as in the first network (two_streams.py).
 """
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from syncnet.networks.two_streams import TwoStreams
 
 
 class SyncNetModel(TwoStreams):
-    """The two streams (see TwoStreams) with an audio trunk over MFCCs, (B, 1, 13, 4T)."""
+    """TwoStreams with an audio trunk for MFCCs, (B, 1, 13, 4T)."""
 
     def __init__(self, nOut: int = 1024, stride: int = 1):
         super().__init__(mfcc_trunk(stride), nOut, stride)

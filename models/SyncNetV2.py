@@ -1,8 +1,8 @@
-"""The published lip-sync network, syncnet_v2.model: content heads alone, on the trunks of the MFCC network.
+"""The published lip-sync network, syncnet_v2.model: the trunks of the MFCC network with content heads only.
 
 Chung and Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016. Its weights are at
-http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model; they give the figures LSE-D and LSE-C
-(syncnet/inference/lip_sync.py).
+http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model; the metrics LSE-D and LSE-C
+(syncnet/inference/lip_sync.py) are computed with them.
 """
 
 import torch
@@ -18,12 +18,12 @@ PUBLISHED_OUT = 1024  # size of the published network's embeddings
 
 
 class SyncNetModel(SoundWindows):
-    """Content embeddings of picture and sound, and no identity: names and arithmetic of the published network.
+    """Content embeddings of video and sound, without identity: names and arithmetic of the published network.
 
-    nOut: size of the embeddings. stride: frames between two of them. crop: what the lip stream sees of a frame,
-    "face" or "mouth"; the published weights were trained on faces.
-    Each window of sound goes through its trunk by itself, as the published figures are made: the trunk pads in
-    time, and a window among others would give other numbers.
+    nOut: size of the embeddings. stride: frames between embeddings. crop: the part of a frame that the lip stream
+    sees, "face" or "mouth"; the published weights were trained on faces.
+    Each window of sound passes through the trunk separately, as for the published results: the trunk pads in time,
+    so that neighboring windows would change its output.
     """
 
     def __init__(self, nOut: int = PUBLISHED_OUT, stride: int = 1):
@@ -45,7 +45,7 @@ class SyncNetModel(SoundWindows):
     ) -> tuple[Tensor | None, None]:
         """Sound stream. audio: (B, T*640 + 240), int16 scale. Returns (content, None), content (B, nOut, T').
 
-        content: False leaves it out. Raises UserError when an identity is asked for.
+        content: False skips it. Raises UserError if identity is requested.
         """
         refuse_identity(identity)
         if not content:
@@ -60,14 +60,14 @@ class SyncNetModel(SoundWindows):
     ) -> tuple[Tensor | None, None]:
         """Lip stream. video: (B, 3, T, 224, 224) uint8 or float, BGR, 0..255. Returns (content, None).
 
-        content: (B, nOut, T'); False leaves it out. Raises UserError when an identity is asked for.
+        content: (B, nOut, T'); False skips it. Raises UserError if identity is requested.
         """
         refuse_identity(identity)
         if not content:
             return None, None
-        moments = lip_features(self.netcnnlip, video, self.crop).transpose(1, 2)  # (B, T', 512)
-        found = self.netfclip(moments.flatten(0, 1))
-        return found.unflatten(0, moments.shape[:2]).transpose(1, 2), None
+        features = lip_features(self.netcnnlip, video, self.crop).transpose(1, 2)  # (B, T', 512)
+        found = self.netfclip(features.flatten(0, 1))
+        return found.unflatten(0, features.shape[:2]).transpose(1, 2), None
 
 
 def dense_head(nOut: int) -> nn.Sequential:

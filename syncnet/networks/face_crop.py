@@ -1,23 +1,23 @@
-"""What the lip stream sees of a face track's frame: all of it, or a box around the mouth."""
+"""The mouth crop of face track frames."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The mouth's box, in fractions of the frame: a square of half its side. In VoxCeleb2's tracks the centre of the
-# lips lies between 0.30 and 0.62 of the width (in profile near the left or right end of that) and between 0.48
-# and 0.63 of the height; the box has them inside with the nose's tip above and the jaw below, which moves with
-# speech, and leaves out eyes, hair and most of the background. Tracks cropped by other rules need other numbers.
+# The mouth box, in fractions of the frame: a square of half its side. In VoxCeleb2's tracks the center of the lips is
+# between 0.30 and 0.62 of the width (near either end in profile) and between 0.48 and 0.63 of the height. The box
+# also contains the tip of the nose and the jaw, which moves with speech, but not eyes, hair or most of the
+# background. Tracks cropped by other rules need other numbers.
 MOUTH_LEFT = 0.25
 MOUTH_TOP = 0.35
 MOUTH_SIZE = 0.5
 
 
 def crop_mouth(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The mouth's box of every frame, scaled up to the size of the frame (bilinear).
+    """The mouth box of every frame, scaled up to the size of the frame (bilinear).
 
     video: (B, 3, T, S, S) uint8 or float. Returns the same shape in `dtype`, a view of (B, T, S, S, 3) memory.
-    Beside the result it needs the float32 memory of one clip: clips are scaled one by one.
+    Clips are scaled one by one, so that one clip at a time needs float32 memory.
     """
     side = video.shape[-1]
     mouths = mouth_box(video)
@@ -28,13 +28,13 @@ def crop_mouth(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def mouth_box(video: Tensor) -> Tensor:
-    """The mouth's box of every frame, a view: (B, 3, T, S, S) to (B, T, 3, size, size)."""
+    """The mouth box of every frame, a view: (B, 3, T, S, S) to (B, T, 3, size, size)."""
     side = video.shape[-1]
     left, top, size = (round(side * part) for part in (MOUTH_LEFT, MOUTH_TOP, MOUTH_SIZE))
     return video[..., top : top + size, left : left + size].transpose(1, 2)
 
 
 def enlarge(mouths: Tensor, side: int) -> Tensor:
-    """Boxes scaled to the size of a frame: (N, 3, size, size) to (N, 3, side, side) float32."""
+    """Scale boxes to the size of a frame: (N, 3, size, size) to (N, 3, side, side) float32."""
     pixels = mouths.float().contiguous(memory_format=torch.channels_last)
     return F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""What is used of a network, whatever else it can do: of its two streams, and of the network around them."""
+"""The members of a network, and of its two streams, that the program uses."""
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager
@@ -11,18 +11,18 @@ from syncnet.networks.settings import Settings
 
 
 class Streams(nn.Module):
-    """What a SyncNetModel(nOut, stride) has: the face and the voice stream, and what the first sees of a frame.
+    """A SyncNetModel(nOut, stride): a face and a voice stream. Shapes as in TwoStreams.
 
-    A network of your own need not be one by name: the same members do. Shapes as in TwoStreams.
+    Your own network need not derive from this class; it only needs these members.
     """
 
-    crop: str  # "face" or "mouth"; not needed of one that sees whole faces only
+    crop: str  # what the face stream sees, "face" or "mouth"; optional for networks that only see whole faces
 
     @abstractmethod
     def forward_aud(
         self, audio: Tensor, content: bool = True, identity: bool = True
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Content and identity of voices; None for what is not asked for, or not there."""
+        """Content and identity of voices; None for a head that is not requested or does not exist."""
 
     @abstractmethod
     def forward_vid(
@@ -32,7 +32,7 @@ class Streams(nn.Module):
 
 
 class SoundWindows(Streams):
-    """Streams that embed every window of sound by itself, as the published lip-sync network does."""
+    """Streams that embed every window of sound separately, like the published lip-sync network."""
 
     mfcc: nn.Module
 
@@ -42,9 +42,9 @@ class SoundWindows(Streams):
 
 
 class Network(Protocol):
-    """SyncNet, or what behaves like it for evaluation and inference: two streams on a device.
+    """SyncNet as evaluation and inference use it: two streams on a device.
 
-    `__S__` are the streams, `settings` what they were made with. has_content, has_identity: which heads they have.
+    `__S__`: the streams. settings: those they were built with. has_content, has_identity: the heads that exist.
     """
 
     __S__: Streams
@@ -57,13 +57,13 @@ class Network(Protocol):
     has_identity: bool
 
     def eval(self) -> nn.Module:
-        """No dropout, running statistics."""
+        """Evaluation mode: no dropout, running statistics."""
 
     def autocast(self) -> AbstractContextManager:
         """The context of a forward pass in the network's precision."""
 
     def identity_vectors(self, crops: Tensor, batch: int) -> Tensor:
-        """A unit vector for each crop of voices or faces, (crops, nOut) float32 on the CPU."""
+        """One unit vector per crop of voices or faces, (crops, nOut) float32 on the CPU."""
 
     def embed(self, files: list[str], num_eval: int = ..., print_interval: int = ...) -> Tensor:
-        """A voice identity vector for each wav, (files, nOut) float32 on the CPU."""
+        """One voice identity vector per wav, (files, nOut) float32 on the CPU."""

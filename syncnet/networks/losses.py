@@ -1,12 +1,12 @@
-"""The losses of the 2020 baseline, and two of the paper's that it left out, for a whole batch at once.
+"""The losses of the 2020 baseline, and two losses of the paper that it does not have, for a whole batch at once.
 
 Nagrani, Chung, Albanie, Zisserman, "Disentangled Speech Embeddings using Cross-Modal Self-Supervision",
-ICASSP 2020, section 2. Two tasks match the face to the voice. Content: which of a clip's T' moments of the
-voice belongs to a moment of its face; identity: which of the batch's B voices belongs to a face. Each is a
-softmax over the rows of a matrix of logits, T' x T' for each clip and B x B.
+ICASSP 2020, section 2. Two tasks match faces to voices. Content: which of a clip's T' time steps of the voice matches
+a time step of its face. Identity: which of the batch's B voices matches a face. Each is a softmax over the rows of a
+matrix of logits, T' x T' for each clip, or B x B.
 
 Logits by distance:
-    cosine     cos(x, y) * w + b with a learned scale w and bias b for each task, as the baseline
+    cosine     cos(x, y) * w + b with a learned scale w and bias b for each task, as in the baseline
     euclidean  1 / |x - y|, without them: Chung, Chung, Kang, "Perfect match: improved cross-modal embeddings
                for audio-visual synchronisation", ICASSP 2019, section 2
 """
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NEAREST = 1e-4  # distances below this count as this, so that 1 / distance is finite
+MIN_DISTANCE = 1e-4  # keeps 1 / distance finite
 
 
 class LossScale(nn.Module):
@@ -37,21 +37,21 @@ def unit(x: Tensor) -> Tensor:
 def inverse_distance(x: Tensor, y: Tensor) -> Tensor:
     """1 / Euclidean distance of every row of x to every row of y: (..., N, D), (..., M, D) -> (..., N, M).
 
-    Float32, each distance from its differences: the quicker |x|^2 + |y|^2 - 2xy loses small ones.
+    Float32. Distances are computed from differences: the faster |x|^2 + |y|^2 - 2xy is inaccurate for small ones.
     """
     distance = torch.cdist(x.float(), y.float(), compute_mode="donot_use_mm_for_euclid_dist")
-    return 1 / distance.clamp(min=NEAREST)
+    return 1 / distance.clamp(min=MIN_DISTANCE)
 
 
 def content_logits(video: Tensor, audio: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
-    """Logits of every moment of a face (rows) and of its voice: two of (B, nOut, T') -> (B, T', T')."""
+    """Logits of every time step of a face (rows) and of its voice: twice (B, nOut, T') -> (B, T', T')."""
     if distance == "euclidean":
         return inverse_distance(video.transpose(1, 2), audio.transpose(1, 2))
     return torch.bmm(unit(video).transpose(1, 2), unit(audio)) * w + b
 
 
 def identity_logits(face: Tensor, voice: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
-    """Logits of every face (rows) and every voice, one vector a clip: two of (B, nOut) -> (B, B)."""
+    """Logits of every face (rows) and every voice, one vector per clip: twice (B, nOut) -> (B, B)."""
     if distance == "euclidean":
         return inverse_distance(face, voice)
     return unit(face) @ unit(voice).T * w + b
@@ -60,7 +60,7 @@ def identity_logits(face: Tensor, voice: Tensor, w: Tensor, b: Tensor, distance:
 def matching(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy and top-1 accuracy of matching row i to column i.
 
-    logits: (..., N, N) float32. Returns two scalars, means over all rows; the accuracy is a fraction.
+    logits: (..., N, N) float32. Returns two scalars, means over all rows. The accuracy is a fraction.
     """
     rows = logits.flatten(0, -2)
     target = torch.arange(logits.shape[-1], device=logits.device).expand(logits.shape[:-1]).flatten()
@@ -68,10 +68,10 @@ def matching(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def confusion(logits: Tensor) -> Tensor:
-    """Cross-entropy of the uniform distribution against the softmax p of each row: -1/N sum_j log p_ij.
+    """Cross-entropy between the uniform distribution and the softmax p of each row: -1/N sum_j log p_ij.
 
-    logits: (..., N, N) float32. Returns a scalar, the mean over all rows. Its least value, log N, is reached
-    where nothing tells the columns apart; the gradient there is zero (d/d logit_ij = p_ij - 1/N, over rows).
+    logits: (..., N, N) float32. Returns a scalar, the mean over all rows. Its minimum, log N, is reached when all
+    logits of a row are equal; the gradient is d/d logit_ij = p_ij - 1/N, divided by the number of rows.
     """
     return -logits.log_softmax(-1).mean()
 
@@ -79,7 +79,7 @@ def confusion(logits: Tensor) -> Tensor:
 def content_loss(
     video: Tensor, audio: Tensor, w: Tensor, b: Tensor, distance: str = "cosine"
 ) -> tuple[Tensor, Tensor]:
-    """Which moment of the voice belongs to a moment of the face, within each clip.
+    """Which time step of the voice matches a time step of the face, within each clip.
 
     video, audio: content embeddings, (B, nOut, T'). Returns (loss, top-1), means over the clips.
     """
@@ -89,32 +89,32 @@ def content_loss(
 def identity_loss(
     face: Tensor, voice: Tensor, w: Tensor, b: Tensor, distance: str = "cosine"
 ) -> tuple[Tensor, Tensor]:
-    """Which voice of the batch belongs to a face.
+    """Which voice of the batch matches a face.
 
-    face, voice: one identity vector a clip, (B, nOut). Returns (loss, top-1), means over the faces.
+    face, voice: one identity vector per clip, (B, nOut). Returns (loss, top-1), means over the faces.
     """
     return matching(identity_logits(face, voice, w, b, distance))
 
 
 def content_confusion(video: Tensor, audio: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
-    """Half of the disentanglement loss: embeddings of identity must not tell time.
+    """One half of the disentanglement loss: identity embeddings must not reveal the time step.
 
-    Our reading of the paper's section 2, with C the confusion above, v and a the face's and the voice's
-    embeddings of a kind, i and j moments, r one random moment, m and n clips, and s the logits of a task:
+    Our reading of the paper's section 2, where C is the confusion above, v and a are face and voice embeddings of one
+    kind, i and j are time steps, r is a random one, m and n are clips, and s are the logits of a task:
 
         L_D = C_ij[ s_C(v_identity(m, i), a_identity(m, j)) ]                  (this function)
             + C_mn[ s_I(v_content(m, r), mean over j of a_content(n, j)) ]     (identity_confusion)
 
-    The embeddings of each kind go through the other kind's task, and what they answer is pushed towards the
-    uniform distribution. Scale and bias are the task's own but are not trained by it: w = 0 would satisfy it.
+    The embeddings of each kind are used for the other kind's task, and its softmax is pushed towards the uniform
+    distribution. Scale and bias are those of the task, but are not trained by this loss: w = 0 would minimize it.
     video, audio: identity embeddings, (B, nOut, T'). Returns a scalar.
     """
     return confusion(content_logits(video, audio, w.detach(), b.detach(), distance))
 
 
 def identity_confusion(face: Tensor, voice: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
-    """The other half (see content_confusion): embeddings of content must not tell identity.
+    """The other half (see content_confusion): content embeddings must not reveal identity.
 
-    face, voice: one content vector a clip, (B, nOut): one moment, and the mean over time. Returns a scalar.
+    face, voice: one content vector per clip, (B, nOut): a single time step, and the mean over time. Returns a scalar.
     """
     return confusion(identity_logits(face, voice, w.detach(), b.detach(), distance))

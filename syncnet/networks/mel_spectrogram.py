@@ -1,7 +1,7 @@
-"""`MelSpectrogram`: torchaudio's where it can be loaded, and otherwise one written with PyTorch alone.
+"""`MelSpectrogram`: torchaudio's if it can be loaded, otherwise an equivalent written in plain PyTorch.
 
-torchaudio is no longer developed, and its binaries do not load beside every PyTorch. Both classes have the same
-arguments, buffers and names in a checkpoint (`spectrogram.window`, `mel_scale.fb`), and the same output.
+torchaudio is in maintenance mode, and its binaries do not load with every PyTorch. Both classes have the same
+arguments, buffers, names in a checkpoint (`spectrogram.window`, `mel_scale.fb`) and output.
 """
 
 import math
@@ -13,10 +13,7 @@ from syncnet.support.version import torchaudio_error
 
 
 class Spectrogram(nn.Module):
-    """Power spectra under a Hann window.
-
-    n_fft: points of the Fourier transform. win_length, hop_length: in samples.
-    """
+    """Power spectra with a Hann window. n_fft, win_length, hop_length: in samples."""
 
     window: Tensor
 
@@ -28,7 +25,7 @@ class Spectrogram(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """(B, samples) float32 to (B, n_fft // 2 + 1, 1 + samples // hop_length) float32.
 
-        Frames are centered at multiples of hop_length; the ends of the sound are mirrored.
+        Frames are centered at multiples of hop_length; the audio is reflected at its ends.
         """
         spectra = torch.stft(
             audio,
@@ -44,7 +41,7 @@ class Spectrogram(nn.Module):
 
 
 class MelScale(nn.Module):
-    """Sums of a power spectrum under triangles that are equally wide on the mel scale (HTK's)."""
+    """Triangular filters on a power spectrum, equally wide on the mel scale (HTK's)."""
 
     fb: Tensor
 
@@ -58,7 +55,7 @@ class MelScale(nn.Module):
 
 
 class PlainMelSpectrogram(nn.Module):
-    """Mel bands of power spectra, as torchaudio.transforms.MelSpectrogram with its defaults (mel_scale="htk").
+    """Mel bands of power spectra, like torchaudio.transforms.MelSpectrogram with its defaults (mel_scale="htk").
 
     sample_rate, f_min, f_max: in Hz. n_fft, win_length, hop_length: in samples.
     """
@@ -83,10 +80,10 @@ class PlainMelSpectrogram(nn.Module):
 
 
 def mel_filters(sample_rate: int, n_fft: int, f_min: float, f_max: float, n_mels: int) -> Tensor:
-    """(n_fft // 2 + 1, n_mels) float32: the weight of each bin of a spectrum in each band.
+    """The weight of each frequency bin in each band, (n_fft // 2 + 1, n_mels) float32.
 
     Band m rises from 0 at corner m to 1 at corner m + 1 and falls to 0 at corner m + 2; the n_mels + 2 corners are
-    equally spaced in mel = 2595 log10(1 + Hz / 700), as in HTK. All in float32, as in torchaudio: in float64 the
+    equally spaced in mel = 2595 log10(1 + Hz / 700), as in HTK. Computed in float32, like torchaudio: in float64 the
     weights would differ from those in published checkpoints in the sixth digit.
     """
     low, high = (2595.0 * math.log10(1.0 + frequency / 700.0) for frequency in (f_min, f_max))

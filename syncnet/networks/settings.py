@@ -1,4 +1,4 @@
-"""What a network was made with, as one record: for training, evaluation, inference, kept vectors and thresholds."""
+"""The settings of a network, in one record for training, evaluation, inference, cached vectors and thresholds."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -7,18 +7,18 @@ from numbers import Integral
 from syncnet.networks.choices import CROPS, DISTANCES
 from syncnet.support.errors import UserError
 
-# Smallest and largest sensible value. A file that asks for more is broken, and would ask for all memory.
+# The smallest and largest sensible value. A damaged file may ask for more, which would exhaust memory.
 RANGES = {"nOut": (1, 65536), "maxFrames": (5, 100_000), "temporal_stride": (1, 1000)}
 CHOICES = {"crop": CROPS, "distance": DISTANCES}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that decide what a network computes; the defaults are those of the 2020 baseline.
+    """The settings that determine what a network computes; the defaults are those of the 2020 baseline.
 
     model: module with a SyncNetModel. nOut: embedding size. maxFrames: video frames (40 ms each) of a crop.
-    temporal_stride: frames between embeddings. crop: what the lip stream sees (syncnet/networks/face_crop.py).
-    distance: of the losses (syncnet/networks/losses.py).
+    temporal_stride: frames between embeddings. crop: what the lip stream sees (face_crop.py). distance: of the losses
+    (losses.py).
     Raises UserError, naming the setting, for a value of the wrong type or out of range.
     """
 
@@ -32,7 +32,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             check_setting(name, value)
-            if name in RANGES:  # NumPy's whole numbers are none that a file may hold
+            if name in RANGES:  # NumPy integers cannot be saved in a checkpoint
                 object.__setattr__(self, name, int(value))
 
 
@@ -50,7 +50,7 @@ def check_setting(name: str, value: object) -> None:
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, object, object]]:
-    """(name, old, new) for each setting that differs; one that a record does not have counts as its default."""
+    """(name, old, new) for each setting that differs; a missing one counts as its default."""
     defaults = default_settings()
     found = []
     for name in dict.fromkeys([*old, *new]):

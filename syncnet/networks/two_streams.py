@@ -1,7 +1,7 @@
-"""What the networks of this folder share: the lip stream, the four heads, and how a batch goes through them.
+"""What the networks in models/ share: the lip stream, the four heads, and the forward passes.
 
-A network is a file of its own, chosen with --model: a module whose SyncNetModel(nOut, stride) is a TwoStreams
-with an audio trunk and its features, or any nn.Module with the same forward_aud and forward_vid.
+A network is one file, chosen with --model: a module whose SyncNetModel(nOut, stride) is a TwoStreams with an audio
+trunk and its features, or any nn.Module with the same forward_aud and forward_vid.
 """
 
 import re
@@ -16,7 +16,7 @@ from syncnet.support.errors import UserError
 from syncnet.support.remedies import NO_CONTENT, NO_IDENTITY
 
 TRUNK_CHANNELS = 512
-LIP_FRAMES = 5  # video frames that an embedding sees
+LIP_FRAMES = 5  # video frames of one embedding
 
 
 def num_embeddings(frames: int, stride: int) -> int:
@@ -29,14 +29,14 @@ def conv2d(cin: int, cout: int, kernel: tuple, stride: tuple = (1, 1), padding: 
 
 
 class Conv3dAs2d(nn.Conv3d):
-    """A 3-D convolution that does not pad in time, computed in 2-D: its frames side by side as channels.
+    """A 3-D convolution without padding in time, computed in 2-D with frames side by side as channels.
 
-    Parameters and results are those of nn.Conv3d, up to rounding. With the 3 channels of a picture, 3-D kernels
-    leave most of a matrix unit idle, and oneDNN's bfloat16 gradients of short clips were NaN on processors with AMX.
+    Parameters and results equal those of nn.Conv3d, up to rounding. With only 3 channels per frame, 3-D kernels leave
+    most of a matrix unit idle, and oneDNN's bfloat16 gradients of short clips were NaN on processors with AMX.
     """
 
     def forward(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W) to (B, C', T', H', W'), both fastest in torch.channels_last_3d."""
+        """(B, C, T, H, W) to (B, C', T', H', W'); fastest in torch.channels_last_3d."""
         frames = video.transpose(1, 2)
         windows = frames.unfold(1, self.kernel_size[0], self.stride[0])  # (B, T', C, H, W, taps)
         pictures = windows.permute(0, 1, 3, 4, 2, 5).flatten(4).flatten(0, 1)  # (B * T', H, W, C * taps)
@@ -46,7 +46,7 @@ class Conv3dAs2d(nn.Conv3d):
 
 
 class MaxPool3dAs2d(nn.MaxPool3d):
-    """A max pooling of single frames, computed in 2-D; the results are those of nn.MaxPool3d."""
+    """Max pooling of single frames, computed in 2-D; the results equal those of nn.MaxPool3d."""
 
     def __init__(self, kernel: tuple, stride: tuple, padding: tuple = (0, 0, 0)):
         super().__init__(kernel, stride, padding)
@@ -66,9 +66,9 @@ def conv3d(
     padding: tuple = (0, 0, 0),
     pool: nn.Module | None = None,
 ) -> list:
-    """Convolution, batch norm and ReLU, the last two around a max pooling where there is one.
+    """Convolution, batch norm, max pooling if given, and ReLU.
 
-    ReLU and max pooling give the same in either order; this one has less to compute.
+    ReLU and max pooling commute; this order computes less.
     """
     layers = [Conv3dAs2d(cin, cout, kernel, stride, padding), nn.BatchNorm3d(cout)]
     return [*layers, nn.ReLU(inplace=True)] if pool is None else [*layers, pool, nn.ReLU()]
@@ -84,7 +84,7 @@ def head(nOut: int) -> nn.Sequential:
 
 
 def settings_of_heads(state: dict[str, Tensor]) -> dict[str, object]:
-    """The nOut of a state dict of TwoStreams, whatever its names begin with; {} where it is of another network."""
+    """The nOut of a state dict of TwoStreams, whatever prefix its names have; {} for other networks."""
     sizes = {len(tensor) for name, tensor in state.items() if re.search(r"netf(caud|clip)\.3\.weight$", name)}
     return {"nOut": sizes.pop()} if len(sizes) == 1 else {}
 
@@ -92,8 +92,8 @@ def settings_of_heads(state: dict[str, Tensor]) -> dict[str, object]:
 def lip_trunk(stride: int) -> nn.Sequential:
     """From pixels (B, 3, T, 224, 224) to (B, 512, T', 1, 1).
 
-    It does not pad in time: 5 frames alone give the same output as within a longer video. Its layers take and
-    give 5-D tensors and hold the parameters of 3-D layers, but compute in 2-D.
+    No padding in time: 5 frames alone give the same output as within a longer video. The layers take and return 5-D
+    tensors and have the parameters of 3-D layers, but compute in 2-D.
     """
     trunk = nn.Sequential(
         *conv3d(3, 96, (5, 7, 7), (stride, 2, 2), pool=MaxPool3dAs2d((1, 3, 3), (1, 2, 2))),
@@ -105,51 +105,51 @@ def lip_trunk(stride: int) -> nn.Sequential:
         *conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1), pool=MaxPool3dAs2d((1, 3, 3), (1, 2, 2))),
         *conv3d(256, TRUNK_CHANNELS, (1, 6, 6)),
     )
-    # Decoded frames, (B, T, H, W, 3), are in this layout already.
+    # Decoded frames, (B, T, H, W, 3), already have this layout.
     return in_layout(trunk, torch.channels_last_3d)
 
 
 def in_layout(trunk: nn.Sequential, layout: torch.memory_format) -> nn.Sequential:
-    """The trunk itself, with its weights in that order in memory."""
+    """The same trunk, with its weights in this memory format."""
     return trunk.to(memory_format=layout)  # type: ignore[call-overload, unused-ignore]  # until torch 2.14
 
 
 def lip_features(trunk: nn.Sequential, video: Tensor, crop: str) -> Tensor:
-    """Output of a lip trunk, (B, 512, T'), for a video (B, 3, T, 224, 224) uint8 or float; crop: "face" or "mouth".
+    """The output of a lip trunk, (B, 512, T'), for video (B, 3, T, 224, 224) uint8 or float. crop: "face" or "mouth".
 
-    Pixels are converted to the dtype of the trunk's weights, under autocast to autocast's.
+    Pixels are converted to the dtype of the trunk's weights, or to autocast's.
     """
     kind = video.device.type
     dtype = trunk.get_parameter("0.weight").dtype
     if torch.is_autocast_enabled(kind):
-        # Whole numbers up to 256 are exact in bfloat16: no detour through float32.
+        # Integers up to 256 are exact in bfloat16: no need for float32.
         dtype = torch.get_autocast_dtype(kind)
     pixels = crop_mouth(video, dtype) if crop == "mouth" else video.to(dtype)
     return trunk(pixels).squeeze(4).squeeze(3)
 
 
 def content_of(outputs: tuple[Tensor | None, Tensor | None]) -> Tensor:
-    """The content of what forward_aud or forward_vid returned. Raises UserError for a network without."""
+    """The content in the output of forward_aud or forward_vid. Raises UserError for a network without it."""
     if outputs[0] is None:
         raise UserError(NO_CONTENT)
     return outputs[0]
 
 
 def identity_of(outputs: tuple[Tensor | None, Tensor | None]) -> Tensor:
-    """The identity of what forward_aud or forward_vid returned. Raises UserError for a network without."""
+    """The identity in the output of forward_aud or forward_vid. Raises UserError for a network without it."""
     if outputs[1] is None:
         raise UserError(NO_IDENTITY)
     return outputs[1]
 
 
 class TwoStreams(Streams):
-    """Face and voice streams: a trunk each, and on each trunk a content and an identity head.
+    """A face and a voice stream: each has a trunk with a content head and an identity head.
 
-    netcnnaud: audio trunk, from features (B, 1, bands, 4T) to (B, 512, 1, T'). nOut: size of the four
-    embeddings. stride: temporal stride; T video frames (40 ms each) and their T*640 + 240 audio samples give
-    T' = (T - LIP_FRAMES) // stride + 1 embeddings, one every `stride` frames. crop: what the lip stream sees of a
-    frame, "face" (all of it) or "mouth" (see syncnet/networks/face_crop.py); may be set later.
-    The order of the layers inside each Sequential fixes the names in a checkpoint.
+    netcnnaud: audio trunk, from features (B, 1, bands, 4T) to (B, 512, 1, T'). nOut: size of the four embeddings.
+    stride: temporal stride; T video frames (40 ms each) and their T*640 + 240 audio samples give
+    T' = (T - LIP_FRAMES) // stride + 1 embeddings, one every `stride` frames. crop: the part of a frame that the lip
+    stream sees, "face" (all of it) or "mouth" (see face_crop.py); may be changed later.
+    The order of the layers inside each Sequential determines the names in a checkpoint.
     """
 
     def __init__(self, netcnnaud: nn.Sequential, nOut: int, stride: int):
@@ -172,7 +172,7 @@ class TwoStreams(Streams):
     ) -> tuple[Tensor | None, Tensor | None]:
         """Voice stream. audio: (B, T*640 + 240), int16 scale. Returns (content, identity), (B, nOut, T').
 
-        content, identity: False leaves that head out and gives None for it.
+        content, identity: False skips that head and returns None for it.
         """
         trunk = self.netcnnaud(self.features(audio)).squeeze(2)
         return self.netfcaud(trunk) if content else None, self.netfcspk(trunk) if identity else None
@@ -180,10 +180,10 @@ class TwoStreams(Streams):
     def forward_vid(
         self, video: Tensor, content: bool = True, identity: bool = True
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Face stream. video: (B, 3, T, 224, 224) uint8 or float, BGR, 0..255, neither scaled nor centred.
+        """Face stream. video: (B, 3, T, 224, 224) uint8 or float, BGR, 0..255, not normalized.
 
         Fastest as a permuted view of (B, T, 224, 224, 3). Returns (content, identity), (B, nOut, T').
-        content, identity: False leaves that head out and gives None for it.
+        content, identity: False skips that head and returns None for it.
         """
         trunk = lip_features(self.netcnnlip, video, self.crop)
         return self.netfclip(trunk) if content else None, self.netfcface(trunk) if identity else None

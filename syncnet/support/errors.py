@@ -1,8 +1,8 @@
-"""The errors that a user can do something about."""
+"""Errors that a user can fix."""
 
 import errno
 
-# What PyTorch (CPU, CUDA, cuBLAS and cuDNN), C++, OpenCV and Python say of it.
+# In the messages of PyTorch (CPU, CUDA, cuBLAS, cuDNN), C++, OpenCV and Python.
 OUT_OF_MEMORY = (
     "can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED",
     "std::bad_alloc", "Insufficient memory", "Failed to allocate", "can't start new thread",
@@ -12,13 +12,13 @@ OUT_OF_MEMORY = (
 class UserError(ValueError):
     """Bad input: the message names the file, line or flag, what was found, what was expected, and what to do.
 
-    Commands print it as one line, without a traceback. A ValueError that is not a UserError is a fault of the
-    program and keeps its traceback.
+    Commands print it as one line, without a traceback. A ValueError that is not a UserError is a bug and keeps its
+    traceback.
     """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Is there too little memory, on the CPU or on a GPU? Libraries say so by errors of many classes."""
+    """True if an error means too little memory, on the CPU or a GPU. Libraries raise many classes for it."""
     if isinstance(error, UserError):
         return False
     if isinstance(error, OSError) and error.errno is not None:

@@ -1,4 +1,4 @@
-"""Progress bars: live on a terminal, a line now and then in a log file."""
+"""Progress bars: live on a terminal, occasional lines in a log file."""
 
 import os
 import sys
@@ -6,11 +6,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-LOG_INTERVAL = 30.0  # seconds between two lines where nobody watches
+LOG_INTERVAL = 30.0  # seconds between lines in a log file
 
 
 class LogLines:
-    """A text stream for a bar, which draws over itself: each state of it becomes a line of its own."""
+    """A text stream for a bar, which redraws itself: each state becomes a separate line."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
@@ -24,7 +24,7 @@ class LogLines:
 
 
 class LogBar(tqdm):
-    """A bar for a log file: new figures beside it do not draw it anew, as they do on a terminal."""
+    """A bar for a log file: changes of its postfix do not redraw it."""
 
     def __init__(self, *items: Any, **settings: Any):
         settings |= {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL, "file": LogLines(sys.stderr)}
@@ -38,9 +38,9 @@ class LogBar(tqdm):
 
 
 def progress_bar(*items: Any, disable: bool = False, **settings: Any) -> tqdm:
-    """A tqdm bar on stderr with a rate and an ETA; takes tqdm's arguments. Only the first process shows it.
+    """A tqdm bar on stderr with rate and ETA; takes tqdm's arguments. Only the first process shows it.
 
-    Where stderr is not a terminal: a line at the start, one every LOG_INTERVAL seconds, and the last.
+    If stderr is not a terminal: one line at the start, one every LOG_INTERVAL seconds, and the last.
     """
     kind = tqdm if sys.stderr.isatty() else LogBar
     return kind(*items, disable=disable or int(os.environ.get("RANK", 0)) > 0, **settings)

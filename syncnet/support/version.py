@@ -1,4 +1,4 @@
-"""The program's version, which --version prints and eval.json keeps."""
+"""The version of the program, for --version and eval.json."""
 
 import functools
 import platform
@@ -10,38 +10,33 @@ LIBRARIES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "opencv-py
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that are installed, by name; nothing is imported."""
+    """The versions of Python and of the installed libraries, by name. Imports none of them."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # opencv-python, say, in place of opencv-python-headless
+        except PackageNotFoundError:  # such as opencv-python installed instead of opencv-python-headless
             continue
     return found
 
 
 @functools.cache
 def torchaudio_error() -> str | None:
-    """Why torchaudio cannot be used in this environment, in one line; None if it can. Imports it."""
+    """Why torchaudio cannot be imported, in one line; None if it can."""
     try:
         import torchaudio.transforms  # noqa: F401
-    except (
-        Exception
-    ) as error:  # not installed, or built for another PyTorch: ImportError, OSError, RuntimeError
+    except Exception as error:  # missing, or built for another PyTorch: ImportError, OSError, RuntimeError
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None
 
 
 def version_text() -> str:
-    """What --version prints: a line of versions and, if PyTorch is installed, a line on the mel filterbank in use."""
+    """The output of --version: the versions and, if PyTorch is installed, which mel filterbank is in use."""
     found = versions()
     text = f"SyncNet trainer {VERSION} ({', '.join(f'{name} {number}' for name, number in found.items())})"
     if "torch" not in found:
         return text
-    error = torchaudio_error()
-    origin = (
-        "torchaudio"
-        if error is None
-        else f"syncnet/networks/mel_spectrogram.py (torchaudio cannot be loaded: {error})"
-    )
-    return f"{text}\nmel filterbank: {origin}"
+    filterbank = "torchaudio"
+    if error := torchaudio_error():
+        filterbank = f"syncnet/networks/mel_spectrogram.py (torchaudio cannot be loaded: {error})"
+    return f"{text}\nmel filterbank: {filterbank}"
