@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from syncnet.networks.losses import (
-    NEAREST,
+    MIN_DISTANCE,
     confusion,
     content_confusion,
     content_logits,
@@ -124,7 +124,7 @@ def test_euclidean_has_no_scales_and_a_finite_end():
         assert not loss(x, y, w, b, "euclidean")[0].requires_grad
     x = FACE.clone().requires_grad_()
     logits = inverse_distance(x, FACE)
-    assert logits.diagonal().tolist() == pytest.approx([1 / NEAREST] * CLIPS)
+    assert logits.diagonal().tolist() == pytest.approx([1 / MIN_DISTANCE] * CLIPS)
     logits.sum().backward()
     assert x.grad.isfinite().all()
 
