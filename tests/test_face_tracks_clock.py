@@ -223,3 +223,12 @@ def test_time_stamps_that_jump_by_hours(tmp_path):
         slots = [slot for slot, _ in reader.slots()]
         assert len(slots) >= 42 and slots[-1] <= 48
         assert reader.clock.restarts == 1
+
+
+def test_a_slot_has_sound_when_all_of_it_has(tmp_path):
+    """Sound from 0.03 to 1.03 s: not all of slot 0, which ends at 0.04 s, nor of slot 25, which ends at 1.04 s."""
+    path = str(tmp_path / "a.mkv")
+    part = {"sound_from": 0.03, "sound_to": 1.03, "sound_codec": "pcm_s16le", "rate": 16000}
+    make_video(path, np.arange(50) / 25, flash=None, format="matroska", **part)
+    found = read_sound(path, 0.0, 0, 50)
+    assert (found.begin, found.end) == (1, 25)

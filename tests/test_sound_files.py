@@ -23,7 +23,7 @@ import makeFileList
 from DatasetLoader import loadWAV
 from syncnet.media.clips import MediaError, read_list
 from syncnet.media.open_media import has_sound
-from syncnet.media.sound import clip_opening, decode_audio, decode_clip
+from syncnet.media.sound import clip_opening, decode_audio, decode_clip, decode_pieces
 from syncnet.media.video import read_frames
 from syncnet.media.wav import SilentError, WavFormatError, check_heard, open_wav, read_wav
 from syncnet.tracks.track_sound import read_sound
@@ -674,3 +674,10 @@ def test_an_mp3_that_is_broken_in_its_middle_is_refused(tmp_path, plain_mp3):
         (tmp_path / "a.mp3").write_bytes(frames[:half] + middle)
         with pytest.raises(MediaError, match=r"cannot be decoded 0\.\d\d s into the sound"):
             decode_audio(str(tmp_path / "a.mp3"))
+
+
+def test_what_is_louder_than_full_scale_is_cut_off():
+    frame = av.AudioFrame.from_ndarray(np.array([[1.5, -1.5, 0.5, -0.25]], np.float32), "fltp", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+    ((start, samples),) = decode_pieces([frame], "x.m4a")
+    assert start == 0 and samples.tolist() == [32767, -32768, 16384, -8192]

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import videoMaker
 from clipMaker import Pipe, frame_number, make_clip, make_video, make_wav, noise
 from scipy.io import wavfile
 from test_make_file_list import reasons
@@ -685,3 +686,14 @@ def test_a_title_that_is_not_utf8_does_not_keep_a_file_from_opening(version, tmp
     with open_media(str(path)) as container:
         assert container.metadata["title"] == "Caf\udce9\udcff "
         assert len(list(container.decode(video=0))) == 3
+
+
+def test_every_kind_of_picture_is_compared_with_what_opencv_shows(tmp_path, monkeypatch):
+    """Not only every codec: OpenCV may show 8 bits of a color rightly, and other pictures of that codec not."""
+    paths = {pixels: str(tmp_path / f"{pixels}.mp4") for pixels in ("yuv420p", "yuv444p")}
+    for pixels, path in paths.items():
+        videoMaker.make_video(
+            path, np.arange(10) / 25, size=(224, 224), flash=None, sound_from=None, pixels=pixels
+        )
+    monkeypatch.setattr(syncnet.media.video_facts, "opencv_shows", lambda path, _: path == paths["yuv420p"])
+    assert [probe(path).decodable for path in paths.values()] == [True, False]
