@@ -693,3 +693,10 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_listed(tmp_path
     closed(tmp_path / "mp4")
     assert main(flags(tmp_path, tmp_path / "list.txt")) == 1
     assert capsys.readouterr().err == f"makeFileList.py: {tmp_path}/mp4: Permission denied\n"
+
+
+@pytest.mark.parametrize(("fraction", "validating"), [(0.01, 1), (0.5, 2), (0.9, 2)])
+def test_each_list_has_a_person_whatever_the_fraction(fraction, validating):
+    clips = [f"{person}/{k}.mp4" for person in "abc" for k in range(2)]
+    lists = makeFileList.split_people(clips, "train", "val", fraction)
+    assert [len(lists[name]) // 2 for name in ("train", "val")] == [3 - validating, validating]

@@ -331,11 +331,15 @@ def write_trials(path, scores, labels, pairs):
     return str(path)
 
 
-def test_the_seed_of_the_command_is_used(tmp_path, capsys):
-    path = write_trials(tmp_path / "s.txt", *corpus(3, speakers=8, files=3))
+@pytest.mark.parametrize("systems", [1, 2])
+def test_the_seed_of_the_command_is_used(tmp_path, capsys, monkeypatch, systems):
+    """For the intervals of one system, and, by default, for those of the difference of two."""
+    monkeypatch.setattr(tuneThreshold, "RESAMPLES", 30)
+    paths = [write_trials(tmp_path / f"{k}.txt", *corpus(3 + k, speakers=8, files=3)) for k in range(systems)]
+    resampled = ["--bootstrap", "30"] if systems == 1 else []
     printed = []
     for seed in ("3", "3", "4"):
-        assert tuneThreshold.main([path, "--bootstrap", "30", "--seed", seed]) == 0
+        assert tuneThreshold.main([*paths, *resampled, "--seed", seed]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1] != printed[2]
 
