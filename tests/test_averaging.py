@@ -1,4 +1,4 @@
-"""inferSyncNet.py average: the mean of checkpoints, of one network and settings only."""
+"""inferSyncNet.py average: the mean of checkpoints of the same network and settings."""
 
 from pathlib import Path
 
@@ -58,8 +58,8 @@ def test_the_mean_of_checkpoints(tmp_path, capsys):
     assert all(torch.equal(same[name], tensor) for name, tensor in states[0].items())
 
 
-def test_names_of_the_baseline_stay_and_wrappers_go(tmp_path, capsys):
-    """A state dict as the 2020 program wrote it, which says nothing of its settings, in three wrappings."""
+def test_names_of_the_baseline_without_wrappers(tmp_path, capsys):
+    """A state dict as the 2020 program wrote it, without recorded settings, in three wrappers."""
     case, arrays = load_case("train_stride2")
     state = oracle_state(case, arrays, case["shapes"])
     state["__S__.torchfb.spectrogram.window"] = torch.from_numpy(arrays["window"])

@@ -1,4 +1,4 @@
-"""Calibration: log-likelihood ratios, Cllr, the actual DCF, and the two commands that make and use them."""
+"""Calibration: log-likelihood ratios, Cllr, the actual DCF, and the two commands that create and use them."""
 
 import itertools
 import json
@@ -68,7 +68,7 @@ def test_min_cllr_by_hand(scores, labels, value):
     assert min_cllr(np.array(scores) * 1e-18, labels) == pytest.approx(value, abs=1e-12)
 
 
-def test_min_cllr_is_least_over_all_rising_steps():
+def test_min_cllr_is_the_minimum_over_monotonic_llrs():
     scores, labels = np.array([0, 1, 2, 3, 4, 5]), np.array([0, 0, 1, 0, 1, 1])
     grid = np.linspace(-8, 8, 9)
     least = min(cllr(np.array(steps), labels) for steps in itertools.combinations_with_replacement(grid, 6))
@@ -97,7 +97,7 @@ def test_posterior_is_bayes_rule(prior):
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1, 0), (0.02, 0.7), (1e-7, -3e-6), (500, 1e4)])
-def test_a_shifted_and_scaled_system_comes_back(scale, shift):
+def test_calibration_undoes_shift_and_scale(scale, shift):
     dev, dev_labels = gaussian_llrs(1)
     llrs, labels = gaussian_llrs(2)
     calibration = calibrate(dev * scale + shift, dev_labels)
@@ -138,7 +138,7 @@ def test_the_fit_is_the_minimum_of_the_weighted_loss(seed, p_target):
         ([1, math.nan, 2, 4], "not finite"),
     ],
 )
-def test_what_cannot_be_calibrated(scores, message):
+def test_scores_that_cannot_be_calibrated(scores, message):
     with pytest.raises(UserError, match=message):
         calibrate(scores, [1, 1, 0, 0])
 
@@ -211,8 +211,8 @@ def test_calibrate_command(tmp_path, capsys):
     assert status == 0 and "too optimistic" in out and (tmp_path / "x.json").exists()
 
 
-def test_doubtful_calibrations_say_so(tmp_path, capsys):
-    """Few trials of a kind, few speakers, few different scores, speakers who are tested too."""
+def test_doubtful_calibrations_are_reported(tmp_path, capsys):
+    """Few trials of a kind, few speakers, few distinct scores, speakers who are also tested."""
     draws = np.random.default_rng(0)
 
     def trials(
@@ -247,7 +247,7 @@ def test_doubtful_calibrations_say_so(tmp_path, capsys):
         )
 
 
-def test_scores_without_labels_are_calibrated_too(tmp_path, capsys):
+def test_scores_without_labels_can_be_calibrated(tmp_path, capsys):
     dev, labels = gaussian_llrs(1, 200)
     dev_scores = write(tmp_path / "dev.txt", dev, labels)
     for name, names in (("spaces.txt", " a/{}.wav b.wav"), ("tabs.txt", "\ta/{} x.wav\tb.wav")):
@@ -261,7 +261,7 @@ def test_scores_without_labels_are_calibrated_too(tmp_path, capsys):
     assert status == 1 and "has no labels" in err
 
 
-def test_calibrate_command_says_what_is_wrong(tmp_path, capsys):
+def test_calibrate_command_errors(tmp_path, capsys):
     dev, labels = gaussian_llrs(1, 200)
     dev_scores = write(tmp_path / "dev.txt", dev, labels)
     scores = write(tmp_path / "test.txt", dev, labels)
@@ -308,7 +308,7 @@ def evaluated(tmp_path_factory) -> Path:
 
 
 def upside(folder: Path) -> None:
-    """Change the labels of an evaluation so that targets score higher but for one, and eval.json with them."""
+    """Change the labels of an evaluation, and its eval.json, so that all targets but one score higher."""
     for name, kind in (("eval_scores.txt", "raw"), ("eval_scores_asnorm.txt", "asnorm")):
         fields = [line.split() for line in (folder / name).read_text().splitlines()]
         order = np.argsort([float(field[0]) for field in fields])
@@ -409,7 +409,7 @@ def test_verify_with_a_calibration(evaluated, tmp_path, capsys, monkeypatch):
         '{"calibration": {"slope": 1, "offset": 0, "p_target": 0.05}, "scores": {"kind": []}}',
     ],
 )
-def test_what_is_no_calibration(evaluated, tmp_path, capsys, content):
+def test_files_that_are_not_calibrations(evaluated, tmp_path, capsys, content):
     (tmp_path / "cal.json").write_text(content)
     flags = ["--model", "tinyModel", "--device", "cpu", "--initial_model", str(evaluated / "a.model")]
     given = [*flags, str(evaluated / "0.wav"), str(evaluated / "1.wav")]
@@ -418,8 +418,8 @@ def test_what_is_no_calibration(evaluated, tmp_path, capsys, content):
     assert out == "" and "cal.json: not a calibration; create it with tuneThreshold.py --calibrate" in err
 
 
-def test_a_calibration_of_normalised_scores_is_of_one_cohort(evaluated, tmp_path, capsys):
-    """Another cohort of as many utterances gives other scores; the same one under other names does not."""
+def test_a_calibration_of_normalized_scores_needs_the_same_cohort(evaluated, tmp_path, capsys):
+    """A different cohort of the same size changes the scores; the same one under other names does not."""
     path, trials = evaluated / "a.model", (str(evaluated / "trials.txt"), str(evaluated))
     same = {f"again/{k}.wav": str(evaluated / "." / f"{k}.wav") for k in (11, 9, 10, 8)}
     for k in range(4):
@@ -442,7 +442,7 @@ def test_a_calibration_of_normalised_scores_is_of_one_cohort(evaluated, tmp_path
     assert run(capsys, *line, "--calibration", tmp_path / "old.json")[0] == 0
 
 
-def test_scores_of_another_precision_or_other_crops_are_told(evaluated, tmp_path, capsys):
+def test_scores_with_other_precision_or_crops_are_reported(evaluated, tmp_path, capsys):
     path, trials = evaluated / "a.model", (str(evaluated / "trials.txt"), str(evaluated))
     upside(evaluated / "a")
     raw = evaluated / "a/eval_scores.txt"

@@ -1,4 +1,4 @@
-"""Checkpoints in the 2020 baseline's format: in and out unchanged, and nothing else gets in."""
+"""Checkpoints in the 2020 baseline's format are read and written unchanged; anything else is refused."""
 
 import argparse
 import builtins
@@ -70,7 +70,7 @@ def test_names_and_values_survive(baseline, network, tmp_path, capsys):
         (lambda name: name, False),  # the format of PyTorch before 1.6
     ],
 )
-def test_other_forms_of_the_same(baseline, network, tmp_path, rename, zipped):
+def test_other_formats_of_the_same_weights(baseline, network, tmp_path, rename, zipped):
     path = tmp_path / "x.model"
     state = {rename(name): tensor for name, tensor in baseline.items()}
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
@@ -78,7 +78,7 @@ def test_other_forms_of_the_same(baseline, network, tmp_path, rename, zipped):
     assert same(dict(network.state_dict()), baseline)
 
 
-def test_what_does_not_fit(baseline, network, tmp_path, capsys):
+def test_mismatches_are_reported(baseline, network, tmp_path, capsys):
     state = dict(baseline)
     del state["__S__.netfcspk.3.weight"], state["__L__.wI"]
     state["__S__.netfcaud.3.bias"] = torch.zeros(7)
@@ -97,7 +97,7 @@ def test_what_does_not_fit(baseline, network, tmp_path, capsys):
         network.loadParameters(path, strict=True)
 
 
-def test_what_evaluation_does_not_need_may_be_missing(baseline, network, tmp_path):
+def test_evaluation_needs_only_the_network_weights(baseline, network, tmp_path):
     skip = ("__L__", "__S__.torchfb", "num_batches_tracked")
     torch.save({k: v for k, v in baseline.items() if not any(s in k for s in skip)}, tmp_path / "x.model")
     network.loadParameters(str(tmp_path / "x.model"), strict=True)
@@ -138,7 +138,7 @@ def test_nothing_runs_on_load(baseline, network, tmp_path, how):
         (pickle.dumps({"a": 1})[:-3], "damaged or was not written by torch.save"),
     ],
 )
-def test_what_is_no_checkpoint(tmp_path, content, words):
+def test_files_that_are_not_checkpoints(tmp_path, content, words):
     (tmp_path / "x.model").write_bytes(content)
     with pytest.raises(UnreadableCheckpoint, match=f"x.model: not loaded, .*{words}") as raised:
         read_checkpoint(str(tmp_path / "x.model"))
@@ -218,7 +218,7 @@ def test_wrapped_and_renamed_weights_are_read(tiny, tmp_path, wrap):
     assert all(torch.equal(other.state_dict()[n], state[n]) for n in state if n.startswith("__S__."))
 
 
-def test_the_weights_tell_the_size_of_the_embeddings(tmp_path):
+def test_embedding_size_is_inferred_from_the_weights(tmp_path):
     network = SyncNet(nOut=24, maxFrames=16, device="cpu")
     for name, state in (("plain", network.state_dict()), ("inner", network.__S__.state_dict())):
         torch.save({"state_dict": renamed(state, "module.{}")}, tmp_path / name)
@@ -248,7 +248,7 @@ def test_a_training_state_is_read_with_its_settings(tiny, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("what", ["whole", "numpy"])
-def test_pickled_objects_are_refused_with_a_remedy_that_works(tiny, tmp_path, what):
+def test_the_remedy_for_pickled_objects_works(tiny, tmp_path, what):
     path = tmp_path / "x.model"
     torch.save(tiny.__S__ if what == "whole" else {"state_dict": {}, "best": np.float64(3)}, path)
     with pytest.raises(UnreadableCheckpoint) as raised:
@@ -262,7 +262,7 @@ def test_pickled_objects_are_refused_with_a_remedy_that_works(tiny, tmp_path, wh
 
 
 class Config(dict):
-    """A dict with attributes, as many programs have for their settings."""
+    """A dict with attributes, as many programs use for their settings."""
 
     def __setstate__(self, state: object) -> None:
         raise AssertionError("run")
@@ -304,7 +304,7 @@ def test_objects_beside_the_weights_are_not_loaded(tiny, tmp_path, protocol, zip
     assert same(dict(other.state_dict()), dict(state))
 
 
-def test_settings_are_kept_beside_objects(tiny, tmp_path):
+def test_settings_survive_beside_other_objects(tiny, tmp_path):
     state = OrderedDict(tiny.state_dict())
     state._metadata = {"settings": {"nOut": 8, "temporal_stride": 2}}
     torch.save({"state_dict": state, "best": np.float64(1)}, tmp_path / "x.model")
@@ -336,7 +336,7 @@ HOSTILE = {  # pickles by hand, and what each would do to a loader that looks na
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_objects_beside_the_weights_do_nothing(tiny, tmp_path, monkeypatch, kind):
-    """The pickle of a real checkpoint with one more entry, which would run, import or change something."""
+    """The pickle of a real checkpoint with an extra entry that would run, import or change something."""
     mark, path = tmp_path / "it-ran", tmp_path / "x.model"
     (tmp_path / "stranger.py").write_text(f"open({str(mark)!r}, 'w')\nclass Spy(list): pass")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -356,7 +356,7 @@ def test_hostile_objects_beside_the_weights_do_nothing(tiny, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_float16_that_overflowed_is_named_as_the_cause(tiny, tmp_path, dtype):
+def test_float16_overflow_is_reported_as_the_cause(tiny, tmp_path, dtype):
     state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tiny.state_dict().items()}
     state["__S__.norm.running_var"] = (tiny.state_dict()["__S__.norm.running_var"] * 1e5).to(dtype)
     torch.save(state, tmp_path / "x.model")
@@ -380,7 +380,7 @@ def test_float16_that_overflowed_is_named_as_the_cause(tiny, tmp_path, dtype):
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOMEM])
 @pytest.mark.parametrize("where", ["open", "read", "load"])
-def test_passing_faults_are_no_damage(tiny, tmp_path, monkeypatch, number, where):
+def test_temporary_errors_are_not_reported_as_damage(tiny, tmp_path, monkeypatch, number, where):
     path = str(tmp_path / "x.model")
     tiny.saveParameters(path)
     fault = OSError(number, os.strerror(number))
@@ -403,7 +403,7 @@ def test_passing_faults_are_no_damage(tiny, tmp_path, monkeypatch, number, where
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_no_memory_is_no_damage(tiny, tmp_path, monkeypatch, error):
+def test_lack_of_memory_is_not_reported_as_damage(tiny, tmp_path, monkeypatch, error):
     path = str(tmp_path / "x.model")
     tiny.saveParameters(path)
 
@@ -440,7 +440,7 @@ def saved_with(network: SyncNet, path: Path, **said: object) -> str:
         ({"model": 7}, "model 7, expected"),
     ],
 )
-def test_what_a_checkpoint_says_is_checked(tiny, tmp_path, said, words):
+def test_recorded_settings_are_checked(tiny, tmp_path, said, words):
     path = saved_with(tiny, tmp_path / "x.model", **said)
     for read in (read_checkpoint, tiny.loadParameters):
         with pytest.raises(CheckpointError, match=f"x.model: says .* {words}") as raised:
@@ -461,7 +461,7 @@ def test_what_a_checkpoint_says_is_checked(tiny, tmp_path, said, words):
         ".x",
     ],
 )
-def test_a_checkpoint_does_not_choose_what_is_imported(tiny, tmp_path, monkeypatch, name):
+def test_a_checkpoint_cannot_choose_what_is_imported(tiny, tmp_path, monkeypatch, name):
     (tmp_path / "stranger.py").write_text("raise SystemExit('it ran')")
     monkeypatch.syspath_prepend(str(tmp_path))
     path = saved_with(tiny, tmp_path / "x.model", model=name)
@@ -485,13 +485,13 @@ def test_a_checkpoint_does_not_choose_what_is_imported(tiny, tmp_path, monkeypat
         "a..b",
     ],
 )
-def test_a_model_that_is_not_there_is_told(name):
+def test_unknown_models_are_reported(name):
     with pytest.raises(UserError, match=r"has no SyncNetModel .*models.SyncNetModelFBank"):
         load_model(name)
 
 
 @pytest.mark.parametrize("fault", ["import nowhere", "[].nothing", "int('x')", "len()"])
-def test_a_fault_in_a_model_keeps_its_traceback(tmp_path, monkeypatch, fault):
+def test_bugs_in_a_model_keep_their_traceback(tmp_path, monkeypatch, fault):
     (tmp_path / "faultyModel.py").write_text(fault)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises((ImportError, AttributeError, ValueError, TypeError)) as raised:
@@ -499,7 +499,7 @@ def test_a_fault_in_a_model_keeps_its_traceback(tmp_path, monkeypatch, fault):
     assert raised.type is not UserError and raised.traceback[-1].path.name == "faultyModel.py"
 
 
-def test_given_else_said_else_default(tiny, tmp_path):
+def test_settings_come_from_flags_then_checkpoint_then_defaults(tiny, tmp_path):
     path = saved_with(tiny, tmp_path / "x.model", temporal_stride=2, maxFrames=50, later="unknown")
     settings, told = choose_settings(path, {"maxFrames": 20, "temporal_stride": 2, "nOut": None})
     assert settings == Settings(maxFrames=20, temporal_stride=2)
@@ -507,7 +507,7 @@ def test_given_else_said_else_default(tiny, tmp_path):
     assert choose_settings(None, {"nOut": 8}) == (Settings(nOut=8), [])
 
 
-def test_a_record_without_a_setting_has_its_default():
+def test_missing_settings_count_as_defaults():
     assert differences({"maxFrames": 30}, {"maxFrames": 30, "crop": "face"}) == []
     assert differences({"maxFrames": 30}, {"maxFrames": 20, "crop": "mouth"}) == [
         ("maxFrames", 30, 20),
@@ -518,7 +518,7 @@ def test_a_record_without_a_setting_has_its_default():
 # ---------------------------------------------------------------- the command
 
 
-def test_training_needs_something_to_start_from(tmp_path, capsys):
+def test_an_initial_model_must_share_some_weights(tmp_path, capsys):
     clips = tmp_path / "list.txt"
     clips.write_text("a.mp4 a.wav 0 50\nb.mp4 b.wav 0 50\n")
     SyncNet(**TINY).saveParameters(str(tmp_path / "tiny.model"))

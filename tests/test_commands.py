@@ -1,4 +1,4 @@
-"""What all commands have in common: help, misspelt flags, errors in one line, terminals, systems."""
+"""What all commands share: help, misspelled flags, errors in one line, terminals, systems."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
-def test_help_comes_without_slow_imports_and_ends_with_an_example(arguments):
+def test_help_needs_no_slow_imports_and_ends_with_an_example(arguments):
     done = start(*arguments, "--help")
     assert done.returncode == 0, done.stderr
     assert f"python {arguments[0]}.py" in done.stdout.split("example:\n")[1]
@@ -53,8 +53,8 @@ def test_version_needs_no_package():
         ("sys.path[:] = [p for p in sys.path if 'site-packages' not in p]", " has no package numpy. Type "),
     ],
 )
-def test_a_python_that_will_not_do_is_told_in_one_line(code, message, tmp_path):
-    """Too old a one, and one without the packages, as before `source .venv/bin/activate`."""
+def test_an_unsuitable_python_is_reported_in_one_line(code, message, tmp_path):
+    """Too old, or without the packages, as before `source .venv/bin/activate`."""
     script = REPOSITORY / "makeFileList.py"
     code = f"import runpy, sys; {code}; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(REPOSITORY)!r})"
     code += "; runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -64,7 +64,7 @@ def test_a_python_that_will_not_do_is_told_in_one_line(code, message, tmp_path):
     assert message in done.stderr and "source .venv/bin/activate" in done.stderr
 
 
-def test_a_wrong_flag_is_told_without_slow_imports():
+def test_wrong_flags_need_no_slow_imports():
     done = start("trainSyncNet", "--max_frames", "50")
     assert done.returncode == 2 and "did you mean --maxFrames?" in done.stderr
     assert len(done.stderr.splitlines()) == 2
@@ -101,12 +101,12 @@ def test_did_you_mean(arguments, meant, capsys):
         assert "did you mean" not in said
 
 
-def test_names_that_are_alike():
+def test_similar_names():
     assert did_you_mean("max_frames", ["maxFrames", "maxQueueSize"]) == "maxFrames"
     assert did_you_mean("batch_size", ["lr"]) is None and did_you_mean("nonsense", ["maxFrames"]) is None
 
 
-def test_values_are_not_taken_for_flags():
+def test_values_are_not_mistaken_for_flags():
     parser = Parser()
     parser.add_argument("--shift", type=float)
     parser.add_argument("--ways", type=int, nargs="+", default=[2])
@@ -148,7 +148,7 @@ def ending(error: BaseException | None, capsys) -> tuple[int, str]:
     return status, said.err
 
 
-def test_errors_that_a_user_can_act_on_are_one_line(tmp_path, capsys):
+def test_errors_that_a_user_can_fix_are_one_line(tmp_path, capsys):
     name = os.path.basename(__file__)
     assert ending(UserError("x.wav: wrong"), capsys) == (1, f"{name}: x.wav: wrong\n")
     with pytest.raises(FileNotFoundError) as missing:
@@ -189,7 +189,7 @@ def test_too_little_memory_is_one_line_with_a_remedy(error, found, capsys):
 
 
 @pytest.mark.parametrize("error", [ValueError("inner"), RuntimeError("inner"), KeyError("x")])
-def test_faults_of_the_program_keep_their_traceback(error, capsys):
+def test_bugs_keep_their_traceback(error, capsys):
     with pytest.raises(type(error)):
         ending(error, capsys)
 
@@ -197,7 +197,7 @@ def test_faults_of_the_program_keep_their_traceback(error, capsys):
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("moment", ["argparse", "syncnet.support.version", "numpy"])
 def test_ctrl_c_during_the_imports(name, moment):
-    """From the first import on, whatever flags there are."""
+    """From the first import on, whatever the flags."""
     code = f"""if True:
         import runpy, sys
         sys.modules.pop({moment!r}, None)
@@ -210,25 +210,27 @@ def test_ctrl_c_during_the_imports(name, moment):
         sys.argv = [{name + ".py"!r}]
         runpy.run_path(sys.argv[0], run_name="__main__")"""
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    if moment == "numpy" and "--" in done.stderr:  # its flags are wrong, and told ahead of numpy
+    if (
+        moment == "numpy" and "--" in done.stderr
+    ):  # its flags are wrong, and reported before numpy is imported
         assert done.returncode == 2
     else:
-        assert done.stderr == "\nStopped.\n" and done.returncode == -signal.SIGINT  # 130, as a shell tells it
+        assert done.stderr == "\nStopped.\n" and done.returncode == -signal.SIGINT  # a shell reports 130
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "mine"])
-def test_a_script_beside_the_commands_is_none(monkeypatch, name):
+def test_other_scripts_are_not_commands(monkeypatch, name):
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(REPOSITORY / f"{name}.py"), raising=False)
     assert syncnet.is_command() == (name != "mine")
 
 
-def test_a_callers_faults_are_shown_as_the_caller_wants(tmp_path):
+def test_a_callers_excepthook_is_unchanged(tmp_path):
     (tmp_path / "own.py").write_text("import sys, tuneThreshold; assert sys.excepthook is sys.__excepthook__")
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     assert subprocess.run([sys.executable, tmp_path / "own.py"], env=environment).returncode == 0
 
 
-def test_a_reader_who_leaves_gets_no_traceback():
+def test_a_closed_pipe_gives_no_traceback():
     code = "import sys; from syncnet.support.commands import command\n@command\ndef main(argv=None):\n    "
     code += "print('x' * 10_000_000); return 0\nsys.exit(main())"
     line = f'{sys.executable} -c "$CODE" | head -c 1; echo ${{PIPESTATUS[0]}}'
@@ -252,7 +254,7 @@ def test_any_text_on_any_terminal(encoding):
     assert ("視頻" if encoding == "utf-8" else "\\u8996\\u983b") in said
 
 
-def test_windows_is_told_where_the_program_runs(monkeypatch, capsys):
+def test_windows_is_refused_with_a_remedy(monkeypatch, capsys):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(SystemExit, match="Linux and macOS. On Windows, run it in WSL"):
         ending(None, capsys)

@@ -1,4 +1,4 @@
-"""Evaluation with a trial list: its files, score normalisation, kept embeddings, and tests during training."""
+"""Evaluation with a trial list: its files, score normalization, cached embeddings, and tests during training."""
 
 import csv
 import hashlib
@@ -30,7 +30,7 @@ NETWORK = {"model": "tinyModel", "nOut": 8, "maxFrames": 6, "device": "cpu"}
 
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory) -> Path:
-    """Twelve noises of four speakers, each speaker with a spectrum of its own, and all their pairs."""
+    """Twelve noises of four speakers, each speaker with its own spectrum, and all their pairs."""
     folder = tmp_path_factory.mktemp("voices")
     draws = np.random.default_rng(0)
     names = []
@@ -58,7 +58,7 @@ def evaluate(network: SyncNet, voices: Path, result: Path, trials: str = "trials
 
 
 def strict(path: Path) -> dict:
-    """A JSON file that holds no Infinity or NaN."""
+    """A JSON file without Infinity or NaN."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} in {path}")
@@ -109,7 +109,7 @@ def test_infinite_threshold_is_null_in_json():
     ],
     ids=["crlf", "tabs", "tab after the label", "byte order mark", "empty lines"],
 )
-def test_kinds_of_trial_lists(voices, tmp_path, change):
+def test_formats_of_trial_lists(voices, tmp_path, change):
     changed = change((voices / "trials.txt").read_text())
     (tmp_path / "trials.txt").write_bytes(changed.encode())
     expected, found = read_trials(str(voices / "trials.txt")), read_trials(str(tmp_path / "trials.txt"))
@@ -123,7 +123,7 @@ def test_kinds_of_trial_lists(voices, tmp_path, change):
     ["{a} {b} {word}", "{word} {a} {b}", "{a}\t{b}\t{word}", "{a} {word} {b}", "{a} {b} {label}"],
 )
 @pytest.mark.parametrize("words", [("nontarget", "target"), ("imp", "TGT"), ("False", "True")])
-def test_the_label_may_be_a_word_and_stand_elsewhere(voices, tmp_path, form, words):
+def test_labels_may_be_words_in_any_column(voices, tmp_path, form, words):
     """Kaldi's trials are `fileA fileB target|nontarget`."""
     expected = read_trials(str(voices / "trials.txt"))
     lines = [line.split() for line in (voices / "trials.txt").read_text().splitlines()]
@@ -145,7 +145,7 @@ def test_the_label_may_be_a_word_and_stand_elsewhere(voices, tmp_path, form, wor
         ("1 0 1\n0 1 2\n", None),  # files named 0, 1, 2
     ],
 )
-def test_labels_that_are_none_are_named(tmp_path, text, message):
+def test_wrong_labels_are_reported(tmp_path, text, message):
     (tmp_path / "trials.txt").write_text(text)
     if message:
         with pytest.raises(MediaError, match=message):
@@ -167,7 +167,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def encoded(voices, tmp_path_factory) -> Path:
-    """The voices in other kinds of files, a folder and a trial list for each."""
+    """The voices in other file formats, with a folder and a trial list for each."""
     folder = tmp_path_factory.mktemp("encoded")
     for ending, (kind, codec) in KINDS.items():
         place = folder / ending[1:]
@@ -200,8 +200,8 @@ def test_scores_of_flac_are_those_of_wav(network, voices, encoded, tmp_path):
 
 
 @pytest.mark.parametrize("ending", KINDS)
-def test_a_list_works_before_and_after_the_conversion(network, encoded, ending, tmp_path):
-    """x.flac is found as x.wav in the folder that convertAudio.py makes, in a cohort too; the scores are the same."""
+def test_a_list_works_before_and_after_conversion(network, encoded, ending, tmp_path):
+    """x.flac is found as x.wav in the folder of convertAudio.py, also in a cohort; the scores are the same."""
     listed, place = encoded / f"{ending[1:]}.txt", encoded / ending[1:]
     (tmp_path / "cohort.txt").write_text("".join(f"{k}{ending}\n" for k in range(6, 12)))
     assert convertAudio.main([f"--src={place}", f"--dst={tmp_path}/16k", "--nWorkers=1"]) == 0
@@ -214,8 +214,8 @@ def test_a_list_works_before_and_after_the_conversion(network, encoded, ending, 
     assert both[0] == both[1]
 
 
-def test_a_list_of_wavs_finds_the_sound_that_was_downloaded(network, voices, encoded, tmp_path):
-    """VoxCeleb2's trials name .wav or .m4a, whatever is on the disk; Kaldi's names have no ending."""
+def test_a_list_of_wavs_finds_downloaded_files(network, voices, encoded, tmp_path):
+    """VoxCeleb2's trials name .wav or .m4a, whatever is on the disk; Kaldi's names have no extension."""
     assert scores_of(network, voices / "half.txt", encoded / "m4a", tmp_path / "a") == scores_of(
         network, encoded / "m4a.txt", encoded / "m4a", tmp_path / "b"
     )
@@ -225,7 +225,7 @@ def test_a_list_of_wavs_finds_the_sound_that_was_downloaded(network, voices, enc
     )
 
 
-def test_a_broken_sound_is_named_before_a_training_with_tests(network, encoded, tmp_path):
+def test_damaged_sound_is_reported_before_training_with_tests(network, encoded, tmp_path):
     shutil.copytree(encoded / "flac", tmp_path / "flac")
     broken = tmp_path / "flac/3.flac"
     broken.write_bytes(broken.read_bytes()[:5000])
@@ -234,7 +234,7 @@ def test_a_broken_sound_is_named_before_a_training_with_tests(network, encoded, 
 
 
 def test_a_wav_scp_is_a_table_of_utterances(network, voices, tmp_path, monkeypatch):
-    """Paths from the current folder, from that of the wav.scp, or absolute; with spaces too."""
+    """Paths relative to the current folder or to the wav.scp, or absolute; also with spaces."""
     expected = scores_of(network, voices / "half.txt", voices, tmp_path / "expected")
     lines = [line.split() for line in (voices / "half.txt").read_text().splitlines()]
     text = "".join(f"spk-{a[:-4]} spk-{b[:-4]} {('nontarget', 'target')[int(k)]}\n" for k, a, b in lines)
@@ -267,7 +267,7 @@ def test_a_wav_scp_is_a_table_of_utterances(network, voices, tmp_path, monkeypat
         ("", r"wav.scp: is empty"),
     ],
 )
-def test_what_is_wrong_in_a_wav_scp_is_named(network, tmp_path, monkeypatch, table, message):
+def test_errors_in_a_wav_scp_are_reported(network, tmp_path, monkeypatch, table, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wav.scp").write_text(table)
     (tmp_path / "trials").write_text("a b target\na a nontarget\n")
@@ -276,7 +276,7 @@ def test_what_is_wrong_in_a_wav_scp_is_named(network, tmp_path, monkeypatch, tab
     assert not (tmp_path / "ran").exists()
 
 
-def test_list_without_labels_gives_scores_alone(network, voices, tmp_path, capsys):
+def test_a_list_without_labels_gives_only_scores(network, voices, tmp_path, capsys):
     lines = [line[2:] for line in (voices / "trials.txt").read_text().splitlines()]
     (tmp_path / "blind.txt").write_text("\n".join(lines))
     report = evaluate(network, voices, tmp_path, trials=str(tmp_path / "blind.txt"))
@@ -289,10 +289,8 @@ def test_list_without_labels_gives_scores_alone(network, voices, tmp_path, capsy
 
 
 @pytest.mark.parametrize("place", ["weights/x.model", "x.model", "closed/x.model"])
-def test_a_checkpoint_that_is_given_has_results_of_its_own(
-    network, voices, tmp_path, monkeypatch, capsys, place
-):
-    """Not those of the training example's run, whose folder is the default of --save_path."""
+def test_results_of_a_given_checkpoint_go_beside_it(network, voices, tmp_path, monkeypatch, capsys, place):
+    """They do not go to the default --save_path, which is the training example's run."""
     monkeypatch.chdir(tmp_path)
     network.saveParameters(place)
     flags = [
@@ -321,7 +319,7 @@ def test_a_checkpoint_that_is_given_has_results_of_its_own(
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_scores_are_written_with_all_their_digits(tmp_path, kind):
+def test_scores_are_written_exactly(tmp_path, kind):
     trials = Trials(["a.wav", "b.wav"], np.array([0, 1]), np.array([1, 0]), np.array([1, 0]))
     scores = np.array([1 / 3, -2 / 7], kind)
     write_scores(str(tmp_path / "s.txt"), scores, trials)
@@ -388,7 +386,7 @@ def test_cohorts(voices, tmp_path, network):
         read_cohort("none.txt", "")
 
 
-def test_kept_embeddings(network, voices, tmp_path, monkeypatch):
+def test_cached_embeddings(network, voices, tmp_path, monkeypatch):
     kept = str(tmp_path / "kept.npz")
     half = evaluate(network, voices, tmp_path / "a", trials="half.txt", save_to=kept)
     with np.load(kept) as arrays:
@@ -501,7 +499,7 @@ def test_best_checkpoint_is_kept(clip_list, voices, tmp_path, monkeypatch):
     ]
 
 
-def test_best_epoch_is_forgotten_when_it_is_trained_again(clip_list, voices, tmp_path):
+def test_best_epoch_is_dropped_when_it_is_trained_again(clip_list, voices, tmp_path):
     flags = ("--test_interval", 1, "--num_eval", 2)
     assert run(clip_list, voices, tmp_path, *flags, "--max_epoch", 1) == 0
     assert (tmp_path / "result/best.json").exists()
@@ -524,7 +522,7 @@ def test_tensorboard_has_the_columns(clip_list, voices, tmp_path):
         assert {e.step: e.value for e in events.Scalars(name)} == pytest.approx(expected, rel=1e-5)
 
 
-def test_tensorboard_switched_on_later_has_the_epochs_before(clip_list, voices, tmp_path):
+def test_tensorboard_enabled_later_has_earlier_epochs(clip_list, voices, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for epochs, flags in (
         (2, ("--test_interval", 2, "--num_eval", 2)),
@@ -541,15 +539,15 @@ def test_tensorboard_switched_on_later_has_the_epochs_before(clip_list, voices, 
         assert np.array(found) == pytest.approx(np.array(expected), rel=1e-5)
 
 
-def test_without_tensorboard_it_is_said_before_training(clip_list, voices, tmp_path, capsys, monkeypatch):
+def test_missing_tensorboard_is_reported_before_training(clip_list, voices, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert run(clip_list, voices, tmp_path, "--tensorboard", "--max_epoch", 1) == 1
     assert "pip install tensorboard" in capsys.readouterr().err.splitlines()[-1]
     assert not list((tmp_path / "model").iterdir())
 
 
-def test_flags_that_do_nothing_are_told(clip_list, voices, tmp_path, capsys):
-    """Beside the others that are given; a run is not refused for them."""
+def test_flags_without_effect_are_reported(clip_list, voices, tmp_path, capsys):
+    """They are only reported; the run starts."""
 
     def told(*more) -> list[str]:
         assert run(clip_list, voices, tmp_path, "--max_epoch", 1, *more) == 0
@@ -577,7 +575,7 @@ def test_flags_that_do_nothing_are_told(clip_list, voices, tmp_path, capsys):
     ]
 
 
-def test_a_test_of_what_is_not_trained(clip_list, voices, tmp_path, capsys):
+def test_a_test_of_an_untrained_identity(clip_list, voices, tmp_path, capsys):
     flags = ("--max_epoch", 1, "--alphaI", 0, "--test_interval", 1, "--num_eval", 2)
     assert run(clip_list, voices, tmp_path / "tiny", *flags) == 0
     assert "--alphaI 0 does not train the voice identity" in capsys.readouterr().out
@@ -599,7 +597,7 @@ def test_trials_are_checked_before_training(clip_list, voices, tmp_path, capsys)
 
 
 def numbered(folder: Path, draws: int, names: int = 6) -> Path:
-    """Noises 0.wav, 1.wav ... whose sound is another one for every `draws`."""
+    """Noises 0.wav, 1.wav ... that differ for every `draws`."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(draws)
     for k in range(names):
@@ -618,7 +616,7 @@ def raw_scores(folder: Path) -> np.ndarray:
     return read_scores(str(folder / "eval_scores.txt"))[0]
 
 
-def test_a_cohort_of_the_same_names_is_another_one(network, tmp_path):
+def test_a_cohort_with_the_same_names_in_another_folder(network, tmp_path):
     """Trials and cohort are both 0.wav, 1.wav ..., in two folders."""
     a, b, trials = numbered(tmp_path / "a", 1), numbered(tmp_path / "b", 2), all_pairs(tmp_path / "t.txt")
     (tmp_path / "cohort.txt").write_text("".join(f"{k}.wav\n" for k in range(6)))
@@ -639,7 +637,7 @@ def test_a_cohort_of_the_same_names_is_another_one(network, tmp_path):
         assert normalised == pytest.approx(expected, abs=1e-3)
 
 
-def test_an_overlap_is_found_under_every_name(network, tmp_path):
+def test_an_overlap_is_found_under_any_name(network, tmp_path):
     a, trials = numbered(tmp_path / "a", 1), all_pairs(tmp_path / "t.txt")
     (tmp_path / "link").symlink_to(a)
     cohort = {"x": str(tmp_path / "link/3.wav"), "y": str(tmp_path / "a/../a/4.wav")}
@@ -647,8 +645,8 @@ def test_an_overlap_is_found_under_every_name(network, tmp_path):
         evaluation.evaluate_list(network, str(trials), str(a), str(tmp_path / "r"), cohort=cohort)
 
 
-def test_a_recording_is_in_the_cohort_once(network, tmp_path):
-    """A second name of one, or a link to it, would count it twice among the nearest."""
+def test_a_recording_counts_once_in_the_cohort(network, tmp_path):
+    """Otherwise a second name or a link would count twice among the nearest."""
     a, b, trials = numbered(tmp_path / "a", 1), numbered(tmp_path / "b", 2), all_pairs(tmp_path / "t.txt")
     (tmp_path / "link").symlink_to(b)
     cohort = {f"{k}.wav": str(b / f"{k}.wav") for k in range(4)}
@@ -670,7 +668,7 @@ def test_a_recording_is_in_the_cohort_once(network, tmp_path):
         evaluation.evaluate_list(network, str(trials), str(a), str(tmp_path / "one"), cohort=one)
 
 
-def test_kept_vectors_are_of_the_same_files(network, tmp_path, capsys):
+def test_cached_vectors_need_the_same_files(network, tmp_path, capsys):
     a, b, trials = numbered(tmp_path / "a", 1), numbered(tmp_path / "b", 2), all_pairs(tmp_path / "t.txt")
     kept = str(tmp_path / "kept.npz")
 
@@ -686,7 +684,7 @@ def test_kept_vectors_are_of_the_same_files(network, tmp_path, capsys):
     (tmp_path / "link").symlink_to(a)
     assert scores_of(tmp_path / "link", "a2", load_from=kept) == pytest.approx(of_a, abs=1e-6)
     assert "6 of 6 embeddings from" in capsys.readouterr().out
-    # A file of the same size and time that holds another sound is told and embedded again.
+    # A file of the same size and time with other sound is reported and embedded again.
     before = (a / "2.wav").stat()
     (a / "2.wav").write_bytes((b / "2.wav").read_bytes())
     os.utime(a / "2.wav", ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -699,7 +697,7 @@ def test_kept_vectors_are_of_the_same_files(network, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("other", [{"temporal_stride": 2}, {"crop": "mouth"}, {"precision": "bf16"}])
-def test_kept_vectors_are_of_the_same_settings(network, voices, tmp_path, other):
+def test_cached_vectors_need_the_same_settings(network, voices, tmp_path, other):
     kept = str(tmp_path / "kept.npz")
     evaluate(network, voices, tmp_path / "a", trials="half.txt", save_to=kept)
     changed = SyncNet(**NETWORK | other)
@@ -709,8 +707,8 @@ def test_kept_vectors_are_of_the_same_settings(network, voices, tmp_path, other)
         evaluate(changed, voices, tmp_path / "b", trials="half.txt", load_from=kept)
 
 
-def test_auto_is_what_the_kept_vectors_were_made_with(clip_list, voices, tmp_path, capsys, monkeypatch):
-    """A trial may end otherwise another time; the same command works all the same."""
+def test_precision_auto_follows_the_cached_vectors(clip_list, voices, tmp_path, capsys, monkeypatch):
+    """The measurement may give another result next time; the same command must still work."""
     kept = tmp_path / "kept.npz"
     flags = ("--eval", "--untrained", "--num_eval", 2, "--precision", "auto")
     monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("bf16", "it won"))
@@ -731,7 +729,7 @@ def test_vectors_of_another_program(network, voices, tmp_path):
         evaluate(network, voices, tmp_path / "a", load_from=kept)
 
 
-def test_silence_is_told_before_anything_is_computed(network, tmp_path, monkeypatch):
+def test_silence_is_reported_before_anything_is_computed(network, tmp_path, monkeypatch):
     a, trials = numbered(tmp_path / "a", 1), all_pairs(tmp_path / "t.txt")
     wavfile.write(a / "4.wav", 16000, np.zeros(8000, np.int16))
     monkeypatch.setattr(network, "identity_vectors", lambda *_: pytest.fail("computed"))
@@ -747,8 +745,8 @@ def test_silence_is_told_before_anything_is_computed(network, tmp_path, monkeypa
 # ---------------------------------------------------------------- results of several lists
 
 
-def test_lists_are_kept_apart(network, voices, tmp_path, capsys):
-    """A second list never replaces the first; the same list again does, and says whose results go."""
+def test_results_of_different_lists_are_separate(network, voices, tmp_path, capsys):
+    """Another list never replaces results; the same list does, and reports what it replaces."""
     paths = [str(tmp_path / name) for name in ("one.model", "two.model")]
     other = SyncNet(**NETWORK)
     network.saveParameters(paths[0])
@@ -791,7 +789,7 @@ def test_lists_are_kept_apart(network, voices, tmp_path, capsys):
     assert not (result / "eval_scores_asnorm.txt").exists()
 
 
-def test_what_min_dcf_is_of_is_said_once(network, voices, tmp_path, capsys):
+def test_min_dcf_is_explained_once(network, voices, tmp_path, capsys):
     evaluate(network, voices, tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert lines.index("minDCF(P_target): C_miss = C_fa = 1; 1 is useless") == len(lines) - 3

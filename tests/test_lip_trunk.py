@@ -41,7 +41,7 @@ def results(layer: nn.Module, video: torch.Tensor) -> list[torch.Tensor]:
     ],
     ids=str,
 )
-def test_layers_give_what_3d_layers_give(layer, layout):
+def test_layers_equal_3d_layers(layer, layout):
     layer = copy.deepcopy(layer).double()
     ordinary = copy.deepcopy(layer)
     ordinary.__class__ = type(layer).__mro__[1]
@@ -66,7 +66,7 @@ class Called(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
-def test_no_layer_of_the_trunk_computes_in_3d():
+def test_the_trunk_computes_nothing_in_3d():
     video = torch.zeros(1, 3, 6, 224, 224)
     with Called() as called, torch.no_grad():
         lip_trunk(stride=1)(video)
@@ -87,7 +87,7 @@ def test_gradients_in_bfloat16_are_finite_for_short_clips(stride, frames):
     assert all(parameter.grad.isfinite().all() for parameter in trunk.parameters())
 
 
-def test_parameters_and_their_initial_values_are_those_of_3d_layers():
+def test_parameters_and_initial_values_equal_those_of_3d_layers():
     torch.manual_seed(0)
     ours = lip_trunk(stride=2)
     torch.manual_seed(0)
@@ -103,7 +103,7 @@ def test_parameters_and_their_initial_values_are_those_of_3d_layers():
     assert named == {str(number) for number in (0, 1, 4, 5, 8, 9, 11, 12, 14, 15, 18, 19)}
 
 
-def test_a_trunk_is_called_copied_and_changed_as_any_sequential():
+def test_a_trunk_behaves_like_any_sequential():
     video = torch.randint(0, 256, (1, 3, 7, 224, 224)).float()
     trunk = lip_trunk(stride=1).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The losses against slow, literal versions."""
+"""The losses compared with slow, literal implementations."""
 
 import math
 
@@ -79,7 +79,7 @@ def test_confusion_against_the_definition(task, distance):
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_confusion_is_least_and_without_gradient_where_the_distribution_is_uniform():
+def test_confusion_has_its_minimum_at_the_uniform_distribution():
     uniform = torch.full((2, 4, 4), 3.0, requires_grad=True)
     loss = confusion(uniform)
     loss.backward()
@@ -118,7 +118,7 @@ def test_confusion_does_not_train_the_scales():
     assert w.grad is None and b.grad is None and face.grad.abs().max() > 0
 
 
-def test_euclidean_has_no_scales_and_a_finite_end():
+def test_euclidean_logits_have_no_scale_and_are_finite():
     w, b = W.clone().requires_grad_(), B.clone().requires_grad_()
     for loss, x, y in LOSSES.values():
         assert not loss(x, y, w, b, "euclidean")[0].requires_grad
@@ -129,7 +129,7 @@ def test_euclidean_has_no_scales_and_a_finite_end():
     assert x.grad.isfinite().all()
 
 
-def test_close_vectors_far_from_the_origin_keep_their_distance():
+def test_distances_of_close_vectors_far_from_the_origin():
     x = 100 + embeddings(7, 40, 64)
     y = x + 1e-2
     assert inverse_distance(x, y).diagonal() == pytest.approx(1 / (x - y).norm(dim=1), rel=1e-3)

@@ -1,4 +1,4 @@
-"""The mel filterbank: torchaudio's and its substitute give the same features, and one of them always loads."""
+"""The mel filterbank: torchaudio's and its substitute give the same features, and one always loads."""
 
 import importlib
 import importlib.util
@@ -39,7 +39,7 @@ class Blocked:
 
 @pytest.fixture
 def blocked(monkeypatch):
-    """A function that makes torchaudio fail with its argument until the end of the test."""
+    """A function that makes importing torchaudio raise its argument until the end of the test."""
 
     def block(error: Exception) -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
@@ -77,7 +77,7 @@ def test_the_substitute_equals_torchaudio():
 
 
 @needs_torchaudio
-def test_networks_with_either_give_the_same_features_and_read_each_other(plain_network):
+def test_networks_with_either_filterbank_are_interchangeable(plain_network):
     from torchaudio.transforms import MelSpectrogram
 
     models.SyncNetModelFBank.MelSpectrogram = MelSpectrogram  # restored by plain_network's monkeypatch
@@ -104,7 +104,7 @@ def test_names_in_a_checkpoint(plain_network):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_torchaudio_that_does_not_load_is_replaced(error, blocked):
+def test_torchaudio_is_replaced_if_it_does_not_load(error, blocked):
     blocked(error)
     spec = importlib.util.spec_from_file_location("models.another", mel_spectrogram.__file__)
     module = importlib.util.module_from_spec(spec)
@@ -135,7 +135,7 @@ def test_fake_tensors(plain_network):
 
 
 def test_compile_and_export(plain_network):
-    """Both follow the whole front end without a break."""
+    """Both trace the whole front end without a graph break."""
     expected = plain_network.forward_aud(random_audio())
     compiled = torch.compile(plain_network.forward_aud, fullgraph=True, backend="eager")(random_audio())
 

@@ -1,4 +1,4 @@
-"""The MFCC network: its front end against python_speech_features, its shape, its names, and what both share."""
+"""The MFCC network: its front end compared with python_speech_features, its shapes and names."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_numbers_of_python_speech_features(name):
     np.testing.assert_allclose(found[0, 0].T, expected, atol=1e-3, rtol=0)
 
 
-def test_a_batch_gives_what_each_gives_under_autocast_too():
+def test_a_batch_equals_single_clips_also_under_autocast():
     sounds = torch.from_numpy(np.stack(list(SOUNDS.values()))).float()
     model = network()
     one_by_one = torch.cat([model.features(sound[None]) for sound in sounds])
@@ -74,7 +74,7 @@ def test_no_gradient_goes_through_the_front_end():
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_as_many_embeddings_from_either_network_and_stream(stride):
+def test_both_networks_and_streams_give_the_same_number_of_embeddings(stride):
     modules = (SyncNetModelFBank, SyncNetModelMFCC)
     models = [module.SyncNetModel(8, stride).to("meta") for module in modules]  # shapes without computing
     for frames in range(10, 61):
@@ -86,7 +86,7 @@ def test_as_many_embeddings_from_either_network_and_stream(stride):
             assert lips.squeeze(4).squeeze(3).shape == expected
 
 
-def test_layers_stand_in_the_order_that_gives_the_names():
+def test_order_of_the_layers_gives_the_names():
     shapes = {
         name: tuple(tensor.shape)
         for name, tensor in SyncNet(model="models.SyncNetModelMFCC", device="cpu").state_dict().items()

@@ -1,4 +1,4 @@
-"""Networks of one's own: the examples in docs, and what is said of outputs that have another form."""
+"""User-defined networks: the examples in docs, and errors for outputs of the wrong form."""
 
 import re
 import sys
@@ -46,7 +46,7 @@ def test_the_examples_in_docs_train_and_are_used(tmp_path, monkeypatch, capsys, 
 
 
 class Changed(tinyModel.SyncNetModel):
-    """tinyModel whose outputs of one stream pass through a function."""
+    """tinyModel with a function applied to the outputs of one stream."""
 
     def __init__(self, stream: str, change: Callable) -> None:
         super().__init__(8, 2)
@@ -79,7 +79,7 @@ class Changed(tinyModel.SyncNetModel):
         (lambda x: (x[0], None), r"has content; "),
     ],
 )
-def test_outputs_of_another_form_are_refused_at_the_start(stream, change, words):
+def test_outputs_of_the_wrong_form_are_refused_at_the_start(stream, change, words):
     settings = Settings("mine", 8, 30, 2)
     with pytest.raises(UserError) as refused:
         check_outputs(Changed(stream, change), settings, torch.device("cpu"))
@@ -127,19 +127,19 @@ class OwnFrontEnd(SyncNetModelFBank.SyncNetModel):
         (lambda x: x, nn.Conv2d(1, 512, (40, 20), (1, 2)), "makes shape (2, 512, 1, 3) of features of shape"),
     ],
 )
-def test_a_front_end_and_a_trunk_that_do_not_fit(change, trunk, words):
+def test_a_mismatch_of_front_end_and_trunk(change, trunk, words):
     with pytest.raises(UserError) as refused:
         check_outputs(OwnFrontEnd(change, trunk), Settings("mine", 8, 30, 1), torch.device("cpu"))
     assert words in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
-def test_a_network_without_identities_is_known():
+def test_a_network_without_identity_is_recognized():
     network = SyncNet("models.SyncNetV2", nOut=16, device="cpu")
     assert (network.has_content, network.has_identity) == (True, False)
 
 
-def test_the_check_is_hidden_from_a_mode_of_the_caller():
-    """A caller that records operations sees none while a network is built."""
+def test_the_check_is_hidden_from_a_callers_function_mode():
+    """A caller that records operations records none while a network is built."""
     names = []
 
     class Record(torch.overrides.TorchFunctionMode):

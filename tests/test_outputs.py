@@ -1,4 +1,4 @@
-"""Where commands are to write is checked before they compute."""
+"""Output paths are checked before anything is computed."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from syncnet.support.errors import UserError
 from syncnet.support.files import check_output, journal_at, replace_file
 
 
-def test_places_that_can_be_written(tmp_path, monkeypatch):
+def test_paths_that_can_be_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("old")
     for path in ("file", "new", "deep/er/new", str(tmp_path / "a/b")):
@@ -27,7 +27,7 @@ def test_places_that_can_be_written(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]  # nothing is made
 
 
-def test_places_that_cannot(tmp_path, monkeypatch):
+def test_paths_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("old")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     os.mkfifo(tmp_path / "pipe")
@@ -49,7 +49,7 @@ def test_places_that_cannot(tmp_path, monkeypatch):
             check_output("--x", str(tmp_path / "deep/er"), folder)
 
 
-def test_an_error_while_writing_names_the_file_that_was_asked_for(tmp_path, monkeypatch):
+def test_write_errors_name_the_requested_file(tmp_path, monkeypatch):
     (tmp_path / "sub").mkdir(mode=0o500)
     path = str(tmp_path / "sub/x")
     real = os.replace
@@ -65,8 +65,8 @@ def test_an_error_while_writing_names_the_file_that_was_asked_for(tmp_path, monk
 
 
 @pytest.mark.parametrize("mode", ["w", "wb"])
-def test_a_file_is_complete_before_it_is_flushed_to_the_disk(tmp_path, monkeypatch, mode):
-    """Else a power failure could leave the name with no content."""
+def test_a_file_is_flushed_to_disk_before_it_is_renamed(tmp_path, monkeypatch, mode):
+    """Otherwise a power failure could leave the name without its content."""
     sizes, real = [], os.fsync
 
     def fsync(descriptor: int) -> None:
@@ -83,7 +83,7 @@ def test_a_file_is_complete_before_it_is_flushed_to_the_disk(tmp_path, monkeypat
     assert sizes == [4] and (tmp_path / "y").read_text() == "text"
 
 
-def test_a_journal_has_whole_lines_and_names_itself_when_the_disk_is_full(tmp_path):
+def test_a_journal_has_whole_lines_and_reports_a_full_disk(tmp_path):
     path = str(tmp_path / "j")
     for mode, kept in (("w", "1\n"), ("a", "1\n1\n"), ("w", "1\n")):
         with journal_at(path, mode) as add:
@@ -124,7 +124,7 @@ def test_a_journal_has_whole_lines_and_names_itself_when_the_disk_is_full(tmp_pa
         ),
     ],
 )
-def test_commands_check_first(tmp_path, capsys, main, flags, wrong):
+def test_commands_check_output_paths_first(tmp_path, capsys, main, flags, wrong):
     (tmp_path / "file").write_text("kept")
     assert main(flags.format(there=tmp_path).split()) == 1
     said = capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_commands_check_first(tmp_path, capsys, main, flags, wrong):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_text_that_is_not_utf8_is_written_with_escapes(tmp_path):
+def test_text_that_is_not_utf8_is_escaped(tmp_path):
     with replace_file(str(tmp_path / "x.csv")) as file:
         file.write(f"ü,{os.fsdecode(bytes([255]))}\n")
     assert (tmp_path / "x.csv").read_text(encoding="utf-8") == "ü,\\udcff\n"

@@ -1,4 +1,4 @@
-"""Files on file systems that lack a call, left-overs of other machines, bars in log files."""
+"""Unusual file systems, leftovers of other machines, progress bars in log files."""
 
 import errno
 import io
@@ -38,8 +38,8 @@ def fails_for(monkeypatch, kind, number: int) -> None:
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-def test_what_the_system_refuses_is_not_hidden_by_a_library(tmp_path):
-    """torch.save makes a RuntimeError about positions of a write that fails."""
+def test_write_errors_are_not_hidden_by_a_library(tmp_path):
+    """torch.save replaces the error of a failed write by a RuntimeError about positions."""
     path = tmp_path / "x.model"
     path.write_bytes(b"before")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -87,7 +87,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
     assert capsys.readouterr().err.count("make sure that no second run") == 1
 
 
-def test_a_lock_that_another_holds(tmp_path):
+def test_a_lock_held_by_another_process(tmp_path):
     with (
         lock_file(str(tmp_path / "lock"), ""),
         pytest.raises(OSError, match="in use"),
@@ -98,7 +98,7 @@ def test_a_lock_that_another_holds(tmp_path):
         pass
 
 
-def test_left_overs_of_this_machine_alone_are_removed(tmp_path, monkeypatch):
+def test_only_leftovers_of_this_machine_are_removed(tmp_path, monkeypatch):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     with monkeypatch.context() as patch:
@@ -114,7 +114,7 @@ def test_left_overs_of_this_machine_alone_are_removed(tmp_path, monkeypatch):
     assert sorted(map(str, tmp_path.iterdir())) == sorted([elsewhere, live, str(tmp_path / "mine.part")])
 
 
-def test_a_bar_in_a_log_writes_a_line_now_and_then(monkeypatch):
+def test_a_bar_in_a_log_writes_occasional_lines(monkeypatch):
     log, now = io.StringIO(), [0.0]
     monkeypatch.setattr(sys, "stderr", log)
     monkeypatch.setattr(progress.tqdm, "monitor_interval", 0)
@@ -136,7 +136,7 @@ def test_a_bar_in_a_log_writes_a_line_now_and_then(monkeypatch):
     assert "\r" not in log.getvalue()
 
 
-def test_a_bar_that_is_not_left_ends_without_a_line(monkeypatch):
+def test_a_bar_with_leave_false_ends_without_a_line(monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     assert list(progress_bar(range(3), leave=False)) == [0, 1, 2]
@@ -150,7 +150,7 @@ def test_only_the_first_process_shows_a_bar(monkeypatch):
     assert list(progress_bar(range(3))) == [0, 1, 2] and log.getvalue() == ""
 
 
-def test_left_overs_of_long_names_are_removed(tmp_path, monkeypatch):
+def test_leftovers_with_long_names_are_removed(tmp_path, monkeypatch):
     one, other = (str(tmp_path / (letter * 250)) for letter in "ab")
     assert len({partial_path(one), partial_path(other), one, other}) == 4
     with replace_file(one) as file:
@@ -162,8 +162,8 @@ def test_left_overs_of_long_names_are_removed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only file system"), ImportError("no sem_open")])
-def test_a_system_without_shared_memory_is_told_how_to_go_on(monkeypatch, error):
-    """As in a container: the message must not read as if the user's own folders were read-only."""
+def test_missing_shared_memory_has_a_remedy(monkeypatch, error):
+    """As in some containers: the message must not suggest that the user's own folders are read-only."""
 
     def refuse(*_):
         raise error

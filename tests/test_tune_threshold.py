@@ -1,4 +1,4 @@
-"""tuneThreshold: the baseline's numbers, hand-made cases, an independent formula, the command."""
+"""tuneThreshold: the baseline's numbers, cases by hand, an independent formula, the command."""
 
 import json
 import re
@@ -259,7 +259,7 @@ def test_speakers_are_read_from_names():
 
 
 def test_bootstrap_over_speakers_equals_one_resample_at_a_time(monkeypatch):
-    """Against trials that are repeated as often as their speakers were drawn."""
+    """Compared with trials that are repeated as often as their speakers were drawn."""
     scores, labels, pairs = corpus(1, speakers=6, files=3)
     scores = np.round(scores, 1)  # with ties
     speakers = speakers_of_trials(pairs, labels)
@@ -290,7 +290,7 @@ def test_bootstrap_over_speakers_equals_one_resample_at_a_time(monkeypatch):
 
 
 def test_bootstrap_over_speakers_covers_where_trials_do_not():
-    """Of many small corpora of one population, each with its interval, most hold the population's EER."""
+    """The intervals of most small samples of a population contain the population's EER."""
     truth = np.mean([eer_interpolated(*corpus(seed, 60, 4)[:2])[0] for seed in range(1000, 1010)])
     inside = {"speakers": 0, "trials": 0}
     for seed in range(40):
@@ -303,7 +303,7 @@ def test_bootstrap_over_speakers_covers_where_trials_do_not():
     assert inside["speakers"] >= 32 and inside["trials"] <= inside["speakers"] - 8, inside
 
 
-def test_what_was_drawn_is_said(tmp_path, capsys):
+def test_output_says_what_was_drawn(tmp_path, capsys):
     scores, labels, pairs = corpus(2, speakers=8, files=3)
     texts = {"8 speakers": pairs, "trials": [(a.replace("/", "_"), b.replace("/", "_")) for a, b in pairs]}
     for words, names in texts.items():
@@ -391,8 +391,8 @@ def test_a_difference_equals_one_resample_at_a_time(monkeypatch, by_speaker):
     np.testing.assert_allclose([v[1:] for v in found.values()], expected, atol=1e-9)
 
 
-def test_a_paired_interval_sees_what_two_intervals_do_not():
-    """Systems of which one is a little worse on the same speakers: each interval holds both figures."""
+def test_a_paired_interval_is_more_sensitive_than_two_intervals():
+    """One system is slightly worse on the same speakers: each interval contains both EERs."""
     scores, labels, pairs = corpus(7, speakers=20, files=4)
     worse = scores + np.random.default_rng(1).normal(scale=0.5, size=len(scores))
     speakers = speakers_of_trials(pairs, labels)
@@ -459,7 +459,7 @@ def test_systems_of_different_trials_have_no_difference(tmp_path, capsys):
 
 
 def test_the_plot_names_the_eer_that_is_printed(tmp_path, monkeypatch, capsys):
-    """On a coarse curve the interpolated EER is another one."""
+    """On a coarse curve the interpolated EER differs."""
     from matplotlib.figure import Figure
 
     legends = []
@@ -529,7 +529,7 @@ def test_a_split_has_no_common_speaker(tmp_path, capsys, form):
         ("0.5 1\n0.6 0\n", "label"),
     ],
 )
-def test_what_cannot_be_split(tmp_path, capsys, text, message):
+def test_lists_that_cannot_be_split(tmp_path, capsys, text, message):
     (tmp_path / "t.txt").write_text(text)
     assert tuneThreshold.main(["--split", str(tmp_path / "t.txt")]) == 1
     assert message in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 1
@@ -626,7 +626,7 @@ def test_command(tmp_path):
     assert [file.name for file in picture.parent.iterdir()] == ["det.png"]
 
 
-def test_command_says_what_is_wrong(tmp_path, capsys):
+def test_command_errors(tmp_path, capsys):
     good = write_scores(tmp_path / "good.txt", *normal_trials(1, 50, 1.0))
     bad = tmp_path / "bad.txt"
     bad.write_text("0.1 0\nmuch 1\n")
@@ -640,7 +640,7 @@ def test_command_says_what_is_wrong(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("option", [["--target_fa", "101"], ["--bootstrap", "-1"], ["--seed", "-1"]])
-def test_command_wrong_options(capsys, option):
+def test_command_wrong_flags(capsys, option):
     with pytest.raises(SystemExit) as ended:
         tuneThreshold.main(["scores.txt", *option])
     assert ended.value.code == 2
@@ -678,7 +678,7 @@ def test_det_axes_are_normal_deviates(tmp_path, monkeypatch):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_det_failure_leaves_no_part(tmp_path):
+def test_a_failed_plot_leaves_no_partial_file(tmp_path):
     trials = normal_trials(1, 50, 1.0)
     with pytest.raises(ValueError, match="second: all 2 trials"):
         plot_det({"first": trials, "second": ([1, 2], [1, 1])}, str(tmp_path / "det.png"))

@@ -1,4 +1,4 @@
-"""The classes and functions in other people's scripts: their names, their packages, their main."""
+"""The classes and functions as other scripts use them: names, packages, main guard."""
 
 import copy
 import pickle
@@ -24,7 +24,7 @@ T = 16
 
 
 def run(folder: Path, script: str, stdin: bool = False) -> subprocess.CompletedProcess:
-    """A script in a folder of its own, with this project at the end of its path."""
+    """A script in another folder, with this project at the end of its path."""
     text = f"import sys; sys.path.append({str(REPOSITORY)!r})\n" + textwrap.dedent(script)
     (folder / "script.py").write_text(text)
     line = [sys.executable, "-" if stdin else "script.py"]
@@ -36,7 +36,7 @@ def run(folder: Path, script: str, stdin: bool = False) -> subprocess.CompletedP
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory) -> dict[str, object]:
-    """The namespace of the 2020 program, every flag of it."""
+    """The namespace of the 2020 program, with all its flags."""
     folder = tmp_path_factory.mktemp("clips")
     lines = []
     for k in range(2):
@@ -121,8 +121,8 @@ def changed(network: SyncNet, before: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_copy_is_a_network_of_its_own(flags, monkeypatch, copied, compiled):
-    """Trained first and then copied: the copy learns, and the original does not."""
+def test_a_copy_is_independent(flags, monkeypatch, copied, compiled):
+    """A network that is trained and then copied: the copy learns, the original does not."""
     monkeypatch.setattr(
         "SyncNetDist.compile_embeddings", lambda function: lambda *x, **kw: function(*x, **kw)
     )
@@ -137,7 +137,7 @@ def test_a_copy_is_a_network_of_its_own(flags, monkeypatch, copied, compiled):
 
 
 def test_a_run_on_a_thread(flags, tmp_path, capsys):
-    """Signals are the main thread's: a run elsewhere goes without."""
+    """Python handles signals only on the main thread; a run on another one does without."""
     lists = ("--train_list", flags["train_list"], "--verify_list", flags["train_list"])
     line = f"--maxFrames {T} --nBatchSize 2 --nOut 8 --model tinyModel --device cpu --max_epoch 1".split()
     found = []
@@ -152,7 +152,7 @@ def test_a_run_on_a_thread(flags, tmp_path, capsys):
 
 @pytest.mark.parametrize("first", ["", "import models", "import models.mine"])
 @pytest.mark.parametrize("made_of", ["package", "folder"])
-def test_a_callers_package_models_is_in_nobodys_way(tmp_path, first, made_of):
+def test_a_callers_package_models_does_no_harm(tmp_path, first, made_of):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/mine.py").write_text("HERE = 'my own'")
     if made_of == "package":
@@ -161,15 +161,15 @@ def test_a_callers_package_models_is_in_nobodys_way(tmp_path, first, made_of):
     assert done.stdout == "models.SyncNetModelFBank\nmy own\n", done.stderr
 
 
-def test_a_callers_network_of_the_same_name_stays_the_callers(tmp_path):
-    """Ours is loaded by its path, and theirs is not replaced."""
+def test_a_callers_network_of_the_same_name_is_unchanged(tmp_path):
+    """Ours is loaded by path, and theirs is not replaced."""
     (tmp_path / "models").mkdir()
     (tmp_path / "models/SyncNetModelFBank.py").write_text("HERE = 'my own'")
     done = run(tmp_path, USE.format(first="import models.SyncNetModelFBank", name="models.SyncNetModelFBank"))
     assert done.stdout == "models.SyncNetModelFBank\nmy own\n", done.stderr
 
 
-def test_a_callers_module_models_is_in_nobodys_way(tmp_path):
+def test_a_callers_module_models_does_no_harm(tmp_path):
     (tmp_path / "models.py").write_text("HERE = 'my own'")
     done = run(tmp_path, USE.format(first="import models", name="models"))
     assert done.stdout == "models.SyncNetModelFBank\nmy own\n", done.stderr
@@ -191,7 +191,7 @@ UNGUARDED = """
 
 
 @pytest.mark.parametrize("stdin", [False, True])
-def test_a_script_without_the_main_guard_is_told_so(tmp_path, stdin):
+def test_a_missing_main_guard_is_reported(tmp_path, stdin):
     done = run(tmp_path, UNGUARDED.format(workers=2), stdin)
     assert "must be a file" in done.stdout if stdin else "no worker process could start" in done.stdout
     assert 'under `if __name__ == "__main__":`' in done.stdout and "nWorkers 1" in done.stdout
