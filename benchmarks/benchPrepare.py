@@ -28,7 +28,7 @@ import makeFileList  # noqa: E402
 from convertAudio import CONVERTED, SOURCES, convert_file, find_jobs  # noqa: E402
 from syncnet.media.check_journal import CheckJournal  # noqa: E402
 from syncnet.media.clip_check import CheckSettings, check_job  # noqa: E402
-from syncnet.media.clips import find_files  # noqa: E402
+from syncnet.media.find_files import find_files  # noqa: E402
 from syncnet.media.open_video import open_video  # noqa: E402
 from syncnet.support.processes import map_in_processes  # noqa: E402
 

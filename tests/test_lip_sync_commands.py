@@ -22,7 +22,7 @@ from syncnet.inference.drawing import find_tracks
 from syncnet.inference.offset import PUBLISHED_FOUND, Offset
 from syncnet.media.clips import MediaError, read_list
 from syncnet.tracks.track_files import track_text
-from syncnet.tracks.track_folder import JOURNAL, Record, mark_of
+from syncnet.tracks.track_folder import STATE, Record, mark_of
 from syncnet.tracks.track_settings import Rule
 from syncnet.tracks.tracks import Track
 from SyncNetDist import SyncNet
@@ -205,7 +205,7 @@ def made(tmp_path, tracks) -> Path:
 def record_sources(made: Path, **paths: Path) -> None:
     """What makeFaceTracks.py records of its sources: their names and the files that they are."""
     rule = Rule(detect_every=5, min_frames=34, min_face=60)
-    journal = made / "tracks" / JOURNAL
+    journal = made / "tracks" / STATE / "finished.jsonl"
     journal.parent.mkdir(exist_ok=True)
     with journal.open("a") as file:
         for source, path in paths.items():
