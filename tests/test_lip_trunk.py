@@ -74,6 +74,13 @@ def test_the_trunk_computes_nothing_in_3d():
     assert not {name for name in called.names if "3d" in name}
 
 
+def test_layers_of_single_frames_do_not_unfold():
+    """The backward pass of unfold writes zeros and copies."""
+    with Called() as called:
+        Conv3dAs2d(4, 2, (1, 3, 3))(torch.zeros(1, 4, 5, 9, 9))
+    assert "conv2d" in called.names and "unfold" not in called.names
+
+
 @pytest.mark.parametrize("stride, frames", [(1, 5), (1, 6), (1, 8), (2, 9), (2, 11), (2, 12)])
 def test_gradients_in_bfloat16_are_finite_for_short_clips(stride, frames):
     """oneDNN's 3-D convolutions gave NaN for 1 to 4 embeddings per clip, on processors with AMX."""

@@ -38,11 +38,12 @@ class Conv3dAs2d(nn.Conv3d):
     def forward(self, video: Tensor) -> Tensor:
         """(B, C, T, H, W) to (B, C', T', H', W'); fastest in torch.channels_last_3d."""
         frames = video.transpose(1, 2)
-        windows = frames.unfold(1, self.kernel_size[0], self.stride[0])  # (B, T', C, H, W, taps)
-        pictures = windows.permute(0, 1, 3, 4, 2, 5).flatten(4).flatten(0, 1)  # (B * T', H, W, C * taps)
+        if (self.kernel_size[0], self.stride[0]) != (1, 1):  # unfold's backward pass writes zeros and copies
+            windows = frames.unfold(1, self.kernel_size[0], self.stride[0])  # (B, T', C, H, W, taps)
+            frames = windows.permute(0, 1, 3, 4, 2, 5).flatten(4).permute(0, 1, 4, 2, 3)  # (B, T', C * taps, H, W)
         weight = self.weight.flatten(1, 2)
-        found = F.conv2d(pictures.permute(0, 3, 1, 2), weight, self.bias, self.stride[1:], self.padding[1:])
-        return found.unflatten(0, windows.shape[:2]).transpose(1, 2)
+        found = F.conv2d(frames.flatten(0, 1), weight, self.bias, self.stride[1:], self.padding[1:])
+        return found.unflatten(0, frames.shape[:2]).transpose(1, 2)
 
 
 class MaxPool3dAs2d(nn.MaxPool3d):
