@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 import cv2
 import numpy as np
 
+from syncnet.tracks.shots import distance
+
 SIDE = 32  # pixels; pictures and regions are compared at SIDE x SIDE
 LENGTHS = (6, 10, 15, 22, 33, 48, 63)  # slots from the picture before a change to the one after it
 SAMPLES = 8  # pictures in between that are looked at first
@@ -120,20 +122,20 @@ class ChangeFinder(Generic[Key]):
     def _is_back(self, seen: _Seen[Key]) -> bool:
         """Does the last picture show what was before a change?"""
         now = self._picture(-1, seen.crop)
-        return difference(seen.change.before, now) < min(ALIKE, BACK_AGAIN * seen.change.difference)
+        return distance(seen.change.before, now) < min(ALIKE, BACK_AGAIN * seen.change.difference)
 
     def _was_before(self, length: int, crop: Crop | None, last: np.ndarray, change: Change) -> bool:
         """Does the last picture show what was there already before a change of this length?"""
         before = range(max(-len(self._past), -1 - length - LASTING), -1 - length)
         least = min(ALIKE, BACK_AGAIN * change.difference)
-        return any(difference(self._picture(k, crop), last) < least for k in before)
+        return any(distance(self._picture(k, crop), last) < least for k in before)
 
     def _look_at(self, key: Key | None, first: int, crop: Crop | None) -> None:
         last = self._picture(-1, crop)
         for length in LENGTHS:
             if length >= len(self._past) or self._past[-1 - length][0] < first:
                 break
-            if difference(self._picture(-1 - length, crop), last) < DIFFERENT:
+            if changed(self._picture(-1 - length, crop), last) < DIFFERENT:
                 continue
             count = range(-1 - length, 0)
             change = find_change([self._picture(k, crop) for k in count], self._past[-1 - length][0])
@@ -166,9 +168,11 @@ def reduced(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean absolute difference of two reduced pictures, 0 to 255."""
-    return float(np.abs(a - b).mean())
+def changed(a: np.ndarray, b: np.ndarray) -> float:
+    """How much two reduced pictures differ beyond light and movement, 0 to 255; exact from DIFFERENT on."""
+    if (found := distance(a, b)) < DIFFERENT or (found := _without_light(a, b)) < DIFFERENT:
+        return found
+    return min(found, _without_movement(a, b))
 
 
 def find_change(pictures: Sequence[np.ndarray], slot: int) -> Change | None:
@@ -177,10 +181,8 @@ def find_change(pictures: Sequence[np.ndarray], slot: int) -> Change | None:
     pictures: reduced. slot: of the first one.
     """
     a, b = pictures[0], pictures[-1]
-    if difference(a, b) < DIFFERENT:
-        return None
-    changed = min(_without_light(a, b), _without_movement(a, b))
-    if changed < DIFFERENT:
+    beyond = changed(a, b)
+    if beyond < DIFFERENT:
         return None
     inner = np.unique(np.linspace(0, len(pictures) - 1, SAMPLES + 2).round().astype(int))[1:-1]
     fine = [_fine(pictures[k]) for k in (*inner, 0, -1)]
@@ -191,7 +193,7 @@ def find_change(pictures: Sequence[np.ndarray], slot: int) -> Change | None:
         if progress[0] < 0.5 < progress[-1] and np.diff(progress).min() > -BACK
     ]
     left_over, way = min(found, default=(1.0, ""))
-    if left_over > LEFT_OVER * (changed - LEAST_CHANGED):
+    if left_over > LEFT_OVER * (beyond - LEAST_CHANGED):
         return None
     begin, end = 0, len(pictures) - 1  # the last picture of one shot, the first one of the other
     for outside in (2, 2, 1):
@@ -202,7 +204,7 @@ def find_change(pictures: Sequence[np.ndarray], slot: int) -> Change | None:
         first, last = _ramp(progress, BORDER_VISIBLE if way.startswith("wipe") else VISIBLE)
         begin, end = max(begin, begin + first - outside), min(end, begin + last + outside)
     a, b = pictures[begin], pictures[end]
-    return Change(slot + begin + 1, slot + max(begin + 1, end - 1), difference(a, b), a)
+    return Change(slot + begin + 1, slot + max(begin + 1, end - 1), distance(a, b), a)
 
 
 def _ramp(progress: np.ndarray, visible: float) -> tuple[int, int]:
@@ -269,7 +271,7 @@ def _without_light(a: np.ndarray, b: np.ndarray) -> float:
     for x, y in ((a, b), (b, a)):
         centered = x - x.mean()
         gain = float((centered * (y - y.mean())).mean() / max(1e-6, (centered**2).mean()))
-        rest.append(difference(max(0.0, gain) * centered, y - y.mean()))
+        rest.append(distance(max(0.0, gain) * centered, y - y.mean()))
     return max(rest)
 
 
@@ -283,4 +285,4 @@ def _without_movement(a: np.ndarray, b: np.ndarray) -> float:
         )
 
     spans = [parts(shift) for shift in range(-SHIFT, SHIFT + 1)]
-    return min(difference(x[rows, columns], y[r, c]) for rows, r in spans for columns, c in spans)
+    return min(distance(x[rows, columns], y[r, c]) for rows, r in spans for columns, c in spans)
