@@ -40,7 +40,8 @@ class Conv3dAs2d(nn.Conv3d):
         frames = video.transpose(1, 2)
         if (self.kernel_size[0], self.stride[0]) != (1, 1):  # unfold's backward pass writes zeros and copies
             windows = frames.unfold(1, self.kernel_size[0], self.stride[0])  # (B, T', C, H, W, taps)
-            frames = windows.permute(0, 1, 3, 4, 2, 5).flatten(4).permute(0, 1, 4, 2, 3)  # (B, T', C * taps, H, W)
+            pictures = windows.permute(0, 1, 3, 4, 2, 5).flatten(4)  # (B, T', H, W, C * taps)
+            frames = pictures.permute(0, 1, 4, 2, 3)
         weight = self.weight.flatten(1, 2)
         found = F.conv2d(frames.flatten(0, 1), weight, self.bias, self.stride[1:], self.padding[1:])
         return found.unflatten(0, frames.shape[:2]).transpose(1, 2)
