@@ -1,10 +1,10 @@
-"""Make face tracks of any videos: cropped to the face, 25 frames a second, each with its sound.
+"""Make face tracks of any videos: cropped to the face, 25 frames per second, each with its sound.
 
     python makeFaceTracks.py --src my_videos --dst my_tracks
 
-The tracks are in VoxCeleb2's layout, my_tracks/mp4, wav and txt, ready for makeFileList.py. What became of each
-video is in my_tracks/tracks.csv, tracks.png (look at it: one face a track) and no_tracks.txt. Interrupted in any way,
-the same command goes on.
+The tracks are in VoxCeleb2's layout, my_tracks/mp4, wav and txt, ready for makeFileList.py. my_tracks/tracks.csv
+lists them, tracks.png shows one face per track (have a look), and no_tracks.txt says why other videos have none.
+After an interruption, the same command resumes.
 """
 
 import syncnet  # noqa: F401  # isort: skip
@@ -25,7 +25,7 @@ from syncnet.tracks.track_settings import KINDS, MAX_GAP, MIN_FACE, PART, Rule, 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
         description="Find the faces in all videos of a folder and write each as a face track with its sound, as "
-        "VoxCeleb2 has them. Finished videos are kept, so the same command goes on after an interruption.",
+        "in VoxCeleb2. Finished videos are kept, so the same command resumes after an interruption.",
         example=["python makeFaceTracks.py --src my_videos --dst my_tracks"],
     )
     parser.add_argument(
@@ -34,39 +34,39 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dst",
         required=True,
-        help="folder for the tracks: mp4, wav and txt, and tables of what became of them",
+        help="folder for the tracks, as mp4, wav and txt, and for tables of them",
     )
     parser.add_argument(
         "--nWorkers",
         type=int,
         default=available_cores(),
-        help="processes, which share the videos, and the parts of long ones; default: one a core (%(default)s)",
+        help="processes for videos and parts of long videos; default: one per core (%(default)s)",
     )
     parser.add_argument(
         "--detect_every",
         type=int,
         default=5,
-        help=f"look for faces in one of so many frames, at 25 a second, at most {MAX_GAP}; a lower number follows "
+        help=f"detect faces in one of this many frames, at 25 per second, at most {MAX_GAP}; a lower number follows "
         "quick movements better and takes longer",
     )
     parser.add_argument(
         "--min_frames",
         type=int,
         default=34,
-        help=f"leave out shorter tracks, at most {PART}; training takes clips of --maxFrames + 4 frames and more "
+        help=f"skip shorter tracks, at most {PART}; training needs clips of at least --maxFrames + 4 frames "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--min_face",
         type=int,
         default=60,
-        help=f"leave out faces whose larger side has fewer pixels in the video, at least {MIN_FACE}",
+        help=f"skip faces whose larger side has fewer pixels in the video, at least {MIN_FACE}",
     )
     parser.add_argument(
         "--face_detector",
         metavar="FILE.onnx",
         help="weights of YuNet, a much faster face detector (docs/data.md says where to download them); "
-        "default: MTCNN, which is installed with the requirements",
+        "default: MTCNN, which requirements.txt installs",
     )
     parser.add_argument("--part", type=part_of_all, metavar="K/N", help=PART_HELP.format("tables"))
     args = parser.parse_args(argv)
@@ -84,7 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--src {args.src}: neither a folder nor an ordinary file")
     src, dst = os.path.realpath(args.src), os.path.realpath(args.dst)
     if src == dst or any(is_in(src, os.path.join(dst, kind)) for kind in KINDS):
-        parser.error(f"--dst {args.dst}: its tracks would become videos of --src; give a folder of its own")
+        parser.error(f"--dst {args.dst}: its tracks would become videos of --src; give another folder")
     return args
 
 
@@ -106,7 +106,7 @@ SHOWN_REASONS = 5
 
 
 def duration(seconds: float) -> str:
-    """A length of time in the unit that suits it."""
+    """A length of time in a suitable unit."""
     for unit, length in (("hours", 3600), ("minutes", 60)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
@@ -114,7 +114,7 @@ def duration(seconds: float) -> str:
 
 
 def shorter_tracks(reasons: Iterable[str], argv: list[str] | None) -> str:
-    """What to type for the tracks that are too short for --min_frames, by the reasons why videos have none."""
+    """The command that also makes the tracks that are too short for --min_frames, given the reasons of videos."""
     lengths = [
         int(number) for reason in reasons for number in re.findall(r"(\d+) (?:have both|frames$)", reason)
     ]
@@ -126,9 +126,9 @@ def shorter_tracks(reasons: Iterable[str], argv: list[str] | None) -> str:
 def report(
     run: Run, unread: list[MediaError], args: argparse.Namespace, argv: list[str] | None, took: float
 ) -> bool:
-    """Print what became of the videos, and what comes next. Is there a track? Raises UserError without a video.
+    """Print the outcome and the next command. Returns whether there is a track. Raises UserError without a video.
 
-    unread: folders that could not be read. argv: the command line, as main() has it. took: seconds.
+    unread: folders that could not be read. argv: of main(). took: seconds.
     """
     records = run.folder.records
     found = [records[path] for path in run.paths if path in records]
@@ -147,45 +147,47 @@ def report(
             f"  by an old version{old:>9}   which divided tracks every 40 s; for new ones, give a new --dst"
         )
     if run.changed:
-        print(f"  made anew        {run.changed:>9}   they, the flags or this program have changed since")
+        print(f"  made again       {run.changed:>9}   the videos, the flags or this program have changed")
     print(f"  with a track     {len(found) - without:>9}")
     print(f"  without          {without:>9}")
     if gone:
-        print(f"  no longer there  {len(gone):>9}   their tracks are kept")
+        print(f"  no longer exist  {len(gone):>9}   their tracks are kept")
     print(f"  tracks           {len(tracks):>9}   {duration(seconds)}")
     if unread:
         print(f"  folders not read {len(unread):>9}")
     if run.others:
-        print(f"  other files      {run.others:>9}   left out")
+        print(f"  other files      {run.others:>9}   skipped")
     if run.failed:
         print(f"  not finished     {len(run.failed):>9}   this program failed on them")
-        print(f"What failed, for a report to the authors: {run.folder.errors}")
+        print(f"Tracebacks, for a report to the authors: {run.folder.errors}")
         print("The other videos are finished. The same command tries these again:")
         for path in run.failed[:SHOWN_REASONS]:
             print(f"  {one_line(path)}")
     reasons = lines_without_tracks(unread, found)
     if reasons:
-        print(f"Without a track, or broken, and why: {os.path.join(args.dst, 'no_tracks.txt')}")
+        print(
+            f"Videos without a track or damaged, with the reasons: {os.path.join(args.dst, 'no_tracks.txt')}"
+        )
         for line in reasons[:SHOWN_REASONS]:
             print(f"  {line}")
         if len(reasons) > SHOWN_REASONS:
             print(f"  ... and {len(reasons) - SHOWN_REASONS} more")
     if any("--min_frames" in reason for reason in reasons):
         print(
-            f"Shorter tracks are made too with a --min_frames below {args.min_frames}{shorter_tracks(reasons, argv)}"
+            f"A --min_frames below {args.min_frames} also makes shorter tracks{shorter_tracks(reasons, argv)}"
         )
     if not tracks:
         print(f"No video in {args.src} gave a track.")
         return False
-    print(f"One face a track, to look at: {os.path.join(args.dst, 'tracks.png')}")
+    print(f"One face per track, to look at: {os.path.join(args.dst, 'tracks.png')}")
     clips = [
         os.path.join(record.name, str(n)) for record in records.values() for n in range(len(record.tracks))
     ]
     folder = folder_of_people(clips)
     if folder:
         print(
-            f"All tracks are in the folder {folder}, as one person's: the next line validates on other clips of the "
-            "same person. Train with --alphaI 0: voice identity cannot be learned from one person alone"
+            f"All tracks are in the folder {folder}, as one person's: the next command validates on other clips of "
+            "the same person. Train with --alphaI 0: voice identity cannot be learned from one person alone"
         )
     folders = {kind: os.path.join(args.dst, kind, *([folder] if folder else [])) for kind in KINDS}
     flags = " ".join(f"--{kind}_dir {shlex.quote(path)}" for kind, path in folders.items())
@@ -219,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             if not parts:
                 folder.write_tables(unread)
-            print("\nStopped. The same command goes on from here.")
+            print("\nStopped. The same command resumes from here.")
             return 130
         folder.clear_work(but=(run.sources[path].work for path in run.failed if path in run.sources))
         if parts:

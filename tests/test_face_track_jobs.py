@@ -159,7 +159,7 @@ def test_what_an_earlier_version_could_not_do_is_tried_again(tmp_path, capsys):
     capsys.readouterr()
     assert run(src, dst) == 0
     said = capsys.readouterr().out
-    assert "finished before          1" in said and "made anew                2" in said
+    assert "finished before          1" in said and "made again               2" in said
     assert "by an old version        1   which divided tracks every 40 s" in said
     assert list(rows(dst)) == ["a.mp4", "b.mp4"] and list(reasons(dst)) == ["c.mp4"]
     assert run(src, dst) == 0

@@ -46,10 +46,10 @@ def build(places: dict[int, list], shots: list[tuple[int, int]], every: int = 5)
     builder = TrackBuilder(find)
     for first, last in shots:
         builder.begin_shot(first)
-        builder.look(first)
+        builder.detect_at(first)
         for slot in range(first, last):
             if slot % every == 0:
-                builder.look(slot)
+                builder.detect_at(slot)
         builder.end_shot(last - 1)
     return builder.finished, looked
 
@@ -152,7 +152,7 @@ def test_a_lost_face_is_looked_for_again_near_its_track(again, others, expected)
     builder = TrackBuilder(find, 0.9, find_again)
     builder.begin_shot(0)
     for slot in range(0, 40, 5):
-        builder.look(slot)
+        builder.detect_at(slot)
     builder.end_shot(39)
     assert spans(builder.finished) == expected
     assert asked[0] == (15, (10, 10, 70, 70))
@@ -163,8 +163,8 @@ def test_faces_that_overlap_two_tracks_go_where_they_overlap_most():
     faces[5] = [Face(box(4, 10, 80), 1.0), Face(box(26, 10, 80), 1.0)]
     builder = TrackBuilder(lambda slot: faces[min(faces, key=lambda known: abs(known - slot))])
     builder.begin_shot(0)
-    builder.look(0)
-    builder.look(5)
+    builder.detect_at(0)
+    builder.detect_at(5)
     lefts = sorted((track.faces[0].box[0], track.faces[5].box[0]) for track in builder.open)
     assert lefts == [(0, 4), (30, 26)]
 
@@ -174,7 +174,7 @@ def test_faces_that_change_places_at_once_are_told_apart_by_a_cut():
     faces = {t: [Face(box(10, 10, 60), 1.0)] for t in range(40)}
     builder.begin_shot(0)
     for slot in (0, 5, 10, 15, 20):
-        builder.look(slot)
+        builder.detect_at(slot)
     builder.cut(list(builder.open), 22)
     builder.end_shot(39)
     assert spans(builder.finished) == [(0, 22), (22, 40)]
@@ -184,7 +184,7 @@ def test_a_cut_in_one_of_two_faces_ends_one_track():
     faces = {slot: [Face(box(150, 10, 60), 1.0), Face(box(0, 10, 60), 1.0)] for slot in range(60)}
     builder = TrackBuilder(lambda slot: faces[slot])
     builder.begin_shot(0)
-    builder.look(0)
+    builder.detect_at(0)
     left = next(track for track in builder.open if track.box[0] == 0)
     builder.cut([left], 30)
     builder.end_shot(59)

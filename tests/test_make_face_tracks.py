@@ -283,7 +283,7 @@ def test_videos_come_and_go(tmp_path, capsys):
     capsys.readouterr()
     assert run(src, dst) == 0
     said = capsys.readouterr().out
-    assert f"2 videos in {src}" in said and "no longer there          1" in said and "made anew" not in said
+    assert f"2 videos in {src}" in said and "no longer exist          1" in said and "made again" not in said
     assert {path: content for path, content in files(dst).items() if path in first} == first
     assert {name: found[0]["frames"] for name, found in rows(dst).items()} == {
         "a.mkv": "33", "a.mp4": "30", "a.mov": "36",
@@ -291,7 +291,7 @@ def test_videos_come_and_go(tmp_path, capsys):
     assert len(files(dst)) == 9
     video(src / "a.mp4", frames=35)
     assert run(src, dst) == 0
-    assert "made anew                1" in capsys.readouterr().out and len(files(dst)) == 9
+    assert "made again               1" in capsys.readouterr().out and len(files(dst)) == 9
 
 
 def test_a_single_video(tmp_path, capsys, monkeypatch):
@@ -383,7 +383,7 @@ def test_stopped_and_run_again(tmp_path, end):
     printed = process.communicate(timeout=60)[0]
     if end == signal.SIGINT:
         assert process.returncode == 130
-        assert "The same command goes on from here." in printed
+        assert "The same command resumes from here." in printed
         assert "Traceback" not in printed
     for path, content in files(tmp_path / "dst").items():
         assert content == files(tmp_path / "whole")[path]  # what is there is whole

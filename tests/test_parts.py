@@ -189,7 +189,7 @@ def test_an_interrupted_part_of_face_tracks_resumes(videos, tmp_path, monkeypatc
     os.utime(videos / "none.mp4")  # has changed: its part makes it again, and another part completes
     assert run(videos, tmp_path / "parts", "--part", f"{part_number('none.mp4', 2)}/2") == 0
     assert run(videos, tmp_path / "parts", "--part", f"{3 - part_number('none.mp4', 2)}/2") == 0
-    assert re.search(r"made anew +1 ", capsys.readouterr().out)
+    assert re.search(r"made again +1 ", capsys.readouterr().out)
 
 
 def test_who_may_use_a_folder_of_tracks_at_once(tmp_path):

@@ -50,7 +50,7 @@ def changed_in(pictures: list[np.ndarray]) -> list[tuple[int, int]]:
     for slot, picture in enumerate(pictures):
         grain = rng.normal(0, 3, picture.shape)
         finder.add(slot, shot_picture(np.clip(picture + grain, 0, 255).astype(np.uint8)))
-        found += finder.look([])
+        found += finder.lasting([])
     return [(first, last) for _, first, last in found + finder.end_shot()]
 
 

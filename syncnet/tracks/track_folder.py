@@ -1,8 +1,8 @@
-"""A folder of face tracks: what is finished in it, and the tables and pictures that tell of it.
+"""A folder of face tracks: which sources are finished, and the tables and pictures that describe the tracks.
 
-`<folder>/mp4/<name>/00001.mp4`, wav and txt likewise, where <name> is the source's path without its extension.
-A source's tracks are made aside and moved in when all are there; then it gets a record, and with a record it is
-finished. Whatever has none is made anew.
+`<folder>/mp4/<name>/00001.mp4`, wav and txt likewise, where <name> is the source's path without its extension. The
+tracks of a source are moved in when all of them are complete; then it gets a record, which marks it as finished.
+Sources without a record are processed again.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from syncnet.tracks.track_settings import KINDS, Rule
 MARK = 1  # another number rebuilds everything
 VERSION = 2  # of the program that made a record; version 1 divided tracks every 40 s
 STATE = ".makeFaceTracks"
+JOURNAL = os.path.join(STATE, "finished.jsonl")
 COLUMNS = (
     *("source", "track", "first_s", "last_s", "frames", "face_size", "found", "confidence", "shot"),
     "detector",
@@ -39,10 +40,10 @@ SHEET, SHEET_COLUMNS, CELL, CAPTION = 100, 10, 160, 18  # tracks, columns, pixel
 
 @dataclass
 class Record:
-    """A finished source. mark: of the source and of what was asked for. name: of its folder of tracks.
+    """A finished source. mark: of its content and the settings. name: of its folder of tracks.
 
-    tracks: what tracks.csv says of each, and `sizes`, in bytes, of its mp4, wav and txt. reason: why there is none,
-    or what is missing; "" where nothing is. version: of the program that made it.
+    tracks: each one's row of tracks.csv, and `sizes` of its mp4, wav and txt in bytes. reason: why there is none, or
+    what is missing; else "". version: of the program that made it.
     """
 
     source: str
@@ -54,25 +55,25 @@ class Record:
 
     @property
     def facts(self) -> tuple[int, int]:
-        """Size in bytes and time of modification in ns of the source that the tracks were made of."""
+        """Size in bytes and modification time in ns of the source when its tracks were made."""
         size, changed = json.loads(self.mark)[1:3]
         return size, changed
 
     @property
     def line(self) -> str:
-        """The source and the reason, for people."""
+        """The source and the reason, as a line to print."""
         return one_line(f"{self.source}: {self.reason}")
 
 
 def lines_without_tracks(unread: Iterable[MediaError], records: Iterable[Record]) -> list[str]:
-    """Lines for people: folders that could not be read, then sources that gave no track or are broken."""
+    """Lines to print: folders that could not be read, then sources without a track or damaged."""
     return [one_line(str(error)) for error in unread] + [record.line for record in records if record.reason]
 
 
 def mark_of(path: str, rule: Rule) -> str:
-    """Size and time of change of a source, and what is asked for: another mark means that it is made anew.
+    """Size and modification time of a source, and the settings: its tracks are remade if any of these changes.
 
-    Raises MediaError for what is no file.
+    Raises MediaError unless it is a file.
     """
     try:
         facts = os.stat(path)
@@ -84,10 +85,10 @@ def mark_of(path: str, rule: Rule) -> str:
 
 
 class TrackFolder:
-    """The folder at `path`; it is made. Raises OSError.
+    """The folder at `path`, which is created. Raises OSError.
 
     part: the part of the work that this run does; None: all of it. records: by source, of all that were ever
-    finished. tracks: how many these have.
+    finished. tracks: number of their tracks.
     """
 
     def __init__(self, path: str, part: Part | None = None) -> None:
@@ -107,7 +108,7 @@ class TrackFolder:
     def in_use(self, taken: str) -> Iterator[None]:
         """Lock the folder against a second run, and read its records. Raises OSError with the message `taken`.
 
-        Parts share it with one another.
+        Runs of several parts share the folder.
         """
         with contextlib.ExitStack() as held:
             for name in self._locks:
@@ -122,12 +123,12 @@ class TrackFolder:
         self.tracks = sum(len(record.tracks) for record in self.records.values())
 
     def work(self, source: str, mark: str) -> str:
-        """The folder in which the tracks of a source are made."""
+        """The temporary folder for the tracks of a source."""
         key = hashlib.sha256(os.fsencode(source) + mark.encode() + bytes([VERSION])).hexdigest()[:24]
         return os.path.join(self._work, key)
 
     def is_finished(self, source: str, mark: str, name: str) -> bool:
-        """Is this source finished under this name, with all files of its tracks present in their full size?
+        """Is this source finished under this name, with all files of its tracks present and complete?
 
         A source for which an earlier version gave a reason is tried again.
         """
@@ -146,9 +147,9 @@ class TrackFolder:
         return True
 
     def finish(self, record: Record, made: list[tuple[str, list[dict]]]) -> None:
-        """Move tracks in, numbered in this order, and record that the source is finished.
+        """Move tracks into the folder, numbered in this order, and record the source as finished.
 
-        made: folders of tracks, and what tracks.csv says of each track.
+        made: temporary folders, and the rows of tracks.csv of the tracks in them.
         """
         before = self.records.pop(record.source, None)
         self._remove_tracks(record.name)
@@ -168,7 +169,7 @@ class TrackFolder:
             add(json.dumps(asdict(record)))
 
     def report_fault(self, source: str, fault: str) -> None:
-        """Append the traceback of a fault of the program to errors.txt; the source is not finished."""
+        """Append the traceback of a fault of the program to errors.txt; the source stays unfinished."""
         with open(self.errors, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{one_line(source)}\n{fault}\n")
         record = self.records.get(source)
@@ -186,7 +187,7 @@ class TrackFolder:
                 os.removedirs(folder)
 
     def clear_work(self, but: Iterable[str] = ()) -> None:
-        """Remove what was being made, but these folders."""
+        """Remove temporary folders except these."""
         kept = {os.path.basename(folder) for folder in but}
         for name in os.listdir(self._work) if os.path.isdir(self._work) else ():
             if name not in kept:
@@ -212,7 +213,7 @@ class TrackFolder:
         self._write_or_remove("tracks.png", self._contact_sheet(records))
 
     def _remove_parts(self) -> None:
-        """Remove what parts have left, when their records are in the journal of all."""
+        """Remove the files of finished parts, once their records are in the common journal."""
         for path in glob.glob(os.path.join(glob.escape(self._state), "*-of-*")):
             if os.path.isdir(path):
                 shutil.rmtree(path, ignore_errors=True)
@@ -229,7 +230,7 @@ class TrackFolder:
                 os.remove(path)
 
     def _contact_sheet(self, records: list[Record]) -> bytes:
-        """A png with the middle frame of up to SHEET tracks, evenly spread over all; b"" without tracks."""
+        """A png with the middle frames of up to SHEET tracks, evenly spread over all; b"" without tracks."""
         tracks = [(r.name, number) for r in records for number in range(1, len(r.tracks) + 1)]
         chosen = np.linspace(0, len(tracks) - 1, min(SHEET, len(tracks))).round().astype(int)
         if not len(chosen):
@@ -253,7 +254,7 @@ class TrackFolder:
 
 
 def read_records(folder: str) -> dict[str, Record]:
-    """The records of a folder of face tracks, by source. An incomplete line does not count. Raises OSError."""
+    """The records of a folder of face tracks, by source. Incomplete lines are ignored. Raises OSError."""
     records = {}
     journals = glob.glob(os.path.join(glob.escape(folder), STATE, "finished*.jsonl"))
     for journal in sorted(journals, key=os.path.getmtime):

@@ -1,4 +1,4 @@
-"""What makeFaceTracks.py does with each source: its jobs, their saved results, and why there is no track."""
+"""The jobs of makeFaceTracks.py for each source, their saved results, and why there is no track."""
 
 import contextlib
 import json
@@ -34,26 +34,25 @@ from syncnet.tracks.track_joining import Stretch
 from syncnet.tracks.track_settings import KINDS, PART, Rule, is_in
 from syncnet.tracks.tracks import Track
 
-# What programs call a file that they have not finished.
+# Extensions of unfinished downloads and temporary files.
 UNFINISHED = (
     ".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".!qb", ".!ut", ".tmp", "~",
 )  # fmt: skip
-# A folder of such a name would stand where a track may have to.
+# A folder of such a name could be in the place of a track's file.
 TRACK_FILE = re.compile(r"/\d{5}\.(mp4|wav|txt)$")
-# Of a name: what no list can have, and bytes that are not UTF-8.
+# Characters that a list cannot hold, and bytes that are not UTF-8.
 NOT_LISTED = re.compile("[\ud800-\udfff\\t\\r\\n]")
 NOTHING = Plan([], 0, None, False)
-EARLY_END = FPS // 2  # slots that pictures may end before the file says so
+EARLY_END = FPS // 2  # slots by which pictures may end before the declared end
 
 
 @dataclass(eq=False)
 class Source:
-    """A file under --src and how far it has come.
+    """A file under --src and its progress.
 
-    path: relative to --src. work: folder for what is not finished. name: of its folder of tracks. stretches, rows:
-    what came of its parts and of its groups of tracks, by number. waiting: how many of these are still to come.
-    groups: how many there are.
-    problems: what is wrong with the file. failed: work on it ended in a fault of the program.
+    path: relative to --src. work: its temporary folder. name: of its folder of tracks. stretches, rows: results of
+    its parts and of its groups of tracks, by number. waiting: number of results still missing. groups: number of
+    groups. problems: what is wrong with the file. failed: the program failed on it.
     """
 
     path: str
@@ -78,7 +77,7 @@ class Source:
         ]
 
     def write_jobs(self, rule: Rule) -> list["Job"]:
-        """The second pass over each group of tracks, when the first one is complete."""
+        """The second pass over each group of tracks, once the first pass is complete."""
         self.found = select_tracks([self.stretches[number] for number in sorted(self.stretches)], rule)
         divided = len(self.plan.parts) > 1
         groups = group_tracks(self.found.tracks, PART if divided else math.inf)
@@ -97,13 +96,13 @@ class Source:
         ]
 
     def tracks_folder(self, number: int) -> str:
-        """Where the tracks of a group are made."""
+        """The temporary folder for the tracks of a group."""
         return os.path.join(self.work, f"tracks{number:05d}")
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """The survey of a part, saved as the file `target`; or tracks to be written into the folder `target`."""
+    """The survey of a part, saved as the file `target`; or tracks to write to the folder `target`."""
 
     source: str
     number: int
@@ -118,7 +117,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """What came of a job: its result, or the problem of the video, or the traceback of a fault of the program."""
+    """The outcome of a job: its result, a problem with the video, or the traceback of a fault of the program."""
 
     job: Job
     stretch: Stretch | None = None
@@ -128,9 +127,9 @@ class Done:
 
 
 def folder_names(paths: list[str], given: dict[str, str]) -> dict[str, str]:
-    """Each source's folder of tracks: its path without the extension, or with it where another has that already.
+    """Each source's folder of tracks: its path without the extension, or with it if that name is taken.
 
-    given: the folders of sources that have one, also of some that are no longer there; they keep it.
+    given: the folders of sources that have one, including sources that no longer exist; they keep it.
     """
     names: dict[str, str] = {}
     taken = set(map(as_any_system, given.values()))
@@ -147,7 +146,7 @@ def folder_names(paths: list[str], given: dict[str, str]) -> dict[str, str]:
 def plan(src: str, rule: Rule, path: str) -> tuple[str, Plan, str, str]:
     """(path, its plan, why there is none, traceback of a fault of the program).
 
-    Both texts are empty for a file that nobody would take for a video.
+    Both texts are empty for a file that is not a video by its name either.
     """
     try:
         return path, plan_parts(os.path.join(src, path), rule.detect_every), "", ""
@@ -160,8 +159,8 @@ def plan(src: str, rule: Rule, path: str) -> tuple[str, Plan, str, str]:
 
 
 def work_on(rule: Rule, job: Job) -> Done:
-    """Do a job, unless an interrupted run has done it. Raises OSError when its results cannot be written."""
-    cv2.setNumThreads(1)  # the cores work on other parts
+    """Do a job, unless an interrupted run has done it. Raises OSError if its results cannot be written."""
+    cv2.setNumThreads(1)  # the other cores work on other parts
     try:
         if job.tracks is None:
             return Done(job, stretch=_survey(rule, job))
@@ -218,7 +217,7 @@ def _write(job: Job, tracks: list[Track]) -> list[dict]:
 
 
 def reason_for(source: Source, rule: Rule) -> str:
-    """Why a source has no track, or what of it is missing; "" where nothing is."""
+    """Why a source has no track, or what part of it is missing; else ""."""
     found = source.found
     if source.problems or found is None:
         return source.problems[0]
@@ -248,8 +247,8 @@ def reason_for(source: Source, rule: Rule) -> str:
 
 
 def sources_in(src: str, dst: str, unread: Callable[[MediaError], None]) -> tuple[str, list[str]]:
-    """(folder, paths relative to it) of all files in src, sorted; without those in dst, which may lie inside src, and
-    without unfinished downloads.
+    """(folder, sorted paths relative to it) of all files in src, except those in dst, which may lie inside src, and
+    unfinished downloads.
 
     src: a folder, or a single file. unread: see find_files.
     """

@@ -1,4 +1,4 @@
-"""Tracks of a long video that was surveyed in overlapping parts: joined as if it had been surveyed in one piece."""
+"""Joins the tracks of the overlapping parts of a long video, as if it had been surveyed in one piece."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -15,10 +15,9 @@ from syncnet.tracks.tracks import MIN_OVERLAP, OpenTrack, Track, overlap
 class Stretch:
     """The survey of one part, in plain numbers so that it can be saved as JSON.
 
-    begin: the slot at which it is joined to the stretch before; what it found up to that slot only serves to
-    recognize tracks. end: the slot after the last one with a picture. faces: number of detections. detections: for
-    each track, rows of slot, confidence, left, top, right, bottom. sound: the slots from sound[0] to before sound[1]
-    have sound.
+    begin: the slot at which it is joined to the stretch before; detections up to that slot only serve to match
+    tracks. end: the slot after the last one with a picture. faces: number of detections. detections: for each track,
+    rows of slot, confidence, left, top, right, bottom. sound: the slots sound[0] ... sound[1] - 1 have sound.
     """
 
     begin: int
@@ -30,7 +29,7 @@ class Stretch:
 
     @classmethod
     def of(cls, part: Part, survey: Survey, sound: tuple[int, int]) -> "Stretch":
-        """What was found in a part."""
+        """The results for a part."""
         return cls(
             begin=part.begin,
             end=survey.end,
@@ -57,8 +56,8 @@ class Stretch:
 def join(stretches: list[Stretch]) -> list[Track]:
     """The tracks of a whole video, by time; their shots are numbered over the whole video.
 
-    stretches: in order of time. Up to and including its begin slot, a stretch is replaced by the one before. Both
-    have seen the slots before it, so a track that crosses it normally has its last detection there in common.
+    stretches: in order of time. Up to and including its begin slot, the stretch before takes precedence. Both have
+    surveyed the slots before it, so a track that crosses it normally has a detection there in common.
     """
     starts: list[int] = []
     tracks: list[dict[int, Face]] = []
@@ -83,8 +82,8 @@ def _continued(
 ) -> dict[int, dict[int, Face]]:
     """Number of a found track -> the track before `begin` that it continues.
 
-    The rule is that of the TrackBuilder: best overlap first, at most MAX_GAP slots between, within one shot. A track
-    that has ended by `begin` takes part too, so that its successor in the same place does not continue its track.
+    The rule is that of the TrackBuilder: best overlap first, at most MAX_GAP slots between, within one shot. Tracks
+    that have ended by `begin` take part, so that a successor in the same place does not continue another track.
     """
     pairs = []
     for track in tracks:

@@ -1,20 +1,20 @@
-"""What becomes a face track: the numbers of makeFaceTracks.py, without what it takes to make one."""
+"""The settings and limits of makeFaceTracks.py. Imports nothing heavy."""
 
 import hashlib
 import os
 from dataclasses import dataclass, field
 
-MAX_GAP = 25  # slots of a track without a face
-PART = 1000  # slots; longer tracks are written in pieces
-KINDS = ("mp4", "wav", "txt")  # files of a track, each in a folder of that name
-MIN_FACE = 20  # pixels; the detector sees nothing in smaller ones
+MAX_GAP = 25  # slots without a face that a track may have in a row
+PART = 1000  # slots; longer tracks are divided
+KINDS = ("mp4", "wav", "txt")  # the files of a track, each in a folder of that name
+MIN_FACE = 20  # pixels; the detectors do not find smaller ones
 
 
 @dataclass(frozen=True)
 class Rule:
     """The flags of makeFaceTracks.py. weights: the content of --face_detector, or None for MTCNN.
 
-    divide: tracks longer than PART are written in pieces.
+    divide: divide tracks longer than PART.
     """
 
     detect_every: int  # slots
@@ -25,18 +25,18 @@ class Rule:
 
     @property
     def detector(self) -> str:
-        """The face detector, with its weights, as tracks.csv names it."""
+        """The face detector and a hash of its weights, as in tracks.csv."""
         return "mtcnn" if self.weights is None else f"yunet sha256:{hashlib.sha256(self.weights).hexdigest()}"
 
     @property
     def settings(self) -> dict[str, int | str]:
-        """What decides on the tracks of a video: with other settings they are made again."""
+        """The settings that the tracks of a video depend on; with others they are remade."""
         found: dict[str, int | str] = {
             "detect_every": self.detect_every,
             "min_frames": self.min_frames,
             "min_face": self.min_face,
         }
-        if self.weights is not None:  # folders made before there was a choice stay finished
+        if self.weights is not None:  # older folders, made when there was only MTCNN, stay finished
             found["detector"] = self.detector
         if not self.divide:
             found["divide"] = False
@@ -44,5 +44,5 @@ class Rule:
 
 
 def is_in(path: str, folder: str) -> bool:
-    """Is this path the folder or in it? Both absolute, without links."""
+    """Is this path the folder or inside it? Both absolute, without links."""
     return os.path.commonpath([path, folder]) == folder

@@ -17,16 +17,15 @@ from syncnet.media.sound import JITTER, declared_end, decode_pieces
 from syncnet.media.sound_choice import choose_sound
 from syncnet.media.timeline import decoded
 
-LEAD = 1.0  # seconds that are decoded before a part: a decoder that starts anew needs a little to be right
-ROUNDING = 80  # samples; what a resampler may leave out at the end of the sound
+LEAD = 1.0  # seconds decoded before a part, until the decoder's output is exact
+ROUNDING = 80  # samples that a resampler may drop at the end of the sound
 
 
 @dataclass(frozen=True, eq=False)
 class Sound:
     """The sound of slots first, first + 1 ...: samples, (slots * 640,) int16 at 16 kHz, mono.
 
-    begin, end: the slots from `begin` to before `end` are those that the source has sound for, from the first
-    to the last of its samples; a gap between these is silence.
+    begin, end: the source has sound for the slots begin ... end - 1; gaps between them are silence.
     """
 
     first: int
@@ -41,13 +40,13 @@ class Sound:
         ]
 
     def is_heard(self, first: int, last: int) -> bool:
-        """Is there more than silence in slots first ... last - 1?"""
+        """Is there anything but silence in slots first ... last - 1?"""
         samples = self.part(first, last)
         return samples.min() < samples.max()
 
 
 def no_sound(path: str) -> MediaError:
-    """The error for a video without sound; with the line that joins it with a sound file beside it."""
+    """The error for a video without sound, with the command that joins it with a sound file beside it."""
     stem = os.path.splitext(path)[0]
     beside = next((stem + kind for kind in SOUND_FILES if os.path.isfile(stem + kind)), None)
     if beside is None:
@@ -60,10 +59,10 @@ def no_sound(path: str) -> MediaError:
 
 
 def read_sound(path: str, first_time: float, first: int, last: int, seek: bool = True) -> Sound:
-    """The sound of slots first ... last - 1, that which belongs to the picture and can be heard.
+    """The sound of slots first ... last - 1, chosen as in syncnet/media/sound_choice.py.
 
-    first_time: as of the VideoReader. seek: False for a file whose time stamps restart. Raises MediaError where there
-    is no sound track.
+    first_time: of the VideoReader. seek: False for a file whose time stamps restart. Raises MediaError without a
+    sound track.
     """
     begin = first_time + first / FPS
     wanted = (last - first) * SAMPLES_PER_FRAME
@@ -92,14 +91,14 @@ def read_sound(path: str, first_time: float, first: int, last: int, seek: bool =
 
 
 def _until(frames: Iterator[av.AudioFrame], end: float) -> Iterator[av.AudioFrame]:
-    """The frames that begin before `end` seconds, and a little more, because time stamps may jitter."""
+    """The frames up to `end` seconds, and a little more, because time stamps may jitter."""
     return itertools.takewhile(lambda frame: frame.time is None or frame.time < end + JITTER, frames)
 
 
 def _frames(
     container: av.container.InputContainer, stream: av.AudioStream, begin: float | None
 ) -> Iterator[av.AudioFrame]:
-    """Decoded frames, from before `begin` seconds on where the file leads there, else from the beginning."""
+    """Decoded frames, from before `begin` seconds on if the file can seek there, else from the beginning."""
     if begin is None:
         return decoded(container, Clock(), stream)
     start = (begin - LEAD) / tick(stream)

@@ -1,8 +1,7 @@
-"""Faces found now and then, joined to tracks; and the rule by which a track is cropped.
+"""Joins detected faces into tracks, and crops tracks.
 
-The rule is that of the pipeline that VoxCeleb2's kind of tracks is made with: boxes that overlap belong to one
-track, and the crop is 2.8 times half the face's larger side, the face's centre at half its width and at 1 / 2.8 of
-its height.
+The rule is that of the pipeline for tracks like VoxCeleb2's: boxes that overlap belong to one track, and the side of
+the crop is 2.8 times half the face's larger side, with the face's center at half its width and 1 / 2.8 of its height.
 """
 
 from bisect import bisect_right
@@ -19,15 +18,15 @@ from syncnet.tracks.track_settings import MAX_GAP
 
 MIN_OVERLAP = 0.5  # intersection over union of a face with the one before in its track
 SMOOTHING = 13  # slots
-ABOVE, BELOW, BESIDE = 1.0, 1.8, 1.4  # how far the crop reaches from the centre, in half sizes of the face
-PADDING = 110  # grey, where the crop leaves the picture
+ABOVE, BELOW, BESIDE = 1.0, 1.8, 1.4  # extent of the crop from the center, in half sizes of the face
+PADDING = 110  # gray value outside the picture
 
 
 @dataclass(eq=False)
 class Track:
     """A face from slot `first` on. boxes: (slots, 4) left, top, right, bottom in pixels of the source.
 
-    found: how many of them were found; those between are interpolated. confidence: mean of those found; typical:
+    found: number of detections; the boxes between are interpolated. confidence: mean of the detections. typical:
     their median.
     """
 
@@ -52,7 +51,7 @@ class Track:
         return float(np.maximum(*(self.boxes[:, 2:] - self.boxes[:, :2]).T).mean())
 
     def part(self, first: int, last: int) -> "Track":
-        """The slots first ... last - 1 that the track has (of found ones, about as many as before)."""
+        """The track within the slots first ... last - 1 (with a proportional number of detections)."""
         first, last = max(first, self.first), min(last, self.end)
         boxes = self.boxes[first - self.first : max(first, last) - self.first]
         found = round(self.found * len(boxes) / max(1, len(self)))
@@ -70,7 +69,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclass(eq=False)
 class OpenTrack:
-    """The detected faces of one track by slot; while it is open, more may be added."""
+    """The detected faces of one track by slot; more may be added while it is open."""
 
     faces: dict[int, Face] = field(default_factory=dict)
 
@@ -95,7 +94,7 @@ class OpenTrack:
         return OpenTrack({s: face for s, face in self._with(slot).items() if s >= slot})
 
     def _with(self, slot: int) -> dict[int, Face]:
-        """The faces, and at this slot an interpolated one if it lies between two of them."""
+        """The faces, with an interpolated one at this slot if it lies between two of them."""
         earlier, later = ([s for s in self.faces if (s < slot) is side] for side in (True, False))
         if slot in self.faces or not earlier or not later:
             return self.faces
@@ -117,16 +116,14 @@ class OpenTrack:
 
 
 class TrackBuilder:
-    """Joins faces to tracks, slot after slot, within one shot after the other.
+    """Joins faces into tracks, slot by slot, shot by shot.
 
-    find: the faces at a slot; asked for the slot of look() and for those since the look before, to find
-    out to the slot where a face comes and goes.
-    sure: the least confidence with which a track begins; to continue one, any confidence will do.
-    find_again: a face at a slot that find() does not give, near this box of a track that was lost there, or None.
+    find: returns the faces at a slot; called for the slot of detect_at() and, where a face appears or disappears, for
+    the slots since the previous one. sure: the minimum confidence to begin a track; any confidence continues one.
+    find_again: returns a face that find() misses, near this box of a track that was lost at a slot, or None.
     closed: the tracks that ended. shot_starts: the first slot of each shot.
 
-    A long video is surveyed in parts whose tracks are joined afterwards (face_tracks.py), so tracks are judged there
-    (length, size, confidence), and not here.
+    Length, size and confidence of tracks are judged after those of all parts are joined (face_tracks.py), not here.
     """
 
     def __init__(
@@ -141,11 +138,11 @@ class TrackBuilder:
         self.open: list[OpenTrack] = []
         self.closed: list[OpenTrack] = []
         self.shot_starts: list[int] = []
-        self._looked: int | None = None  # the slot of the last look in this shot
+        self._looked: int | None = None  # the slot of the last detection in this shot
 
     @property
     def finished(self) -> list[Track]:
-        """The tracks that ended, in the order in which they did, with the number of their shot."""
+        """The tracks that ended, in order of their ends, with the numbers of their shots."""
         return [track.track(bisect_right(self.shot_starts, track.first)) for track in self.closed]
 
     def begin_shot(self, slot: int) -> None:
@@ -155,22 +152,22 @@ class TrackBuilder:
 
     def end_shot(self, slot: int) -> None:
         """The shot's last slot is this one."""
-        self.look(slot)
+        self.detect_at(slot)
         for track in list(self.open):
             self._finish(track)
 
     def cut(self, tracks: list[OpenTrack], slot: int) -> None:
         """These tracks end, and others may begin in their places, at this slot."""
-        self.look(slot - 1)
+        self.detect_at(slot - 1)
         for track in tracks:
             if track in self.open:
                 self._finish(track)
-        self.look(slot)
+        self.detect_at(slot)
 
     def divide(self, first: int, last: int, only: OpenTrack | None = None) -> None:
-        """The slots first ... last show one shot change into the next: no track has them, and none crosses them.
+        """Remove slots first ... last, a gradual change of shots, from all tracks and divide those that cross them.
 
-        only: the one track at which this was seen; None: the whole picture, where a shot begins after `last`.
+        only: the only track with that change; None: the whole picture changes, and a shot begins after `last`.
         """
         if only is None:
             self.shot_starts.append(last + 1)
@@ -182,14 +179,14 @@ class TrackBuilder:
                 kept = [t for t in (before, after) if t.faces and (tracks is self.closed or t is after)]
                 tracks[place : place + 1] = kept
 
-    def look(self, slot: int) -> None:
-        """Find the faces at this slot, go on with the tracks that they belong to, begin tracks with others."""
+    def detect_at(self, slot: int) -> None:
+        """Detect the faces at this slot, continue the tracks that they belong to, begin tracks with the others."""
         if self._looked is not None and slot <= self._looked:
             return
         since = self.shot_starts[-1] if self._looked is None else self._looked + 1
         self._join(slot, self.open)
         for track in self.open:
-            if slot not in track.faces and track.last == self._looked:  # lost since the last look: when?
+            if slot not in track.faces and track.last == self._looked:  # lost since the last detection: when?
                 for between in range(since, slot + 1):
                     self._join(between, [track])
                     if between not in track.faces:
@@ -202,7 +199,7 @@ class TrackBuilder:
             self._finish(track)
 
     def _begun_at(self, slot: int, since: int, face: Face) -> OpenTrack:
-        """A track of this face, from where it came on."""
+        """A track of this face, from where it appeared."""
         track = OpenTrack({slot: face})
         for before in range(slot - 1, since - 1, -1):
             same = [(overlap(f.box, face.box), f) for f in self._free(before)]
@@ -213,12 +210,12 @@ class TrackBuilder:
         return track
 
     def _free(self, slot: int) -> list[Face]:
-        """Faces at a slot that belong to no track. Identity counts: find() gives the same ones again."""
+        """Faces at a slot that belong to no track. Compares by identity: find() returns the same objects again."""
         taken = {id(t.faces[slot]) for t in self.open if slot in t.faces}
         return [face for face in self._find(slot) if id(face) not in taken]
 
     def _join(self, slot: int, tracks: list[OpenTrack]) -> None:
-        """Give the faces at a slot to those tracks that they overlap best."""
+        """Assign the faces at a slot to the tracks that they overlap best."""
         pairs = [
             (overlap(track.box, face.box), track, face)
             for face in self._free(slot)
@@ -235,7 +232,7 @@ class TrackBuilder:
                 self._join_again(slot, track)
 
     def _join_again(self, slot: int, track: OpenTrack) -> None:
-        """Look for the face of a track again, where it was last, in a place where no other face is."""
+        """Search for the lost face of a track where it was last, unless another face is there."""
         face = self._find_again(slot, track.box) if self._find_again else None
         if face is None or overlap(track.box, face.box) <= MIN_OVERLAP:
             return
@@ -249,21 +246,21 @@ class TrackBuilder:
 
 
 def smooth(boxes: np.ndarray) -> np.ndarray:
-    """(slots, 4) boxes -> (slots, 3): x and y of the centre and half the larger side, steadied over SMOOTHING slots.
+    """(slots, 4) boxes -> (slots, 3): x and y of the center and half the larger side, smoothed over SMOOTHING slots.
 
-    A median filter, as the rule has it, and a mean over as many: boxes are found only now and then, and the
-    steps between them would remain.
+    A median filter, as in the rule, and a mean of the same width, because boxes are detected only now and then and
+    the steps between them would remain.
     """
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) / 2
-    steady = median_filter(np.hstack([centres, half]), (SMOOTHING, 1), mode="nearest")
+    steady = median_filter(np.hstack([centers, half]), (SMOOTHING, 1), mode="nearest")
     return uniform_filter1d(steady, SMOOTHING, axis=0, mode="nearest")
 
 
 def crop(picture: np.ndarray, x: float, y: float, half: float) -> np.ndarray:
-    """The face with this centre and half size, in pixels, by the rule: (224, 224, 3) uint8.
+    """The face with this center and half size, in pixels, cropped by the rule: (224, 224, 3) uint8.
 
-    picture: (height, width, 3) uint8. What lies outside is grey.
+    picture: (height, width, 3) uint8. Gray outside the picture.
     """
     left, top, side = x - BESIDE * half, y - ABOVE * half, (ABOVE + BELOW) * half
     x0, y0 = max(0, int(left) - 1), max(0, int(top) - 1)
@@ -283,5 +280,5 @@ def crop(picture: np.ndarray, x: float, y: float, half: float) -> np.ndarray:
     start = np.array([(left - x0) * part_x, (top - y0) * part_y]) + step / 2 - 0.5
     matrix = np.array([[step[0], 0, start[0]], [0, step[1], start[1]]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    grey = (PADDING, PADDING, PADDING)
-    return cv2.warpAffine(part, matrix, (FRAME_SIZE, FRAME_SIZE), flags=flags, borderValue=grey)
+    gray = (PADDING, PADDING, PADDING)
+    return cv2.warpAffine(part, matrix, (FRAME_SIZE, FRAME_SIZE), flags=flags, borderValue=gray)

@@ -1,8 +1,8 @@
 """Gradual changes from one shot to the next: dissolves, wipes, fades to and from black.
 
-Two pictures some slots apart differ as much as on both sides of a cut, and every picture between them is made of
-these two: the same mix everywhere (a dissolve, a fade), or one on either side of a border that moves through the
-picture (a wipe). Movement of people or of the camera shows pictures between that are not made of the two.
+Two pictures some slots apart differ as much as across a cut, and every picture between them is composed of the two:
+the same mix everywhere (a dissolve, a fade), or one on either side of a border that moves through the picture (a
+wipe). When people or the camera move, the pictures between are not composed of the two.
 """
 
 from collections import deque
@@ -17,26 +17,27 @@ from syncnet.tracks.shots import distance
 
 SIDE = 32  # pixels; pictures and regions are compared at SIDE x SIDE
 LENGTHS = (6, 10, 15, 22, 33, 48, 63)  # slots from the picture before a change to the one after it
-SAMPLES = 8  # pictures in between that are looked at first
-DIFFERENT = 18.0  # of 0 to 255: the least mean difference across a change
-LEFT_OVER, LEAST_CHANGED = 0.005, 14.0  # the more has changed beyond this, the more may be left unexplained
-FINE_SHARE = (
-    0.25  # of what is left unexplained of fine detail: people who move slowly show it in other places
-)
-BACK = 0.08  # a change may go back so far from one sample to the next, because people move meanwhile
-# The fraction of a change from which it surely has begun, and up to the rest of which it is unfinished. Movement is
-# easily taken for a little of a mix, and not for a border.
+SAMPLES = 8  # intermediate pictures that are compared first
+DIFFERENT = 18.0  # (0 to 255) minimum mean difference across a change
+LEFT_OVER, LEAST_CHANGED = 0.005, 14.0  # allowed residual per unit of change beyond LEAST_CHANGED
+FINE_SHARE = 0.25  # weight of the residual of fine detail, which people who move slowly show elsewhere
+BACK = 0.08  # a change may go back this far from one sample to the next, because people move meanwhile
+# Fraction of a change at which it has certainly begun; it is unfinished up to one minus that. Movement resembles a
+# slight mix, but not a border.
 VISIBLE, BORDER_VISIBLE = 0.12, 0.02
-EVEN = 0.2  # between this fraction and the rest, its pace is measured
-SUDDEN = 0.7  # of a change from one picture to the next; whether that is a cut is decided in syncnet/tracks/shots.py
-EVERY = 3  # slots from one look for changes to the next
-LASTING = 12  # slots; a change that is taken back within so many is none
-# A change that contains another one replaces it if shots differ so many times more across it, and it is at most so
-# many times longer.
+EVEN = 0.2  # the pace of a change is measured between this fraction and one minus it
+SUDDEN = 0.7  # fraction of a change from one picture to the next; syncnet/tracks/shots.py decides whether it is a cut
+EVERY = 3  # slots between two searches for changes
+LASTING = 12  # slots; a change that is reversed within this many is ignored
+# A change that contains another one replaces it if the shots differ MORE times as much across it, and it is at most
+# LONGER times as long.
 MORE, LONGER = 1.04, 1.5
-JOINED = 3  # slots between two changes that are taken for one
-BACK_AGAIN, ALIKE = 0.6, 14.0  # of the difference, and at most: what differs by less is what was before
-SHIFT = 5  # pixels of SIDE / 2 by which pictures are moved over each other to recognize a camera's movement
+JOINED = 3  # slots between two changes that count as one
+BACK_AGAIN, ALIKE = (
+    0.6,
+    14.0,
+)  # factor on the difference, and maximum, below which a picture equals the one before
+SHIFT = 5  # pixels of SIDE / 2: maximum shift of a picture to recognize camera movement
 
 
 def _borders() -> list[np.ndarray]:
@@ -50,7 +51,7 @@ BORDERS = _borders()
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """A gradual change: the slots first ... last show both shots. difference: of the shots; before: a picture."""
+    """A gradual change: slots first ... last show both shots. difference: of the shots. before: a picture."""
 
     first: int
     last: int
@@ -64,7 +65,7 @@ Key = TypeVar("Key")
 
 @dataclass(eq=False)
 class _Seen(Generic[Key]):
-    """A change in the whole picture (key and crop None) or in a crop, that may still turn out longer, or a flash."""
+    """A change in the whole picture (key and crop None) or in a crop, which may still grow or prove to be a flash."""
 
     key: Key | None
     crop: Crop | None
@@ -73,27 +74,27 @@ class _Seen(Generic[Key]):
 
 
 class ChangeFinder(Generic[Key]):
-    """Finds gradual changes in pictures that are added one after the other, and in crops of them."""
+    """Finds gradual changes in successive pictures, and in crops of them."""
 
     def __init__(self) -> None:
         self._past: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=max(LENGTHS) + LASTING + 1)
         self._seen: list[_Seen[Key]] = []
 
     def add(self, slot: int, picture: np.ndarray) -> None:
-        """picture: (height, width, 3) uint8, of the size of those before, if it is of the same shot."""
+        """picture: (height, width, 3) uint8, of the same size within a shot."""
         self._past.append((slot, picture, reduced(picture)))
 
     def end_shot(self) -> list[tuple[Key | None, int, int]]:
-        """Forget the pictures; return what is left, as look() does."""
+        """Forget the pictures; return the remaining changes, as lasting() does."""
         self._past.clear()
         seen, self._seen = self._seen, []
         return self._whole_first(seen)
 
-    def look(self, crops: Iterable[tuple[Key, int, Crop]]) -> list[tuple[Key | None, int, int]]:
-        """Look for changes that end at the last picture; return those seen before that lasted.
+    def lasting(self, crops: Iterable[tuple[Key, int, Crop]]) -> list[tuple[Key | None, int, int]]:
+        """Find changes that end at the last picture; return the earlier ones that lasted.
 
-        crops: (key, slot from which on it is looked at, crop). Returns (its key, or None for the whole picture;
-        first and last slot that show both shots).
+        crops: (key, first slot to compare, crop). Returns (key of the crop, or None for the whole picture; first and
+        last slot that show both shots).
         """
         now = self._past[-1][0]
         if now % EVERY:
@@ -125,7 +126,7 @@ class ChangeFinder(Generic[Key]):
         return distance(seen.change.before, now) < min(ALIKE, BACK_AGAIN * seen.change.difference)
 
     def _was_before(self, length: int, crop: Crop | None, last: np.ndarray, change: Change) -> bool:
-        """Does the last picture show what was there already before a change of this length?"""
+        """Does the last picture equal one before a change of this length?"""
         before = range(max(-len(self._past), -1 - length - LASTING), -1 - length)
         least = min(ALIKE, BACK_AGAIN * change.difference)
         return any(distance(self._picture(k, crop), last) < least for k in before)
@@ -143,11 +144,11 @@ class ChangeFinder(Generic[Key]):
                 self._keep(_Seen(key, crop, change, self._past[-1][0]))
 
     def _keep(self, new: _Seen[Key]) -> None:
-        """Of changes at one place and time, such as a fade to black and one from black, make one."""
+        """Merge changes at one place and time, such as a fade to black and one from black."""
         for number, seen in enumerate(self._seen):
             if seen.key is new.key and _overlap(seen.change, new.change):
                 a, b = seen.change, new.change
-                if b.first <= a.first and a.last <= b.last:  # the whole of it, or movement around it as well
+                if b.first <= a.first and a.last <= b.last:  # the complete change, or movement around it too
                     length, longer = (c.last - c.first + 1 for c in (a, b))
                     if b.difference > MORE * a.difference and longer <= LONGER * length + JOINED:
                         self._seen[number] = new
@@ -176,7 +177,7 @@ def changed(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def find_change(pictures: Sequence[np.ndarray], slot: int) -> Change | None:
-    """The gradual change that fills the time from the first of these successive pictures to the last, if it is one.
+    """The gradual change from the first of these successive pictures to the last, or None.
 
     pictures: reduced. slot: of the first one.
     """
@@ -211,9 +212,7 @@ def _ramp(progress: np.ndarray, visible: float) -> tuple[int, int]:
     """Numbers of the first and last picture that show both shots, from how much of the second is in each."""
     first, last = int(np.argmax(progress > visible)), int(np.flatnonzero(progress < 1 - visible)[-1])
     even = np.flatnonzero((progress > EVEN) & (progress < 1 - EVEN))
-    if (
-        len(even) > 1
-    ):  # changes are even in time, or slower at their ends; people's movement counts little here
+    if len(even) > 1:  # changes have an even pace, or are slower at their ends; movement matters little
         slope, offset = np.polyfit(even, progress[even], 1)
         if slope > 0:
             first = min(first, round(-offset / slope) + 1)
@@ -222,9 +221,9 @@ def _ramp(progress: np.ndarray, visible: float) -> tuple[int, int]:
 
 
 def _explanations(between: np.ndarray, a: np.ndarray, b: np.ndarray) -> list[tuple[float, np.ndarray, str]]:
-    """How well pictures are explained as made of a and b: (what is left over, how much of b is in each, the way).
+    """How well pictures are explained as composed of a and b: (residual, fraction of b in each, kind of change).
 
-    between: (n, SIDE, SIDE, 3). What is left over is the mean squared error as a fraction of that between a and b.
+    between: (n, SIDE, SIDE, 3). The residual is the mean squared error as a fraction of that between a and b.
     """
     step, moved = b - a, between - a
     whole = float((step**2).sum())
@@ -248,7 +247,7 @@ def _explanations(between: np.ndarray, a: np.ndarray, b: np.ndarray) -> list[tup
 def _through_color(
     between: np.ndarray, a: np.ndarray, b: np.ndarray, whole: float
 ) -> tuple[float, np.ndarray, str]:
-    """The explanation by a fade of a to black, or another color, and from there to b."""
+    """The explanation as a fade from a to black, or another color, and from there to b."""
     plainest = int(between.std((1, 2)).sum(1).argmin())
     color = between[plainest].mean((0, 1))
     left, progress = [], []
@@ -261,12 +260,12 @@ def _through_color(
 
 
 def _fine(picture: np.ndarray) -> np.ndarray:
-    """Its fine detail."""
+    """The fine detail of a picture."""
     return picture - cv2.blur(picture, (5, 5))
 
 
 def _without_light(a: np.ndarray, b: np.ndarray) -> float:
-    """Their difference after the best change of brightness and contrast, from either to the other."""
+    """Their difference after the best change of brightness and contrast of either one."""
     rest = []
     for x, y in ((a, b), (b, a)):
         centered = x - x.mean()
@@ -276,7 +275,7 @@ def _without_light(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _without_movement(a: np.ndarray, b: np.ndarray) -> float:
-    """Their difference after the best shift of one over the other."""
+    """Their difference after the best shift of one of them."""
     x, y = (cv2.resize(p, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA) for p in (a, b))
 
     def parts(shift: int) -> tuple[slice, slice]:

@@ -1,24 +1,24 @@
 """YuNet (Wu et al., Machine Intelligence Research 20, 2023) through OpenCV's FaceDetectorYN: small and fast.
 
-Its weights are a file that the user downloads from OpenCV Zoo (docs/data.md).
+The user downloads its weights from OpenCV Zoo (docs/data.md).
 """
 
 import numpy as np
 
-from syncnet.media.open_video import cv2  # silenced there: OpenCV logs each network that it loads
+from syncnet.media.open_video import cv2  # silenced there: it logs each network that it loads
 from syncnet.support.errors import UserError
 from syncnet.tracks.faces import Face, FaceDetector, distinct
 
-SIZE_IN_DETECTION = 22  # pixels of the smallest face: it finds few below 20
-LARGEST_IN_DETECTION = 300  # pixels, of the faces it was trained on
-POSSIBLE = 0.5  # least confidence
-DISTINCT = 0.3  # overlap of two boxes of one face
-LEAST = 64  # pixels a side: OpenCV 4.9 reads memory that was never set in smaller pictures
-BOX = 1.02  # MTCNN's box, which the crop rule is made for, in YuNet's: both have one center
+SIZE_IN_DETECTION = 22  # pixels of the smallest face; YuNet finds few below 20
+LARGEST_IN_DETECTION = 300  # pixels of the largest faces in its training data
+POSSIBLE = 0.5  # minimum confidence
+DISTINCT = 0.3  # maximum overlap of boxes of two faces
+LEAST = 64  # pixels per side; OpenCV 4.9 reads uninitialized memory for smaller pictures
+BOX = 1.02  # size of MTCNN's box, which the crop rule expects, relative to YuNet's; they have the same center
 
 
 class YuNet(FaceDetector):
-    """YuNet, as a FaceDetector. Raises UserError for weights that OpenCV cannot run as YuNet."""
+    """YuNet as a FaceDetector. Raises UserError for weights that OpenCV cannot run as YuNet."""
 
     sure = 0.6
     typical = 0.65
@@ -45,7 +45,7 @@ class YuNet(FaceDetector):
 
     def find(self, picture: np.ndarray) -> list[Face]:
         found, scale = [self._detect(picture)], 1.0
-        while min(picture.shape[:2]) > 2 * LARGEST_IN_DETECTION:  # larger faces are found at half the size
+        while min(picture.shape[:2]) > 2 * LARGEST_IN_DETECTION:  # larger faces are found at half the scale
             picture = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
             scale /= 2
             found.append(self._detect(picture) / [*[scale] * 4, 1])
@@ -65,6 +65,6 @@ class YuNet(FaceDetector):
 
 
 def first_line(error: cv2.error) -> str:
-    """What OpenCV says of an error, in one line."""
+    """OpenCV's message for an error, in one line."""
     text = getattr(error, "err", "") or str(error)
     return text.strip("> ").splitlines()[0] if text.strip() else "no reason given"
