@@ -328,7 +328,7 @@ def test_what_is_told_is_of_this_run(tmp_path, capsys):
     assert (script, args.output, args.val_output) == ("makeFileList.py", "data/mine.txt", "data/mine_val.txt")
     assert args.mp4_dir == str(dst / "mp4")
     assert run(tmp_path / "src/ann", tmp_path / "one", "--min_frames", "34") == 1
-    assert "a --min_frames below 34" in capsys.readouterr().out
+    assert "A --min_frames below 34" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
