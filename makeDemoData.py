@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from syncnet.support.commands import Parser, answer_flags, command, in_words
+from syncnet.support.commands import Parser, answer_flags, command, error_text
 from syncnet.support.errors import UserError
 from syncnet.support.processes import available_cores, map_in_processes
 
@@ -255,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         make_corpus(args)
     except OSError as error:
-        raise UserError(f"--out {args.out}: cannot write the corpus there: {in_words(error)}") from None
+        raise UserError(f"--out {args.out}: cannot write the corpus there: {error_text(error)}") from None
     frames = round(args.seconds * FPS)
     print(
         f"{args.out}: dev/ {args.speakers} and test/ {args.val_speakers} identities with {args.clips} clip(s) "

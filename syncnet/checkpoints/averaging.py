@@ -83,7 +83,7 @@ def check_same_network(
     found = [f"has no {name}" for name in first if name not in other]
     found += [f"has {name}, which is not in {path}" for name in other if name not in first]
     for name in first:
-        if name in other and (ours := in_words(first[name])) != (theirs := in_words(other[name])):
+        if name in other and (ours := describe(first[name])) != (theirs := describe(other[name])):
             found.append(f"{name} is {theirs}, in {path} {ours}")
     if found:
         more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
@@ -91,7 +91,7 @@ def check_same_network(
         raise CheckpointError(f"{other_path}: is a different network from {path}: {listed}{more}")
 
 
-def in_words(tensor: Tensor) -> str:
+def describe(tensor: Tensor) -> str:
     return f"{kind_of(tensor)} {tuple(tensor.shape)}"
 
 

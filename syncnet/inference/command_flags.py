@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from syncnet.inference.defaults import FACES_AT_ONCE, MAX_OFFSET, NUM_EVAL, VOICES_AT_ONCE, WINDOWS_AT_ONCE
 from syncnet.networks.choices import AUTO, CROPS, PRECISIONS
-from syncnet.support.commands import Parser, at_least, in_words
+from syncnet.support.commands import Parser, at_least, error_text
 
 if TYPE_CHECKING:
     from syncnet.networks.interface import Network
@@ -44,7 +44,7 @@ class Problems:
         from tqdm import tqdm
 
         self.count += 1
-        tqdm.write(f"inferSyncNet.py: {in_words(error)}", file=sys.stderr)  # beside a bar, not into it
+        tqdm.write(f"inferSyncNet.py: {error_text(error)}", file=sys.stderr)  # beside a bar, not into it
 
 
 def add_checkpoint(parser: Parser) -> None:

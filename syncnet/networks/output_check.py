@@ -48,13 +48,13 @@ def check_outputs(streams: Streams, settings: Settings, device: torch.device) ->
             where = f"model {settings.model!r}: {name}"
             if not isinstance(outputs, (tuple, list)) or len(outputs) != len(HEADS):
                 raise UserError(
-                    f"{where} returns {in_words(outputs)}, expected a tuple of two, (content, identity); "
+                    f"{where} returns {describe(outputs)}, expected a tuple of two, (content, identity); "
                     + ADD_A_NETWORK
                 )
             for head, output in zip(HEADS, outputs, strict=True):
                 right = isinstance(output, Tensor) and output.is_floating_point() and output.shape == expected
                 if output is not None and not right:
-                    raise UserError(f"{where} returns {head} of {in_words(output)}, {form}")
+                    raise UserError(f"{where} returns {head} of {describe(output)}, {form}")
             content, identity = (output is not None for output in outputs)
             heads[name] = (content, identity)
     streams.train(training)
@@ -76,7 +76,7 @@ def check_trunk(streams: TwoStreams, audio: Tensor, expected: tuple[int, ...], m
     features = streams.features(audio)
     if not isinstance(features, Tensor) or features.dim() != 4 or len(features) != len(audio):
         raise UserError(
-            f"model {model!r}: features returns {in_words(features)} for audio of {tuple(audio.shape)}, expected 4 "
+            f"model {model!r}: features returns {describe(features)} for audio of {tuple(audio.shape)}, expected 4 "
             f"dimensions: clips, 1, bands, time; {ADD_A_NETWORK}"
         )
     form = f"expected {expected}: clips, {TRUNK_CHANNELS} channels, 1, and one column per embedding; {ADD_A_NETWORK}"
@@ -84,15 +84,15 @@ def check_trunk(streams: TwoStreams, audio: Tensor, expected: tuple[int, ...], m
         found = streams.netcnnaud(features)
     except RuntimeError as error:  # of a layer that cannot take this shape
         raise UserError(
-            f"model {model!r}: the audio trunk fails on {in_words(features)} from features ({error}); {form}"
+            f"model {model!r}: the audio trunk fails on {describe(features)} from features ({error}); {form}"
         ) from error
     if not isinstance(found, Tensor) or found.shape != expected:
         raise UserError(
-            f"model {model!r}: the audio trunk makes {in_words(found)} of features of {in_words(features)}, {form}"
+            f"model {model!r}: the audio trunk makes {describe(found)} of features of {describe(features)}, {form}"
         )
 
 
-def in_words(value: object) -> str:
+def describe(value: object) -> str:
     """An output, for a message: shape and dtype of a tensor, length of a tuple, otherwise its type."""
     if isinstance(value, Tensor):
         kind = "" if value.is_floating_point() else f" {str(value.dtype).removeprefix('torch.')}"

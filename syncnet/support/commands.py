@@ -84,8 +84,8 @@ def user_message(error: Exception, command: str) -> str | None:
         found = f"{os.strerror(errno.ENOMEM)}{where}" + (f" ({requested[1]} more)" if requested else "")
         return f"{file}{found}. {remedies.OUT_OF_MEMORY.get(command, remedies.CLOSE_PROGRAMS)}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{in_words(error)}. {remedies.DISK_FULL}"
-    return in_words(error) if isinstance(error, (UserError, OSError)) else None
+        return f"{error_text(error)}. {remedies.DISK_FULL}"
+    return error_text(error) if isinstance(error, (UserError, OSError)) else None
 
 
 def is_first_process() -> bool:
@@ -116,7 +116,7 @@ def answer_flags(parse_args: Callable[[], object]) -> None:
     parse_args()
 
 
-def in_words(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """An error's message; for an OSError, the file and the reason without the error number."""
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "

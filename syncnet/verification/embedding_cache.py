@@ -1,4 +1,4 @@
-"""Vectors in an npz file, each with its recording, and the settings they were computed with."""
+"""Embeddings in an npz file, each with its recording, and the settings they were computed with."""
 
 import hashlib
 import json
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syncnet.media.clips import MediaError
 from syncnet.media.tar_members import member_of
+from syncnet.networks.interface import Network
 from syncnet.networks.settings import differences
 from syncnet.support.files import replace_file
+from syncnet.verification.provenance import evaluated_with
 
 ARRAYS = ("files", "vectors", "paths", "stamps", "settings")
 
@@ -104,3 +106,50 @@ def load_vectors(path: str, settings: dict[str, object]) -> dict[Recording, Tens
             f"{path}: made with {name} {before}, this evaluation has {now}; recreate it with --save_embeddings"
         )
     return dict(zip(recordings, vectors, strict=True))
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class CachedEmbeddings:
+    """The vectors of an evaluation's recordings: those in a file of --save_embeddings, and those still missing.
+
+    files: the utterances as named in the lists; paths: their locations. A recording with several names has one
+    vector. Raises MediaError.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        files: Sequence[str],
+        paths: Sequence[str],
+        num_eval: int,
+        load_from: str | None,
+    ):
+        self.files, self.load_from = files, load_from
+        self.recordings = [find_recording(path) for path in paths]
+        self.settings: dict[str, object] = evaluated_with(network.settings, num_eval)
+        self.settings |= {"precision": network.precision, "weights": weights_hash(network.__S__)}
+        self.cached = load_vectors(load_from, self.settings) if load_from else {}
+        self.missing = {
+            recording: path
+            for recording, path in zip(self.recordings, paths, strict=True)
+            if recording not in self.cached
+        }
+
+    def vectors(self, computed: Tensor) -> Tensor:
+        """All vectors in the order of the files, (files, nOut). computed: those of `missing`."""
+        found = self.cached | dict(zip(self.missing, computed, strict=True))
+        return torch.stack([found[recording] for recording in self.recordings])
+
+    def summary(self) -> str:
+        """How many vectors came from the file."""
+        total, known = len(set(self.recordings)), {recording.path for recording in self.cached}
+        changed = sum(recording.path in known for recording in self.missing)
+        again = f"; {changed} files have changed since, and are embedded again" if changed else ""
+        return f"{total - len(self.missing)} of {total} embeddings from {self.load_from}{again}"

@@ -1,12 +1,10 @@
 """Speaker verification with a trial list: `trainSyncNet.py --eval`, and --test_interval during training."""
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from syncnet.compute import distributed
 from syncnet.media.clips import MediaError
@@ -16,18 +14,12 @@ from syncnet.networks.output_check import require_identity
 from syncnet.support.errors import UserError
 from syncnet.support.files import file_hash
 from syncnet.support.version import VERSION, versions
-from syncnet.verification.embedding_cache import (
-    Recording,
-    find_recording,
-    hash_of_recordings,
-    load_vectors,
-    save_vectors,
-)
-from syncnet.verification.normalization import as_norm
+from syncnet.verification.embedding_cache import CachedEmbeddings, hash_of_recordings, save_vectors
+from syncnet.verification.normalization import as_norm, check_overlap, distinct_recordings
 from syncnet.verification.provenance import evaluated_with
 from syncnet.verification.rates import ABOUT_MIN_DCF, P_TARGETS
 from syncnet.verification.report import trial_list_id, write_results
-from syncnet.verification.scores import costs_in_words, measure, score_vectors
+from syncnet.verification.scores import format_costs, measure, score_vectors
 from syncnet.verification.trials import check_folder, check_labels, read_checked_trials, read_trials
 from syncnet.verification.utterances import utterance_paths
 
@@ -54,75 +46,9 @@ class TrialTest:
         figures = measure(scores, self.labels)
         explanation = "" if self.explained else f"  ({ABOUT_MIN_DCF})"
         self.explained = True
-        print(f"  {'test':10s} EER {figures['eer']:2.4f}  {costs_in_words(figures)}{explanation}")
+        print(f"  {'test':10s} EER {figures['eer']:2.4f}  {format_costs(figures)}{explanation}")
         rates = {"eer", *(f"min_dcf_{p:g}" for p in P_TARGETS)}
         return {name: value for name, value in figures.items() if name in rates and value is not None}
-
-
-class CachedEmbeddings:
-    """The vectors of an evaluation's recordings: those in a file of --save_embeddings, and those still missing.
-
-    files: the utterances as named in the lists; paths: their locations. A recording with several names has one
-    vector. Raises MediaError.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        files: Sequence[str],
-        paths: Sequence[str],
-        num_eval: int,
-        load_from: str | None,
-    ):
-        self.files, self.load_from = files, load_from
-        self.recordings = [find_recording(path) for path in paths]
-        self.settings: dict[str, object] = evaluated_with(network.settings, num_eval)
-        self.settings |= {"precision": network.precision, "weights": weights_hash(network.__S__)}
-        self.cached = load_vectors(load_from, self.settings) if load_from else {}
-        self.missing = {
-            recording: path
-            for recording, path in zip(self.recordings, paths, strict=True)
-            if recording not in self.cached
-        }
-
-    def vectors(self, computed: Tensor) -> Tensor:
-        """All vectors in the order of the files, (files, nOut). computed: those of `missing`."""
-        found = self.cached | dict(zip(self.missing, computed, strict=True))
-        return torch.stack([found[recording] for recording in self.recordings])
-
-    def summary(self) -> str:
-        """How many vectors came from the file."""
-        total, known = len(set(self.recordings)), {recording.path for recording in self.cached}
-        changed = sum(recording.path in known for recording in self.missing)
-        again = f"; {changed} files have changed since, and are embedded again" if changed else ""
-        return f"{total - len(self.missing)} of {total} embeddings from {self.load_from}{again}"
-
-
-def weights_hash(network: nn.Module) -> str:
-    """SHA-256 of a network's weights, wherever they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def check_overlap(cohort: Sequence[Recording], tested: Sequence[Recording]) -> None:
-    """Raise MediaError if a recording, under whatever name, is in both the cohort and the trials."""
-    if shared := {one.path for one in cohort} & {one.path for one in tested}:
-        raise MediaError(
-            f"{len(shared)} utterances of the cohort are in the trials ({min(shared)}); "
-            "a cohort needs other speakers"
-        )
-
-
-def distinct_recordings(cohort: Mapping[str, str]) -> dict[str, str]:
-    """A cohort without further names of the same recording, which would count twice. Raises MediaError."""
-    first: dict[Recording, str] = {}
-    for name, path in cohort.items():
-        first.setdefault(find_recording(path), name)
-    if len(first) == 1 < len(cohort):
-        raise MediaError(f"the cohort's {len(cohort)} utterances are one recording ({min(cohort.values())})")
-    return {name: cohort[name] for name in first.values()}
 
 
 def evaluate_list(
@@ -206,6 +132,6 @@ def evaluate_list(
     if trials.labels is not None:
         print(ABOUT_MIN_DCF)
     for kind, found in figures.items():
-        print({"raw": "", "asnorm": "as-norm: "}[kind] + costs_in_words(found))
+        print({"raw": "", "asnorm": "as-norm: "}[kind] + format_costs(found))
         print(f"EER {found['eer']:2.4f}")
     return report

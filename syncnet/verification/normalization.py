@@ -1,11 +1,14 @@
 """Score normalization with a cohort of utterances of other speakers."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from syncnet.media.clips import MediaError, text_lines
 from syncnet.support.errors import UserError
+from syncnet.verification.embedding_cache import Recording, find_recording
 from syncnet.verification.trials import Trials
 from syncnet.verification.utterances import WAV_SCP, read_wav_scp, utterance_paths
 
@@ -42,6 +45,25 @@ def read_cohort(path: str, folder: str, size: int = 0, seed: int = 0) -> dict[st
             f"{path}: {len(names)} utterances, a cohort needs at least 2 (some hundreds are usual)"
         )
     return names
+
+
+def check_overlap(cohort: Sequence[Recording], tested: Sequence[Recording]) -> None:
+    """Raise MediaError if a recording, under whatever name, is in both the cohort and the trials."""
+    if shared := {one.path for one in cohort} & {one.path for one in tested}:
+        raise MediaError(
+            f"{len(shared)} utterances of the cohort are in the trials ({min(shared)}); "
+            "a cohort needs other speakers"
+        )
+
+
+def distinct_recordings(cohort: Mapping[str, str]) -> dict[str, str]:
+    """A cohort without further names of the same recording, which would count twice. Raises MediaError."""
+    first: dict[Recording, str] = {}
+    for name, path in cohort.items():
+        first.setdefault(find_recording(path), name)
+    if len(first) == 1 < len(cohort):
+        raise MediaError(f"the cohort's {len(cohort)} utterances are one recording ({min(cohort.values())})")
+    return {name: cohort[name] for name in first.values()}
 
 
 def cohort_statistics(vectors: Tensor, cohort: Tensor, top_n: int) -> tuple[Tensor, Tensor]:

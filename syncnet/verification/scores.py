@@ -56,5 +56,5 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     return figures
 
 
-def costs_in_words(figures: dict[str, float | None]) -> str:
+def format_costs(figures: dict[str, float | None]) -> str:
     return ", ".join(f"minDCF({p:g}) {figures[f'min_dcf_{p:g}']:.4f}" for p in P_TARGETS)
