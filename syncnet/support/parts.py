@@ -1,7 +1,7 @@
-"""A command's work in parts, --part 3/64, which any number of machines do at any time on one shared folder.
+"""A command's work in parts, --part 3/64, processed by any number of machines at any time in one shared folder.
 
-Each part leaves a record of what came of its share. Whichever ends when all records are there has the results of all,
-and writes what a run without parts would.
+Each part leaves a record of its results. The part that finds all records complete combines them and writes what a run
+without parts would write.
 """
 
 import argparse
@@ -20,7 +20,7 @@ PART_HELP = (
     "do part K of N of the work only, for example each on another machine; the run that completes the last part "
     "writes the {}. An interrupted part resumes with the same command"
 )
-SHOWN = 10  # numbers of missing parts
+SHOWN = 10  # missing parts in a message
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ def part_of_all(text: str) -> Part:
 
 
 def part_number(name: str, count: int) -> int:
-    """Which of `count` parts does the work on a file: it depends on nothing but its name."""
+    """Which of `count` parts processes a file; it depends only on the name."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count + 1
 
 
 def shares(names: Sequence[str], part: Part) -> list[list[str]]:
-    """The names that each of all parts works on, in order; see part_number."""
+    """The names that each part processes, in order; see part_number."""
     found: list[list[str]] = [[] for _ in range(part.count)]
     for name in names:
         found[part_number(name, part.count) - 1].append(name)
@@ -58,8 +58,8 @@ def shares(names: Sequence[str], part: Part) -> list[list[str]]:
 class PartRecords:
     """The records of all parts, in a folder.
 
-    shares: of each part, the names of what it works on. settings: what else its results depend on. A record of
-    another share or of other settings does not count.
+    shares: the names that each part processes. settings: whatever else the results depend on. Records with another
+    share or other settings do not count.
     """
 
     def __init__(self, folder: str, part: Part, shares: Sequence[Sequence[str]], settings: object) -> None:
@@ -69,11 +69,11 @@ class PartRecords:
 
     @property
     def share(self) -> list[str]:
-        """What this part works on."""
+        """The names that this part processes."""
         return list(self.shares[self.part.number - 1])
 
     def path(self, ending: str, number: int = 0) -> str:
-        """The file of a part, this one by default. Its folder is made."""
+        """The file of a part, by default this one. Creates its folder."""
         os.makedirs(self.folder, exist_ok=True)
         return os.path.join(self.folder, f"part-{number or self.part.number}-of-{self.part.count}.{ending}")
 
@@ -83,12 +83,12 @@ class PartRecords:
             json.dump({"share": self._digest(self.part.number), "result": result}, file)
 
     def remove(self) -> None:
-        """Remove this part's record, for when its work begins again."""
+        """Remove the record of this part, before its work starts again."""
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.path("json"))
 
     def results(self) -> list[Any] | None:
-        """The results of all parts; None while one is missing."""
+        """The results of all parts; None if one is missing."""
         records = []
         self.missing = []
         for number in range(1, self.part.count + 1):
@@ -104,7 +104,7 @@ class PartRecords:
         return None if self.missing else records
 
     def progress(self, output: str) -> str:
-        """A line that says which parts are missing, after results(). output: what the last one of them writes."""
+        """A line about the missing parts, after results(). output: the file that the last part writes."""
         if self.part.number in self.missing:  # removed by remove_all
             return f"{output} (another part has completed it)"
         shown = ", ".join(map(str, self.missing[:SHOWN])) + ", ..." * (len(self.missing) > SHOWN)
@@ -114,7 +114,7 @@ class PartRecords:
         )
 
     def remove_all(self) -> None:
-        """Remove the records of all parts, when the work is complete."""
+        """Remove the records of all parts once the work is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _digest(self, number: int) -> str:
