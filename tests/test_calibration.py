@@ -38,7 +38,7 @@ def gaussian_llrs(seed: int, trials: int = 4000, distance: float = 2.0) -> tuple
 @pytest.mark.parametrize(
     ("llrs", "value"),
     [
-        ([0, 0, 0, 0], 1),  # says nothing
+        ([0, 0, 0, 0], 1),  # no information
         ([math.log(3), 0, -math.log(3), 0], (math.log2(4 / 3) + 1) / 2),
         ([math.log(3)] * 4, (math.log2(4 / 3) + math.log2(4)) / 2),
         ([-700, -700, 700, 700], 700 / math.log(2)),  # confidently wrong, without overflow
@@ -377,7 +377,7 @@ def test_verify_with_a_calibration(evaluated, tmp_path, capsys, monkeypatch):
     kept = json.loads((evaluated / "a/cal_asnorm.json").read_text())["scores"]
     assert (kept["kind"], kept["cohort"], kept["top_n"]) == ("asnorm", 4, 3)
 
-    # Scores of another kind or another checkpoint do not take this calibration; copies elsewhere say nothing.
+    # Scores of another kind or checkpoint do not fit this calibration; copies elsewhere have no provenance.
     status, _, error = run(capsys, "--calibrate", raw, normalised)
     assert status == 1 and "kind of scores asnorm" in error
     status, _, error = run(capsys, "--calibrate", raw, evaluated / "b/eval_scores.txt")

@@ -522,7 +522,7 @@ def test_an_initial_model_must_share_some_weights(tmp_path, capsys):
     clips = tmp_path / "list.txt"
     clips.write_text("a.mp4 a.wav 0 50\nb.mp4 b.wav 0 50\n")
     SyncNet(**TINY).saveParameters(str(tmp_path / "tiny.model"))
-    # Of another network, all that fits are the four scales of the losses.
+    # Of a different network, only the four scales of the losses fit.
     flags = f"--train_list {clips} --verify_list {clips} --save_path {tmp_path}/exp --nBatchSize 2 --nOut 8"
     flags += f" --model models.SyncNetModelFBank --device cpu --initial_model {tmp_path}/tiny.model"
     assert trainSyncNet.main(flags.split()) == 1
@@ -544,7 +544,7 @@ def test_evaluation_needs_a_checkpoint(tmp_path, capsys):
     assert trainSyncNet.main([*flags.split(), "--untrained"]) == 0
     assert "Evaluating an untrained network" in (out := capsys.readouterr().out) and "EER" in out
 
-    # What the checkpoint says is used, and what is given and differs is told.
+    # The checkpoint's settings are used, and conflicting flags are reported.
     SyncNet(**TINY).saveParameters(str(tmp_path / "x.model"))
     flags = (
         f"--eval --model tinyModel --device cpu --save_path {tmp_path}/e --initial_model {tmp_path}/x.model"

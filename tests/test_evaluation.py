@@ -154,7 +154,7 @@ def test_wrong_labels_are_reported(tmp_path, text, message):
         assert read_trials(str(tmp_path / "trials.txt")).labels.tolist() == [1, 0]
 
 
-# ---------------------------------------------------------------- where the sound of a list is
+# ---------------------------------------------------------------- sound files of a list
 
 
 KINDS = {
@@ -472,7 +472,7 @@ def test_tests_during_training(clip_list, voices, tmp_path, capsys):
     assert {f"model{int(best['epoch']):09d}.model", "model000000004.model"} == {
         path.name for path in (tmp_path / "exp/model").iterdir()
     }
-    # Testing changes nothing in the run, and tells what --eval tells of the checkpoint.
+    # Testing does not change the run, and prints what --eval prints for the checkpoint.
     states = [
         torch.load(tmp_path / name / "model/model000000004.model", weights_only=True)
         for name in ("plain", "exp")
@@ -782,7 +782,7 @@ def test_results_of_different_lists_are_separate(network, voices, tmp_path, caps
     assert strict(result / "eval.json") == report and {path.name for path in result.glob("eval*")} >= names
     evaluate(other, voices, result, checkpoint=paths[1])
     assert "Replacing" not in capsys.readouterr().out
-    # Nothing of an evaluation that is replaced is left beside the new one.
+    # Nothing remains of a replaced evaluation.
     (result / "eval_scores_asnorm.txt").write_text("old")
     evaluate(other, voices, result, checkpoint=paths[1], num_eval=3)
     assert "with other settings" in capsys.readouterr().out

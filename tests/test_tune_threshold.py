@@ -246,7 +246,7 @@ def test_speakers_are_read_from_names():
         (a.split("/")[0], b.split("/")[0]) for a, b in pairs
     ]
     assert count_speakers((first, second)) == 10
-    # The speaker is the folder that agrees with the labels, however deep; names without one tell nothing.
+    # The speaker is the folder that agrees with the labels, at any depth; names without folders show none.
     for form, known in (("/data/vox1/wav/{}", True), ("set/{}", True), ("{}", True), ("", False)):
         renamed = [tuple(form.format(n) if form else n.replace("/", "_") for n in pair) for pair in pairs]
         found = speakers_of_trials(renamed, labels)
@@ -412,7 +412,7 @@ def test_two_files_are_compared(tmp_path, capsys):
     draws = np.random.default_rng(2)
     worse, order = scores + draws.normal(scale=1.5, size=len(scores)), draws.permutation(len(scores))
     one = write_trials(tmp_path / "one.txt", scores, labels, pairs)
-    turned = [pairs[n][:: draws.choice([-1, 1])] for n in order]  # in another order, and b a for a b
+    turned = [pairs[n][:: draws.choice([-1, 1])] for n in order]  # in another order, some with files swapped
     two = write_trials(tmp_path / "two.txt", worse[order], labels[order], turned)
     assert tuneThreshold.main([one, two, "--plot", str(tmp_path / "det.png")]) == 0
     out = capsys.readouterr().out.splitlines()
@@ -425,7 +425,7 @@ def test_two_files_are_compared(tmp_path, capsys):
     )
     assert 0 < float(cells[4]) < float(cells[6]) and cells[-1] == "differ"
     assert [line.split()[0] for line in out[head + 2 : head + 4]] == ["minDCF(0.05)", "minDCF(0.01)"]
-    # --compare says the same; three files have two differences; --bootstrap 0 has none.
+    # --compare is equivalent; three files have two differences; --bootstrap 0 prints none.
     three = write_trials(tmp_path / "three.txt", scores, labels, pairs)
     assert tuneThreshold.main([one, three, "--compare", two, "--bootstrap", "20"]) == 0
     assert capsys.readouterr().out.count("minus " + one) == 2
@@ -500,7 +500,7 @@ def test_a_split_has_no_common_speaker(tmp_path, capsys, form):
     assert not people[0] & people[1] and sorted(map(len, people)) == [4, 5]
     kept = [n for n, line in enumerate(lines) if line in parts[0] or line in parts[1]]
     assert [lines[n] for n in kept] == [line for line in lines if line in {*parts[0], *parts[1]}]
-    # All that could be kept: every trial whose speakers are on one side.
+    # No trial is dropped needlessly: all whose speakers are on one side are there.
     assert len(kept) == sum(
         len({a.split("/")[0], b.split("/")[0]} & people[0]) in (0, len({a.split("/")[0], b.split("/")[0]}))
         for a, b in pairs
