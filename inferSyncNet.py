@@ -90,7 +90,7 @@ def load(
     settings, told = choose_settings(path, given)
     network = SyncNet(**asdict(settings), device=device, precision=precision)
     network.loadParameters(path, strict=True)
-    for line in told + [network.precision_found] * bool(network.precision_found):
+    for line in told + [network.precision_note] * bool(network.precision_note):
         print(line, file=sys.stderr)
     return network
 

@@ -2,67 +2,142 @@
 
     python trainSyncNet.py --temporal_stride 2 --maxFrames 50 --save_path data/exp01
     python trainSyncNet.py --temporal_stride 2 --maxFrames 50 --initial_model data/voxsrc2020_baseline.model --eval
+    torchrun --nproc_per_node 8 trainSyncNet.py --temporal_stride 2 --maxFrames 50 --save_path data/exp01
 
-The first line trains on --train_list and goes on from the newest checkpoint in --save_path when there
-is one. The second prints the equal error rate of a checkpoint on --test_list.
+The first line trains on --train_list, resuming from the run in --save_path if there is one; the last does so with
+eight processes. The second prints the equal error rate of a checkpoint on --test_list. `train` below is the whole of
+training but the step, which is in SyncNetDist.py.
 """
 
 import syncnet  # noqa: F401  # isort: skip
 
-import argparse
-import os
 import random
 import signal
 import sys
+import time
 from dataclasses import asdict
 
 from syncnet.support.commands import answer_flags, command
 from syncnet.training.flags import Flags, defaults, not_used, parse_args
 
 if __name__ == "__main__":
-    answer_flags(parse_args)
+    answer_flags(parse_args)  # before the slow imports
 
 import torch
-from torch import nn
 
-from syncnet.checkpoints.checkpoints import choose_settings, read_checkpoint
-from syncnet.checkpoints.torch_files import CheckpointError, load_tensors
 from syncnet.compute import distributed
 from syncnet.compute.device import compute_deterministically, no_deterministic_way
 from syncnet.compute.memory import keep_memory
 from syncnet.compute.precision import slower_bf16
 from syncnet.media.clips import check_paths
-from syncnet.networks.choices import AUTO
 from syncnet.networks.output_check import require_identity
-from syncnet.networks.two_streams import LIP_FRAMES, num_embeddings
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output
-from syncnet.training.run import TrainingRun, newest_readable
-from syncnet.training.state import STATE_FILE, Interrupted, follow_the_first, run_folder, stop_signals
-from syncnet.verification.embedding_cache import cached_settings
+from syncnet.training.decisions import (
+    Decisions,
+    decide_for_evaluation,
+    decide_for_training,
+    result_folder,
+)
+from syncnet.training.loaders import make_loaders
+from syncnet.training.log import TrainingLog, peak_memory
+from syncnet.training.preflight import check_batch_share, check_tasks
+from syncnet.training.resume import ResumableRun, SavedRun, decay_learning_rate
+from syncnet.training.run_folder import run_folder
+from syncnet.training.signals import Interrupted, stop_signals
+from syncnet.training.state import same_draws, sync_from_rank_zero
 from syncnet.verification.evaluation import TrialTest, evaluate_list
 from syncnet.verification.normalization import read_cohort
-from syncnet.verification.trials import read_checked_trials
 from SyncNetDist import SyncNet
 
 
-def result_folder(args: Flags) -> str:
-    """The folder for the results of --eval: that of the run in --save_path.
+def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
+    """Train, validate and save, epoch by epoch up to --max_epoch, from where the run in --save_path stopped.
 
-    Where a checkpoint is given, or none is wanted, and no --save_path: a folder named after the checkpoint and beside
-    it (in the current folder where nothing can be written there), not that of a run which it is not of.
+    saved: what an earlier start left there. Raises Interrupted after a signal, when the state is saved.
     """
-    if args.save_path_given or not (args.initial_model or args.untrained):
-        return os.path.join(args.save_path, "result")
-    if args.untrained:
-        return "untrained_eval"
-    folder = os.path.splitext(args.initial_model)[0] + "_eval"
-    writable = os.access(folder if os.path.isdir(folder) else os.path.dirname(folder) or os.curdir, os.W_OK)
-    return folder if writable else os.path.basename(folder)
+    check_batch_share(network, args.nBatchSize)
+    check_tasks(network, args)
+    with (
+        run_folder(args.save_path, network) as folder,
+        stop_signals(network.device, network.steps_per_fetch) as stop,
+    ):
+        trials = None
+        if args.test_interval:
+            trials = TrialTest(network, args.test_list, args.test_path, args.num_eval)
+        train_loader, verify_loader = make_loaders(args, folder.result, network.device)
+        run = ResumableRun(network, args, folder, {"train_list": train_loader, "verify_list": verify_loader})
+        start = run.resume(saved)
+        log = None
+        if distributed.is_main():
+            log = TrainingLog(folder.result, vars(args), start.epoch, args.tensorboard)
+        train_loader.check_paths()
+        verify_loader.check_paths()
+        if start.epoch > args.max_epoch:
+            print(f"Nothing to do: {args.save_path} has all {args.max_epoch} epochs (--max_epoch)")
+            return
+
+        for epoch in range(start.epoch, args.max_epoch + 1):
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            print(f"{now} epoch {epoch}, learning rate {network.learning_rate:g}", flush=True)
+
+            # Train, from the step after the last one that is done.
+            rows = start.rows if epoch == start.epoch else []
+            train_loader.set_epoch(epoch - 1, first_batch=len(rows))
+            trained = network.run_epoch(
+                train_loader,
+                alpC=args.alphaC,
+                alpI=args.alphaI,
+                alpD=args.alphaD,
+                rows=rows,
+                after_step=run.saves_during(epoch, stop),
+            )
+            run.save(epoch, trained.rows)
+            stop.stop_if_requested()
+
+            # Validate, with the same random draws after each epoch, and each loss that is trained at weight 1.
+            verify_loader.set_epoch(epoch - 1)
+            with same_draws(args.seed, network.device):
+                validated = network.run_epoch(
+                    verify_loader,
+                    evalmode=True,
+                    alpC=float(args.alphaC > 0),
+                    alpI=float(args.alphaI > 0),
+                    alpD=float(args.alphaD > 0),
+                    after_step=lambda step, _: stop.stop_if_requested(step),
+                )
+            stop.stop_if_requested()
+            print(f"  {'train':10s} {trained}\n  {'validation':10s} {validated}")
+
+            # Score the trials, write checkpoint and log, and last the state in which the next epoch starts: a run
+            # that is killed between two of these writes repeats them when it resumes.
+            figures = {name: scale.item() for name, scale in network.__L__.named_parameters()}
+            figures |= peak_memory(network.device)
+            if trials and epoch % args.test_interval == 0:
+                figures |= trials.run()
+            if log:
+                network.saveParameters(folder.checkpoint(epoch))
+                line = log.add(epoch, network.learning_rate, trained, validated, figures)
+                print(f"{line} (TACC, VACC: identity top-1 in percent)", flush=True)
+                folder.remove_old_checkpoints(args.keep, log.best_epoch)
+            decay_learning_rate(network, args)
+            run.save(epoch + 1, [])
+            if epoch < args.max_epoch:
+                stop.stop_if_requested()
+        if log:
+            print(f"Done: {folder.checkpoint(epoch)}; curves: {log.curves}; figures: {log.metrics}")
 
 
 def evaluate(network: SyncNet, args: Flags, checkpoint: str | None) -> None:
-    """Score --test_list; print the equal error rate last, and write the scores and figures to result_folder()."""
+    """Score --test_list; print the equal error rate last, and write scores and figures to result_folder().
+
+    checkpoint: None for an untrained network.
+    """
+    require_identity(network)
+    if checkpoint:
+        distributed.on_rank_zero(lambda: network.loadParameters(checkpoint, strict=True))
+    sync_from_rank_zero(network, {})
+    print(f"Evaluating {checkpoint or 'an untrained network'}")
     cohort = None
     if args.score_norm == "asnorm":
         folder = args.test_path if args.cohort_path is None else args.cohort_path
@@ -83,147 +158,46 @@ def evaluate(network: SyncNet, args: Flags, checkpoint: str | None) -> None:
     )
 
 
-def checkpoint_to_evaluate(args: argparse.Namespace) -> str | None:
-    """--initial_model, else the newest checkpoint in --save_path that can be read; None for --untrained.
-
-    Raises UserError where there is none, after the trials have been looked at: what is wrong there is told first.
-    """
-    if args.untrained:
-        return None
-    if args.initial_model:
-        return args.initial_model
-    folder = os.path.join(args.save_path, "model")
-    path = newest_readable(folder)
-    if path is None:
-        read_checked_trials(args.test_list, args.test_path, args.maxFrames)
-        raise UserError(
-            f"--eval: no checkpoint in {folder}, and no --initial_model. Is --save_path right? "
-            "(--untrained scores a network that has learnt nothing)"
-        )
-    return path
-
-
-def settings_to_train(args: argparse.Namespace) -> str | None:
-    """The file whose settings a run with --initial_model takes where no flag says otherwise; None without one.
-
-    Where --save_path holds a run, which wins over --initial_model, it is that run's own.
-    """
-    if not args.initial_model:
-        return None
-    state = os.path.join(args.save_path, STATE_FILE)
-    try:
-        read_checkpoint(state)
-    except CheckpointError:  # none, or damaged: start_position tells
-        return newest_readable(os.path.join(args.save_path, "model")) or args.initial_model
-    return state
-
-
-def precision_to_go_on_with(args: argparse.Namespace) -> str:
-    """--precision; where it is auto, that of the run in --save_path, which goes on, or of --load_embeddings."""
-    if args.precision != AUTO:
-        return args.precision
-    if args.eval:
-        kept = cached_settings(args.load_embeddings).get("precision") if args.load_embeddings else None
-        return kept if isinstance(kept, str) else AUTO
-    state = os.path.join(args.save_path, STATE_FILE)
-    if not os.path.exists(state):
-        return AUTO
-    try:
-        held = load_tensors(state)
-    except CheckpointError:  # start_position tells
-        return AUTO
-    flags = held.get("settings") if isinstance(held, dict) else None
-    precision = flags.get("precision") if isinstance(flags, dict) else None
-    return precision if isinstance(precision, str) else AUTO
-
-
-def check_share(network: SyncNet, batch: int) -> None:
-    """Raise UserError where a process's share of a batch does not do for its batch norms: one moment of one clip.
-
-    On GPUs they normalise over the whole batch.
-    """
-    distributed.check_batch(batch)
-    settings, count = network.settings, distributed.processes()
-    one_clip = batch == count > 1 and network.device.type == "cpu"
-    one_moment = num_embeddings(settings.maxFrames, settings.temporal_stride) == 1
-    if one_clip and one_moment and any(isinstance(module, nn.BatchNorm1d) for module in network.modules()):
-        raise UserError(
-            f"--nBatchSize {batch} gives each of {count} processes one clip, of which --maxFrames "
-            f"{settings.maxFrames} at --temporal_stride {settings.temporal_stride} has one moment: nothing to "
-            f"normalise by on a CPU; use --nBatchSize {2 * batch}, or --maxFrames "
-            f"{LIP_FRAMES + settings.temporal_stride}"
-        )
-
-
-def check_tasks(network: SyncNet, args: argparse.Namespace) -> None:
-    """Raise UserError where a loss is to be trained whose embeddings the network does not have."""
-    for name, weight, there in (
-        ("content", "alphaC", network.has_content),
-        ("identity", "alphaI", network.has_identity),
-    ):
-        if vars(args)[weight] and not there:
-            raise UserError(
-                f"{args.model} has no {name} heads, and --{weight} {vars(args)[weight]:g} trains them. Use "
-                f"--{weight} 0, or another --model or --initial_model"
-            )
-
-
 def run(args: Flags) -> None:
-    """What the flags ask for."""
-    if args.eval:
-        check_output("--eval", result_folder(args), folder=True)
-    else:
-        check_output("--save_path", args.save_path, folder=True)
+    """Decide the settings, once and for all processes, build the network, and train or evaluate it."""
+    check_output(
+        "--eval" if args.eval else "--save_path",
+        result_folder(args) if args.eval else args.save_path,
+        folder=True,
+    )
     if args.save_embeddings:
         check_output("--save_embeddings", args.save_embeddings)
     keep_memory()
-    args.precision = distributed.of_first(lambda: precision_to_go_on_with(args))
     random.seed(args.seed)
     torch.manual_seed(args.seed)
-    checkpoint = distributed.of_first(
-        lambda: checkpoint_to_evaluate(args) if args.eval else settings_to_train(args)
+    saved = None if args.eval else SavedRun(args.save_path)
+    decided: Decisions = distributed.on_rank_zero(
+        lambda: decide_for_training(args, saved) if saved else decide_for_evaluation(args)
     )
-    settings, told = distributed.of_first(lambda: choose_settings(checkpoint, args.given))
-    vars(args).update(asdict(settings))
     network = SyncNet(
-        **asdict(settings),
+        **asdict(decided.settings),
         learning_rate=args.lr,
         device=args.device,
-        precision=args.precision,
+        precision=decided.precision,
         compiled=args.compile,
     )
-    args.precision = network.precision
-    if network.precision_found:
-        told.append(network.precision_found)
-    elif network.precision == "bf16" and not args.eval:
-        warning = distributed.of_first(lambda: slower_bf16(network.device))
-        told += [warning] * bool(warning)
-    for name, usual in defaults().items():
-        if vars(args)[name] != usual:
+    args = args.replaced(**asdict(network.settings), precision=network.precision)
+    notes = [*decided.notes, network.precision_note]
+    if network.precision == "bf16" and not (network.precision_note or args.eval):
+        notes.append(distributed.on_rank_zero(lambda: slower_bf16(network.device)))
+    notes += [distributed.several_without_torchrun(), *not_used(args)]
+
+    for name, default in defaults().items():
+        if vars(args)[name] != default:
             print(f"{name} {vars(args)[name]}")
     count = f", {distributed.processes()} processes" if distributed.processes() > 1 else ""
     print(f"running on {network.device}{count}, torch {torch.__version__}", flush=True)
-    if line := distributed.several_without_torchrun():
-        told.append(line)
-    for line in told + not_used(args):
-        print(line)
-    if args.eval:
-        require_identity(network)
-        if checkpoint:
-            distributed.of_first(lambda: network.loadParameters(checkpoint, strict=True))
-        follow_the_first(network, {})
-        print(f"Evaluating {checkpoint or 'an untrained network'}")
-        evaluate(network, args, checkpoint)
-        return
-    check_share(network, args.nBatchSize)
-    check_tasks(network, args)
-    with run_folder(args.save_path, network) as folders, stop_signals() as stop:
-        test = (
-            TrialTest(network, args.test_list, args.test_path, args.num_eval).run
-            if args.test_interval
-            else None
-        )
-        TrainingRun(network, args, folders, stop, test).train()
+    for note in filter(None, notes):
+        print(note)
+    if saved:
+        train(network, args, saved)
+    else:
+        evaluate(network, args, decided.checkpoint)
 
 
 @command
@@ -232,8 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.deterministic:
             compute_deterministically()
-        args.device = distributed.setup(args.device)
-        run(args)
+        run(args.replaced(device=distributed.setup(args.device)))
         distributed.shutdown()
     except Interrupted as interruption:
         distributed.shutdown()

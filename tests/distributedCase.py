@@ -11,7 +11,7 @@ from torch import nn
 
 from syncnet.compute import distributed
 from syncnet.support.errors import UserError
-from syncnet.training.state import follow_the_first
+from syncnet.training.state import sync_from_rank_zero
 from SyncNetDist import SyncNet
 
 BATCH, STEPS, T = 6, 3, 9
@@ -55,7 +55,7 @@ def check_that_differences_are_named() -> None:
         assert f"process {last} does not have the same weights as process 0" in str(error)
     else:
         assert last == 0
-    assert distributed.of_first(distributed.rank) == 0
+    assert distributed.on_rank_zero(distributed.rank) == 0
 
 
 def check_that_counts_are_shared() -> None:
@@ -73,7 +73,7 @@ def main(output: str, trials: str, wavs: str) -> None:
     with torch.no_grad():
         for tensor in network.state_dict().values():
             tensor += distributed.rank()  # until they are those of the first
-    follow_the_first(network, {"lists": "the same"})
+    sync_from_rank_zero(network, {"lists": "the same"})
     check_that_differences_are_named()
     check_that_counts_are_shared()
     gradients = []

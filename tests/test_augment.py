@@ -19,7 +19,7 @@ from syncnet.loading.augment import Augmentation, SoundFolder, add_noise, first_
 from syncnet.media.sound import decode_audio
 from syncnet.support.errors import UserError
 from syncnet.training.flags import parse_args
-from syncnet.training.run import make_loaders
+from syncnet.training.loaders import make_loaders
 
 T = 6
 SAMPLES = T * 640 + 240
@@ -425,7 +425,7 @@ def test_the_command_validates_on_what_there_is(clip_list, everything, tmp_path)
     lists = ["--train_list", str(clip_list), "--verify_list", str(clip_list), "--maxFrames", str(T)]
     flags = [f"--{name}={value}" for name, value in everything.items() if name != "flip"]
     args = parse_args([*lists, "--nBatchSize", "2", "--flip", *flags])
-    train, verify = make_loaders(args, str(tmp_path), False)
+    train, verify = make_loaders(args, str(tmp_path), torch.device("cpu"))
     assert verify.augmentation is None and train.augmentation.flip and len(train.augmentation.folders) == 2
     assert same(batches(verify), batches(loader(clip_list, evalmode=True)))
 
@@ -501,7 +501,7 @@ def test_a_run_goes_on_and_is_the_same(clip_list, noises, rooms, tmp_path, capsy
         assert run(capsys, clip_list, tmp_path / "halves", *flags)[0] == 1
     again = ("--augment_noise", moved, "--augment_rir", rooms, *share, "--nDataLoaderThread", 1)
     status, out, err = run(capsys, clip_list, tmp_path / "halves", *again)
-    assert status == 0 and "Going on in epoch 2 after step 1" in out, err
+    assert status == 0 and "Resuming in epoch 2 after step 1" in out, err
     assert run(capsys, clip_list, tmp_path / "plain", "--max_epoch", 2)[0] == 0
     whole, halves, plain = (
         torch.load(tmp_path / folder / "model/model000000002.model", weights_only=True)
@@ -553,7 +553,7 @@ def test_a_state_from_before_there_was_augmentation_goes_on_without(clip_list, n
     status, _, err = run(capsys, clip_list, tmp_path / "run", "--augment_noise", noises, "--max_epoch", 2)
     assert status == 1 and err.count(" then, ") == 1 and "content of --augment_noise: not set then" in err
     status, out, err = run(capsys, clip_list, tmp_path / "run", "--max_epoch", 2)
-    assert status == 0 and "Going on in epoch 2 after step 0" in out, err
+    assert status == 0 and "Resuming in epoch 2 after step 0" in out, err
 
 
 def test_a_folder_without_sound_stops_ahead_of_training(clip_list, tmp_path, capsys):

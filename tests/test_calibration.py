@@ -367,7 +367,7 @@ def test_verify_with_a_calibration(evaluated, tmp_path, capsys, monkeypatch):
     assert status == 1 and out == [] and "made with another checkpoint" in error
     status, out, error = verify("--calibration", cal, "--precision", "bf16")
     assert status == 0 and "made with --precision fp32" in error
-    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("fp32", "it won"))
+    monkeypatch.setattr("syncnet.compute.precision.faster_precision", lambda _: ("fp32", "it won"))
     status, out, error = verify("--calibration", cal, "--precision", "auto")  # which is fp32, and the same
     assert status == 0 and "made with" not in error
 

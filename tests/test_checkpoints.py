@@ -29,7 +29,7 @@ from syncnet.checkpoints.recorded_settings import trained_with
 from syncnet.checkpoints.torch_files import CheckpointError, UnreadableCheckpoint
 from syncnet.networks.settings import Settings, differences
 from syncnet.support.errors import UserError
-from syncnet.training.state import Position, save_state
+from syncnet.training.state import ResumeState, save_state
 from SyncNetDist import SyncNet
 
 
@@ -240,7 +240,7 @@ def test_weights_of_a_failed_training_are_refused(tiny, tmp_path, value, strict)
 
 def test_a_training_state_is_read_with_its_settings(tiny, tmp_path):
     flags = {"temporal_stride": "2", "nOut": "8", "model": "tinyModel", "lr": "0.1", "crop": "mouth"}
-    save_state(str(tmp_path / "s.pt"), tiny, Position(1, [], random.getstate()), flags)
+    save_state(str(tmp_path / "s.pt"), tiny, ResumeState(1, [], random.getstate()), flags)
     state = read_checkpoint(str(tmp_path / "s.pt"))
     assert same(dict(state), dict(tiny.state_dict()))
     assert trained_with(state) == {"temporal_stride": 2, "nOut": 8, "model": "tinyModel", "crop": "mouth"}

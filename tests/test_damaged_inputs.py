@@ -16,7 +16,7 @@ from DatasetLoader import DatasetLoader
 from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.media.clip_check import SkipClip, read_offset
 from syncnet.media.clips import Clip, MediaError, format_list_line, parse_list_line, read_list
-from syncnet.training.state import Position, load_state, save_state
+from syncnet.training.state import ResumeState, fit_state, read_state, save_state
 from syncnet.verification.trials import read_trials
 from SyncNetDist import SyncNet
 
@@ -36,7 +36,7 @@ def intact(tmp_path_factory) -> Path:
     (folder / "x.trials").write_text("".join(f"{k % 2} a/{k}.wav b/{k}.wav\n" for k in range(12)))
     network = SyncNet(model="tinyModel", nOut=8, device="cpu")
     network.saveParameters(str(folder / "x.model"))
-    save_state(str(folder / "x.state"), network, Position(2, [], random.getstate()), {"lr": "1"})
+    save_state(str(folder / "x.state"), network, ResumeState(2, [], random.getstate()), {"lr": "1"})
     return folder
 
 
@@ -82,7 +82,7 @@ def use(kind: str, path: Path, intact: Path) -> None:
             for name, tensor in network.state_dict().items():
                 assert torch.equal(tensor, good[name])  # a damaged weight is not taken for a good one
         else:
-            state = load_state(str(path), network)
+            state = fit_state(str(path), read_state(str(path)), network)
             good = torch.load(intact / "x.state", weights_only=True)
             assert all(
                 torch.equal(tensor, good["network"][name]) for name, tensor in state["network"].items()

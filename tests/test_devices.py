@@ -96,7 +96,7 @@ def on_gpu(made, fake) -> SyncNet:  # noqa: ARG001
 
 def moved_network(network: SyncNet) -> SyncNet:
     apply(network, lambda tensor: another(tensor, GPU))
-    network.device, network.steps_per_look = GPU, 10
+    network.device, network.steps_per_fetch = GPU, 10
     settings = network.__optimizer__.defaults | {"fused": False}  # which fake tensors do not have
     network.__optimizer__ = type(network.__optimizer__)(network.parameters(), **settings)
     return network

@@ -94,7 +94,7 @@ def test_killed_with_two_processes_goes_on_with_one(clip_list, tmp_path):
     stop_when(two, tmp_path / "run/model/model000000001.model")
     done = run(TRAIN, *flags(clip_list, tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    assert re.search(r"Going on in epoch [23] after step \d+ from", done.stdout)
+    assert re.search(r"Resuming in epoch [23] after step \d+ from", done.stdout)
     last = "model/model000000003.model"
     a, b = (torch.load(tmp_path / run / last, weights_only=True) for run in ("whole", "run"))
     for name, weight in a.items():
@@ -121,7 +121,7 @@ def test_the_first_process_decides_and_all_are_alike(clip_list, trials, tmp_path
     stop_when(start(TRAIN, *command, ranks=2), tmp_path / "run/training_state.pt")
     done = run(TRAIN, *command, ranks=2, UNREADABLE=str(tmp_path / "run/"))
     assert done.returncode == 0, done.stderr
-    assert re.search(r"Going on in epoch [123] after step \d+ from", done.stdout)
+    assert re.search(r"Resuming in epoch [123] after step \d+ from", done.stdout)
     a, b = (torch.load(tmp_path / run / last, weights_only=True) for run in ("whole", "run"))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert a["__S__.norm.num_batches_tracked"] == 2 * 3 * 5  # both streams, three epochs of five batches
@@ -166,7 +166,7 @@ def test_torchrun_restarts_a_run_whose_process_was_killed(clip_list, tmp_path, r
     command = flags(clip_list, tmp_path / "run")
     done = torchrun(*command, rendezvous=[*where, "--max_restarts", 2], KILL_IN="1:8")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"Going on in epoch [12] after step \d+ from", done.stdout) and "Done" in done.stdout
+    assert re.search(r"Resuming in epoch [12] after step \d+ from", done.stdout) and "Done" in done.stdout
     assert done.stderr.count("the connection to another process is lost") == 1
     assert 'trainSyncNet.py", line' not in done.stderr
 

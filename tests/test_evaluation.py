@@ -711,10 +711,10 @@ def test_precision_auto_follows_the_cached_vectors(clip_list, voices, tmp_path, 
     """The measurement may give another result next time; the same command must still work."""
     kept = tmp_path / "kept.npz"
     flags = ("--eval", "--untrained", "--num_eval", 2, "--precision", "auto")
-    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("bf16", "it won"))
+    monkeypatch.setattr("syncnet.compute.precision.faster_precision", lambda _: ("bf16", "it won"))
     assert run(clip_list, voices, tmp_path, *flags, "--save_embeddings", kept) == 0
     capsys.readouterr()
-    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("fp32", "it won"))
+    monkeypatch.setattr("syncnet.compute.precision.faster_precision", lambda _: ("fp32", "it won"))
     assert run(clip_list, voices, tmp_path, *flags, "--load_embeddings", kept) == 0
     assert "12 of 12 embeddings from" in capsys.readouterr().out
     kept.write_bytes(b"nothing")

@@ -75,7 +75,7 @@ def test_the_figures_of_an_epoch(clock):
     """Two steps of ten clips after one that an earlier start did: 3 s of waiting and 2 of computing each."""
     batches = DeviceBatches(Loader(clock, 2), torch.device("cpu"))
     earlier = [1.0, 1.0, 0.0, 0.5, 0.25, 0.25]
-    figures = Figures(batches, [earlier], "train", steps_per_look=1, learning_rate=0.1)
+    figures = Figures(batches, [earlier], "train", steps_per_fetch=1, learning_rate=0.1)
     assert (figures.bar.total, figures.bar.initial) == (40, 10)
     with figures.bar:
         for row, _ in zip(ROWS, batches, strict=True):
@@ -97,7 +97,7 @@ def test_the_figures_of_an_epoch(clock):
 
 def test_figures_are_fetched_once_in_so_many_steps(clock):
     batches = DeviceBatches(Loader(clock, 4), torch.device("cpu"))
-    figures = Figures(batches, [], "train", steps_per_look=3, learning_rate=0.1)
+    figures = Figures(batches, [], "train", steps_per_fetch=3, learning_rate=0.1)
     with figures.bar:
         fetched = []
         for number in range(4):
@@ -110,7 +110,7 @@ def test_figures_are_fetched_once_in_so_many_steps(clock):
 
 def test_a_loss_that_is_not_finite_is_of_its_step(clock):
     batches = DeviceBatches(Loader(clock, 2), torch.device("cpu"))
-    figures = Figures(batches, [ROWS[0]], "train", steps_per_look=2, learning_rate=0.1)
+    figures = Figures(batches, [ROWS[0]], "train", steps_per_fetch=2, learning_rate=0.1)
     with figures.bar:
         figures.add(torch.tensor(ROWS[1]))
         message = "step 3: the loss is nan .content 2.0, identity 1.0. at learning rate 0.1"

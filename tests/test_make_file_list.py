@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from clipMaker import frame_number, make_clip, make_sound, make_txt, make_wav, noise
 from scipy.io import wavfile
 from videoMaker import face, make_video
@@ -25,7 +26,7 @@ from makeFileList import VOXCELEB2_CLIPS, main
 from syncnet.media.clips import Clip, read_list
 from syncnet.media.video import read_frames
 from syncnet.media.wav import open_wav
-from syncnet.training.run import make_loaders
+from syncnet.training.loaders import make_loaders
 
 SCRIPT = Path(__file__).resolve().parent.parent / "makeFileList.py"
 FRAMES = 20
@@ -497,7 +498,7 @@ def test_the_next_command_suits_the_lists(master, tmp_path, capsys):
     args = trainSyncNet.parse_args(typed)
     assert script == "trainSyncNet.py" and args.save_path == str(tmp_path / "train")
     assert (args.maxFrames, args.nBatchSize) == (FRAMES - 4 - 3, 4)  # the txt of all clips says offset -3
-    assert [loader.nFiles for loader in make_loaders(args, str(tmp_path), False)] == [10, 4]
+    assert [loader.nFiles for loader in make_loaders(args, str(tmp_path), torch.device("cpu"))] == [10, 4]
     assert (
         main(flags(tmp_path, tmp_path / "train.txt", f"--val_output={validation}", "--val_fraction=0.01"))
         == 0

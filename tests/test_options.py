@@ -273,7 +273,7 @@ def test_a_run_goes_on_and_is_the_same(name, clip_list, tmp_path, capsys, stoppe
     with stopped_at(6):  # two steps of training, two of validation, one of training
         assert run(capsys, clip_list, tmp_path / "halves", *flags, "--max_epoch", 2)[0] == 1
     status, out, err = run(capsys, clip_list, tmp_path / "halves", *flags, "--max_epoch", 2)
-    assert status == 0 and "Going on in epoch 2 after step 1" in out, err
+    assert status == 0 and "Resuming in epoch 2 after step 1" in out, err
 
     ends = [
         torch.load(tmp_path / folder / "model/model000000002.model", weights_only=True)

@@ -51,7 +51,7 @@ def test_a_resumed_run_is_the_same_bit_by_bit(edited, clip_list, tmp_path, ranks
     broken = run(tmp_path / "run", FAIL_IN="0:4")
     assert broken.returncode == 1 and "broken on purpose" in broken.stderr
     resumed = run(tmp_path / "run")
-    assert resumed.returncode == 0 and "Going on in epoch 2 after step 1" in resumed.stdout, resumed.stderr
+    assert resumed.returncode == 0 and "Resuming in epoch 2 after step 1" in resumed.stdout, resumed.stderr
     whole, resumed = (
         torch.load(tmp_path / name / "training_state.pt", weights_only=True) for name in ("whole", "run")
     )

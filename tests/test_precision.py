@@ -59,10 +59,10 @@ def test_a_trial_trains_where_the_caller_does_not(monkeypatch, context):
 
 
 def test_a_precision_that_a_processor_does_not_have_is_told():
-    assert SyncNet(model="tinyModel", nOut=4, device="cpu", precision="tf32").precision_found.endswith(
+    assert SyncNet(model="tinyModel", nOut=4, device="cpu", precision="tf32").precision_note.endswith(
         "as with fp32"
     )
-    assert SyncNet(model="tinyModel", nOut=4, device="cpu").precision_found == ""
+    assert SyncNet(model="tinyModel", nOut=4, device="cpu").precision_note == ""
 
 
 class NaNInBfloat16(torch.autograd.Function):
@@ -124,11 +124,11 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_batch():
 
 
 def test_bf16_says_where_it_is_slower(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("SyncNetDist.has_bfloat16", lambda _: False)
+    monkeypatch.setattr("syncnet.compute.precision.has_bfloat16", lambda _: False)
     network = SyncNet(model="tinyModel", nOut=4, device="cpu", precision="bf16")
-    assert "no bfloat16 instructions; fp32 would be faster" in network.precision_found
-    monkeypatch.setattr("SyncNetDist.has_bfloat16", lambda _: True)
-    assert SyncNet(model="tinyModel", nOut=4, device="cpu", precision="bf16").precision_found == ""
+    assert "no bfloat16 instructions; fp32 would be faster" in network.precision_note
+    monkeypatch.setattr("syncnet.compute.precision.has_bfloat16", lambda _: True)
+    assert SyncNet(model="tinyModel", nOut=4, device="cpu", precision="bf16").precision_note == ""
     for found, said in (("bf16", False), ("fp32", True)):
         monkeypatch.setattr(precision, "faster_precision", lambda _, found=found: (found, "0.50 times"))
         train(tmp_path / found, "bf16")
@@ -197,7 +197,7 @@ network = SyncNet(model="tinyModel", nOut=4, device="cpu")
 backends = torch.backends
 for name in ("fp32", "tf32", "bf16", "tf32", "fp32"):
     network.precision = name
-    network.own_exactness()
+    network.set_tf32()
     tf32 = name == "tf32"
     for kind in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
         assert (kind.fp32_precision == "tf32") == tf32
@@ -226,9 +226,9 @@ def test_a_trial_draws_no_random_numbers(device, monkeypatch):
 
 
 def test_a_network_says_what_auto_became(monkeypatch):
-    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("bf16", "it won"))
+    monkeypatch.setattr("syncnet.compute.precision.faster_precision", lambda _: ("bf16", "it won"))
     network = SyncNet(model="tinyModel", nOut=4, device="cpu", precision="auto")
-    assert (network.precision, network.precision_found) == ("bf16", "precision auto: bf16; it won")
+    assert (network.precision, network.precision_note) == ("bf16", "precision auto: bf16; it won")
 
 
 def train(folder: Path, kind: str, epochs: int = 1) -> None:
@@ -241,11 +241,11 @@ def train(folder: Path, kind: str, epochs: int = 1) -> None:
 
 
 def test_a_run_keeps_the_precision_that_auto_found(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("bf16", "it won"))
+    monkeypatch.setattr("syncnet.compute.precision.faster_precision", lambda _: ("bf16", "it won"))
     train(tmp_path, "auto")
     assert "precision auto: bf16; it won" in capsys.readouterr().out
     assert "precision bf16" in (tmp_path / "run/result/scores.txt").read_text().splitlines()
-    monkeypatch.setattr("SyncNetDist.faster_precision", lambda _: ("fp32", "it won"))
+    monkeypatch.setattr("syncnet.compute.precision.faster_precision", lambda _: ("fp32", "it won"))
     train(tmp_path, "auto", 2)
     said = capsys.readouterr().out
     assert "in epoch 2" in said and "it won" not in said

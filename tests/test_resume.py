@@ -24,6 +24,7 @@ from scipy.io import wavfile
 import trainSyncNet
 from syncnet.checkpoints.checkpoints import epoch_checkpoints
 from syncnet.checkpoints.torch_files import CheckpointError
+from syncnet.training import run_folder, signals
 from syncnet.training import state as trainingState
 from SyncNetDist import SyncNet
 
@@ -31,6 +32,10 @@ TESTS = Path(__file__).parent
 EPOCHS = 3
 FLAGS = ["--maxFrames", 6, "--nBatchSize", 2, "--nOut", 8, "--model", "tinyModel", "--device", "cpu"]
 FLAGS += ["--nDataLoaderThread", 2, "--lr", 0.01]
+
+
+def load_state(path: str, network: SyncNet) -> dict:
+    return trainingState.fit_state(path, trainingState.read_state(path), network)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +221,7 @@ def test_a_signal_saves_the_state(clip_list, whole_run, tmp_path):
     first = stopped("IT 1,", signal.SIGINT, *command)
     assert first.returncode == 128 + signal.SIGINT and "The same command resumes from here" in first.stdout
     second = processes.run("trainSyncNet.py", *command)
-    assert second.returncode == 0 and "Going on in epoch" in second.stdout
+    assert second.returncode == 0 and "Resuming in epoch" in second.stdout
     assert same(final_weights(tmp_path / "run"), final_weights(whole_run))
 
 
@@ -298,7 +303,7 @@ def test_a_state_of_an_earlier_version_goes_on(clip_list, short_run, tmp_path, c
     torch.save(state, path)
     for folder in (short_run, tmp_path / "old"):
         status, out, err = run(capsys, *flags(clip_list, folder))
-        assert status == 0 and "Going on in epoch 2 after step 0" in out, err
+        assert status == 0 and "Resuming in epoch 2 after step 0" in out, err
     assert same(final_weights(tmp_path / "old"), final_weights(short_run))
     assert result_lines(tmp_path / "old") == result_lines(short_run)
 
@@ -311,7 +316,7 @@ def test_changed_settings_are_named_and_refused(clip_list, short_run, tmp_path, 
     assert status == 1 and "lr: 0.01 then, 0.02 now" in err and "content of --train_list" in err
     assert "maxFrames" not in err
     status, out, _ = run(capsys, *changed, "--force_resume", "--max_epoch", 2)
-    assert status == 0 and "going on with other settings" in out and "Going on in epoch 2" in out
+    assert status == 0 and "resuming with other settings" in out and "Resuming in epoch 2" in out
     assert "LR 0.019000" in result_lines(short_run)[-1]
 
 
@@ -326,7 +331,7 @@ def test_the_learning_rate_is_part_of_the_state(clip_list, short_run, capsys):
     assert "LR 0.003000" in result_lines(short_run)[-1]
     status, out, _ = run(capsys, *flags(clip_list, short_run, "--lr", 0.04, "--force_resume"))
     assert status == 0 and "LR 0.011400" in result_lines(short_run)[-1]
-    assert "--lr 0.04: the learning rate is 0.0114 in epoch 3, where --lr 0.01 had come to 0.00285" in out
+    assert "--lr 0.04: the learning rate is 0.0114 in epoch 3, where --lr 0.01 had reached 0.00285" in out
 
 
 def test_another_optimizer_is_refused_or_starts_anew(clip_list, short_run, capsys, monkeypatch):
@@ -334,7 +339,7 @@ def test_another_optimizer_is_refused_or_starts_anew(clip_list, short_run, capsy
     status, _, err = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
     assert status == 1 and "optimizer: SGD then, AdamW now" in err
     status, out, err = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2, "--force_resume"))
-    assert status == 0 and "the optimizer and its scheduler start anew" in out, err
+    assert status == 0 and "the optimizer and its scheduler start from scratch" in out, err
 
 
 def test_a_closed_terminal_saves_the_state(clip_list, short_run):
@@ -355,9 +360,9 @@ def test_a_closed_terminal_saves_the_state(clip_list, short_run):
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with trainingState.stop_signals() as stop:
+        with signals.stop_signals(torch.device("cpu")) as stop:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop
+            assert not stop.signals
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -372,13 +377,13 @@ def test_a_signal_asks_to_stop(number):
 def test_a_request_to_stop_may_come_several_times(monkeypatch):
     """Within some seconds it is one; then it ends the process."""
     clock, ended = [100.0], []
-    monkeypatch.setattr(trainingState.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(signals.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(os, "_exit", ended.append)
-    with trainingState.stop_signals() as stop:
+    with signals.stop_signals(torch.device("cpu")) as stop:
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
             os.kill(os.getpid(), number)
             clock[0] += 2
-        assert stop[0] == signal.SIGUSR1 and not ended
+        assert stop.signals[0] == signal.SIGUSR1 and not ended
         clock[0] += 10
         os.kill(os.getpid(), signal.SIGTERM)
         assert ended == [128 + signal.SIGTERM]
@@ -412,7 +417,7 @@ def test_settings_of_an_older_state_were_the_defaults(clip_list, short_run, caps
     status, _, err = run(capsys, *flags(clip_list, short_run, *changed))
     assert status == 1 and "alphaD: 0.0 then, 0.5 now" in err and "distance" not in err
     status, out, _ = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
-    assert status == 0 and "Going on in epoch 2 after step 0" in out
+    assert status == 0 and "Resuming in epoch 2 after step 0" in out
 
 
 def test_a_loss_that_is_switched_on_later_starts_without_momentum(clip_list, tmp_path, capsys):
@@ -423,13 +428,13 @@ def test_a_loss_that_is_switched_on_later_starts_without_momentum(clip_list, tmp
     momenta = {state["parameters"][number]: step["momentum_buffer"] for number, step in steps.items()}
     assert momenta and not any("heads.1" in name or "wI" in name for name in momenta)
     network = SyncNet(model="tinyModel", nOut=8, device="cpu")
-    trainingState.restore(trainingState.load_state(str(path / "training_state.pt"), network), network)
+    trainingState.restore(load_state(str(path / "training_state.pt"), network), network)
     for name, parameter in network.named_parameters():
         momentum = network.__optimizer__.state[parameter].get("momentum_buffer")
         assert momentum is None if name not in momenta else torch.equal(momentum, momenta[name]), name
     status, out, err = run(capsys, *flags(clip_list, path, "--alphaI", 1, "--force_resume", "--max_epoch", 2))
     assert status == 0 and "alphaI: 0.0 then, 1.0 now" in out, err
-    assert "Going on in epoch 2 after step 0" in out and len(result_lines(path)) == 2
+    assert "Resuming in epoch 2 after step 0" in out and len(result_lines(path)) == 2
 
 
 @pytest.mark.parametrize(
@@ -464,7 +469,7 @@ def test_what_cannot_be_read_now_is_not_damaged(clip_list, short_run, capsys, mo
     assert "damaged" not in out + err and "Traceback" not in err
     assert {file: file.read_bytes() for file in short_run.rglob("*") if file.is_file()} == before
     status, out, _ = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
-    assert status == 0 and "Going on" in out
+    assert status == 0 and "Resuming" in out
 
 
 def test_a_state_of_another_network_is_not_gone_on_from(clip_list, short_run, capsys):
@@ -487,7 +492,7 @@ def test_a_signal_is_obeyed_although_nothing_is_looked_up(
 
     def init(self, *args, **kwargs):
         real_init(self, *args, **kwargs)
-        self.steps_per_look = 1000
+        self.steps_per_fetch = 1000
 
     def forward(self, *args):
         if not sent and self.training == (pass_ == "train"):
@@ -501,7 +506,7 @@ def test_a_signal_is_obeyed_although_nothing_is_looked_up(
         status, out, _ = run(capsys, *flags(clip_list, tmp_path / "run", "--save_steps", 0))
     assert status == 128 + signal.SIGTERM and "the state is saved" in out and "IT 1" not in out
     status, out, _ = run(capsys, *flags(clip_list, tmp_path / "run"))
-    assert status == 0 and f"Going on in epoch 1 {said}" in out
+    assert status == 0 and f"Resuming in epoch 1 {said}" in out
     assert same(final_weights(tmp_path / "run"), final_weights(whole_run))
 
 
@@ -512,7 +517,7 @@ def test_damaged_files_fall_back(clip_list, short_run, capsys):
     status, out, _ = run(capsys, *flags(clip_list, short_run))
     assert status == 0
     assert "WARNING" in out and "training_state.pt: not loaded" in out and "without the momentum" in out
-    assert "model000000002.model: not loaded" in out and "Going on after epoch 1" in out
+    assert "model000000002.model: not loaded" in out and "Resuming after epoch 1" in out
     assert [line[:4] for line in result_lines(short_run)] == ["IT 1", "IT 2", "IT 3"]
 
 
@@ -522,7 +527,7 @@ def test_unreadable_checkpoints_are_skipped_and_never_all(clip_list, short_run, 
     (short_run / "training_state.pt").unlink()
     (short_run / "model/model000000002.model").write_bytes(content)
     status, out, _ = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
-    assert status == 0 and "model000000002.model: not loaded" in out and "Going on after epoch 1" in out
+    assert status == 0 and "model000000002.model: not loaded" in out and "Resuming after epoch 1" in out
     (short_run / "training_state.pt").unlink()
     for path in epoch_checkpoints(str(short_run / "model")).values():
         Path(path).write_bytes(content)
@@ -532,7 +537,7 @@ def test_unreadable_checkpoints_are_skipped_and_never_all(clip_list, short_run, 
 
 
 def test_no_room_is_told_before_training(clip_list, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(trainingState.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     status, out, err = run(capsys, *flags(clip_list, tmp_path / "run"))
     assert status == 1 and "Make room" in err and "epoch 1," not in out
 
@@ -545,7 +550,7 @@ def test_an_unwritable_place_is_told_before_training(clip_list, tmp_path, capsys
 
 def test_a_second_run_in_the_same_place_stops(clip_list, tmp_path, capsys):
     network = SyncNet(model="tinyModel", nOut=8, device="cpu")
-    with trainingState.run_folder(str(tmp_path / "run"), network):
+    with run_folder.run_folder(str(tmp_path / "run"), network):
         status, _, err = run(capsys, *flags(clip_list, tmp_path / "run"))
     assert status == 1 and "another run is using it" in err
 
@@ -557,7 +562,7 @@ def test_a_state_that_runs_code_is_refused(clip_list, short_run, tmp_path, capsy
 
     torch.save({"version": 1, "epoch": Trap()}, short_run / "training_state.pt")
     status, out, _ = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
-    assert status == 0 and "which could run code" in out and "Going on after epoch 1" in out
+    assert status == 0 and "which could run code" in out and "Resuming after epoch 1" in out
     assert not (tmp_path / "it-ran").exists()
 
 
@@ -580,11 +585,11 @@ def test_states_that_do_not_fit(short_run, change, message):
     network = SyncNet(model="tinyModel", nOut=8, device="cpu")
     path = str(short_run / "training_state.pt")
     state = torch.load(path, weights_only=True)
-    trainingState.load_state(path, network)
+    load_state(path, network)
     change(state)
     torch.save(state, path)
     with pytest.raises(CheckpointError, match=message):
-        trainingState.load_state(path, network)
+        load_state(path, network)
 
 
 @pytest.mark.parametrize(
@@ -601,7 +606,7 @@ def test_states_of_version_1_that_do_not_fit(short_run, change, message):
     change(state["momentum"])
     torch.save(state, path)
     with pytest.raises(CheckpointError, match=message):
-        trainingState.load_state(str(path), network)
+        load_state(str(path), network)
 
 
 def test_a_few_broken_clips_are_replaced_and_noted(clip_list, tmp_path, capsys):

@@ -19,6 +19,7 @@ from syncnet.compute import distributed
 from syncnet.loading.sizes import sizes_that_fit
 from syncnet.media.clips import MARGIN, Clip, format_list_line, read_list
 from syncnet.support.errors import UserError
+from syncnet.training.preflight import check_batch_share
 from SyncNetDist import SyncNet
 
 T = 8
@@ -81,7 +82,7 @@ def test_train_go_on_and_evaluate(corpus, tmp_path, capsys):
         capsys, *flags, "--max_epoch", 3, "--lr", 0.002, "--initial_model", "elsewhere.model"
     )
     assert status == 0
-    assert "Going on in epoch 3 after step 0" in out and "--initial_model elsewhere.model is not used" in out
+    assert "Resuming in epoch 3 after step 0" in out and "--initial_model elsewhere.model is not used" in out
     scores = (tmp_path / "exp/result/scores.txt").read_text().splitlines()
     assert "maxFrames 8" in scores and "lr 0.002" in scores
     epochs = [line for line in scores if line.startswith("IT")]
@@ -285,9 +286,7 @@ def test_a_share_of_one_moment_is_told(monkeypatch):
     monkeypatch.setattr(distributed, "processes", lambda: 2)
 
     def check(batch: int, **settings) -> None:
-        trainSyncNet.check_share(
-            SyncNet(**{"model": "tinyModel", "nOut": 4, "device": "cpu"} | settings), batch
-        )
+        check_batch_share(SyncNet(**{"model": "tinyModel", "nOut": 4, "device": "cpu"} | settings), batch)
 
     with pytest.raises(UserError, match="use --nBatchSize 4, or --maxFrames 8"):
         check(2, maxFrames=7, temporal_stride=3)

@@ -76,14 +76,20 @@ def find_state_dict(loaded: object, depth: int = 3) -> dict[str, Tensor] | None:
 
 
 def choose_settings(path: str | None, given: Mapping[str, object]) -> tuple[Settings, list[str]]:
-    """The settings to use: the user's, else the checkpoint's, else the 2020 defaults.
+    """The settings to use with a checkpoint, None without one; see merge_settings. Raises CheckpointError."""
+    return merge_settings(trained_with(read_checkpoint(path)) if path else {}, path, given)
 
-    path: the checkpoint, or None. given: the user's settings by name; None if not given.
-    Returns the settings and a line for each given one that conflicts with the checkpoint. Raises CheckpointError,
-    also if the checkpoint names a network that is not in models/ and the user names none.
+
+def merge_settings(
+    recorded: Mapping[str, object], path: str | None, given: Mapping[str, object]
+) -> tuple[Settings, list[str]]:
+    """The settings to use: what the user gave, else what the checkpoint records, else the 2020 default.
+
+    path: of the checkpoint. given: by name; None for what the user did not give.
+    Returns them, and a line for each that was given and conflicts with the checkpoint. Raises CheckpointError for a
+    checkpoint of a network that is not in models/, unless the user names one.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    recorded = trained_with(read_checkpoint(path)) if path else {}
     if "model" not in given and not is_network_of_models(str(recorded.get("model", Settings.model))):
         raise CheckpointError(
             f"{path}: was trained with the network {recorded['model']!r:.80}, which is not in models/, and a "

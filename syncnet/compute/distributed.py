@@ -1,14 +1,13 @@
-"""Several processes as one: set-up from torchrun's environment, and the few things they exchange.
+"""Several processes as one: setup from torchrun's environment, and the few things that they exchange.
 
     torchrun --nproc_per_node 8 trainSyncNet.py ...
 
-Each process reads and computes its share of the same global batch. Without torchrun there is one process,
-no process group, and every function here gives back what it was given.
+Each process reads and computes its share of the same global batch. Rank 0 decides what to load, where to resume and
+when to stop. Without torchrun there is one process and no process group, and every function here returns its input.
 """
 
 import os
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch.distributed.nn.functional import all_gather
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from syncnet.support.errors import UserError
@@ -25,19 +24,12 @@ from syncnet.support.errors import UserError
 Value = TypeVar("Value")
 
 
-LOOK_SECONDS = 0.5  # between two looks at whether another process has failed
-_failed_here = threading.Event()
-_finished = threading.Event()
-_watcher: threading.Thread | None = None
-
-
 def setup(device: str | None) -> str | None:
-    """Join the other processes, if torchrun started them. Returns the device of this one.
+    """Join the other processes, if torchrun started this one. Returns the device of this process.
 
     NCCL on GPUs, one per process; gloo on the CPU, and where processes of any machine have to share a GPU. Processes
-    other than the first print nothing on stdout. Raises UserError for a device that does not fit the processes.
+    other than rank 0 print nothing on stdout. Raises UserError for a device that does not fit the processes.
     """
-    global _watcher
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return device
     local, local_processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
@@ -48,8 +40,6 @@ def setup(device: str | None) -> str | None:
         device = f"cuda:{gpu}"
         torch.cuda.set_device(device)
     _join("nccl" if local_processes <= gpus and gpu < gpus else "gloo", gpu)
-    _watcher = threading.Thread(target=_end_with_the_others, daemon=True)
-    _watcher.start()
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
     if kind == "cuda" and number and local_processes > 1:
@@ -115,24 +105,10 @@ def several_without_torchrun() -> str:
     return ""
 
 
-def _end_with_the_others() -> None:
-    """End this process when another has failed: it may be waiting for that one in a collective."""
-    store = dist.distributed_c10d._get_default_store()
-    try:
-        while not store.check(["failed"]):
-            if _finished.wait(LOOK_SECONDS):
-                return
-    except Exception:  # the store is gone, and with it the run
-        return
-    if not _failed_here.is_set():
-        os._exit(1)
-
-
 def first_to_fail() -> bool:
-    """Announce to the other processes that this one ends with an error. Is it the first, whose error is shown?"""
+    """Whether this process is the first to fail: its error is shown, and torchrun ends the others."""
     if not dist.is_initialized():
         return True
-    _failed_here.set()
     try:
         return dist.distributed_c10d._get_default_store().add("failed", 1) == 1
     except Exception:  # the store went first
@@ -140,17 +116,14 @@ def first_to_fail() -> bool:
 
 
 def lost_process(error: BaseException) -> bool:
-    """Does an error come from a collective whose other processes are gone?"""
+    """Whether an error comes from a collective whose other processes are gone."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def shutdown() -> None:
-    """Leave the other processes, at the end of a run that went well."""
+    """Leave the other processes at the end of a run."""
     if dist.is_initialized():
         dist.barrier()
-        _finished.set()
-        if _watcher:
-            _watcher.join()  # it must not be inside the store when that goes
         dist.destroy_process_group()
 
 
@@ -163,7 +136,7 @@ def processes() -> int:
 
 
 def is_main() -> bool:
-    """Is this the process that prints, logs and saves?"""
+    """Whether this is rank 0, the process that prints, logs and saves."""
     return rank() == 0
 
 
@@ -184,10 +157,10 @@ def check_batch(batch: int) -> None:
         )
 
 
-def of_first(decide: Callable[[], Value]) -> Value:
-    """What `decide` gives in the first process, for all; the others do not call it.
+def on_rank_zero(decide: Callable[[], Value]) -> Value:
+    """The result of `decide` in rank 0, for all processes; the others do not call it.
 
-    The value is handed on by pickle. An error in the first process ends them all.
+    The value is sent by pickle. An error in rank 0 ends them all.
     """
     if not dist.is_initialized():
         return decide()
@@ -196,8 +169,8 @@ def of_first(decide: Callable[[], Value]) -> Value:
     return value[0]
 
 
-def copy_from_first(tensors: Iterable[Tensor]) -> None:
-    """Give the tensors of every process the values that those of the first have. Shapes must agree."""
+def broadcast_from_rank_zero(tensors: Iterable[Tensor]) -> None:
+    """Copy the tensors of rank 0 into those of every process. Shapes must agree."""
     if not dist.is_initialized():
         return
     with torch.no_grad():
@@ -208,7 +181,7 @@ def copy_from_first(tensors: Iterable[Tensor]) -> None:
 
 
 def check_same(facts: dict[str, str]) -> None:
-    """Raise UserError when a fact, such as a hash of the weights, is not the same in all processes."""
+    """Raise UserError if a fact, such as a hash of the weights, differs between processes."""
     if not dist.is_initialized():
         return
     found: list[dict[str, str]] = [{}] * processes()
@@ -223,7 +196,7 @@ def check_same(facts: dict[str, str]) -> None:
 
 
 def union(values: list[Any]) -> list[Any]:
-    """The values that any process has, each once, sorted."""
+    """The values of all processes, each once, sorted."""
     found = [values]
     if dist.is_initialized():
         found = [[]] * processes()
@@ -231,23 +204,9 @@ def union(values: list[Any]) -> list[Any]:
     return sorted({value for part in found for value in part})
 
 
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(context: FunctionCtx, x: Tensor) -> Tensor:  # noqa: ARG004
-        parts = [torch.empty_like(x) for _ in range(processes())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        gradient = gradient.clone(memory_format=torch.contiguous_format)  # it may be another's too
-        dist.all_reduce(gradient)  # what every process's loss asks of everyone's rows
-        return gradient.chunk(processes())[rank()]
-
-
 def gather(x: Tensor) -> Tensor:
     """The rows of all processes, in order of rank, with gradients: (b, ...) -> (b * processes, ...)."""
-    return _Gather.apply(x.contiguous()) if dist.is_initialized() else x
+    return torch.cat(all_gather(x.contiguous())) if dist.is_initialized() else x
 
 
 def total(x: Tensor) -> Tensor:
@@ -270,9 +229,9 @@ def sum_gradients(module: nn.Module) -> None:
 
 
 def average_running_statistics(module: nn.Module) -> None:
-    """Make the running statistics of the batch norms in training the mean over all processes.
+    """Average the running statistics of the batch norms in training over all processes.
 
-    SyncBatchNorm, of GPUs, has those of the whole batch already.
+    On GPUs, SyncBatchNorm already has those of the whole batch.
     """
     if not dist.is_initialized():
         return
@@ -291,9 +250,9 @@ def average_running_statistics(module: nn.Module) -> None:
 
 
 def add_one(name: str, here: int) -> int:
-    """A count of all processes together, one higher; may be asked from any thread, without the other processes.
+    """Add one to a count of all processes together; may be called from any thread, without the other processes.
 
-    here: what this process alone counts, this one included.
+    here: the count of this process alone, including this one. Returns the new count.
     """
     if not dist.is_initialized():
         return here
@@ -301,5 +260,5 @@ def add_one(name: str, here: int) -> int:
 
 
 def any_of(flag: bool, device: torch.device) -> bool:
-    """Is the flag set in any process? All of them must ask."""
+    """Whether the flag is set in any process. All of them must ask."""
     return bool(total(torch.tensor(float(flag), device=device)) > 0) if dist.is_initialized() else flag

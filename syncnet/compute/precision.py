@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from syncnet.compute import distributed
 from syncnet.media.clips import FRAME_SIZE
+from syncnet.networks.choices import AUTO, PRECISIONS
 from syncnet.networks.two_streams import LIP_FRAMES, lip_features, lip_trunk
+from syncnet.support.errors import UserError
 
 CPU_CLIPS, GPU_CLIPS = 2, 16  # of 5 frames, one embedding each
 ROUNDS = 2
@@ -38,6 +41,24 @@ def allow_tf32(allowed: bool) -> None:
 def kinds_of_operations(backend: object, *names: str) -> list[Any]:
     """A backend's settings of these names; PyTorch's type hints lack them."""
     return [getattr(backend, name) for name in names]
+
+
+def choose_precision(precision: str, device: torch.device) -> tuple[str, str]:
+    """The precision to compute in, and a note on it for the user, "" if there is none.
+
+    precision: "fp32", "tf32", "bf16", or "auto", which becomes the faster of fp32 and bf16, for all processes the
+    first one's choice. Raises UserError for another name.
+    """
+    if precision == AUTO:
+        precision, reason = distributed.on_rank_zero(lambda: faster_precision(device))
+        return precision, f"precision auto: {precision}; {reason}"
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r}, expected one of {', '.join((*PRECISIONS, AUTO))}")
+    if precision == "tf32" and device.type != "cuda":
+        return precision, f"precision tf32 is for GPUs: {device} computes as with fp32"
+    if precision == "bf16" and not has_bfloat16(device):
+        return precision, f"precision bf16: {device} has no bfloat16 instructions; fp32 would be faster"
+    return precision, ""
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syncnet.compute import distributed
 from syncnet.compute.device import DeviceBatches
+from syncnet.compute.precision import gradient_not_finite
 from syncnet.support.errors import UserError
 from syncnet.support.progress import progress_bar
 
@@ -87,7 +88,7 @@ class Figures:
     """The figures of an epoch as it goes, and the bar that shows them.
 
     batches: where the steps' batches come from. rows: PARTS of the steps that are done already.
-    steps_per_look: figures are fetched from the device once in so many steps, because the host waits for them.
+    steps_per_fetch: figures are fetched from the device once in so many steps, because the host waits for them.
     learning_rate, precision: for messages.
     """
 
@@ -96,7 +97,7 @@ class Figures:
         batches: DeviceBatches,
         rows: Iterable[list[float]],
         description: str,
-        steps_per_look: int,
+        steps_per_fetch: int,
         learning_rate: float,
         precision: str = "fp32",
     ):
@@ -104,7 +105,7 @@ class Figures:
         self.loader = batches.loader
         self.rows = [list(row) for row in rows]
         self.done_before = len(self.rows)
-        self.steps_per_look = steps_per_look
+        self.steps_per_fetch = steps_per_fetch
         self.learning_rate = learning_rate
         self.precision = precision
         self.pending: list[Tensor] = []  # on the device
@@ -120,7 +121,7 @@ class Figures:
     def add(self, row: Tensor) -> None:
         """Add a step's figures, (len(PARTS),) on the device."""
         self.pending.append(row)
-        if len(self.pending) == self.steps_per_look:
+        if len(self.pending) == self.steps_per_fetch:
             self.fetch()
 
     @property
@@ -188,6 +189,18 @@ class Figures:
             data_wait=self.batches.waited,
             rows=self.rows,
         )
+
+
+def refuse_gradients_not_finite(
+    network: nn.Module, total: Tensor, precision: str, device: torch.device
+) -> None:
+    """Raise GradientNotFinite if a gradient is not finite although the total loss is.
+
+    A loss that is not finite is reported by Figures, with its batch. All processes have the same gradients.
+    """
+    found = gradient_not_finite(network)
+    if found and not distributed.any_of(not math.isfinite(total.item()), device):
+        raise GradientNotFinite(found, total.item(), precision, device)
 
 
 def beside_chance(accuracy: float, chance: float) -> str:

@@ -1,6 +1,8 @@
 """The flags of trainSyncNet.py, in groups: what each does, what a good value is, what goes wrong otherwise."""
 
 import argparse
+from collections.abc import Mapping
+from typing import NoReturn
 
 from syncnet.networks.choices import AUTO, CROPS, DISTANCES, PRECISIONS
 from syncnet.networks.settings import RANGES, default_settings
@@ -16,14 +18,27 @@ SAVE_PATH = "./data/exp01"
 
 
 class Flags(argparse.Namespace):
-    """All flags with their values; `given` has those of the network's settings that the user gave, by name.
+    """All flags with their values, read-only: `replaced` gives a record with other values.
 
-    save_path_given: --save_path was given. Both are in slots, beside the values: vars() has the flags alone.
+    given: those of the network's settings that the user gave, by name. save_path_given: --save_path was given. Both
+    are slots, beside the values: vars() holds only the flags.
     """
 
     __slots__ = ("given", "save_path_given")
     given: dict[str, object]
     save_path_given: bool
+
+    def __init__(self, values: Mapping[str, object], given: dict[str, object], save_path_given: bool):
+        vars(self).update(values)
+        object.__setattr__(self, "given", given)
+        object.__setattr__(self, "save_path_given", save_path_given)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"flags are read-only; Flags.replaced({name}=...) makes others")
+
+    def replaced(self, **values: object) -> "Flags":
+        """The same flags with other values for some."""
+        return Flags(vars(self) | values, self.given, self.save_path_given)
 
 
 def parse_args(argv: list[str] | None = None) -> Flags:
@@ -312,13 +327,12 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         help="run the network through torch.compile: a slow first step, then faster ones on most GPUs and nothing "
         "gained on most CPUs; changes results by rounding. Needs a C++ compiler",
     )
-    args = parser.parse_args(argv, Flags())
-    args.save_path_given = args.save_path is not None
-    if args.save_path is None:
-        args.save_path = SAVE_PATH
-    args.given = {name: getattr(args, name) for name in default_settings() if hasattr(args, name)}
-    for name, value in default_settings().items():
-        setattr(args, name, args.given.get(name, value))
+    values = vars(parser.parse_args(argv))
+    save_path_given = values["save_path"] is not None
+    given = {name: values[name] for name in default_settings() if name in values}
+    args = Flags(
+        default_settings() | values | {"save_path": values["save_path"] or SAVE_PATH}, given, save_path_given
+    )
     if args.nBatchSize < 2 and not args.eval:
         parser.error("--nBatchSize must be at least 2: with one clip there is no other voice to tell apart")
     if (args.score_norm == "asnorm") != bool(args.cohort):

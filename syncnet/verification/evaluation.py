@@ -76,7 +76,7 @@ def evaluate_list(
     check_labels(trials, test_list)
     check_folder(trials.files, test_list, test_path)
     given = cohort or {}
-    cohort = distributed.of_first(lambda: distinct_recordings(given))
+    cohort = distributed.on_rank_zero(lambda: distinct_recordings(given))
     files = [*trials.files, *cohort]
     paths = [*utterance_paths(trials.files, test_path), *cohort.values()]
     tested, others = slice(len(trials.files)), slice(len(trials.files), None)
@@ -84,7 +84,7 @@ def evaluate_list(
     if distributed.is_main():
         cache = CachedEmbeddings(network, files, paths, num_eval, load_from)
         check_overlap(cache.recordings[others], cache.recordings[tested])
-    missing = distributed.of_first(lambda: list(cache.missing.values()) if cache else [])
+    missing = distributed.on_rank_zero(lambda: list(cache.missing.values()) if cache else [])
     try:
         computed = network.embed(missing, num_eval) if missing else torch.empty(0, network.settings.nOut)
     except WavFormatError as error:

@@ -1,0 +1,84 @@
+"""What flags leave open, decided once at the start: the network's settings, the precision, the checkpoint."""
+
+import os
+from dataclasses import dataclass, field
+
+from syncnet.checkpoints.checkpoints import choose_settings, merge_settings
+from syncnet.checkpoints.recorded_settings import settings_of_flags
+from syncnet.networks.choices import AUTO
+from syncnet.networks.settings import Settings
+from syncnet.support.errors import UserError
+from syncnet.training.flags import Flags
+from syncnet.training.resume import SavedRun, newest_readable
+from syncnet.verification.embedding_cache import cached_settings
+from syncnet.verification.trials import read_checked_trials
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """settings: of the network. precision: may still be "auto". checkpoint: to evaluate. notes: for the user."""
+
+    settings: Settings
+    precision: str
+    checkpoint: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def decide_for_training(args: Flags, saved: SavedRun) -> Decisions:
+    """A run that resumes keeps its precision, where --precision is auto; with --initial_model, its settings too."""
+    precision = saved.settings.get("precision", AUTO) if args.precision == AUTO else args.precision
+    if not args.initial_model:
+        settings, notes = merge_settings({}, None, args.given)
+    elif saved.state:
+        settings, notes = merge_settings(settings_of_flags(saved.settings), saved.folder.state, args.given)
+    else:
+        settings, notes = choose_settings(
+            newest_readable(saved.folder.model) or args.initial_model, args.given
+        )
+    return Decisions(settings, precision, notes=notes)
+
+
+def decide_for_evaluation(args: Flags) -> Decisions:
+    """The checkpoint that --eval evaluates, with its settings, and the precision of --load_embeddings."""
+    checkpoint = checkpoint_to_evaluate(args)
+    settings, notes = choose_settings(checkpoint, args.given)
+    precision = args.precision
+    if precision == AUTO and args.load_embeddings:
+        cached = cached_settings(args.load_embeddings).get("precision")
+        precision = cached if isinstance(cached, str) else AUTO
+    return Decisions(settings, precision, checkpoint, notes)
+
+
+def checkpoint_to_evaluate(args: Flags) -> str | None:
+    """--initial_model, else the newest readable checkpoint in --save_path; None for --untrained.
+
+    Raises UserError if there is none; trials that cannot be used are reported first.
+    """
+    if args.untrained:
+        return None
+    if args.initial_model:
+        return args.initial_model
+    folder = os.path.join(args.save_path, "model")
+    path = newest_readable(folder)
+    if path is None:
+        read_checked_trials(args.test_list, args.test_path, args.maxFrames)
+        raise UserError(
+            f"--eval: no checkpoint in {folder}, and no --initial_model. Is --save_path right? "
+            "(--untrained scores a network with random weights)"
+        )
+    return path
+
+
+def result_folder(args: Flags) -> str:
+    """The folder for the results of --eval: that of the run in --save_path.
+
+    With --initial_model or --untrained and no --save_path: a folder named after the checkpoint, beside it or, if it
+    is not writable there, in the current folder.
+    """
+    if args.save_path_given or not (args.initial_model or args.untrained):
+        return os.path.join(args.save_path, "result")
+    if args.untrained:
+        return "untrained_eval"
+    folder = os.path.splitext(args.initial_model)[0] + "_eval"
+    writable = os.access(folder if os.path.isdir(folder) else os.path.dirname(folder) or os.curdir, os.W_OK)
+    return folder if writable else os.path.basename(folder)
