@@ -15,6 +15,7 @@ from dataclasses import asdict
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from syncnet.checkpoints.by_name import load_model
 from syncnet.checkpoints.checkpoints import save_checkpoint
@@ -118,6 +119,7 @@ class SyncNet(nn.Module):
         )
         self.__scheduler__: torch.optim.lr_scheduler.LRScheduler | None = None
         self.gradients_checked = False
+        self.wrapped: list[DistributedDataParallel] = []  # none or one; a list, so that it is no submodule
         self.compiled = compiled
         self.compiled_embeddings: Callable[..., Heads] | None = None  # made at the first step
 
@@ -151,6 +153,7 @@ class SyncNet(nn.Module):
         """
         self.train(not evalmode)
         batches = DeviceBatches(loader, self.device)
+        step = self if evalmode else self.in_parallel()
         rate = self.__optimizer__.param_groups[0]["lr"]
         task = "validate" if evalmode else "train"
         figures = Figures(batches, rows, task, self.steps_per_fetch, rate, self.precision)
@@ -158,7 +161,7 @@ class SyncNet(nn.Module):
         with figures.bar, torch.set_grad_enabled(not evalmode):
             for video, audio in batches:
                 frames = video.shape[2]
-                total, row = self(video, audio, alpC, alpI, alpD)
+                total, row = step(video, audio, alpC, alpI, alpD)
                 if not evalmode:
                     self.update(total)
                 figures.add(row)
@@ -166,6 +169,16 @@ class SyncNet(nn.Module):
                     after_step(figures.steps, figures.fetch)
                 del video, audio  # before the next batch is asked for, which may use their memory
             return figures.result(num_embeddings(frames, self.temporal_stride))
+
+    def in_parallel(self) -> nn.Module:
+        """What computes a step: this network, or with several processes one that averages gradients over them."""
+        if distributed.processes() > 1 and not self.wrapped:
+            self.wrapped.append(
+                DistributedDataParallel(
+                    self, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+                )
+            )
+        return self.wrapped[0] if self.wrapped else self
 
     def forward(
         self, video: Tensor, audio: Tensor, alpC: float, alpI: float, alpD: float = 0.0
@@ -240,11 +253,10 @@ class SyncNet(nn.Module):
         return total, torch.stack([figures.get(part, missing) for part in PARTS]).detach()
 
     def update(self, total: Tensor) -> None:
-        """One optimizer step on a batch's total loss; with several processes, on the mean over the whole batch."""
+        """One optimizer step on a batch's total loss; see in_parallel for several processes."""
         self.set_tf32()
         self.__optimizer__.zero_grad(set_to_none=True)
-        (total / distributed.processes()).backward()
-        distributed.sum_gradients(self)
+        total.backward()
         if not self.gradients_checked:
             refuse_gradients_not_finite(self, total, self.precision, self.device)
             self.gradients_checked = True
@@ -335,5 +347,5 @@ class SyncNet(nn.Module):
         return load_weights(self, path, self.settings.crop, strict)
 
     def __getstate__(self) -> dict[str, object]:
-        """What a copy or a pickle has: all but what is compiled for the weights of this network."""
-        return self.__dict__ | {"compiled_embeddings": None}
+        """What a copy or a pickle has: all but what is made for the weights of this network."""
+        return self.__dict__ | {"compiled_embeddings": None, "wrapped": []}

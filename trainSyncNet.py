@@ -181,10 +181,10 @@ def run(args: Flags) -> None:
         precision=decided.precision,
         compiled=args.compile,
     )
-    args = args.replaced(**asdict(network.settings), precision=network.precision)
     notes = [*decided.notes, network.precision_note]
-    if network.precision == "bf16" and not (network.precision_note or args.eval):
+    if args.precision == "bf16" and not (network.precision_note or args.eval):
         notes.append(distributed.on_rank_zero(lambda: slower_bf16(network.device)))
+    args = args.replaced(**asdict(network.settings), precision=network.precision)
     notes += [distributed.several_without_torchrun(), *not_used(args)]
 
     for name, default in defaults().items():

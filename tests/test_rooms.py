@@ -26,7 +26,10 @@ MAY_IMPORT = {  # room -> rooms
     "checkpoints": {"networks", "support"},
     "loading": {"media", "compute", "support"},
     "verification": {"checkpoints", "compute", "networks", "media", "support"},
-    "training": {"loading", "checkpoints", "compute", "networks", "media", "support", "DatasetLoader"},
+    "training": {
+        *("verification", "loading", "checkpoints", "compute", "networks", "media", "support"),
+        *("DatasetLoader", "SyncNetDist"),
+    },
     "inference": {"verification", "checkpoints", "networks", "tracks", "media", "support"},
 }
 
