@@ -198,7 +198,6 @@ def setup_alone(monkeypatch, device: str | None, gpus: int, **environment) -> tu
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: joined.append(backend))
-    monkeypatch.setattr(distributed, "_end_with_the_others", lambda: None)
     values = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1} | environment
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
