@@ -27,8 +27,8 @@ from syncnet.inference.lip_sync import (
     published_sound,
     summarise,
 )
-from syncnet.inference.lse import mean_interval
 from syncnet.inference.offset import offset
+from syncnet.inference.protocols import mean_interval
 from syncnet.media.clips import MediaError
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet

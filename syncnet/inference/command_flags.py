@@ -110,10 +110,12 @@ def add_windows(parser: Parser) -> None:
     )
 
 
-def add_tracks(parser: Parser) -> None:
-    """Face tracks and their sound."""
+def add_inputs(parser: Parser) -> None:
+    """Videos or face tracks, and their sound."""
     parser.add_argument(
-        "inputs", nargs="+", help="224x224 mp4 face tracks, folders of them, or lists of clips"
+        "inputs",
+        nargs="+",
+        help="videos of any kind, 224x224 face tracks, folders of them, or lists of clips",
     )
     parser.add_argument(
         "--wav",

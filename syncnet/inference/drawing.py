@@ -38,15 +38,20 @@ class SeenFace:
     """A face track on the clock of its source: from slot `first` on (see syncnet/media/timeline.py).
 
     boxes: (frames, 4) left, top, width and height in fractions of the picture. confidences: (frames,), NaN where
-    it was not measured.
+    it was not measured. speaks: (frames,) whether it speaks; None: where the confidence is high.
     """
 
     first: int
     boxes: np.ndarray
     confidences: np.ndarray
+    speaks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+
+class NoTracksError(MediaError):
+    """A folder without tracks of a video."""
 
 
 def find_tracks(folder: str, video: str) -> list[str]:
@@ -67,7 +72,7 @@ def find_tracks(folder: str, video: str) -> list[str]:
             remedy = (
                 f"The folder that makeFaceTracks.py wrote is the one above: --tracks {shlex.quote(above)}"
             )
-        raise MediaError(f"{table}: no such file. {remedy}")
+        raise NoTracksError(f"{table}: no such file. {remedy}")
     with open(table, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         if not {"source", "track"} <= set(rows.fieldnames or ()):
@@ -81,7 +86,9 @@ def find_tracks(folder: str, video: str) -> list[str]:
         return tracks[found]
     why = os.path.join(folder, "no_tracks.txt")
     known = f"; {why} says why videos have none" if os.path.isfile(why) else ""
-    raise MediaError(f"{video}: no track of it in {table} (of {len(tracks)} other videos){known}. {remedy}")
+    raise NoTracksError(
+        f"{video}: no track of it in {table} (of {len(tracks)} other videos){known}. {remedy}"
+    )
 
 
 def find_source(folder: str, video: str, sources: Iterable[str], ends: set[str]) -> str | None:
@@ -149,7 +156,8 @@ def draw_faces(picture: np.ndarray, slot: int, faces: Iterable[SeenFace], in_syn
             continue
         confidence = face.confidences[slot - face.first]
         left, top, wide, high = face.boxes[slot - face.first] * (width, height, width, height)
-        colour = UNKNOWN if np.isnan(confidence) else IN_SYNC if confidence >= in_sync else OUT_OF_SYNC
+        speaks = confidence >= in_sync if face.speaks is None else face.speaks[slot - face.first]
+        colour = UNKNOWN if np.isnan(confidence) else IN_SYNC if speaks else OUT_OF_SYNC
         corner, other = (round(left), round(top)), (round(left + wide), round(top + high))
         cv2.rectangle(picture, corner, other, colour, line)
         if not np.isnan(confidence):

@@ -186,7 +186,12 @@ def face_content(network: Network, path: str, allow_resize: bool = False) -> Ten
 
 
 def face_windows(
-    network: Network, path: str, frames: int, batch: int, allow_resize: bool = False
+    network: Network,
+    path: str,
+    frames: int,
+    batch: int,
+    allow_resize: bool = False,
+    bilinear: bool = False,
 ) -> Iterator[Tensor]:
     """Content outputs of the picture at every frame, `batch` at a time: (<= batch, nOut) float32 on the device.
 
@@ -194,7 +199,7 @@ def face_windows(
     """
     streams = at_every_frame(network)
     memory = np.empty((batch + LIP_FRAMES - 1, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-    with FrameReader(path, allow_resize) as reader:
+    with FrameReader(path, allow_resize, bilinear) as reader:
         for first in range(0, frames - LIP_FRAMES + 1, batch):
             known = reader.position - first  # frames at the end of the block before this one
             memory[:known] = memory[batch : batch + known].copy()

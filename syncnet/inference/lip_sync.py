@@ -87,12 +87,43 @@ def lse(
     max_offset: int = MAX_OFFSET,
     batch: int = WINDOWS_AT_ONCE,
     allow_resize: bool = False,
+    bilinear: bool = False,
 ) -> LipSync:
-    """Measure the lip sync of a 224x224 face track of at least 6 frames.
+    """Measure the lip sync of a 224x224 face track of at least 6 frames; for arguments and errors see distances."""
+    found = distances(network, video, wav, max_offset, batch, allow_resize, bilinear)
+    return summarise(found.rows, found.frames)
+
+
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """The distance of each lip window of a track to the sound at every shift.
+
+    rows: (windows, 2 * max_offset + 1); column j is at the offset max_offset - j. there: of the same shape, where the
+    track has that sound. frames: of picture and sound.
+    """
+
+    rows: np.ndarray
+    there: np.ndarray
+    frames: int
+
+
+def distances(
+    network: Network,
+    video: str,
+    wav: str | None = None,
+    max_offset: int = MAX_OFFSET,
+    batch: int = WINDOWS_AT_ONCE,
+    allow_resize: bool = False,
+    bilinear: bool = False,
+    offset: int = 0,
+) -> Distances:
+    """The distances of a 224x224 face track of at least 6 frames.
 
     network: models.SyncNetV2, or any other, whose unit content vectors at every frame are compared: those figures
     are not comparable with published ones. wav: the track's sound; None takes the sound track of the video.
     max_offset: frames, both ways. batch: windows computed at once; changes memory and speed, not results.
+    bilinear: pictures of another size are scaled bilinearly, as Wav2Lip's script does, else by area. offset: column
+    max_offset is at this one, as a list has it, instead of at 0.
     Of a long track, memory holds its sound and its distances, not its pictures. Raises MediaError.
     """
     require_content(network)
@@ -106,17 +137,20 @@ def lse(
         raise MediaError(f"{found}, lip sync needs {LEAST_FRAMES} (0.24 s): leave this track out")
     if is_published(network):
         windows = frames - LEAST_FRAMES + 1
-        lips = face_windows(network, video, windows + LIP_FRAMES - 1, batch, allow_resize)
+        moments = windows + LIP_FRAMES - 1
+        lips = face_windows(network, video, moments, batch, allow_resize, bilinear)
         sounds = published_sound(network, samples, windows, batch)
         distance, lead = euclidean, 0
     else:
         windows = min(pictures, (len(samples) - WINDOW_TAIL) // SAMPLES_PER_FRAME) - LIP_FRAMES + 1
         moments = windows + LIP_FRAMES - 1
-        lips = map(unit, face_windows(network, video, moments, batch, allow_resize))
+        lips = map(unit, face_windows(network, video, moments, batch, allow_resize, bilinear))
         sounds = map(unit, voice_windows(network, samples[: crop_samples(moments)]))
         distance, lead = chord, LOADER_LEAD
+    lead -= offset
     rows = [distance(*pair).cpu() for pair in beside_every_shift(lips, sounds, max_offset, lead)]
-    return summarise(torch.cat(rows).numpy(), frames)
+    sound = np.arange(windows)[:, None] + np.arange(2 * max_offset + 1) - max_offset + lead
+    return Distances(torch.cat(rows).numpy(), (sound >= 0) & (sound < windows), frames)
 
 
 @torch.inference_mode()

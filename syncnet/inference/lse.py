@@ -1,11 +1,15 @@
-"""inferSyncNet.py lse: LSE-D and LSE-C of face tracks, their means, and confidences of frames."""
+"""inferSyncNet.py lse: LSE-D and LSE-C of videos, counted as papers count them, and confidences of frames."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
+import re
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,89 +19,239 @@ from syncnet.inference.command_flags import (
     PUBLISHED,
     LoadNetwork,
     Problems,
+    add_inputs,
     add_network,
     add_resize,
-    add_tracks,
     add_windows,
+)
+from syncnet.inference.defaults import MAX_OFFSET
+from syncnet.inference.protocols import PROTOCOLS, Protocol, Summary, summarize
+from syncnet.inference.videos import (
+    MADE,
+    FaceTrack,
+    Tracks,
+    add_track_making,
+    face_tracks,
+    is_rule_given,
+    track_rule,
 )
 from syncnet.media.clips import MediaError
 from syncnet.media.file_type import VIDEO_FILES
 from syncnet.support.commands import Parser
+from syncnet.support.errors import UserError
 from syncnet.support.files import check_output, file_hash, replace_file
-from syncnet.support.names import repeated
+from syncnet.support.names import counted, repeated
 from syncnet.support.progress import progress_bar
+from syncnet.support.version import VERSION, versions
 
 if TYPE_CHECKING:
     from syncnet.inference.lip_sync import LipSync
     from syncnet.networks.interface import Network
+    from syncnet.tracks.track_settings import Rule
 
 HELP = (
-    "Lip sync of face tracks: offset, LSE-D (distance, less is better) and LSE-C (confidence) of each, and their "
-    "means. Comparable with published figures only with syncnet_v2.model, for which see docs/inference.md."
+    "Lip sync of videos and face tracks: offset, LSE-D (distance, less is better) and LSE-C (confidence) of each "
+    "face track, and means, counted as a paper counts them (--protocol). Comparable with published figures only with "
+    "syncnet_v2.model; see docs/inference.md."
 )
 EXAMPLE = [
-    f"{COMMAND} lse {PUBLISHED} tracks/ --csv lse.csv",
+    f"{COMMAND} lse {PUBLISHED} my_videos/ --protocol latentsync --json lse.json",
+    f"{COMMAND} lse {PUBLISHED} my_videos/ --tracks my_tracks --csv lse.csv",
     f"{COMMAND} lse {PUBLISHED} my_tracks/mp4 --wav my_tracks/wav --frames frames",
 ]
 COLUMNS = ("clip", "wav", "frames", "offset", "lse_d", "lse_c")
+OF_VIDEO = ("video", "first_s", "last_s")  # further columns, where tracks were made of videos
 HEADER = "offset   LSE-D   LSE-C  frames  clip"
+NAMES = {"lse_d": "LSE-D", "lse_c": "LSE-C", "best_lse_d": "best LSE-D", "best_lse_c": "best LSE-C"}
+JPEG_MOVES = "moves figures in the second or third digit"
 PUBLISHED_SHA256 = "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442"  # of syncnet_v2.model
-RESAMPLES = 1000
-Row = tuple[
-    str, "str | None", "LipSync"
-]  # a clip, its wav (None: its own sound track), and what was measured
+SHOWN = 3  # videos whose reasons are printed where none counts
+TRACK_NAME = re.compile(r"\d{5}$")  # of a face track in the folder of its video
 
 
 def add_flags(parser: Parser) -> None:
     add_network(parser)
-    add_tracks(parser)
+    add_inputs(parser)
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="tracks",
+        help="how figures are counted: "
+        + "; ".join(f"{protocol.name}: {protocol.counted}" for protocol in PROTOCOLS.values())
+        + " (default: %(default)s)",
+    )
     add_windows(parser)
     add_resize(parser)
-    parser.add_argument("--csv", metavar="CSV", help="write a table: clip, wav, frames, offset, lse_d, lse_c")
+    parser.add_argument(
+        "--csv",
+        metavar="CSV",
+        help="write a row per face track: clip, wav, frames, offset, lse_d, lse_c; of videos also "
+        + ", ".join(OF_VIDEO),
+    )
+    parser.add_argument(
+        "--video_csv",
+        metavar="CSV",
+        help="write a row per video: video, tracks, and its figures by the protocol",
+    )
+    parser.add_argument(
+        "--json", metavar="JSON", help="write the means with 95 %% intervals, and all that they depend on"
+    )
     parser.add_argument(
         "--frames",
         metavar="DIR",
         help="write a CSV a track with the confidence of every frame, median-filtered over 9",
     )
+    add_track_making(parser)
+
+
+def check(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse flags that would make another protocol of a named one."""
+    if args.protocol == "tracks":
+        return
+    for flag in ("min_frames", "min_face"):
+        if getattr(args, flag) is not None:
+            parser.error(f"--{flag} goes with --protocol tracks; {args.protocol} has its own")
+    if args.max_offset != MAX_OFFSET:
+        parser.error(f"--max_offset goes with --protocol tracks; {args.protocol} has {MAX_OFFSET}")
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A face track and its figures."""
+
+    track: FaceTrack
+    found: LipSync
+
+    @property
+    def figures(self) -> tuple[float, float]:
+        return self.found.lse_d, self.found.lse_c
+
+
+@dataclass(eq=False)
+class Video:
+    """What is counted for a video: its tracks that count, and why there are none."""
+
+    name: str
+    rows: list[Measured] = field(default_factory=list)
+    no_face: str = ""
 
 
 def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems) -> None:
-    from syncnet.inference.lip_sync import lse
     from syncnet.inference.sources import find_sources, with_wavs
 
+    protocol = PROTOCOLS[args.protocol]
     sources = find_sources(args.inputs, VIDEO_FILES, args.wav is None, problems)
     clips = with_wavs(sources, args.wav)
-    names = [os.path.splitext(source.name)[0] + ".csv" for source, _ in clips]
-    if args.frames and repeated(names):
-        raise MediaError(
-            f"--frames {args.frames}: two inputs would have the same .csv; give the folder they are in"
-        )
-    if args.csv is not None:
-        check_output("--csv", args.csv)
+    check_names(args.frames, [os.path.splitext(source.name)[0] for source in sources])
+    for flag in ("csv", "video_csv", "json"):
+        if getattr(args, flag) is not None:
+            check_output(f"--{flag}", getattr(args, flag))
     if args.frames is not None:
         check_output("--frames", args.frames, folder=True)
+    made = MADE if not protocol.is_named else {"detect_every": 1, **asdict_of(protocol)}
+    rule = track_rule(args, made, divide=not protocol.is_named)
     network = load_network(args, every_frame=True)
-    rows: list[Row] = []
+    strict = protocol.is_named or is_rule_given(args)
+    whole = protocol.whole or args.allow_resize
+    with face_tracks(clips, args, rule, problems, strict, whole) as tracks:
+        if tracks.scaled and not protocol.whole:
+            print(
+                f"--allow_resize: measured whole, because they are not 224x224: {tracks.scaled} of "
+                f"{counted(len(clips), 'video')}; without it, face tracks are made of them",
+                file=sys.stderr,
+            )
+        check_names(args.frames, [track.name for track in tracks.tracks])
+        rows = measure(network, tracks.tracks, args, protocol, problems)
+    videos = by_video(rows, tracks, protocol)
+    if args.csv and rows:
+        write_table(rows, args.csv, kept=args.tracks is not None)
+    if args.video_csv and videos:
+        write_videos(videos, protocol, args.video_csv)
+    counting = [np.array([row.figures for row in video.rows]) for video in videos if video.rows]
+    if not counting:
+        if videos:
+            why = "; ".join(f"{video.name}: {video.no_face}" for video in videos[:SHOWN])
+            problems(UserError(f"no face track that counts in {counted(len(videos), 'video')}: {why}"))
+        return
+    summary = summarize(protocol, counting)
+    if tracks.made or protocol.is_named:
+        print(summary_lines(summary, videos, tracks, rule, protocol))
+    else:
+        print(mean_line(summary, len(rows)))
+    note = remark(network, args.initial_model)
+    if note:
+        print(note)
+    if args.json:
+        write_summary(summary, videos, tracks, rule, protocol, args, note)
+
+
+def asdict_of(protocol: Protocol) -> dict[str, int]:
+    """The flags of makeFaceTracks.py that a protocol has."""
+    return {"min_frames": protocol.min_frames or MADE["min_frames"], "min_face": protocol.min_face}
+
+
+def check_names(folder: str | None, names: Sequence[str]) -> None:
+    """Raise MediaError where two tracks would have the same file in the folder --frames."""
+    if folder and repeated(names):
+        raise MediaError(
+            f"--frames {folder}: two inputs would have the same .csv; give the folder they are in"
+        )
+
+
+def measure(
+    network: Network,
+    tracks: Sequence[FaceTrack],
+    args: argparse.Namespace,
+    protocol: Protocol,
+    problems: Problems,
+) -> list[Measured]:
+    """The figures of face tracks; prints a line for each, and writes --frames."""
+    from syncnet.inference.lip_sync import lse
+
+    rows = []
     print(HEADER)
-    with progress_bar(total=len(clips), unit="track", desc="lip sync", leave=False) as bar:
-        for (source, wav), name in zip(clips, names, strict=True):
+    with progress_bar(total=len(tracks), unit="track", desc="lip sync", leave=False) as bar:
+        for track in tracks:
             try:
-                found = lse(network, source.path, wav, args.max_offset, args.nBatchSize, args.allow_resize)
+                found = lse(
+                    network,
+                    track.clip,
+                    track.wav,
+                    args.max_offset,
+                    args.nBatchSize,
+                    args.allow_resize or protocol.whole,
+                    bilinear=protocol.whole,
+                )
             except MediaError as error:
                 problems(error)
             else:
-                rows.append((source.path, wav, found))
-                bar.write(line_of(source.path, found))
+                rows.append(Measured(track, found))
+                bar.write(line_of(str(track), found))
                 if args.frames:
-                    write_frames(found, os.path.join(args.frames, name))
+                    write_frames(found, os.path.join(args.frames, f"{track.name}.csv"))
             bar.update()
-    if not rows:
-        return
-    print(mean_line(rows))
-    if note := remark(network, args.initial_model):
-        print(note)
-    if args.csv:
-        write_table(rows, args.csv)
+    return rows
+
+
+def by_video(rows: Sequence[Measured], tracks: Tracks, protocol: Protocol) -> list[Video]:
+    """The videos with the tracks that count for each.
+
+    Of face tracks that were given, and a named protocol: those numbered in one folder (00001.mp4) are of one video,
+    and shorter ones than the protocol's do not count.
+    """
+    videos = {name: Video(name, no_face=reason) for name, reason in tracks.without_face.items()}
+    for row in rows:
+        name, least = row.track.video, 0
+        if row.track.first is None and protocol.is_named and not protocol.whole:
+            stem = os.path.splitext(name)[0]
+            name = os.path.dirname(stem) if TRACK_NAME.search(stem) else name
+            least = protocol.min_frames
+        video = videos.setdefault(name, Video(name))
+        if row.found.frames >= least:
+            video.rows.append(row)
+        else:
+            video.no_face = f"shorter than the {least} frames of --protocol {protocol.name}"
+    return list(videos.values())
 
 
 def line_of(clip: str, found: LipSync) -> str:
@@ -105,23 +259,67 @@ def line_of(clip: str, found: LipSync) -> str:
     return f"{found.offset:6d} {found.lse_d:7.3f} {found.lse_c:7.3f} {found.frames:7d}  {clip}"
 
 
-def mean_line(rows: Sequence[Row]) -> str:
-    """The means over tracks that papers report, with their 95 % intervals where there are several tracks."""
-    figures = np.array([(found.lse_d, found.lse_c) for _, _, found in rows])
-    cells = [f"{name} {mean:.3f}" for name, mean in zip(("LSE-D", "LSE-C"), figures.mean(0), strict=True)]
-    if len(rows) == 1:
-        return f"1 track: {', '.join(cells)}"
-    low, high = mean_interval(figures)
-    cells = [f"{cell} ({a:.3f} - {b:.3f})" for cell, a, b in zip(cells, low, high, strict=True)]
-    return f"mean of {len(rows)} tracks: {', '.join(cells)}; 95 % intervals over tracks"
+def cells(summary: Summary, columns: Sequence[str]) -> str:
+    """The means, with their intervals where there are some."""
+    texts = [f"{NAMES[column]} {mean:.3f}" for column, mean in zip(columns, summary.means, strict=True)]
+    if summary.low is not None and summary.high is not None:
+        texts = [
+            f"{text} ({low:.3f} - {high:.3f})"
+            for text, low, high in zip(texts, summary.low, summary.high, strict=True)
+        ]
+    return ", ".join(texts)
 
 
-def mean_interval(figures: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % bootstrap interval of means over tracks: (tracks, k) -> low, high, (k,) each."""
-    draws = np.random.default_rng(seed)
-    means = [figures[draws.integers(len(figures), size=len(figures))].mean(0) for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    return low, high
+def mean_line(summary: Summary, tracks: int) -> str:
+    """The means over face tracks that were given, with their 95 % intervals where there are several."""
+    said = cells(summary, ("lse_d", "lse_c"))
+    return (
+        f"1 track: {said}" if tracks == 1 else f"mean of {tracks} tracks: {said}; 95 % intervals over tracks"
+    )
+
+
+def summary_lines(
+    summary: Summary, videos: Sequence[Video], tracks: Tracks, rule: Rule, protocol: Protocol
+) -> str:
+    """The figures over videos, how they were counted, and what they are comparable with."""
+    counting = [video for video in videos if video.rows]
+    number = sum(len(video.rows) for video in counting)
+    without = len(videos) - len(counting)
+    said = f"{protocol.name}: {cells(summary, protocol.columns)}; of {counted(len(counting), 'video')}"
+    said += f", {counted(number, 'face track')}" * (not protocol.whole)
+    said += f", {counted(without, 'video')} without a face not counted" * (without > 0)
+    said += "; 95 % intervals over videos" * (summary.low is not None)
+    lines = [said, f"Counted: {protocol.counted}."]
+    if protocol.is_named:
+        lines.append(
+            f"Comparable with {protocol.comparable}, but for this: {differences(tracks, rule, protocol)}."
+        )
+    else:
+        lines.append(f"Comparable with {protocol.comparable}; for a paper's way of counting, see --protocol.")
+    return "\n".join(lines)
+
+
+def differences(tracks: Tracks, rule: Rule, protocol: Protocol) -> str:
+    """What is not as in the protocol's script."""
+    said = (
+        []
+        if protocol.whole
+        else [f"faces are found by {found_by(tracks)} in {every(rule)}, there by S3FD in every frame"]
+    )
+    return "; ".join([*said, f"frames are not written as JPEG first, which {JPEG_MOVES}"])
+
+
+def found_by(tracks: Tracks) -> str:
+    """The face detectors, for a sentence."""
+    names = sorted({detector.split()[0] for detector in tracks.detectors})
+    return (
+        " and ".join({"mtcnn": "MTCNN", "yunet": "YuNet"}[name] for name in names)
+        or "others (face tracks were given)"
+    )
+
+
+def every(rule: Rule) -> str:
+    return "every frame" if rule.detect_every == 1 else f"one of {rule.detect_every} frames"
 
 
 def remark(network: Network, checkpoint: str) -> str | None:
@@ -141,14 +339,76 @@ def remark(network: Network, checkpoint: str) -> str | None:
     return None
 
 
-def write_table(rows: Sequence[Row], path: str) -> None:
-    """Write the CSV with a row a track. Raises OSError."""
+def write_table(rows: Sequence[Measured], path: str, kept: bool) -> None:
+    """Write the CSV with a row per track. Raises OSError.
+
+    kept: the tracks that were made of videos are; else their names stand for their files.
+    """
+    of_videos = any(row.track.first is not None for row in rows)
     with replace_file(path) as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for clip, wav, found in rows:
+        table.writerow(COLUMNS + OF_VIDEO * of_videos)
+        for row in rows:
+            track, found = row.track, row.found
             figures = [found.frames, found.offset, f"{found.lse_d:.6f}", f"{found.lse_c:.6f}"]
-            table.writerow([clip, wav or "", *figures])
+            seconds = ["" if time is None else f"{time:.2f}" for time in track.seconds or (None, None)]
+            files = [track.clip, track.wav or ""] if kept or track.first is None else [track.name, ""]
+            table.writerow([*files, *figures, *[track.video, *seconds] * of_videos])
+
+
+def write_videos(videos: Sequence[Video], protocol: Protocol, path: str) -> None:
+    """Write the CSV with a row per video. Raises OSError.
+
+    A video without a face has no figures, with the protocol mocha zeros; neither counts.
+    """
+    with replace_file(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["video", "tracks", *protocol.columns, "no_face"])
+        for video in videos:
+            if video.rows:
+                figures = protocol.of_video(np.array([row.figures for row in video.rows]))
+                cells = [f"{figure:.6f}" for figure in figures]
+            else:
+                cells = ["0" if protocol.name == "mocha" else ""] * len(protocol.columns)
+            table.writerow([video.name, len(video.rows), *cells, "" if video.rows else video.no_face])
+
+
+def write_summary(
+    summary: Summary,
+    videos: Sequence[Video],
+    tracks: Tracks,
+    rule: Rule,
+    protocol: Protocol,
+    args: argparse.Namespace,
+    note: str | None,
+) -> None:
+    """Write --json: the means, and all that they depend on. Raises OSError."""
+    counting = [video for video in videos if video.rows]
+    low, high = (
+        [None] * len(summary.means) if side is None else side.tolist() for side in (summary.low, summary.high)
+    )
+    found = {
+        "protocol": protocol.name,
+        "counted": protocol.counted,
+        "comparable_with": note
+        or f"{protocol.comparable}, but for this: {differences(tracks, rule, protocol)}",
+        "detector": sorted(tracks.detectors),
+        **({} if protocol.whole else {"detect_every": rule.detect_every}),
+        **({} if protocol.whole else {"min_frames": rule.min_frames, "min_face": rule.min_face}),
+        "max_offset": args.max_offset,
+        "versions": versions() | {"syncnet_trainer": VERSION},
+        "weights": args.initial_model,
+        "weights_sha256": file_hash(args.initial_model),
+        "videos": len(counting),
+        "videos_without_face": len(videos) - len(counting),
+        "tracks": sum(len(video.rows) for video in counting),
+        "intervals": "95 %, bootstrap over videos",
+    }
+    for column, mean, a, b in zip(protocol.columns, summary.means.tolist(), low, high, strict=True):
+        found[column] = {"mean": mean, "low": a, "high": b}
+    with replace_file(args.json) as file:
+        json.dump(found, file, indent=2)
+        file.write("\n")
 
 
 def write_frames(found: LipSync, path: str) -> None:

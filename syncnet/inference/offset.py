@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -22,12 +24,21 @@ from syncnet.inference.command_flags import (
     PUBLISHED,
     LoadNetwork,
     Problems,
+    add_inputs,
     add_max_offset,
     add_network,
     add_resize,
-    add_tracks,
 )
 from syncnet.inference.defaults import MAX_OFFSET
+from syncnet.inference.videos import (
+    MADE,
+    FaceTrack,
+    Tracks,
+    add_track_making,
+    face_tracks,
+    is_rule_given,
+    track_rule,
+)
 from syncnet.media.clips import FPS, Clip, MediaError, format_list_line
 from syncnet.media.file_type import VIDEO_FILES
 from syncnet.support.commands import Parser, at_least
@@ -39,7 +50,6 @@ from syncnet.support.progress import progress_bar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from syncnet.inference.sources import Source
     from syncnet.networks.interface import Network
 
 HELP = "By how many frames are picture and sound apart?"
@@ -59,7 +69,7 @@ NO_OFFSET = "in which no offset was found"
 
 def add_flags(parser: Parser) -> None:
     add_network(parser)
-    add_tracks(parser)
+    add_inputs(parser)
     add_resize(parser)
     add_max_offset(parser)
     parser.add_argument("--plot", metavar="PNG", help="draw the similarity at every shift")
@@ -80,6 +90,7 @@ def add_flags(parser: Parser) -> None:
         metavar="N",
         help="--write_list leaves out clips whose offset is larger, either way; by default none",
     )
+    add_track_making(parser)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,9 +240,7 @@ def plot_offsets(found: Sequence[tuple[str, Offset]], path: str) -> None:
 # ---------------------------------------------------------------- the command
 
 
-Measured = tuple[
-    "Source", "str | None", Offset
-]  # a clip, its wav (None: its own sound track), and its offset
+Measured = tuple[FaceTrack, Offset]
 
 
 def is_found(measured: Offset) -> bool:
@@ -246,69 +255,102 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
     for flag in ("plot", "csv", "write_list"):
         if getattr(args, flag) is not None:
             check_output(f"--{flag}", getattr(args, flag))
-    if args.write_list and not all(wav for _, wav in clips):
+    if args.write_list and not args.tracks and not all(wav for _, wav in clips):
         raise MediaError(
             "--write_list: a list names a wav for every clip; give a list, or a folder with --wav"
         )
     if args.write_list is None and (args.min_confidence or args.max_shift is not None):
         print("not used: --min_confidence and --max_shift, for --write_list alone", file=sys.stderr)
+    rule = track_rule(args, MADE)
     network = load_network(args, every_frame=True)
+    with face_tracks(clips, args, rule, problems, is_rule_given(args), args.allow_resize) as tracks:
+        if args.write_list and tracks.made and not args.tracks:
+            raise UserError(
+                "--write_list: some are no face tracks; give --tracks, which keeps those made of them"
+            )
+        rows = measure(network, tracks.tracks, args, problems)
+        report(rows, tracks, args, problems)
+
+
+def measure(
+    network: Network, tracks: Sequence[FaceTrack], args: argparse.Namespace, problems: Problems
+) -> list[Measured]:
+    """The offsets of face tracks; prints a line for each."""
     rows: list[Measured] = []
-    several = len(clips) > 1
+    several = len(tracks) > 1
     if several:
         print("offset     ms  confidence   found  listed  clip")
-    with progress_bar(total=len(clips), unit="clip", desc="offset", leave=False) as bar:
-        for source, wav in clips:
+    with progress_bar(total=len(tracks), unit="clip", desc="offset", leave=False) as bar:
+        for track in tracks:
             try:
-                found = offset(network, source.path, wav, args.max_offset, args.allow_resize)
+                found = offset(network, track.clip, track.wav, args.max_offset, args.allow_resize)
             except MediaError as error:
                 problems(error)
             else:
-                rows.append((source, wav, found))
-                said = source.clip.offset if source.clip else "-"
+                rows.append((track, found))
+                said = track.listed.offset if track.listed else "-"
                 figures = f"{found.frames:6d} {found.milliseconds:6d} {found.confidence:11.3f}"
                 figures += f" {found.found:>7} {said:>7}"
-                bar.write(f"{figures}  {source.path}" if several else f"{source.path}: {found}")
+                bar.write(f"{figures}  {track}" if several else f"{track}: {found}")
             bar.update()
+    return rows
+
+
+def report(rows: Sequence[Measured], tracks: Tracks, args: argparse.Namespace, problems: Problems) -> None:
+    """Say what the offsets have in common, and write the files that were asked for."""
+    for video, why in tracks.without_face.items():
+        problems(MediaError(f"{video}: {why}"))
+    several = len(tracks.tracks) > 1
     if not rows:
         if args.write_list:
             problems(
-                UserError(f"{args.write_list}: not written, none of the {len(clips)} clips can be measured")
+                UserError(
+                    f"{args.write_list}: not written, none of the {len(tracks.tracks)} clips can be measured"
+                )
             )
         return
     if several:
         print("offset: frames by which the picture is later than the sound, as a list's third field")
-    nothing = sum(not is_found(found) for _, _, found in rows)
+    nothing = sum(not is_found(found) for _, found in rows)
     if several and nothing:
         print(
             f"found: in {nothing} of {len(rows)} clips no offset was found, or it may lie beyond --max_offset"
         )
-    listed = [f.frames - source.clip.offset for source, _, f in rows if source.clip and is_found(f)]
+    listed = [f.frames - track.listed.offset for track, f in rows if track.listed and is_found(f)]
     if listed:
         apart = np.abs(listed)
         print(
             f"of {len(listed)} clips, {(apart == 0).sum()} are as listed, {(apart <= 1).sum()} within a frame"
         )
+    if late := [track for track, found in rows if is_found(found) and found.frames and not track.listed]:
+        print(f"to move the sound: {correction(args, late[0].video)}")
     if args.plot:
-        plot_offsets([(source.path, found) for source, _, found in rows], args.plot)
+        plot_offsets([(track.clip, found) for track, found in rows], args.plot)
     if args.csv:
         write_offset_table(rows, args.csv)
     if args.write_list:
-        write_checked_list(args, rows, len(clips))
+        write_checked_list(args, rows, len(tracks.tracks))
 
 
-def write_offset_table(rows: list[Measured], path: str) -> None:
+def correction(args: argparse.Namespace, video: str) -> str:
+    """The command that writes a video with its sound in step."""
+    stem, ending = os.path.splitext(video)
+    names = [shlex.quote(name) for name in (args.initial_model, video, f"{stem}_in_sync{ending}")]
+    return f"{COMMAND} resync --initial_model {names[0]} {names[1]} --output {names[2]}"
+
+
+def write_offset_table(rows: Sequence[Measured], path: str) -> None:
     """Write the CSV with a row a clip. Raises OSError."""
     with replace_file(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["clip", "wav", "offset", "milliseconds", "confidence", "listed", "found"])
-        for source, wav, found in rows:
-            said = source.clip.offset if source.clip else ""
+        for track, found in rows:
+            said = track.listed.offset if track.listed else ""
             row = [found.frames, found.milliseconds, f"{found.confidence:.6f}", said, found.found]
-            table.writerow([source.path, wav or "", *row])
+            table.writerow([track.clip, track.wav or "", *row])
 
 
-def write_checked_list(args: argparse.Namespace, rows: list[Measured], clips: int) -> None:
+def write_checked_list(args: argparse.Namespace, rows: Sequence[Measured], clips: int) -> None:
     """Write --write_list: the clips with the offsets found. Raises UserError where none is left, OSError.
 
     clips: how many there are, with those that could not be measured.
@@ -318,7 +360,7 @@ def write_checked_list(args: argparse.Namespace, rows: list[Measured], clips: in
     kept: list[Measured] = []
     left_out = Counter({"that cannot be read": clips - len(rows)})
     for row in rows:
-        reason = reason_to_leave_out(row[2], args)
+        reason = reason_to_leave_out(row[1], args)
         if reason:
             left_out[reason] += 1
         else:
@@ -327,9 +369,9 @@ def write_checked_list(args: argparse.Namespace, rows: list[Measured], clips: in
         counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         raise UserError(f"{args.write_list}: not written, no clip is left: of {clips} clips, {counts}")
     with replace_file(args.write_list) as file:
-        for source, wav, measured in kept:
-            frames = source.clip.frames if source.clip else count_frames(source.path)
-            file.write(format_list_line(Clip(source.path, wav or "", measured.frames, frames)) + "\n")
+        for track, measured in kept:
+            frames = track.listed.frames if track.listed else count_frames(track.clip)
+            file.write(format_list_line(Clip(track.clip, track.wav or "", measured.frames, frames)) + "\n")
     without = f" ({left_out[NO_OFFSET]} left out because no offset was found)" if left_out[NO_OFFSET] else ""
     print(f"{args.write_list}: {len(kept)} of {counted(clips, 'clip')}{without}")
 

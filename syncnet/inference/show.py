@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from syncnet.inference.command_flags import (
@@ -16,12 +18,13 @@ from syncnet.inference.command_flags import (
 )
 from syncnet.inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from syncnet.inference.lse import HEADER, line_of
+from syncnet.inference.videos import MADE, add_track_making, face_tracks, is_rule_given, track_rule
 from syncnet.media.clips import MediaError
 from syncnet.support.commands import Parser
 from syncnet.support.files import check_output
 from syncnet.support.names import counted
 from syncnet.support.progress import progress_bar
-from syncnet.tracks.track_settings import KINDS
+from syncnet.tracks.track_settings import KINDS, Rule
 
 if TYPE_CHECKING:
     from syncnet.inference.embeddings import Skip
@@ -29,13 +32,15 @@ if TYPE_CHECKING:
     from syncnet.networks.interface import Network
 
 HELP = "Draw the face tracks of a video on it, each with its confidence: green where it speaks in sync, else red."
-EXAMPLE = [f"{COMMAND} show {PUBLISHED} --tracks my_tracks --video my_videos/talk.mp4 --output seen.mp4"]
+EXAMPLE = [
+    f"{COMMAND} show {PUBLISHED} --video my_videos/talk.mp4 --output seen.mp4",
+    f"{COMMAND} show {PUBLISHED} --tracks my_tracks --video my_videos/talk.mp4 --output seen.mp4",
+]
 
 
 def add_flags(parser: Parser) -> None:
     add_network(parser)
     add_windows(parser)
-    parser.add_argument("--tracks", required=True, metavar="DIR", help="folder that makeFaceTracks.py wrote")
     parser.add_argument("--video", required=True, help="the source of the tracks, of any kind and size")
     parser.add_argument(
         "--output", required=True, metavar="MP4", help="the video to write, 25 frames a second"
@@ -46,6 +51,7 @@ def add_flags(parser: Parser) -> None:
         metavar="CONFIDENCE",
         help="confidence of a frame from which on its box is green; by default 3 with syncnet_v2.model, else 0.15",
     )
+    add_track_making(parser)
 
 
 def show(
@@ -101,19 +107,44 @@ def show(
 
 def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems) -> None:
     check_output("--output", args.output)
+    rule = track_rule(args, MADE)
     network = load_network(args, every_frame=True)
-    measured = show(
-        network,
-        args.tracks,
-        args.video,
-        args.output,
-        args.in_sync,
-        args.max_offset,
-        args.nBatchSize,
-        problems,
-    )
+    with tracks_folder(args, rule, problems) as folder:
+        measured = show(
+            network,
+            folder,
+            args.video,
+            args.output,
+            args.in_sync,
+            args.max_offset,
+            args.nBatchSize,
+            problems,
+        )
     print(HEADER)
     for clip, found in measured:
         if found:
             print(line_of(clip, found))
     print(f"{args.output}: {args.video} with {counted(len(measured), 'face track')}")
+
+
+@contextlib.contextmanager
+def tracks_folder(args: argparse.Namespace, rule: Rule, problems: Problems) -> Iterator[str]:
+    """A folder with the face tracks of --video: --tracks if it has them, else they are made. Raises MediaError."""
+    from syncnet.inference.drawing import NoTracksError, find_tracks
+    from syncnet.inference.sources import Source
+
+    above = os.path.dirname((args.tracks or "").rstrip(os.sep))
+    if args.tracks and not is_rule_given(args):
+        try:
+            find_tracks(args.tracks, args.video)
+        except NoTracksError:
+            if above and os.path.isfile(os.path.join(above, "tracks.csv")):
+                raise
+        else:
+            yield args.tracks
+            return
+    source = Source(args.video, os.path.basename(args.video))
+    with face_tracks([(source, None)], args, rule, problems, is_rule_given(args), made=True) as tracks:
+        if not tracks.tracks:
+            raise MediaError(f"{args.video}: {tracks.without_face.get(args.video, 'no face track')}")
+        yield tracks.folder

@@ -49,11 +49,15 @@ def mirror(frames: np.ndarray) -> None:
 
 
 class FrameReader:
-    """Reads a video once, from beginning to end. Raises MediaError as read_frames does."""
+    """Reads a video once, from beginning to end. Raises MediaError as read_frames does.
 
-    def __init__(self, path: str, allow_resize: bool = False) -> None:
+    bilinear: how frames of another size are scaled; else by area.
+    """
+
+    def __init__(self, path: str, allow_resize: bool = False, bilinear: bool = False) -> None:
         self.path = path
         self.allow_resize = allow_resize
+        self._scaling = cv2.INTER_LINEAR if bilinear else cv2.INTER_AREA
         self.position = 0  # number of the next frame
         self._video = open_video(path)
         self._last: np.ndarray | None = None  # the picture before the next one
@@ -112,7 +116,7 @@ class FrameReader:
                     f"expected a {FRAME_SIZE}x{FRAME_SIZE} face track; makeFaceTracks.py makes tracks of any video "
                     "(--allow_resize scales one that is cropped to a face)"
                 )
-            cv2.resize(frame, (FRAME_SIZE, FRAME_SIZE), dst=slot, interpolation=cv2.INTER_AREA)
+            cv2.resize(frame, (FRAME_SIZE, FRAME_SIZE), dst=slot, interpolation=self._scaling)
         elif frame is not slot:
             slot[:] = frame
         time = self._video.get(cv2.CAP_PROP_POS_MSEC) / 1000

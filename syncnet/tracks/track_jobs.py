@@ -43,6 +43,8 @@ TRACK_FILE = re.compile(r"/\d{5}\.(mp4|wav|txt)$")
 # Characters that a list cannot hold, and bytes that are not UTF-8.
 NOT_LISTED = re.compile("[\ud800-\udfff\\t\\r\\n]")
 NOTHING = Plan([], 0, None, False)
+# How the reasons of videos begin in which no face was found, or none that is large and long enough.
+NO_FACE = ("no face found", "faces smaller than", "shorter than")
 EARLY_END = FPS // 2  # slots by which pictures may end before the declared end
 
 

@@ -1,0 +1,280 @@
+"""Videos to the face tracks that are measured: face tracks are used as they are, of other videos tracks are made."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from syncnet.media.clips import FPS, FRAME_SIZE, Clip, MediaError
+from syncnet.support.commands import Parser, at_least
+from syncnet.support.errors import UserError
+from syncnet.support.names import counted
+from syncnet.support.processes import available_cores
+from syncnet.tracks.track_settings import KINDS, MAX_GAP, MIN_FACE, PART, Rule
+
+if TYPE_CHECKING:
+    from syncnet.inference.sources import Source
+    from syncnet.media.video_facts import VideoFacts
+    from syncnet.tracks.track_folder import Record
+
+MADE = {"detect_every": 5, "min_frames": 34, "min_face": 60}  # as makeFaceTracks.py
+SECONDS_PER_WORKER = 30  # of video; starting a process takes seconds
+
+
+def add_track_making(parser: Parser) -> None:
+    """How face tracks are made of videos that are none themselves."""
+    add = parser.add_argument_group(
+        "face tracks, made of videos that are not 224x224 at 25 frames/s"
+    ).add_argument
+    add(
+        "--tracks",
+        metavar="DIR",
+        help="folder of makeFaceTracks.py: its tracks are used, missing ones are added; by default a temporary one",
+    )
+    add(
+        "--face_detector",
+        metavar="FILE.onnx",
+        help="weights of YuNet, a faster detector than the default, MTCNN",
+    )
+    add(
+        "--detect_every",
+        type=at_least(int, 1),
+        metavar="N",
+        help="look for faces in every Nth frame; by default 5, or 1 with a named --protocol",
+    )
+    add(
+        "--min_frames",
+        type=at_least(int, 1),
+        metavar="N",
+        help="shortest track; by default 34, or as --protocol says",
+    )
+    add(
+        "--min_face",
+        type=at_least(int, MIN_FACE),
+        metavar="PIXELS",
+        help="smallest face, its larger side; by default 60, or as --protocol says",
+    )
+    add("--nWorkers", type=at_least(int, 1), default=available_cores(), help="processes that look for faces")
+
+
+@dataclass(frozen=True, eq=False)
+class FaceTrack:
+    """A face track to measure.
+
+    clip: its mp4. wav: its sound; None: the sound track of clip. name: for result files, a path without extension.
+    video: what it counts for. first, frames, boxes: of a track that was made of a video, its slots there, and the txt
+    with its boxes. listed: its line in a list of clips.
+    """
+
+    clip: str
+    wav: str | None
+    name: str
+    video: str
+    first: int | None = None
+    frames: int = 0
+    boxes: str = ""
+    listed: Clip | None = None
+
+    @property
+    def seconds(self) -> tuple[float, float] | None:
+        """Begin and end in the video; None for a track that was given."""
+        return None if self.first is None else (self.first / FPS, (self.first + self.frames) / FPS)
+
+    def __str__(self) -> str:
+        return self.clip if self.seconds is None else "{} {:.2f}-{:.2f} s".format(self.video, *self.seconds)
+
+
+@dataclass(eq=False)
+class Tracks:
+    """The face tracks of the inputs.
+
+    without_face: video -> why it has no face track. made: the number of videos that tracks were made of. detectors:
+    by which. scaled: the number of clips that are not 224x224 and are measured whole. folder: of the made tracks.
+    """
+
+    tracks: list[FaceTrack] = field(default_factory=list)
+    without_face: dict[str, str] = field(default_factory=dict)
+    made: int = 0
+    detectors: set[str] = field(default_factory=set)
+    scaled: int = 0
+    folder: str = ""
+
+
+def is_face_track(facts: VideoFacts) -> bool:
+    """Is it 224x224 at 25 frames per second? Also one that is damaged, which cannot be used."""
+    from syncnet.media.video_facts import FRAMES_MISSING, VideoError
+
+    if facts.size != (FRAME_SIZE, FRAME_SIZE):
+        return False
+    try:
+        facts.check()
+    except VideoError as error:
+        return error.reason == FRAMES_MISSING
+    return True
+
+
+def track_rule(args: argparse.Namespace, defaults: dict[str, int], divide: bool = True) -> Rule:
+    """How tracks are made: by the flags that were given, else `defaults`. Raises UserError."""
+    from syncnet.tracks.make_tracks import read_weights
+
+    values = {name: getattr(args, name) or default for name, default in defaults.items()}
+    for name, most in (("detect_every", MAX_GAP), ("min_frames", PART)):
+        if values[name] > most:
+            raise UserError(f"--{name} {values[name]}: expected at most {most}")
+    return Rule(
+        **values, weights=read_weights(args.face_detector) if args.face_detector else None, divide=divide
+    )
+
+
+def is_rule_given(args: argparse.Namespace) -> bool:
+    """Do the flags say how tracks are made?"""
+    return bool(args.face_detector or any(getattr(args, name) for name in MADE))
+
+
+@contextlib.contextmanager
+def face_tracks(
+    clips: Sequence[tuple[Source, str | None]],
+    args: argparse.Namespace,
+    rule: Rule,
+    problem: Callable[[MediaError], None],
+    strict: bool = False,
+    whole: bool = False,
+    made: bool = False,
+) -> Iterator[Tracks]:
+    """The face tracks of clips and videos. Without --tracks, those that were made are removed at the end.
+
+    clips: each with its sound, None for its own. strict: tracks in --tracks that were made by another rule are
+    refused instead of used. whole: every clip is measured whole, whatever its size. made: tracks are made of every
+    clip. problem: called with what is wrong with a video that cannot be used. Raises UserError, OSError.
+    """
+    from syncnet.media.video_facts import probe
+
+    found = Tracks()
+    raw: list[tuple[Source, str | None]] = []
+    seconds = 0.0
+    for source, wav in clips:
+        facts = None
+        with contextlib.suppress(MediaError):  # what measures it, or makes tracks of it, says why
+            facts = probe(source.path)
+        given = is_face_track(facts) if facts else source.path.lower().endswith(".mp4")
+        if whole or (given and not made):
+            name = os.path.splitext(source.name)[0]
+            found.tracks.append(FaceTrack(source.path, wav, name, source.path, listed=source.clip))
+            found.scaled += facts is not None and facts.size != (FRAME_SIZE, FRAME_SIZE)
+        else:
+            raw.append((source, wav))
+            seconds += float(facts.times[-1]) if facts else 0.0
+    if not raw:
+        yield found
+        return
+    print(
+        f"not face tracks (224x224 at 25 frames per second): {len(raw)} of {counted(len(clips), 'video')}; looking "
+        "for faces in them",
+        file=sys.stderr,
+    )
+    workers = max(1, min(args.nWorkers, math.ceil(seconds / SECONDS_PER_WORKER)))
+    with tempfile.TemporaryDirectory() as temporary:
+        found.folder = args.tracks or os.path.join(temporary, "tracks")
+        records = records_of(raw, found.folder, temporary, rule, workers, strict)
+        for (source, _), record in zip(raw, records, strict=True):
+            found.made += 1
+            found.tracks += tracks_of(record, source.path, found.folder)
+            found.detectors |= {detector_of(record)} if record.tracks else set()
+            if not record.tracks and has_no_face(record):
+                found.without_face[source.path] = record.reason
+            elif record.reason:
+                problem(MediaError(f"{source.path}: {record.reason}"))
+        yield found
+
+
+def records_of(
+    raw: Sequence[tuple[Source, str | None]],
+    folder: str,
+    temporary: str,
+    rule: Rule,
+    workers: int,
+    strict: bool,
+) -> list[Record]:
+    """The record of each video in the folder of tracks; what is missing there is made. See face_tracks."""
+    from syncnet.inference.embeddings import clip_sound
+    from syncnet.media.remux import join
+    from syncnet.tracks.make_tracks import make_tracks
+    from syncnet.tracks.track_folder import read_records
+
+    top = os.path.commonpath([os.path.dirname(os.path.abspath(source.path)) for source, _ in raw])
+    names = [os.path.relpath(os.path.abspath(source.path), top) for source, _ in raw]
+    made = {record.facts: record for record in read_records(folder).values()}
+    records: dict[int, Record] = {}
+    joined = os.path.join(temporary, "joined")
+    todo: dict[str, dict[str, int]] = {top: {}, joined: {}}
+    for number, ((source, wav), name) in enumerate(zip(raw, names, strict=True)):
+        if wav is not None:
+            path = os.path.join(joined, os.path.splitext(name)[0] + ".nut")
+            join(source.path, clip_sound(source.path, wav), path)
+            stamp = max(os.stat(source.path).st_mtime_ns, os.stat(wav).st_mtime_ns)
+            os.utime(path, ns=(stamp, stamp))
+        facts = os.stat(path if wav is not None else source.path)
+        record = made.get((facts.st_size, facts.st_mtime_ns))
+        if record is not None and is_complete(record, folder):
+            if strict and settings_of(record) != rule.settings:
+                raise UserError(
+                    f"--tracks {folder}: the tracks of {source.path} were made with {in_flags(settings_of(record))}, "
+                    f"and {in_flags(rule.settings)} are needed; give another folder"
+                )
+            records[number] = record
+        elif wav is not None:
+            todo[joined][os.path.relpath(path, joined)] = number
+        else:
+            todo[top][name] = number
+    for src, paths in todo.items():
+        if paths:
+            for path, record in make_tracks(src, list(paths), folder, rule, workers).items():
+                records[paths[path]] = record
+    return [records[number] for number in range(len(raw))]
+
+
+def settings_of(record: Record) -> dict[str, int | str]:
+    """What the tracks of a record were made with; see Rule.settings."""
+    return json.loads(record.mark)[-1]
+
+
+def detector_of(record: Record) -> str:
+    return str(settings_of(record).get("detector", "mtcnn"))
+
+
+def in_flags(settings: dict[str, int | str]) -> str:
+    return " ".join(f"--{name} {value}" for name, value in settings.items())
+
+
+def is_complete(record: Record, folder: str) -> bool:
+    """Are all files of its tracks there?"""
+    return all(
+        os.path.isfile(path)
+        for track in tracks_of(record, "", folder)
+        for path in (track.clip, track.wav or "")
+    )
+
+
+def has_no_face(record: Record) -> bool:
+    """Is the reason why a record has no tracks that no face was found, or none that is large and long enough?"""
+    from syncnet.tracks.track_jobs import NO_FACE
+
+    return record.reason.startswith(NO_FACE)
+
+
+def tracks_of(record: Record, video: str, folder: str) -> list[FaceTrack]:
+    """The face tracks of a video as its record has them."""
+    found = []
+    for number, track in enumerate(record.tracks, 1):
+        name = os.path.join(record.name, f"{number:05d}")
+        mp4, wav, txt = (os.path.join(folder, kind, f"{name}.{kind}") for kind in KINDS)
+        found.append(FaceTrack(mp4, wav, name, video, track["first"], track["frames"], txt))
+    return found
