@@ -1,16 +1,19 @@
-"""Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching, export.
+"""Use a checkpoint: embeddings, scores of pairs, lip sync in figures and pictures, face-voice matching, export.
 
-    python inferSyncNet.py embed  --initial_model x.model a.wav folder/ --output voices.npz
-    python inferSyncNet.py verify --initial_model x.model a.wav b.wav
-    python inferSyncNet.py offset --initial_model x.model clip.mp4 --plot offset.png
-    python inferSyncNet.py lse    --initial_model syncnet_v2.model tracks/ --csv lse.csv
-    python inferSyncNet.py show   --initial_model syncnet_v2.model --tracks tracks --video a.mp4 --output seen.mp4
-    python inferSyncNet.py match  --initial_model x.model list.txt
-    python inferSyncNet.py export --initial_model x.model --stream voice --head identity --output voice.onnx
-    python inferSyncNet.py average a.model b.model c.model --output mean.model
+    python inferSyncNet.py embed    --initial_model x.model a.wav folder/ --output voices.npz
+    python inferSyncNet.py verify   --initial_model x.model a.wav b.wav
+    python inferSyncNet.py offset   --initial_model x.model talk.mp4 --plot offset.png
+    python inferSyncNet.py resync   --initial_model syncnet_v2.model talk.mp4 --output talk_in_sync.mp4
+    python inferSyncNet.py lse      --initial_model syncnet_v2.model videos/ --protocol latentsync --json lse.json
+    python inferSyncNet.py accuracy --initial_model x.model list.txt
+    python inferSyncNet.py speakers --initial_model syncnet_v2.model talk.mp4 --output seen.mp4 --rttm talk.rttm
+    python inferSyncNet.py show     --initial_model syncnet_v2.model --video talk.mp4 --output seen.mp4
+    python inferSyncNet.py match    --initial_model x.model list.txt
+    python inferSyncNet.py export   --initial_model x.model --stream voice --head identity --output voice.onnx
+    python inferSyncNet.py average  a.model b.model c.model --output mean.model
 
-Each has its own --help, and all but the last a Python function of the same name. A command is the file of its name
-in syncnet/inference/; see command_flags.py there.
+Each has its own --help, and most a Python function of the same name. A command is the file of its name in
+syncnet/inference/; see command_flags.py there.
 """
 
 import syncnet  # noqa: F401  # isort: skip
@@ -22,9 +25,23 @@ from importlib import import_module
 from syncnet.inference.command_flags import COMMAND, MODEL, PUBLISHED, Problems
 from syncnet.support.commands import Parser, answer_flags, command
 
-COMMANDS = ("embed", "verify", "offset", "lse", "show", "match", "export", "average")
-DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, lip sync, face-voice matching,
-export to ONNX, averages of checkpoints.
+COMMANDS = [
+    *(
+        "embed",
+        "verify",
+        "offset",
+        "resync",
+        "lse",
+        "accuracy",
+        "speakers",
+        "show",
+        "match",
+        "export",
+        "average",
+    )
+]
+DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, videos with their sound in step,
+LSE figures, sync accuracy, who speaks when, face-voice matching, export to ONNX, averages of checkpoints.
 
 Each command has its own --help."""
 
@@ -34,14 +51,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
         description=DESCRIPTION,
         example=[
-            f"{COMMAND} embed  {MODEL} a.wav folder/ --output voices.npz",
-            f"{COMMAND} verify {MODEL} a.wav b.wav",
-            f"{COMMAND} offset {MODEL} clip.mp4 --plot offset.png",
-            f"{COMMAND} lse    {PUBLISHED} tracks/ --csv lse.csv",
-            f"{COMMAND} show   {PUBLISHED} --tracks my_tracks --video my_videos/talk.mp4 --output seen.mp4",
-            f"{COMMAND} match  {MODEL} data/test.txt",
-            f"{COMMAND} export {MODEL} --stream voice --head identity --output voice.onnx",
-            f"{COMMAND} average a.model b.model c.model --output mean.model",
+            f"{COMMAND} embed    {MODEL} a.wav folder/ --output voices.npz",
+            f"{COMMAND} verify   {MODEL} a.wav b.wav",
+            f"{COMMAND} offset   {MODEL} talk.mp4 --plot offset.png",
+            f"{COMMAND} resync   {PUBLISHED} talk.mp4 --output talk_in_sync.mp4",
+            f"{COMMAND} lse      {PUBLISHED} my_videos/ --protocol latentsync --json lse.json",
+            f"{COMMAND} accuracy {MODEL} data/test.txt",
+            f"{COMMAND} speakers {PUBLISHED} talk.mp4 --output seen.mp4 --rttm talk.rttm",
+            f"{COMMAND} show     {PUBLISHED} --video my_videos/talk.mp4 --output seen.mp4",
+            f"{COMMAND} match    {MODEL} data/test.txt",
+            f"{COMMAND} export   {MODEL} --stream voice --head identity --output voice.onnx",
+            f"{COMMAND} average  a.model b.model c.model --output mean.model",
         ],
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -67,6 +87,7 @@ from syncnet.checkpoints.by_name import at_every_frame
 from syncnet.checkpoints.checkpoints import choose_settings
 from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.compute.memory import keep_memory
+from syncnet.inference.accuracy import accuracy as accuracy
 from syncnet.inference.embeddings import embed as embed
 from syncnet.inference.embeddings import verify as verify
 from syncnet.inference.lip_sync import lse as lse

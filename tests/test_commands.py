@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parent.parent
 COMMANDS = ["trainSyncNet", "makeFileList", "convertAudio", "makeFaceTracks", "makeDemoData", "inferSyncNet"]
 COMMANDS += ["tuneThreshold"]
 SLOW = ("torch", "cv2", "scipy", "sklearn", "matplotlib", "av")
-INFERENCE = ("embed", "verify", "offset", "lse", "show", "match")
+INFERENCE = ("embed", "verify", "offset", "resync", "lse", "accuracy", "speakers", "show", "match")
 HELPS = [[name] for name in COMMANDS] + [["inferSyncNet", c] for c in INFERENCE]
 
 

@@ -1,0 +1,101 @@
+"""inferSyncNet.py resync: a video with its sound moved so that lips and sound are in step."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from syncnet.inference.command_flags import (
+    COMMAND,
+    MODEL,
+    PUBLISHED,
+    LoadNetwork,
+    Problems,
+    add_max_offset,
+    add_network,
+)
+from syncnet.inference.offset import Offset, offset
+from syncnet.inference.videos import MADE, FaceTrack, add_track_making, face_tracks, is_rule_given, track_rule
+from syncnet.media.clips import FPS, MediaError
+from syncnet.support.commands import Parser
+from syncnet.support.files import check_output
+from syncnet.support.names import counted
+
+if TYPE_CHECKING:
+    from syncnet.networks.interface import Network
+
+HELP = (
+    "Write a video with its sound moved by the offset that is measured: the pictures are copied as they are, the "
+    "sound moves by whole samples and keeps its length. Nothing is written where none is found or faces disagree."
+)
+EXAMPLE = [
+    f"{COMMAND} resync {PUBLISHED} talk.mp4 --output talk_in_sync.mp4",
+    f"{COMMAND} resync {MODEL} talk.mkv --output talk_in_sync.mkv",
+]
+AGREE = 1  # frames by which the offsets of a video's faces may differ
+
+
+def add_flags(parser: Parser) -> None:
+    add_network(parser)
+    parser.add_argument("video", help="video of any kind")
+    parser.add_argument(
+        "--output", required=True, metavar="VIDEO", help="video to write, of any kind by its ending"
+    )
+    add_max_offset(parser)
+    add_track_making(parser)
+
+
+def common_offset(measured: Sequence[tuple[FaceTrack, Offset]], video: str) -> Offset:
+    """The offset of a video: that of its most confident face track. Raises MediaError where none is found, or where
+    the tracks in which one is found differ by more than a frame.
+    """
+    found = sorted((m for m in measured if m[1].found == "yes"), key=lambda m: -m[1].confidence)
+    if not found:
+        best = max((one for _, one in measured), key=lambda one: one.confidence)
+        raise MediaError(f"{video}: {best}; nothing is written")
+    chosen = found[0][1]
+    for track, other in found:
+        if abs(other.frames - chosen.frames) > AGREE:
+            raise MediaError(
+                f"{video}: its faces disagree, nothing is written: {found[0][0]}: {chosen}; {track}: {other}"
+            )
+    return chosen
+
+
+def measure(network: Network, video: str, tracks: Sequence[FaceTrack], max_offset: int) -> Offset:
+    """The offset of a video from its face tracks; see common_offset."""
+    measured, errors = [], []
+    for track in tracks:
+        try:
+            measured.append((track, offset(network, track.clip, track.wav, max_offset)))
+        except MediaError as error:
+            errors.append(error)
+    if not measured:
+        raise errors[0]
+    return common_offset(measured, video)
+
+
+def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems) -> None:
+    from syncnet.inference.sources import Source
+    from syncnet.media.remux import format_of, move_sound
+
+    format_of(args.output)
+    check_output("--output", args.output)
+    if os.path.exists(args.output) and os.path.samefile(args.output, args.video):
+        raise MediaError(f"--output {args.output}: is the video itself; write to another file")
+    rule = track_rule(args, MADE)
+    network = load_network(args, every_frame=True)
+    source = Source(args.video, os.path.basename(args.video))
+    with face_tracks([(source, None)], args, rule, problems, is_rule_given(args)) as tracks:
+        if not tracks.tracks:
+            if args.video in tracks.without_face:
+                raise MediaError(f"{args.video}: {tracks.without_face[args.video]}; nothing is written")
+            return
+        found = measure(network, args.video, tracks.tracks, args.max_offset)
+    print(f"{args.video}: {found} (of {counted(len(tracks.tracks), 'face track')})")
+    move_sound(args.video, args.output, found.frames)
+    way = "later" if found.frames > 0 else "earlier"
+    moved = f"{abs(found.frames) * 1000 // FPS} ms {way}" if found.frames else "as it was, encoded again"
+    print(f"{args.output}: its sound is {moved}")
