@@ -1,4 +1,4 @@
-"""Batches on their way to the device, and the network compiled for it."""
+"""Choose the device, copy batches to it, compile the network for it."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ Embeddings = TypeVar("Embeddings")
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name; None takes CUDA where there is one. Raises UserError for one that is not there."""
+    """The device of that name; None takes CUDA if available. Raises UserError for a missing device."""
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
@@ -38,21 +38,21 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def compute_deterministically() -> None:
-    """Make GPUs compute the same bits in every run, for the whole process; to be called before CUDA starts."""
+    """Make GPUs compute the same bits in every run, for the whole process; call it before CUDA starts."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-    # Slow, and nothing here reads memory before it is written.
+    # Slow, and no code here reads uninitialized memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def no_deterministic_way(error: Exception) -> bool:
-    """Does PyTorch say that an operation cannot be computed deterministically on this device?"""
+    """Whether PyTorch reports an operation without a deterministic algorithm on this device."""
     return isinstance(error, RuntimeError) and "use_deterministic_algorithms" in str(error)
 
 
 class BatchLoader(Protocol):
-    """What gives an epoch's batches, such as DatasetLoader: nFiles clips, batch_size at a time."""
+    """An iterable of an epoch's batches, such as DatasetLoader: nFiles clips, batch_size at a time."""
 
     batch_size: int
     nFiles: int
@@ -61,10 +61,10 @@ class BatchLoader(Protocol):
 
 
 class DeviceBatches:
-    """A loader's (video, audio) batches on the device; `waited` counts the seconds for which they were waited for.
+    """A loader's (video, audio) batches on the device; `waited` is the time spent waiting for them, in seconds.
 
-    On a GPU the copy runs on a stream of its own. Steps are only queued by the time the next batch
-    is asked for, so it overlaps with the computing of the step before.
+    On a GPU the copy runs on a separate stream. Steps are only queued when the next batch is requested, so the copy
+    overlaps with the computation of the previous step.
     """
 
     def __init__(self, loader: BatchLoader, device: torch.device):
@@ -95,11 +95,11 @@ class DeviceBatches:
                 yield copies[0], copies[1]
                 copied.synchronize()
                 del copies, x
-            del batch, video, audio  # before the next is asked for: the loader uses its memory again
+            del batch, video, audio  # before the next is requested: the loader reuses its memory
 
 
 def compile_embeddings(function: Callable[Inputs, Embeddings]) -> Callable[Inputs, Embeddings]:
-    """torch.compile, which compiles at the first call. There, UserError when that cannot be done here."""
+    """torch.compile, which compiles at the first call; raises UserError there if it cannot."""
     compiled = torch.compile(function)
 
     @functools.wraps(function)
@@ -110,7 +110,7 @@ def compile_embeddings(function: Callable[Inputs, Embeddings]) -> Callable[Input
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"--compile: {reason}. Compiling needs a C++ compiler (on Debian and Ubuntu: apt install g++); "
-                "the network runs without --compile too"
+                "or omit --compile"
             ) from error
 
     return call

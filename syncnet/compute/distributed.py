@@ -66,7 +66,7 @@ def _agree(store: dist.Store, rank: int, count: int, backend: str) -> tuple[dist
     """A store for this start of all processes alone, and the backend that suits all of them.
 
     torchrun's store outlives the processes that it restarts after a failure, so that a key may be left from an
-    earlier start. Each process therefore shows rank 0 a name that is new, and gets the name of this start in answer.
+    earlier start. Each process therefore shows rank 0 a new name, and receives the name of this start in reply.
     """
     name = uuid.uuid4().hex
     if rank:
@@ -146,7 +146,7 @@ def wait_for_all() -> None:
 
 
 def check_batch(batch: int) -> None:
-    """Raise UserError, naming the nearest sizes that fit, for a batch that cannot be shared out evenly."""
+    """Raise UserError, naming the nearest valid sizes, if a batch cannot be divided evenly."""
     count = processes()
     if batch % count:
         below, above = batch // count * count, (batch // count + 1) * count
@@ -210,7 +210,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum over all processes, without gradient; in place where there are several."""
+    """The sum over all processes, without gradient; in place if there are several."""
     if dist.is_initialized():
         dist.all_reduce(x)
     return x

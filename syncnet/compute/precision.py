@@ -1,6 +1,6 @@
 """PyTorch's settings for each --precision, and which precision trains faster on this device.
 
-The latter is measured: supporting bf16 does not make it fast.
+The latter is measured, because supporting bf16 does not make it fast.
 """
 
 import math
@@ -88,7 +88,7 @@ def faster_precision(device: torch.device) -> tuple[str, str]:
 
 
 def slower_bf16(device: torch.device) -> str:
-    """A warning where fp32 would train faster on a device than bf16; "" where it would not. See faster_precision."""
+    """A warning if fp32 would train faster on a device than bf16, else "". See faster_precision."""
     precision, reason = faster_precision(device)
     return "" if precision == "bf16" else f"precision bf16: fp32 would be the better choice here; {reason}"
 
@@ -129,6 +129,6 @@ def trial(device: torch.device) -> Callable[[str], float]:
 
 
 def gradient_not_finite(network: nn.Module) -> str | None:
-    """The name of the first parameter whose gradient holds a NaN or an infinity; None where there is none."""
+    """The name of the first parameter whose gradient holds a NaN or an infinity, else None."""
     gradients = ((name, parameter.grad) for name, parameter in network.named_parameters())
     return next((name for name, grad in gradients if grad is not None and not grad.isfinite().all()), None)

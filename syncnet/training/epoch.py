@@ -1,4 +1,4 @@
-"""The figures of an epoch: step by step beside a bar, and at its end."""
+"""The figures of an epoch: after each step, on the progress bar, and at its end."""
 
 import math
 import time
@@ -15,17 +15,17 @@ from syncnet.compute.precision import gradient_not_finite
 from syncnet.support.errors import UserError
 from syncnet.support.progress import progress_bar
 
-# Figures of a step; nan where a loss is not computed because its weight is 0.
+# Figures of a step; NaN for a loss that is not computed because its weight is 0.
 PARTS = ("loss", "content_loss", "identity_loss", "content_top1", "identity_top1", "disentanglement_loss")
 ACCURACIES = ("content_top1", "identity_top1")
 
 
 class LossNotFinite(UserError, FloatingPointError):
-    """Training has blown up; the message names the batch."""
+    """The loss is NaN or infinite; the message names the batch."""
 
 
 class GradientNotFinite(LossNotFinite):
-    """The first step's loss is finite and a gradient is not; the message names the weight."""
+    """The loss of the first step is finite but a gradient is not; the message names the weight."""
 
     def __init__(self, weight: str, loss: float, precision: str, device: torch.device):
         cause = f"PyTorch {torch.__version__} computes a gradient wrongly on {device}, or a layer of the network does"
@@ -42,10 +42,10 @@ class GradientNotFinite(LossNotFinite):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """Means over the steps of an epoch; top-1 accuracies, and what guessing would reach, in percent.
+    """Means over the steps of an epoch; top-1 accuracies and their chance levels in percent.
 
-    clips, seconds and data_wait (seconds for which batches were waited for) are of this start's part of
-    an epoch that was interrupted. What was not computed is nan.
+    clips, seconds and data_wait (seconds spent waiting for batches) count only the steps since the run was started
+    or resumed. What was not computed is NaN.
     """
 
     loss: float
@@ -78,17 +78,17 @@ class EpochResult:
                 if math.isnan(self.disentanglement_loss)
                 else f"disentanglement {self.disentanglement_loss:.4f}  "
             )
-            + f"sync top-1 {beside_chance(self.content_top1, self.content_chance)}  "
-            f"identity top-1 {beside_chance(self.identity_top1, self.identity_chance)}  "
+            + f"sync top-1 {with_chance(self.content_top1, self.content_chance)}  "
+            f"identity top-1 {with_chance(self.identity_top1, self.identity_chance)}  "
             f"{self.clips_per_second:.1f} clips/s  data wait {self.data_wait_percent:.0f}%"
         )
 
 
 class Figures:
-    """The figures of an epoch as it goes, and the bar that shows them.
+    """Collects the figures of an epoch and shows them on a progress bar.
 
-    batches: where the steps' batches come from. rows: PARTS of the steps that are done already.
-    steps_per_fetch: figures are fetched from the device once in so many steps, because the host waits for them.
+    batches: the batches of the steps. rows: PARTS of the steps already done.
+    steps_per_fetch: figures are fetched from the device once in this many steps, because the host waits for them.
     learning_rate, precision: for messages.
     """
 
@@ -129,7 +129,7 @@ class Figures:
         return len(self.rows) + len(self.pending)
 
     def fetch(self) -> list[list[float]]:
-        """The rows of all steps so far. Raises LossNotFinite. All processes must ask at the same step."""
+        """The rows of all steps so far. Raises LossNotFinite. All processes must call it at the same step."""
         if self.pending:
             # Content figures are of this process's clips, identity figures of all: the mean suits both.
             fetched = (distributed.total(torch.stack(self.pending)) / distributed.processes()).tolist()
@@ -157,7 +157,7 @@ class Figures:
         )
 
     def so_far(self) -> str:
-        """The means so far, in words, for the bar."""
+        """The means so far, as text for the bar."""
         mean = dict(zip(PARTS, np.mean(self.rows, 0).tolist(), strict=True))
         waited = 100 * self.batches.waited / (time.perf_counter() - self.started)
         ahead = ""
@@ -170,10 +170,10 @@ class Figures:
             f"identity top-1 {shown(100 * mean['identity_top1'], '.1f', '%')} data wait {waited:.0f}%{ahead}"
         )
 
-    def result(self, moments: int) -> EpochResult:
-        """The epoch's result. moments: T', the answers among which the content task chooses.
+    def result(self, num_embeddings: int) -> EpochResult:
+        """The epoch's result. num_embeddings: T', the choices of the content task.
 
-        Raises UserError when there was no step.
+        Raises UserError if there was no step.
         """
         if not self.fetch():
             size = self.loader.batch_size
@@ -182,7 +182,7 @@ class Figures:
         means |= {name: 100 * means[name] for name in ACCURACIES}
         return EpochResult(
             **means,
-            content_chance=math.nan if math.isnan(means["content_top1"]) else 100 / moments,
+            content_chance=math.nan if math.isnan(means["content_top1"]) else 100 / num_embeddings,
             identity_chance=math.nan if math.isnan(means["identity_top1"]) else 100 / self.loader.batch_size,
             clips=(len(self.rows) - self.done_before) * self.loader.batch_size,
             seconds=time.perf_counter() - self.started,
@@ -203,12 +203,12 @@ def refuse_gradients_not_finite(
         raise GradientNotFinite(found, total.item(), precision, device)
 
 
-def beside_chance(accuracy: float, chance: float) -> str:
-    """A top-1 accuracy in percent and what guessing would reach."""
+def with_chance(accuracy: float, chance: float) -> str:
+    """A top-1 accuracy in percent and its chance level."""
     guessing = "" if math.isnan(accuracy) or math.isnan(chance) else f" (chance {chance:.2f}%)"
     return shown(accuracy, ".2f", "%") + guessing
 
 
 def shown(value: float, form: str, unit: str = "") -> str:
-    """A figure in words: `-` where it was not computed."""
+    """A figure as text: `-` if it was not computed."""
     return "-" if math.isnan(value) else f"{value:{form}}{unit}"

@@ -1,4 +1,4 @@
-"""The flags of trainSyncNet.py, in groups: what each does, what a good value is, what goes wrong otherwise."""
+"""The flags of trainSyncNet.py, by group: what each does, what a good value is, what goes wrong otherwise."""
 
 import argparse
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     data.add_argument(
         "--verify_list",
         default="data/test.txt",
-        help="clips to validate on after every epoch, made the same way, of other people",
+        help="clips to validate on after every epoch, made the same way, of other speakers",
     )
     data.add_argument(
         "--maxFrames",
@@ -70,11 +70,11 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--nBatchSize",
         type=positive,
         default=30,
-        help="clips a batch. Every voice of a batch is a wrong answer for every other face, so this changes "
+        help="clips per batch. Every voice of a batch is a wrong answer for every other face, so this changes "
         "the identity loss, not only the speed; must be at least 2",
     )
-    data.add_argument("--nTrainPerEpoch", type=positive, default=100000, help="training clips an epoch")
-    data.add_argument("--nTestPerEpoch", type=positive, default=10000, help="validation clips an epoch")
+    data.add_argument("--nTrainPerEpoch", type=positive, default=100000, help="training clips per epoch")
+    data.add_argument("--nTestPerEpoch", type=positive, default=10000, help="validation clips per epoch")
     data.add_argument(
         "--nDataLoaderThread",
         type=positive,
@@ -94,27 +94,27 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--augment_noise",
         default="",
         metavar="DIR",
-        help="add noise from this folder of sounds: MUSAN, at signal-to-noise ratios of 0 to 15 dB for noise, 5 to "
-        "15 for music, 13 to 20 for speech, or any other, at 5 to 15. 16 kHz mono wavs, which convertAudio.py makes, "
-        "are read fastest",
+        help="add noise from this folder: MUSAN, at signal-to-noise ratios of 0 to 15 dB for noise, 5 to 15 for "
+        "music and 13 to 20 for speech, or any other, at 5 to 15. 16 kHz mono wavs, which convertAudio.py makes, "
+        "load fastest",
     )
     augmentation.add_argument(
         "--augment_rir",
         default="",
         metavar="DIR",
-        help="let voices be heard in the rooms of this folder of impulse responses: RIRS_NOISES or any other",
+        help="convolve voices with room impulse responses from this folder: RIRS_NOISES or any other",
     )
     augmentation.add_argument(
         "--augment_prob",
         type=not_negative,
         default=0.6,
-        help="share of the clips whose sound is changed; with both folders, half of them get a noise, half a room. "
-        "Near 1 the network never hears what the recordings are like",
+        help="share of the clips whose sound is changed; with both folders, half of them get noise, half a room. "
+        "Near 1 the network hardly hears the recordings as they are",
     )
     augmentation.add_argument(
         "--flip",
         action="store_true",
-        help="mirror the faces of every second clip, as drawn; all frames of a clip alike",
+        help="mirror the faces of half of the clips, drawn at random; all frames of a clip alike",
     )
 
     network = parser.add_argument_group("network")
@@ -127,8 +127,8 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--crop",
         choices=CROPS,
         default=argparse.SUPPRESS,
-        help="what the face stream sees: the whole face track, as the published model, or the mouth's part of it "
-        "scaled up, which shows the lips larger and less of who it is. A checkpoint is bound to its crop"
+        help="what the face stream sees: the whole face track, as in the published model, or the mouth region scaled "
+        "up, which shows more of the lips and less of the person. A checkpoint is bound to its crop"
         + unless("crop"),
     )
     network.add_argument(
@@ -153,47 +153,47 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--lr",
         type=not_negative,
         default=0.0001,
-        help="learning rate of the first epoch; 0.0001 is what the published model was trained with. Changed with "
-        "--force_resume, it is still that of the first epoch: the rate is what it would have come to",
+        help="learning rate of the first epoch; the published model was trained with 0.0001. If changed with "
+        "--force_resume, training continues at the rate that this start would have led to",
     )
     training.add_argument(
         "--lr_decay",
         type=not_negative,
         default=0.95,
-        help="the learning rate is multiplied by this every epoch",
+        help="factor on the learning rate after every epoch",
     )
     training.add_argument(
         "--alphaC",
         type=not_negative,
         default=1.0,
-        help="weight of the content (sync) loss in training; 0 trains identity only, and computes no content",
+        help="weight of the content (sync) loss in training; 0 trains identity only",
     )
     training.add_argument(
         "--alphaI",
         type=not_negative,
         default=1.0,
-        help="weight of the identity loss in training; 0 trains lip sync only, and computes no identity",
+        help="weight of the identity loss in training; 0 trains lip sync only",
     )
     training.add_argument(
         "--alphaD",
         type=not_negative,
         default=0.0,
-        help="weight of the paper's disentanglement loss, which the 2020 baseline left out: content embeddings "
-        "must not tell who speaks, identity embeddings not when",
+        help="weight of the paper's disentanglement loss, which the 2020 baseline omits: content embeddings must not "
+        "reveal the speaker, nor identity embeddings the time",
     )
     training.add_argument(
         "--distance",
         choices=DISTANCES,
         default=argparse.SUPPRESS,
-        help="of the embeddings in the losses. cosine: with a learned scale and bias, as the published model. "
-        "euclidean: 1 / distance, as the paper. Evaluation and --eval score by cosine either way"
+        help="similarity of embeddings in the losses. cosine: with a learned scale and bias, as in the published "
+        "model. euclidean: 1 / distance, as in the paper. Verification scores are cosines either way"
         + unless("distance"),
     )
     training.add_argument(
         "--seed",
         type=at_least(int, 0),
         default=0,
-        help="same seed, same lists, same machine: the same run (on a GPU bit by bit only with --deterministic)",
+        help="same seed, same lists, same machine: same run (on a GPU bit by bit only with --deterministic)",
     )
     training.add_argument(
         "--save_path",
@@ -204,11 +204,11 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--save_steps",
         type=at_least(int, 0),
         default=1000,
-        help="steps between two saves of the exact state inside an epoch; at most so many are lost when the "
-        "process is killed. 0: only after each epoch",
+        help="steps between two saves of the exact state within an epoch; a killed process loses at most this many. "
+        "0: save only after each epoch",
     )
     training.add_argument(
-        "--keep", type=at_least(int, 0), default=0, help="checkpoints to keep, the newest; 0: all"
+        "--keep", type=at_least(int, 0), default=0, help="newest checkpoints to keep; 0: all"
     )
     training.add_argument(
         "--force_resume", action="store_true", help="resume in --save_path although settings have changed"
@@ -217,31 +217,33 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--max_bad",
         type=not_negative,
         default=0.01,
-        help="stop when more than this fraction of an epoch's clips cannot be read; up to it, they are noted "
-        "in result/bad_clips.txt and replaced by other clips",
+        help="stop if more than this fraction of an epoch's clips cannot be read; fewer are logged in "
+        "result/bad_clips.txt and replaced by other clips",
     )
     training.add_argument(
         "--decode_timeout",
         type=at_least(float, 1),
         default=60.0,
-        help="seconds after which a clip that is still being decoded counts as one that cannot be read",
+        help="seconds after which a clip that is still being decoded counts as unreadable",
     )
 
     training.add_argument(
         "--tensorboard",
         action="store_true",
-        help="write the columns of metrics.csv as TensorBoard scalars too, to result/tensorboard",
+        help="also write the columns of metrics.csv as TensorBoard scalars, to result/tensorboard",
     )
 
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument(
-        "--eval", action="store_true", help="evaluate on --test_list instead of training; prints the EER last"
+        "--eval",
+        action="store_true",
+        help="evaluate on --test_list instead of training; the last line is the EER",
     )
     evaluation.add_argument(
         "--untrained",
         action="store_true",
-        help="with --eval: score a network with random weights, to compare with; without it, --eval needs a "
-        "checkpoint in --save_path or --initial_model",
+        help="with --eval: score a network with random weights, for comparison; otherwise --eval needs a checkpoint "
+        "in --save_path or --initial_model",
     )
     evaluation.add_argument(
         "--test_list",
@@ -252,7 +254,7 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     evaluation.add_argument(
         "--test_path",
         default="voxceleb/voxceleb1",
-        help="folder that the trials' names start in, or a wav.scp with their paths",
+        help="folder that the file names of the trials are relative to, or a wav.scp with their paths",
     )
     evaluation.add_argument(
         "--num_eval",
@@ -264,20 +266,20 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--test_interval",
         type=at_least(int, 0),
         default=0,
-        help="in training, evaluate on --test_list after every so many epochs: EER and minDCF in metrics.csv, the "
+        help="in training, evaluate on --test_list every this many epochs: EER and minDCF in metrics.csv, the "
         "best epoch in result/best.json (--keep never removes its checkpoint). 0: never",
     )
     evaluation.add_argument(
         "--score_norm",
         choices=("none", "asnorm"),
         default="none",
-        help="asnorm: adaptive symmetric normalisation with --cohort; the raw scores are reported as well",
+        help="asnorm: adaptive symmetric normalization with --cohort; raw scores are reported as well",
     )
     evaluation.add_argument(
         "--cohort",
         default="",
         help="utterances of speakers who are not in the trials, for --score_norm: one file name per line, or a list "
-        "of clips made by makeFileList.py",
+        "of clips from makeFileList.py",
     )
     evaluation.add_argument(
         "--cohort_path",
@@ -291,16 +293,16 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--top_n",
         type=at_least(int, 2),
         default=300,
-        help="nearest cohort utterances that normalise a score; 200 to 400 of thousands is usual",
+        help="nearest cohort utterances that normalize a score; usually 200 to 400 out of thousands",
     )
     evaluation.add_argument(
-        "--save_embeddings", default="", metavar="NPZ", help="keep the embeddings of --eval in this file"
+        "--save_embeddings", default="", metavar="NPZ", help="save the embeddings of --eval to this file"
     )
     evaluation.add_argument(
         "--load_embeddings",
         default="",
         metavar="NPZ",
-        help="use the embeddings that --save_embeddings kept, of the same weights, for the files that it has",
+        help="reuse embeddings from --save_embeddings, of the same weights, for the files that it has",
     )
 
     machine = parser.add_argument_group("machine")
@@ -318,14 +320,14 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     machine.add_argument(
         "--deterministic",
         action="store_true",
-        help="make two runs on the same GPUs the same bit by bit, with PyTorch's deterministic algorithms, which are "
-        "slower; on a CPU runs are the same without it",
+        help="make runs on the same GPUs equal bit by bit, with PyTorch's slower deterministic algorithms; on a CPU "
+        "they are equal without it",
     )
     machine.add_argument(
         "--compile",
         action="store_true",
-        help="run the network through torch.compile: a slow first step, then faster ones on most GPUs and nothing "
-        "gained on most CPUs; changes results by rounding. Needs a C++ compiler",
+        help="run the network through torch.compile: a slow first step, then faster ones on most GPUs, but not on "
+        "most CPUs; changes results by rounding. Needs a C++ compiler",
     )
     values = vars(parser.parse_args(argv))
     save_path_given = values["save_path"] is not None
@@ -350,9 +352,9 @@ def parse_args(argv: list[str] | None = None) -> Flags:
 
 
 def not_used(args: argparse.Namespace) -> list[str]:
-    """A line for each group of flags that were given and do nothing beside the others.
+    """A line for each group of given flags that have no effect.
 
-    What training alone uses is not told with --eval: the command of a run with --eval behind it evaluates it.
+    With --eval, training flags are not reported: appending --eval to the command of a run evaluates it.
     """
     trials, of_asnorm = ("test_list", "test_path", "num_eval"), ("cohort_path", "cohort_size", "top_n")
     of_eval = ("save_embeddings", "load_embeddings", "score_norm", "cohort", *of_asnorm)
@@ -360,11 +362,11 @@ def not_used(args: argparse.Namespace) -> list[str]:
     if not (args.eval or args.test_interval):
         reasons.append((trials, "for --eval and --test_interval"))
     if not args.eval:
-        reasons.append((of_eval, "for --eval alone (--test_interval gives raw scores)"))
+        reasons.append((of_eval, "for --eval only (--test_interval gives raw scores)"))
     elif args.score_norm == "none":
         reasons.append((of_asnorm, "for --score_norm asnorm"))
     if args.eval and args.compile:
-        reasons.append((("compile",), "for training alone"))
+        reasons.append((("compile",), "for training only"))
     usual = defaults()
     lines = []
     for names, reason in reasons:
@@ -372,16 +374,16 @@ def not_used(args: argparse.Namespace) -> list[str]:
             lines.append(f"not used: {', '.join(given)}, {reason}")
     if args.test_interval and not args.eval and not args.alphaI:
         lines.append(
-            "--alphaI 0 does not train the voice identity, which --test_interval scores: its EER tells nothing"
+            "--alphaI 0 does not train the voice identity, which --test_interval scores: its EER is meaningless"
         )
     return lines
 
 
 def defaults() -> dict[str, object]:
-    """The value of each flag that is not given."""
+    """The default of each flag."""
     return vars(parse_args([]))
 
 
 def unless(name: str) -> str:
-    """The default of a setting that a checkpoint may know, in words."""
-    return f" (default: as the checkpoint says that is started from or evaluated, else {default_settings()[name]})"
+    """In words, the default of a setting that a checkpoint may record."""
+    return f" (default: that of the checkpoint, else {default_settings()[name]})"

@@ -1,7 +1,7 @@
-"""What a training run keeps for people, in save_path/result.
+"""The results of a training run for people to read, in save_path/result.
 
-scores.txt (as the 2020 baseline), metrics.csv and curves.png, best.json where trials were scored, and
-TensorBoard scalars on request.
+scores.txt (as in the 2020 baseline), metrics.csv and curves.png, best.json if trials were scored, and TensorBoard
+scalars on request.
 """
 
 import csv
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def score_line(epoch: int, rate: float, learnt: EpochResult, checked: EpochResult) -> str:
-    """An epoch in one line of scores.txt, as the 2020 baseline writes it; `-` for what was not computed."""
+def score_line(epoch: int, rate: float, trained: EpochResult, validated: EpochResult) -> str:
+    """The line of an epoch in scores.txt, in the 2020 baseline's format; `-` for what was not computed."""
     return (
-        f"IT {epoch}, LR {rate:f}, TACC {shown(learnt.identity_top1, '2.2f')}, TLOSS {learnt.loss:f}, "
-        f"VACC {shown(checked.identity_top1, '2.2f')}, VLOSS {checked.loss:f}"
+        f"IT {epoch}, LR {rate:f}, TACC {shown(trained.identity_top1, '2.2f')}, TLOSS {trained.loss:f}, "
+        f"VACC {shown(validated.identity_top1, '2.2f')}, VLOSS {validated.loss:f}"
     )
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """The most memory in use so far, in MiB: tensors on the GPU, or else all of this process."""
+    """Peak memory so far in MiB: of tensors on the GPU, else of this process."""
     if device.type == "cuda":
         return {"gpu_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
@@ -40,7 +40,7 @@ def peak_memory(device: torch.device) -> dict[str, float]:
 
 
 def lines_of(path: str) -> list[str]:
-    """The lines of a text file, none where there is no file. Raises OSError for one that cannot be read now."""
+    """The lines of a text file; none if it does not exist. Raises OSError if it is temporarily unreadable."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().splitlines()
@@ -49,17 +49,17 @@ def lines_of(path: str) -> list[str]:
 
 
 def renamed(row: dict[str, str]) -> dict[str, str]:
-    """A row of metrics.csv with the names of today: earlier versions wrote confusion for disentanglement."""
+    """A row of metrics.csv with current column names: earlier versions wrote confusion for disentanglement."""
     return {name.replace("confusion_loss", "disentanglement_loss"): value for name, value in row.items()}
 
 
 class TrainingLog:
-    """The files of a run's result folder; each is complete or not there, whenever the run ends.
+    """The files of a run's result folder; each is replaced as a whole, so that none is ever half written.
 
-    settings: written to scores.txt, one `name value` line each; in later starts those that have changed.
-    first_epoch: the epoch that this start begins with; what an earlier start wrote of it and of later ones is
-    dropped. tensorboard: write scalars, named as the columns of metrics.csv, to the folder tensorboard, with those of
-    the epochs before where there are none yet; UserError where that package is not installed.
+    settings: written to scores.txt, one `name value` line each; when resuming, those that have changed.
+    first_epoch: the epoch of this start; what an earlier start wrote about it and later ones is dropped.
+    tensorboard: also write scalars, named as the columns of metrics.csv, to the folder tensorboard, including earlier
+    epochs if it is new; UserError if that package is not installed.
     """
 
     def __init__(self, folder: str, settings: dict[str, object], first_epoch: int, tensorboard: bool = False):
@@ -91,7 +91,7 @@ class TrainingLog:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of the lowest EER, the first of equals; None where no trials were scored."""
+        """The epoch with the lowest EER, the first if several are equal; None if no trials were scored."""
         tested = [row for row in self.rows if row.get("eer")]
         return int(min(tested, key=lambda row: float(row["eer"]))["epoch"]) if tested else None
 
@@ -99,25 +99,25 @@ class TrainingLog:
         self,
         epoch: int,
         rate: float,
-        learnt: EpochResult,
-        checked: EpochResult,
+        trained: EpochResult,
+        validated: EpochResult,
         more: dict[str, float],
     ) -> str:
-        """Add an epoch to all files; `more`: further columns. Returns its line of scores.txt."""
+        """Add an epoch to all files; `more`: additional columns. Returns its line of scores.txt."""
         row: dict[str, float] = {"epoch": epoch, "learning_rate": rate}
         for part in PARTS:
-            row[f"train_{part}"] = getattr(learnt, part)
-            row[f"val_{part}"] = getattr(checked, part)
+            row[f"train_{part}"] = getattr(trained, part)
+            row[f"val_{part}"] = getattr(validated, part)
         row["content_top1_chance"], row["identity_top1_chance"] = (
-            checked.content_chance,
-            checked.identity_chance,
+            validated.content_chance,
+            validated.identity_chance,
         )
-        row["clips_per_second"] = learnt.clips_per_second
-        row["data_wait_percent"] = learnt.data_wait_percent
+        row["clips_per_second"] = trained.clips_per_second
+        row["data_wait_percent"] = trained.data_wait_percent
         self.rows.append(
             {name: "" if math.isnan(value) else f"{value:.7g}" for name, value in (row | more).items()}
         )
-        self.lines.append(score_line(epoch, rate, learnt, checked))
+        self.lines.append(score_line(epoch, rate, trained, validated))
         self._write_scores()
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         with replace_file(self.metrics) as file:
@@ -162,15 +162,15 @@ class TrainingLog:
         panels = figure.subplots(1, 3)
         epochs = [int(row["epoch"]) for row in self.rows]
         for panel, title, figures in ((panels[0], "loss", "loss"), (panels[1], "top-1 accuracy (%)", "top1")):
-            for colour, task in (("tab:blue", "content"), ("tab:orange", "identity")):
+            for color, task in (("tab:blue", "content"), ("tab:orange", "identity")):
                 for split, name, style in (("train", "training", "--x"), ("val", "validation", "-o")):
                     values = [float(row.get(f"{split}_{task}_{figures}") or "nan") for row in self.rows]
                     if not all(map(math.isnan, values)):  # a task that is not trained has none
-                        panel.plot(epochs, values, style, color=colour, label=f"{task}, {name}", markersize=4)
+                        panel.plot(epochs, values, style, color=color, label=f"{task}, {name}", markersize=4)
                 if chance := float(self.rows[-1].get(f"{task}_top1_chance") or 0):
                     ways = round(100 / chance)
                     guess, name = (chance, "chance") if figures == "top1" else (math.log(ways), f"log {ways}")
-                    panel.axhline(guess, color=colour, linestyle=":", label=f"{task}, {name}")
+                    panel.axhline(guess, color=color, linestyle=":", label=f"{task}, {name}")
             panel.set_title(title)
             panel.legend(fontsize=8)
         tested = [row for row in self.rows if row.get("eer")]
