@@ -8,6 +8,8 @@ wipe). When people or the camera move, the pictures between are not composed of 
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import inf
 from typing import Generic, TypeVar
 
 import cv2
@@ -275,7 +277,7 @@ def _without_light(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _without_movement(a: np.ndarray, b: np.ndarray) -> float:
-    """Their difference after the best shift of one of them."""
+    """Their difference after the best shift of one of them, or after one that leaves less than DIFFERENT."""
     x, y = (cv2.resize(p, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA) for p in (a, b))
 
     def parts(shift: int) -> tuple[slice, slice]:
@@ -283,5 +285,10 @@ def _without_movement(a: np.ndarray, b: np.ndarray) -> float:
             max(0, -shift), SIDE // 2 + min(0, -shift)
         )
 
-    spans = [parts(shift) for shift in range(-SHIFT, SHIFT + 1)]
-    return min(distance(x[rows, columns], y[r, c]) for rows, r in spans for columns, c in spans)
+    spans = [parts(shift) for shift in sorted(range(-SHIFT, SHIFT + 1), key=abs)]
+    least = inf
+    for (rows, r), (columns, c) in product(spans, spans):
+        least = min(least, distance(x[rows, columns], y[r, c]))
+        if least < DIFFERENT:
+            break
+    return least
