@@ -29,14 +29,19 @@ def machine(device: str = "cpu") -> str:
 
 
 def seconds(work: Callable[[], object], device: str = "cpu") -> float:
-    """Seconds that one call takes, the device's work included."""
-    if device.startswith("cuda"):
+    """Seconds that one call takes, the device's work included.
+
+    With one thread (OMP_NUM_THREADS=1) on the CPU these are CPU seconds, which change little with other load.
+    """
+    cuda = device.startswith("cuda")
+    clock = time.perf_counter if cuda or torch.get_num_threads() > 1 else time.process_time
+    if cuda:
         torch.cuda.synchronize()
-    started = time.perf_counter()
+    started = clock()
     work()
-    if device.startswith("cuda"):
+    if cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def median_seconds(
