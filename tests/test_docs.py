@@ -49,10 +49,10 @@ def blocks(kind: str) -> list[tuple[str, str]]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """The command lines of all pages, divided at `&&`, each with the name of its page."""
+    """The command lines of all pages, each with the name of its page."""
     found = []
     for page, text in blocks(""):
-        for line in text.replace(" && ", "\n").splitlines():
+        for line in text.splitlines():
             words = line.split()
             if words and (words[0] == "python" or words[0] in NOT_PYTHON):
                 found.append((page, line))
@@ -99,7 +99,6 @@ def desk(tmp_path_factory):
                 flash=None,
                 draw=draw_face,
             )
-        shutil.copy("my_videos/val/val.mp4", "talk.mp4")
         yield folder
 
 
