@@ -12,6 +12,7 @@ The loss of the first step stands in the table: it is the same where two version
 
 import argparse
 import contextlib
+import importlib
 import io
 import os
 import random
@@ -40,10 +41,9 @@ def serve(root: str, weights: str, precision: str, args: argparse.Namespace) -> 
         from makeOracle import import_original
 
         import_original(Path(root))
-    with contextlib.suppress(ImportError):  # as the commands of that version do
-        from syncnet.compute.memory import keep_memory
-
-        keep_memory()
+    for place in ("syncnet.compute.memory", "support.memory"):  # as the commands of that version do
+        with contextlib.suppress(ImportError):
+            importlib.import_module(place).keep_memory()
     import SyncNetDist
 
     how = {} if original else {"device": args.device, "precision": precision}
