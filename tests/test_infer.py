@@ -723,7 +723,11 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_embedded(
     closed(voices / "spk1")
     flags = ("--initial_model", checkpoint, "--device", "cpu", "--output", tmp_path / "v.npz")
     status, _, errors = run(capsys, "embed", *flags, voices)
-    assert status == 1 and len(errors) == 1 and f"{voices}/spk1: this folder cannot be read" in errors[0]
+    assert (
+        status == 1
+        and len(errors) == 1
+        and f"{voices}/spk1: this folder and its contents cannot be read" in errors[0]
+    )
     with np.load(tmp_path / "v.npz") as found:
         assert {Path(file).parent.name for file in found["files"]} == {"spk0"}
 
@@ -847,7 +851,7 @@ def test_a_list_read_in_another_folder_says_so(clips, tmp_path, capsys, monkeypa
         ["match"],
     ):
         status, _, (line,) = run(capsys, *command, text, "--initial_model", "x")
-        assert status == 1 and "The paths in a list start at the folder in which it was made" in line
+        assert status == 1 and "The paths in a list are relative to the folder in which it was made" in line
         assert line.endswith(f"cd {tmp_path}/home.") and f"{text}: its files are not here (clips/" in line
     with pytest.raises(MediaError, match=f"cd {tmp_path}/home"):
         next(iter(DatasetLoader(str(text), 2, 2, 16, 1)))
@@ -930,7 +934,7 @@ def bad(tmp_path_factory) -> Path:
         ("verify {bad}/silent.wav {bad}/good.wav", "silent.wav: silent, all 32000 samples are the same"),
         ("verify {bad}/good.wav {bad}/short.wav", "short.wav: Audio clip is too short: 5120 samples"),
         ("verify {bad}/none.wav {bad}/good.wav", "none.wav: no such file"),
-        ("verify {bad}/good.wav {bad}/broken.m4a", "broken.m4a: cannot be opened"),
+        ("verify {bad}/good.wav {bad}/broken.m4a", "broken.m4a: a text file, neither sound nor video"),
         ("verify {bad}/good.wav {bad}/good.wav --nOut 16", "weights of the network do not fit"),
         ("verify {bad}/good.wav {bad}/good.wav --model models.None", "has no SyncNetModel"),
         ("verify {bad}/good.wav {bad}/good.wav --initial_model {bad}/none", "none: no such"),
@@ -939,10 +943,10 @@ def bad(tmp_path_factory) -> Path:
         ("offset {bad}/mute.mp4 --wav {bad}/silent.wav", "silent.wav: silent"),
         (
             "offset {bad}/fast.mp4 --wav {bad}/good.wav --allow_resize",
-            "fast.mp4: 30 frames a second, the network",
+            "fast.mp4: 30 frames per second, expected 25",
         ),
         ("offset {bad}/brief.mp4 --wav {bad}/good.wav", "brief.mp4: 12 frames of picture and sound"),
-        ("offset {bad}/broken.mp4 --wav {bad}/good.wav", "broken.mp4: cannot be opened as a video"),
+        ("offset {bad}/broken.mp4 --wav {bad}/good.wav", "broken.mp4: a text file, neither sound nor video"),
         ("offset {bad}/mute.mp4 --write_list x.txt", "--write_list: a list names a wav for every clip"),
         (
             "offset {bad}/mute.mp4 {bad}/fast.mp4 --wav {bad}/good.wav",
