@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +12,6 @@ from syncnet.checkpoints.torch_files import CheckpointError
 
 # Names that torch.compile and DataParallel insert.
 ADDED_NAMES = ("module", "_orig_mod")
-
-
-class HasStateDict(Protocol):
-    """A network."""
-
-    def state_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -34,9 +27,9 @@ class Misfits:
         wanted = [name for name in self.missing if names is None or name in names]
         found = [f"{name} is not in the checkpoint" for name in wanted]
         found += [text for name, text in self.shape.items() if names is None or name in names]
-        return (
-            found if names is not None else found + [f"{name} is not in the model" for name in self.unknown]
-        )
+        if names is None:
+            found += [f"{name} is not in the model" for name in self.unknown]
+        return found
 
 
 def load_weights(network: nn.Module, path: str, crop: str, strict: bool = False) -> Misfits:
@@ -130,7 +123,7 @@ def plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in ADDED_NAMES)
 
 
-def needed_weights(network: HasStateDict) -> set[str]:
+def needed_weights(network: nn.Module) -> set[str]:
     """The names without which SyncNet cannot be used: weights and running statistics of the network itself.
 
     The losses' scales, the front end's constants and the batch counters are not needed.
