@@ -1,7 +1,7 @@
-"""List lines to batches: threads decode face frames and voice samples straight into their batch.
+"""From list lines to batches: threads decode face frames and voice samples straight into their batch.
 
-Frames stay uint8 from the decoder to the device. What a batch holds depends on the seed, the epoch
-and the batch's number alone: neither on the number of threads nor on their timing.
+Frames stay uint8 from the decoder to the device. A batch depends only on the seed, the epoch and its number, not on
+the number of threads or their timing.
 """
 
 import inspect
@@ -35,8 +35,8 @@ from syncnet.media.wav import open_wav, read_wav
 from syncnet.support.errors import UserError
 from syncnet.support.names import refuse_unknown
 
-RECENT_BATCHES = 64  # whose clips are remembered, for messages
-AUGMENTATION = 1  # the draws of a clip's augmentation, beside those of its start
+RECENT_BATCHES = 64  # batches whose clips are remembered for messages
+AUGMENTATION = 1  # id of the random stream of a clip's augmentation
 
 
 def loadWAV(
@@ -44,10 +44,10 @@ def loadWAV(
 ) -> Tensor:
     """Read a crop of max_frames*160 + 240 samples, raw int16 values as float32.
 
-    max_frames, start_frame: in feature frames of 160 samples, four to a video frame.
-    evalmode: num_eval crops spread evenly from the first possible start to the last one instead.
+    max_frames, start_frame: in feature frames of 160 samples, four per video frame.
+    evalmode: return num_eval crops instead, with starts spread evenly from the first possible one to the last.
     Returns (1, samples), or (num_eval, samples) in evalmode.
-    Raises MediaError when the file is not a 16 kHz mono int16 wav, or not longer than one crop.
+    Raises MediaError if the file is not a 16 kHz mono int16 wav, or not longer than one crop.
     """
     length = max_frames * HOP_LENGTH + WINDOW_TAIL
     samples = open_wav(filename)
@@ -62,7 +62,7 @@ def loadWAV(
 def get_frames(filename: str, max_frames: int = 100, start_frame: int = 0) -> Tensor:
     """Decode max_frames frames from number start_frame (0-based) on: (1, 3, max_frames, 224, 224) float32.
 
-    BGR, 0..255, neither scaled nor centred. Raises MediaError.
+    BGR, 0..255, neither scaled nor centered. Raises MediaError.
     """
     frames = np.empty((1, max_frames, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     read_frames(filename, start_frame, frames[0])
@@ -73,38 +73,36 @@ class DatasetLoader:
     """Iterates the (video, audio) batches of an epoch.
 
     video: (B, 3, T, 224, 224) uint8, a view of (B, T, 224, 224, 3) memory, BGR; audio:
-    (B, T*640 + 240) float32 on the int16 scale. Each iteration is the next epoch: a fresh shuffle of
-    the list, cut to nPerEpoch clips, full batches only; set_epoch chooses one. In evalmode every
-    iteration is the same.
+    (B, T*640 + 240) float32 on the int16 scale. Each iteration is the next epoch: a fresh shuffle of the list,
+    truncated to nPerEpoch clips, full batches only; set_epoch selects one. In evalmode all iterations are the same.
 
-    dataset_file_name: list made by makeFileList.py. nPerEpoch: clips an epoch. nBatchSize: clips a
-    batch. maxFrames: T, video frames a clip. nDataLoaderThread: decoding threads. maxQueueSize: batches decoded
-    ahead of the one in use; more where so few clips would leave threads idle. Memory holds these and the
-    one in use, T * 147 kB a clip: 215 MiB a batch of 30 clips of 50 frames. pin_memory: page-locked batches, for
-    copies to a GPU that overlap with computing. allow_resize: scale frames that are not 224x224.
+    dataset_file_name: list made by makeFileList.py. nPerEpoch: clips per epoch. nBatchSize: clips per batch.
+    maxFrames: T, video frames per clip. nDataLoaderThread: decoding threads. maxQueueSize: batches decoded ahead of
+    the current one; more if that would leave threads idle. Memory: T * 147 kB per clip of these and the current
+    batch, 215 MiB per batch of 30 clips of 50 frames. pin_memory: page-locked batches, for copies to a GPU that
+    overlap with computation. allow_resize: scale frames that are not 224x224.
 
-    A clip that cannot be read, or takes more than decode_timeout seconds, is replaced by another draw
-    and noted, once, in the file bad_log; when more than max_bad (a fraction) of an epoch's clips had to
-    be replaced, the epoch stops. max_bad 0: the first one stops it.
+    A clip that cannot be read, or takes more than decode_timeout seconds, is replaced by another draw and logged once
+    in the file bad_log; the epoch stops if more than max_bad (a fraction) of its clips had to be replaced, with
+    max_bad 0 at the first one.
 
-    A clip that takes too long is tried at its other positions of that epoch, and skipped in later epochs. What a
-    batch holds then follows from `hung`, the (video, epoch, position) of each such clip, and not from when its time
-    was up. Save `hung` and set it again to resume; all processes must have the same one when an epoch begins.
+    A clip that takes too long is tried at its other positions in that epoch, and skipped in later epochs. Batches
+    then depend on `hung`, the (video, epoch, position) of each such clip, not on timing. Save `hung` and set it
+    again to resume; all processes must have the same one when an epoch begins.
 
-    share: (number, count) of the part of every batch to read, in a run of several processes: batches then
-    hold nBatchSize / count clips, and those of all parts make the batch of a single process.
+    share: (number, count) of the part of every batch to read, in a run of several processes: batches then have
+    nBatchSize / count clips, and those of all parts together are the batch of a single process.
 
-    augment_noise, augment_rir: folders of noises and of room impulse responses; augment_prob: the share of the clips
-    that get one; flip: mirror the faces of every second clip, as drawn. See syncnet/loading/augment.py. What a clip
-    gets is a function of seed, epoch and position. Not in evalmode.
+    augment_noise, augment_rir: folders of noises and room impulse responses. augment_prob: fraction of the clips that
+    get one. flip: flip every second clip, as drawn, horizontally. See syncnet/loading/augment.py. The augmentation of
+    a clip is a function of seed, epoch and position; there is none in evalmode.
 
-    The other flags of the 2020 program are accepted and not used, so that `DatasetLoader(train_list,
-    nPerEpoch=..., **vars(args))` works; an argument of another name raises TypeError.
+    The other flags of the 2020 program are accepted and ignored, so that `DatasetLoader(train_list, nPerEpoch=...,
+    **vars(args))` works; any other argument raises TypeError.
 
     Raises MediaError for a broken list, or one with fewer usable clips than a batch, UserError for a folder without
-    sound; while iterating, MediaError when too many clips cannot be read, naming them. The memory of a batch that
-    the caller no longer holds when asking for the next is used again at once. After an epoch, data_wait is the
-    number of seconds for which the batches were waited for.
+    sound; while iterating, MediaError if too many clips cannot be read, naming them. The memory of a batch is reused
+    once the caller drops it. data_wait: seconds spent waiting for batches in the last epoch.
     """
 
     def __init__(
@@ -140,7 +138,7 @@ class DatasetLoader:
             if value < 1:
                 raise UserError(f"{name} must be at least 1, found {value}")
         if nBatchSize % share[1]:
-            raise UserError(f"a batch of {nBatchSize} cannot be shared by {share[1]} evenly")
+            raise UserError(f"a batch of {nBatchSize} cannot be divided evenly among {share[1]} processes")
         self.batch_size = nBatchSize
         self.share_size = nBatchSize // share[1]
         self.share = share
@@ -159,7 +157,7 @@ class DatasetLoader:
         if nPerEpoch < nBatchSize <= len(self.clips):
             flag = "nTestPerEpoch" if evalmode else "nTrainPerEpoch"
             raise MediaError(
-                f"{dataset_file_name}: {nPerEpoch} clips an epoch (nPerEpoch, --{flag}) are less than one batch of "
+                f"{dataset_file_name}: {nPerEpoch} clips per epoch (nPerEpoch, --{flag}) are less than one batch of "
                 f"{nBatchSize} (--nBatchSize); use {nBatchSize} or more, or a smaller batch"
             )
         if self.nFiles < nBatchSize:
@@ -184,20 +182,20 @@ class DatasetLoader:
         self._ahead: deque[Batch] = deque()
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return self.nFiles // self.batch_size
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """The next iteration will be this epoch (0-based), from this batch on."""
+        """Make the next iteration this epoch (0-based), from this batch on."""
         self.epoch = epoch - 1
         self.first_batch = first_batch
 
     def qsize(self) -> int:
-        """Batches that are decoded and waiting."""
+        """The number of decoded batches that wait."""
         return sum(batch.ready for batch in self._ahead)
 
     def clips_of(self, number: int) -> list[Clip]:
-        """The clips of a recently handed out batch of this epoch, by its number from 0; empty for older ones."""
+        """The clips of a recent batch of this epoch, by its number from 0; [] for older ones."""
         return next((clips for handed_out, clips in self.handed_out if handed_out == number), [])
 
     def draws(self, epoch: int) -> list[Clip]:
@@ -206,13 +204,13 @@ class DatasetLoader:
         return [self.clips[i] for i in order[: self.nFiles]]
 
     def draw_start(self, clip: Clip, epoch: int, position: int) -> int:
-        """Start frame of the clip at a position of the epoch, uniform, as the 2020 baseline draws it."""
+        """Start frame of the clip at a position of the epoch: uniform, as the 2020 baseline."""
         first = 2 - min(clip.offset, 0)
         last = clip.frames - max(clip.offset, 0) - (self.maxFrames + 2)
         return int(np.random.default_rng((self.seed, epoch, position)).integers(first, last + 1))
 
     def read_clip(self, clip: Clip, start: int, video: np.ndarray, audio: np.ndarray) -> None:
-        """Fill one clip's slot of a batch: the frames from start + offset - 1, the samples from start*640."""
+        """Fill one clip's slot of a batch: frames from start + offset - 1 on, samples from start * 640 on."""
         read_wav(clip.audio, start * SAMPLES_PER_FRAME, audio)
         read_frames(clip.video, start + clip.offset - 1, video, self.allow_resize)
 
@@ -222,7 +220,7 @@ class DatasetLoader:
         return self.clips[draw.integers(len(self.clips))]
 
     def check_paths(self) -> None:
-        """Raise MediaError when the list's paths lead nowhere from the current folder."""
+        """Raise MediaError if the list's paths do not exist relative to the current folder."""
         check_paths(self.dataset_file_name, [clip.audio for clip in self.clips], "wav file")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -267,7 +265,7 @@ class DatasetLoader:
                 raise MediaError(f"{slow}: took longer than {self.decode_timeout:g} s to decode before")
         self.read_clip(clip, self.draw_start(clip, epoch, position), video, audio)
         if self.augmentation:
-            # Last: a generator of fewer numbers is the same as one with zeros at the end.
+            # The stream id comes last: SeedSequence ignores trailing zeros.
             draws = np.random.default_rng((self.seed, epoch, position, attempt, AUGMENTATION))
             self.augmentation.change(draws, video, audio)
 
@@ -277,7 +275,7 @@ class DatasetLoader:
         self._bad_clips.reject(clip, reason)
 
     def _room(self, number: int) -> Batch:
-        """An empty batch: video memory that nobody uses any more, or new; the small audio is always new."""
+        """An empty batch: reused or new video memory; the small audio is always new."""
         if self._free:
             video = self._free.pop()
         else:
@@ -288,7 +286,7 @@ class DatasetLoader:
         return Batch(number, number * self.batch_size + self.share[0] * self.share_size, video, audio)
 
     def _hand_out(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The batch as tensors. Its video memory is used again only when the last view of it is gone."""
+        """The batch as tensors. Its video memory is reused once the last view of it is gone."""
         self.handed_out.append((batch.number, [clip for clip in batch.clips if clip]))
         view = batch.video.view()
         weakref.finalize(view, self._free.append, batch.video).atexit = False

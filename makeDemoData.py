@@ -1,22 +1,21 @@
-"""A small talking-face corpus made from nothing, in VoxCeleb2's layout: to try the trainer without data.
+"""Make a small synthetic talking-face corpus in VoxCeleb2's layout, to try the trainer without data.
 
     python makeDemoData.py --out data/demo
     python makeDemoData.py --out data/big --speakers 500 --clips 4 --seconds 4 --nWorkers 16
 
-DIR/dev and DIR/test hold mp4/, wav/ and txt/ of the training and the validation clips; DIR/voxceleb1 holds
-the wavs of held-out speakers and DIR/test_list.txt their trials (`label fileA fileB`). No identity is in two
-of the three.
+DIR/dev and DIR/test hold mp4/, wav/ and txt/ of the training and validation clips; DIR/voxceleb1 holds the wavs of
+held-out speakers and DIR/test_list.txt their trials (`label fileA fileB`). No identity appears in two of the three.
 
-An identity is four numbers in 0..1. Each of them is seen in the drawn face and heard in the synthetic voice,
-which is what a network can learn from some identities and apply to others:
+An identity is four numbers in 0..1, each of them visible in the drawn face and audible in the synthetic voice, which
+a network can learn from some identities and apply to others:
 
     size        head, eyes and jaw                 vocal tract: all resonances and hisses are lower
     pitch       background from blue to orange     pitch, and how fast it swings
     brightness  skin from dark to pale             spectral tilt: how high the voice stands out of the noise
-    tempo       hair and shirt, green to magenta   syllables a second; slow voices are breathier
+    tempo       hair and shirt, green to magenta   syllables per second; slow voices are breathier
 
-Differences that last a whole crop are lost in the network's front end, which normalises each mel band over
-time. These four are not: they decide which bands move, how they move together, and how fast.
+The network's front end normalizes each mel band over time, which removes constant differences. These four remain:
+they determine which bands move, how they move together, and how fast.
 """
 
 import syncnet  # noqa: F401  # isort: skip
@@ -48,27 +47,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         ],
     )
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the corpus, made if need be")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the corpus, created if needed")
     add("--speakers", type=int, default=60, help="training identities; more of them "
-        "generalise better than more clips of few")  # fmt: skip
+        "generalize better than more clips of few")  # fmt: skip
     add("--val_speakers", type=int, default=24, help="validation identities")
-    add("--clips", type=int, default=1, help="clips of each of these identities")
+    add("--clips", type=int, default=1, help="clips per training and validation identity")
     add("--test_speakers", type=int, default=12, help="held-out voices of the trials")
-    add("--utterances", type=int, default=8, help="utterances of each held-out voice")
+    add("--utterances", type=int, default=8, help="utterances per held-out voice")
     add("--seconds", type=float, default=2.6, help="length of every clip and utterance; must be well above "
         "the maxFrames / 25 s of a training crop")  # fmt: skip
-    add("--seed", type=int, default=0, help="same seed and sizes, same corpus")
-    add("--nWorkers", type=int, default=available_cores(), help="processes that work at once; the "
+    add("--seed", type=int, default=0, help="the same seed and sizes give the same corpus")
+    add("--nWorkers", type=int, default=available_cores(), help="processes that work in parallel; the "
         "corpus does not depend on it")  # fmt: skip
     args = parser.parse_args(argv)
     limits = {"speakers": 1, "val_speakers": 1, "clips": 1, "test_speakers": 2, "utterances": 2}
     for flag, least in (limits | {"nWorkers": 1, "seed": 0}).items():
         if getattr(args, flag) < least:
-            parser.error(f"--{flag} {getattr(args, flag)}: must be at least {least}")
+            parser.error(f"--{flag} {getattr(args, flag)}: expected at least {least}")
     if max(args.speakers, args.val_speakers, args.test_speakers) > 10000:
-        parser.error("at most 10000 speakers of each kind can be named (id00000 to id09999)")
+        parser.error("expected at most 10000 speakers of each kind (id00000 to id09999)")
     if not SECONDS[0] <= args.seconds <= SECONDS[1]:
-        parser.error(f"--seconds {args.seconds}: must be between {SECONDS[0]} and {SECONDS[1]}")
+        parser.error(f"--seconds {args.seconds}: expected {SECONDS[0]} to {SECONDS[1]}")
     return args
 
 
@@ -87,14 +86,14 @@ from syncnet.support.files import check_output, replace_file
 from syncnet.support.progress import progress_bar
 
 KEY_FRAME_INTERVAL = 250  # frames, as in VoxCeleb2
-# Of successive clips: by how many frames the picture comes later than the sound.
+# Frames by which the picture lags the sound, for successive clips.
 OFFSETS = (0, 3, 0, 0, -2, 0, 0, -3, 0, 1)
 MAX_OFFSET = max(map(abs, OFFSETS))
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording to be made. `name`: id/ref/utt; `stream`: what its random numbers are drawn from."""
+    """A recording to make. name: id/ref/utt. stream: seed of its random numbers."""
 
     name: str
     identity: Identity
@@ -107,10 +106,10 @@ class Utterance:
 
 
 def write_mp4(path: str, images: Iterator[np.ndarray]) -> None:
-    """Write BGR images as VoxCeleb2's videos are: H.264, 25 fps, B-frames, a key frame every 250 frames."""
+    """Write BGR images in the format of VoxCeleb2's videos: H.264, 25 fps, B-frames, a key frame every 250 frames."""
     options = {"preset": "veryfast", "crf": "20", "bf": "2", "b_strategy": "0", "sc_threshold": "0"}
     options |= {"g": str(KEY_FRAME_INTERVAL), "keyint_min": str(KEY_FRAME_INTERVAL), "threads": "1"}
-    options["mbtree"] = "0"  # with it, the same pictures do not always give the same bytes
+    options["mbtree"] = "0"  # with it, the same pictures may give different bytes
     with replace_file(path, "wb") as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.width = stream.height = FRAME_SIZE
@@ -128,7 +127,7 @@ def as_int16(samples: np.ndarray) -> np.ndarray:
 
 
 def write_txt(path: str, utterance: Utterance, face: DrawnFace) -> None:
-    """Write the description in VoxCeleb2's format: offset on line 3, then the track's box of each frame."""
+    """Write the txt in VoxCeleb2's format: offset on line 3, then the box of each frame."""
     identity, reference, _ = utterance.name.split("/")
     lines = [
         f"Identity  : \t{identity}",
@@ -149,7 +148,7 @@ def write_txt(path: str, utterance: Utterance, face: DrawnFace) -> None:
 def make_clip(folder: str, utterance: Utterance) -> None:
     """Write mp4, wav and txt of one clip. With offset k, frame f shows the mouth of audio frame f - k."""
     rng = np.random.default_rng(utterance.stream)
-    # The lead-in and lead-out are what the picture shows while the sound has not begun or is over.
+    # The picture shows the lead-in and lead-out before the sound begins and after it ends.
     speech = speak(utterance.identity, utterance.frames + 2 * MAX_OFFSET, rng)
     start = MAX_OFFSET * SAMPLES_PER_FRAME
     samples = speech.samples[start : start + utterance.frames * SAMPLES_PER_FRAME]
@@ -175,7 +174,7 @@ def make_recording(folder: str, utterance: Utterance) -> None:
 
 
 class Task(NamedTuple):
-    """An utterance, what makes it, and the folder where it goes."""
+    """An utterance, the function that makes it, and its folder."""
 
     make: Callable[[str, Utterance], None]
     folder: str
@@ -183,7 +182,7 @@ class Task(NamedTuple):
 
 
 def plan_group(group: int, speakers: int, clips: int, frames: int, seed: int) -> list[Utterance]:
-    """The utterances of one group of speakers: `clips` each, one a video. Groups share no identity."""
+    """The utterances of one group of speakers: `clips` each, one per video. Groups share no identity."""
     utterances: list[Utterance] = []
     identities = draw_identities(speakers, np.random.default_rng((seed, group)))
     for (speaker, identity), clip in itertools.product(enumerate(identities), range(clips)):
@@ -194,7 +193,7 @@ def plan_group(group: int, speakers: int, clips: int, frames: int, seed: int) ->
 
 
 def trial_lines(utterances: list[Utterance], rng: np.random.Generator) -> list[str]:
-    """Every target pair, and as many non-target pairs drawn at random, in turn: `label fileA fileB`."""
+    """Every target pair, alternating with as many random non-target pairs: `label fileA fileB`."""
     pairs: dict[bool, list[str]] = {True: [], False: []}
     for a, b in itertools.combinations(utterances, 2):
         pairs[a.identity == b.identity].append(f"{a.name}.wav {b.name}.wav")
@@ -203,7 +202,7 @@ def trial_lines(utterances: list[Utterance], rng: np.random.Generator) -> list[s
 
 
 def plan_corpus(args: argparse.Namespace) -> tuple[list[Task], list[str]]:
-    """What is to be made, and the lines of the trial list."""
+    """The tasks, and the lines of the trial list."""
     frames = round(args.seconds * FPS)
     train = plan_group(0, args.speakers, args.clips, frames, args.seed)
     validation = plan_group(1, args.val_speakers, args.clips, frames, args.seed)
@@ -215,7 +214,7 @@ def plan_corpus(args: argparse.Namespace) -> tuple[list[Task], list[str]]:
 
 
 def check_folder(out: Path, tasks: list[Task]) -> int:
-    """How many of the clips and recordings are there already. Raises UserError when others are there too."""
+    """The number of clips and recordings that exist. Raises UserError if there are others too."""
     expected = {os.path.relpath(f"{task.folder}/{task.utterance.name}", out) for task in tasks}
     found = {}
     for pattern in ("dev/mp4/*/*/*.mp4", "test/mp4/*/*/*.mp4", "voxceleb1/*/*/*.wav"):
@@ -224,23 +223,23 @@ def check_folder(out: Path, tasks: list[Task]) -> int:
     strange = [path for name, path in found.items() if name not in expected]
     if strange:
         raise UserError(
-            f"--out {out}: holds {len(strange)} clips that do not belong to a corpus of these sizes "
-            f"({strange[0]} is the first). Delete the folder, or name another one."
+            f"--out {out}: contains {len(strange)} clips that do not belong to a corpus of these sizes, such as "
+            f"{strange[0]}. Delete the folder, or give another one."
         )
     return len(found)
 
 
 def run_task(task: Task) -> None:
-    cv2.setNumThreads(1)  # work is divided over processes; OpenCV's own threads would only get in their way
+    cv2.setNumThreads(1)  # the processes use all cores
     task.make(task.folder, task.utterance)
 
 
 def make_corpus(args: argparse.Namespace) -> None:
-    """Make the corpus that `args` (see parse_args) describes. The work is divided over processes."""
+    """Make the corpus that `args` (see parse_args) describes, in parallel processes."""
     tasks, trials = plan_corpus(args)
     present = check_folder(args.out, tasks)
     if present:
-        print(f"{args.out}: {present} of {len(tasks)} clips and recordings are there and are made again")
+        print(f"{args.out}: {present} of {len(tasks)} clips and recordings exist and are made again")
     bar = partial(progress_bar, total=len(tasks), desc="making clips", unit="clip")
     for _ in bar(map_in_processes(run_task, tasks, args.nWorkers, chunk=2)):
         pass

@@ -168,7 +168,7 @@ def test_of_a_long_wav_a_stretch_is_read_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(SoundFolder, "read", None)  # nor the whole of it read
     firsts = []
     for k in range(200):
-        stretch = folder.read_stretch(sound, np.random.default_rng(k), 5000)
+        stretch = folder.read_segment(sound, np.random.default_rng(k), 5000)
         assert stretch.dtype == np.float32 and (np.diff(stretch) == 1).all() and len(stretch) == 5000
         firsts.append(sample_number(stretch[0]))
     assert min(firsts) < 2000 and max(firsts) > 53000
@@ -184,7 +184,7 @@ def test_of_a_sound_that_is_decoded_stretches_differ(tmp_path, ending):
     whole = decode_audio(str(tmp_path / f"long.{ending}")).astype(np.float32)
     firsts = set()
     for k in range(20):
-        stretch = folder.read_stretch(sound, np.random.default_rng(k), 5000)
+        stretch = folder.read_segment(sound, np.random.default_rng(k), 5000)
         first = int((np.lib.stride_tricks.sliding_window_view(whole, 5000) == stretch).all(1).argmax())
         assert np.array_equal(whole[first : first + 5000], stretch)
         firsts.add(first)
@@ -194,7 +194,7 @@ def test_of_a_sound_that_is_decoded_stretches_differ(tmp_path, ending):
 def test_a_short_sound_is_repeated(tmp_path):
     make_wav(str(tmp_path / "short.wav"), 700)
     folder = SoundFolder("--augment_noise", str(tmp_path), False, None)
-    stretch = folder.read_stretch(folder.sounds[0], np.random.default_rng(5), 3000)
+    stretch = folder.read_segment(folder.sounds[0], np.random.default_rng(5), 3000)
     numbers = np.array([sample_number(x) for x in stretch])
     assert set(np.diff(numbers)) == {1, -699} and len(numbers) == 3000
 
@@ -210,7 +210,7 @@ def test_noises_of_any_kind(tmp_path):
     folder = SoundFolder("--augment_noise", str(tmp_path), False, decode_audio)
     assert len(folder.sounds) == 5
     for k, drawn in enumerate(folder.sounds):
-        stretch = folder.read_stretch(drawn, np.random.default_rng(k), 16000)
+        stretch = folder.read_segment(drawn, np.random.default_rng(k), 16000)
         assert len(stretch) == 16000 and stretch.dtype == np.float32
         assert np.isin(stretch, decode_audio(str(tmp_path / drawn.name))).all()
         assert 2000 < np.sqrt((stretch**2).mean()) < 10000
@@ -324,7 +324,9 @@ def test_rirs_noises_has_both_kinds(tmp_path):
     noises = SoundFolder("--augment_noise", str(top), False, decode_audio)
     assert [sound.name for sound in rooms.sounds] == responses
     assert [sound.name for sound in noises.sounds] == others
-    assert "2 others are left out" in str(rooms) and "2 at 5 to 15 dB" in str(noises)
+    assert "2 files of the other kind of RIRS_NOISES are skipped" in str(rooms) and "2 at 5 to 15 dB" in str(
+        noises
+    )
     inside = SoundFolder("--augment_rir", str(top / "real_rirs_isotropic_noises"), True, first_channel)
     assert len(inside.sounds) == 1
     with pytest.raises(UserError, match="no room impulse responses .*1 files of RIRS_NOISES"):
@@ -453,7 +455,7 @@ def test_folders_without_sound(tmp_path, clip_list):
 
 def test_values_that_are_no_numbers(tmp_path):
     wavfile.write(tmp_path / "a.wav", 16000, np.array([0, 1, math.nan, 0] * 100, np.float32))
-    with pytest.raises(UserError, match="no finite numbers"):
+    with pytest.raises(UserError, match="values that are not finite"):
         SoundFolder("--augment_rir", str(tmp_path), True, first_channel)
 
 
@@ -534,7 +536,7 @@ def test_a_renamed_noise_folder_is_refused_with_the_reason(clip_list, tmp_path, 
     tone(tmp_path / "noise/a.wav", 300)
     flags = ("--augment_noise", tmp_path / "noise")
     status, out, _ = run(capsys, clip_list, tmp_path / "run", *flags, "--max_epoch", 1)
-    assert status == 0 and "1 at 0 to 15 dB (by the names of their folders: noise: 0 to 15 dB; music" in out
+    assert status == 0 and "1 at 0 to 15 dB (by folder name: noise: 0 to 15 dB; music" in out
     (tmp_path / "noise").rename(tmp_path / "elsewhere")
     flags = ("--augment_noise", tmp_path / "elsewhere")
     status, out, err = run(capsys, clip_list, tmp_path / "run", *flags, "--max_epoch", 2)

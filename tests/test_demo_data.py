@@ -226,9 +226,9 @@ def test_clips_of_other_sizes_are_not_mixed_in(tmp_path):
     [
         (["--seconds", "0.5"], "--seconds 0.5"),
         (["--seconds", "nan"], "--seconds nan"),
-        (["--seconds", "100"], "must be between 1 and 60"),
-        (["--speakers", "0"], "--speakers 0: must be at least 1"),
-        (["--test_speakers", "1"], "--test_speakers 1: must be at least 2"),
+        (["--seconds", "100"], "expected 1 to 60"),
+        (["--speakers", "0"], "--speakers 0: expected at least 1"),
+        (["--test_speakers", "1"], "--test_speakers 1: expected at least 2"),
         (["--nWorkers", "0"], "--nWorkers 0"),
         (["--speakers", "20000"], "at most 10000"),
         (["--speaker", "5"], "unrecognized"),

@@ -226,9 +226,9 @@ def write(folder: Path, name: str, text: str) -> Path:
         ),
         (
             lambda _: {"--nTestPerEpoch": 1},
-            r"1 clips an epoch \(.*--nTestPerEpoch\) are less than .* use 2 or more",
+            r"1 clips per epoch \(.*--nTestPerEpoch\) are less than .* use 2 or more",
         ),
-        (lambda _: {"--nTrainPerEpoch": 1}, r"1 clips an epoch \(.*--nTrainPerEpoch\) are less than"),
+        (lambda _: {"--nTrainPerEpoch": 1}, r"1 clips per epoch \(.*--nTrainPerEpoch\) are less than"),
         (bad_list("a.mp4 a.wav 0 50\nb.mp4 b.wav 0 50\n"), r"[ab].wav: no such wav file"),
         (
             lambda _: {"--model": "models.Nothing"},

@@ -1,4 +1,4 @@
-"""Faces that nobody has, for a corpus from nothing: drawn after an identity, with a mouth that follows the speech."""
+"""Synthetic faces: drawn from an identity, with a mouth that follows the speech."""
 
 import cv2
 import numpy as np
@@ -8,12 +8,12 @@ from syncnet.media.clips import FRAME_SIZE
 
 
 def mix(low: tuple, high: tuple, share: float) -> np.ndarray:
-    """The colour at `share` (0..1) of the way between two BGR colours."""
+    """The color at `share` (0..1) of the way between two BGR colors."""
     return np.array(low) + (np.array(high, float) - np.array(low)) * share
 
 
 class DrawnFace:
-    """A face that can be drawn again and again, in one light and one place, with a moving mouth."""
+    """A face with constant light and position, and a moving mouth."""
 
     CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 48, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
     SUBPIXEL = 4  # bits after the point in OpenCV's drawing coordinates
@@ -24,7 +24,7 @@ class DrawnFace:
         self.skin = mix((45, 70, 120), (195, 220, 255), identity.brightness)
         self.hair = mix((40, 150, 20), (190, 20, 200), identity.tempo)
         self.background = mix((220, 60, 20), (10, 130, 255), identity.pitch)
-        self.centre = FRAME_SIZE * np.array([0.5, 0.5]) + rng.uniform(-6, 6, 2)
+        self.center = FRAME_SIZE * np.array([0.5, 0.5]) + rng.uniform(-6, 6, 2)
         side = np.linspace(-1, 1, FRAME_SIZE)[None, :, None] * rng.uniform(-0.1, 0.1)
         light = np.clip(rng.uniform(0.85, 0.95) + side, 0, 1) * np.ones((FRAME_SIZE, 1, 3))
         self.light = (255 * light).astype(np.uint8)
@@ -43,13 +43,13 @@ class DrawnFace:
         image[:] = self.background
         x, y, roll = self.pose(time)
         turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]]) * self.radius
-        origin = self.centre + (x, y)
+        origin = self.center + (x, y)
 
-        def blob(centre: tuple, axes: tuple, colour: np.ndarray) -> None:
-            """An ellipse in units of the head's radius from the head's centre."""
-            points = (self.CIRCLE * axes + centre) @ turn + origin
+        def blob(center: tuple, axes: tuple, color: np.ndarray) -> None:
+            """An ellipse in units of the head's radius from the head's center."""
+            points = (self.CIRCLE * axes + center) @ turn + origin
             points = np.round(points * 2**self.SUBPIXEL).astype(np.int32)
-            cv2.fillPoly(image, [points], tuple(map(float, colour)), cv2.LINE_AA, self.SUBPIXEL)
+            cv2.fillPoly(image, [points], tuple(map(float, color)), cv2.LINE_AA, self.SUBPIXEL)
 
         size, dark, white = self.identity.size, self.hair * 0.4, np.full(3, 255.0)
         blob((0, 1.95), (1.5, 0.85), self.hair)  # shirt

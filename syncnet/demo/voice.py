@@ -1,4 +1,4 @@
-"""Voices that nobody has, for a corpus from nothing: an identity of four numbers, and speech by source and filter."""
+"""Synthetic voices: an identity of four numbers, and speech from a source-filter model."""
 
 from functools import reduce
 from typing import NamedTuple
@@ -8,18 +8,18 @@ from scipy.signal import istft, stft
 
 from syncnet.media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME
 
-# Articulation is described in steps of 8 ms: five a video frame, and the hop of the vocal-tract filter.
+# Articulation has steps of 8 ms: five per video frame, and the hop of the vocal-tract filter.
 STEPS_PER_FRAME = 5
 HOP_LENGTH = SAMPLES_PER_FRAME // STEPS_PER_FRAME  # 128 samples
-STEP_RATE = SAMPLE_RATE // HOP_LENGTH  # 125 steps a second
+STEP_RATE = SAMPLE_RATE // HOP_LENGTH  # 125 steps per second
 FILTER_LENGTH = 4 * HOP_LENGTH  # analysis window and FFT size of that filter
 
-SPEECH_RMS = 3000.0  # of int16 samples, as close speech
-NOISE_FLOOR = (4.0, 40.0)  # of the room, white: from the quietest recording to the noisiest
+SPEECH_RMS = 3000.0  # int16 units, as for a close microphone
+NOISE_FLOOR = (4.0, 40.0)  # int16 units of white noise: quietest and noisiest recording
 
 
 class Identity(NamedTuple):
-    """Who speaks: four numbers in 0..1, each of them visible and audible."""
+    """A speaker: four numbers in 0..1, each of them visible and audible."""
 
     size: float
     pitch: float
@@ -50,7 +50,7 @@ FRICATIVE = Phone(300, 1600, 0.12, 0.7, 0.0, 1.0)  # s: a hiss between the teeth
 
 
 class Articulation(NamedTuple):
-    """Sounds one after the other: (steps,) of each of a Phone's numbers, STEP_RATE a second."""
+    """A sequence of sounds: (steps,) of each of a Phone's numbers, STEP_RATE per second."""
 
     f1: np.ndarray
     f2: np.ndarray
@@ -80,7 +80,7 @@ def draw_identities(count: int, rng: np.random.Generator) -> list[Identity]:
 
 
 def articulate(identity: Identity, steps: int, rng: np.random.Generator) -> Articulation:
-    """A random syllable sequence as tracks of `steps` values: closure or hiss, then a vowel, and again."""
+    """A random sequence of syllables, each a closure or hiss and a vowel, as tracks of `steps` values."""
     rate = between(2.2, 6.0, identity.tempo)
     sounds: list[Phone] = []
     lengths: list[int] = []
@@ -114,7 +114,7 @@ def resonance(frequency: np.ndarray, centre: np.ndarray | float, bandwidth: np.n
 
 
 def speak(identity: Identity, frames: int, rng: np.random.Generator) -> Speech:
-    """`frames` video frames of speech: pulses and noise through a moving vocal tract (source and filter)."""
+    """`frames` video frames of speech: pulses and noise through a moving vocal tract (source-filter model)."""
     samples, steps = frames * SAMPLES_PER_FRAME, frames * STEPS_PER_FRAME
     sound = articulate(identity, steps + 1, rng)
     scale = between(1.3, 0.75, identity.size)
@@ -139,8 +139,8 @@ def speak(identity: Identity, frames: int, rng: np.random.Generator) -> Speech:
     tilt = 10 ** (-octaves * (12 - 11 * identity.brightness) / 20)
     breath = between(0.25, 0.02, identity.tempo)
     voiced = sound.voice * tract * tilt * (spectrum(pulses) + breath * spectrum(noise))
-    hiss_centre = 5200 * scale
-    hiss = np.exp(-0.5 * (np.log2(np.maximum(frequency, 1) / hiss_centre) / 0.25) ** 2)
+    hiss_center = 5200 * scale
+    hiss = np.exp(-0.5 * (np.log2(np.maximum(frequency, 1) / hiss_center) / 0.25) ** 2)
     mixed = voiced / np.sqrt(np.mean(np.abs(voiced) ** 2)) + sound.hiss * hiss * spectrum(noise) * 1.5
     speech = istft(mixed, SAMPLE_RATE, nperseg=FILTER_LENGTH, noverlap=FILTER_LENGTH - HOP_LENGTH)[1]
     speech = speech[:samples] * SPEECH_RMS / np.sqrt(np.mean(speech**2))

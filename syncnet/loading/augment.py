@@ -1,7 +1,7 @@
-"""Training clips made harder: noise added, rooms heard, faces mirrored.
+"""Augmentation of training clips: additive noise, room impulse responses, horizontal flips.
 
-What a clip gets is drawn from the generator that is handed in, and from nothing else. Sounds stay float32 on the
-int16 scale and are not clipped: nothing on the way to the network's front end needs that range.
+All draws come from the generator that is passed in. Sounds stay float32 on the int16 scale and are not clipped: the
+network's front end does not need that range.
 """
 
 import hashlib
@@ -23,31 +23,31 @@ from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
 from syncnet.media.find_files import find_files
 from syncnet.media.open_media import open_media, sound_streams
 from syncnet.media.sound import NoSoundError, decode_audio
-from syncnet.media.video import mirror
+from syncnet.media.video import flip_frames
 from syncnet.media.wav import check_heard, map_wav, open_wav, plain_length, read_wav
 from syncnet.support.errors import UserError
 
 Decode = Callable[[str], np.ndarray]
 Change = Callable[[np.random.Generator, np.ndarray], None]
 
-# Lowest and highest signal-to-noise ratio in dB, by the names of MUSAN's folders (Snyder, Chen, Povey, 2015); the
-# ranges are those of Kaldi's VoxCeleb recipe.
+# Lowest and highest signal-to-noise ratio in dB, by the names of MUSAN's folders (Snyder, Chen, Povey, 2015), with
+# the ranges of Kaldi's VoxCeleb recipe.
 SNRS = {"noise": (0.0, 15.0), "music": (5.0, 15.0), "speech": (13.0, 20.0)}
 OTHER_SNRS = (5.0, 15.0)
 LEVELS = (
     "; ".join(f"{name}: {low:g} to {high:g} dB" for name, (low, high) in SNRS.items())
     + f"; other names: {OTHER_SNRS[0]:g} to {OTHER_SNRS[1]:g} dB"
 )
-# RIRS_NOISES (OpenSLR 28) holds both: these folders have one kind, real_rirs_isotropic_noises tells by file name.
+# RIRS_NOISES (OpenSLR 28) has folders of either kind, and one in which file names tell the kind.
 RESPONSES_ALONE, NOISES_ALONE, BOTH = "simulated_rirs", "pointsource_noises", "real_rirs_isotropic_noises"
-MIRRORED = 0.5  # share of the clips
-MAX_DRAWS = 20  # of sounds for a clip, where the ones before were broken or silent
-CACHE_SIZE = 64 * 2**20  # bytes of decoded sounds that are kept
+FLIPPED = 0.5  # fraction of the clips
+MAX_DRAWS = 20  # sounds tried per clip, if the ones before are damaged or silent
+CACHE_SIZE = 64 * 2**20  # bytes of decoded sounds
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A file of a folder of sounds. name: relative to it. snrs: lowest and highest, in dB, when used as noise."""
+    """A file of a folder of sounds. name: relative path. snrs: lowest and highest, in dB, if used as noise."""
 
     name: str
     size: int
@@ -55,11 +55,11 @@ class Sound:
 
 
 class SoundFolder:
-    """The sounds of a folder and those in it, of any kind that can be decoded; MUSAN or RIRS_NOISES by their names.
+    """The sounds of a folder, at any depth, of any format; MUSAN and RIRS_NOISES are recognized by folder names.
 
-    flag: for messages. responses: room impulse responses are wanted, not noises; of RIRS_NOISES, only those are
-    taken. decode: gives the samples of a file that is no 16 kHz mono int16 wav. Raises UserError when there
-    is no sound in the folder.
+    flag: for messages. responses: use room impulse responses, not noises; of RIRS_NOISES, only that kind is used.
+    decode: returns the samples of a file that is not a 16 kHz mono int16 wav. Raises UserError if there is no usable
+    sound.
     """
 
     def __init__(self, flag: str, folder: str, responses: bool, decode: Decode):
@@ -68,9 +68,9 @@ class SoundFolder:
             raise UserError(f"{flag} {folder}: no such folder; give one with sound files in it")
         names = find_files(folder, SOUND_FILES + VIDEO_FILES)
         kept = [name for name in names if holds_response(self._places(name)) in (responses, None)]
-        self.left_out = len(names) - len(kept)
+        self.skipped = len(names) - len(kept)
         self.sounds = [
-            # Responses have no level: the names of their folders must not count in the fingerprint.
+            # Responses have no level: their folder names must not change the fingerprint.
             Sound(name, _size(self._path(name)), OTHER_SNRS if responses else snrs_of(self._places(name)))
             for name in kept
         ]
@@ -80,7 +80,7 @@ class SoundFolder:
         self._check_that_some_can_be_read()
 
     def __getstate__(self) -> dict[str, object]:
-        """What a copy has, and what goes to another process: a lock does not."""
+        """For copies and other processes: all but the lock."""
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -88,16 +88,16 @@ class SoundFolder:
         self._lock = threading.Lock()
 
     def fingerprint(self) -> str:
-        """A hash of names, sizes and how they are used: the same for the same sounds in another place."""
+        """A hash of names, sizes and levels: equal for the same sounds in another place."""
         lines = (f"{sound.name}\t{sound.size}\t{sound.snrs}\n" for sound in self.sounds)
         return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
     def draw(
         self, draws: np.random.Generator, read: Callable[[Sound], np.ndarray]
     ) -> tuple[Sound, np.ndarray] | None:
-        """A sound, every file alike likely, and what `read` gives of it; None when none of MAX_DRAWS can be used.
+        """A sound, drawn uniformly, and the result of `read` for it; None if none of MAX_DRAWS can be used.
 
-        Silent ones are passed over, and broken ones, each with a warning at its first time.
+        Silent sounds are skipped, and damaged ones, with a warning the first time.
         """
         for _ in range(MAX_DRAWS):
             sound = self.sounds[draws.integers(len(self.sounds))]
@@ -105,7 +105,7 @@ class SoundFolder:
                 samples = read(sound)
             except MemoryError:
                 raise
-            except Exception as error:  # a noise that breaks a decoder says nothing against the clip
+            except Exception as error:  # a noise that crashes a decoder is not the clip's fault
                 self._warn(sound.name, error)
                 continue
             if power(samples) > 0:
@@ -118,10 +118,10 @@ class SoundFolder:
         samples = plain_length(path)
         return self._decoded(path) if samples is None else self._read_plain(path, 0, samples)
 
-    def read_stretch(self, sound: Sound, draws: np.random.Generator, samples: int) -> np.ndarray:
-        """A stretch from a random place, (samples,) float32; a shorter sound is repeated. Raises MediaError.
+    def read_segment(self, sound: Sound, draws: np.random.Generator, samples: int) -> np.ndarray:
+        """A segment from a random position, (samples,) float32; a shorter sound is repeated. Raises MediaError.
 
-        Of a wav that needs no decoder, however long, only the stretch is read.
+        Of a wav that needs no decoder, only the segment is read.
         """
         path = self._path(sound.name)
         length = plain_length(path)
@@ -135,21 +135,21 @@ class SoundFolder:
         return whole[first : first + samples].astype(np.float32)
 
     def __str__(self) -> str:
-        """What there is, in words."""
+        """A description of the folder."""
         line = f"{self.flag} {self.folder}: {len(self.sounds)} files"
         if not self.responses:
             ranges = Counter(sound.snrs for sound in self.sounds)
             line += "".join(f", {n} at {low:g} to {high:g} dB" for (low, high), n in sorted(ranges.items()))
-            line += f" (by the names of their folders: {LEVELS})"
-        if self.left_out:
-            line += f"; {self.left_out} others are left out: of RIRS_NOISES, and of the other kind"
+            line += f" (by folder name: {LEVELS})"
+        if self.skipped:
+            line += f"; {self.skipped} files of the other kind of RIRS_NOISES are skipped"
         return line
 
     def _path(self, name: str) -> str:
         return os.path.join(self.folder, name)
 
     def _places(self, name: str) -> list[str]:
-        """The names of the folders around a file, the given one first, and the file's own last."""
+        """The names of the folders around a file, the given one first, and the file's name last."""
         return [os.path.basename(os.path.abspath(self.folder)), *name.split(os.sep)]
 
     def _read_plain(self, path: str, first: int, samples: int) -> np.ndarray:
@@ -160,14 +160,14 @@ class SoundFolder:
         return sound
 
     def _decoded(self, path: str) -> np.ndarray:
-        """A file that needs a decoder, decoded unless that was done lately."""
+        """The samples of a file that needs a decoder, from the cache if possible."""
         with self._lock:
             if path in self._cache:
                 self._cache.move_to_end(path)
                 return self._cache[path]
         sound = self.decode(path)
         if not len(sound) or not np.isfinite(sound).all():
-            found = "values that are no finite numbers" if len(sound) else "no samples"
+            found = "values that are not finite" if len(sound) else "no samples"
             raise MediaError(f"{path}: holds {found}")
         with self._lock:
             if sound.nbytes <= CACHE_SIZE:
@@ -181,7 +181,9 @@ class SoundFolder:
         with self._lock:
             known, self.bad[name] = name in self.bad, reason
         if not known:
-            print(f"WARNING: {self.flag}: {reason}. Others take its place", file=sys.stderr, flush=True)
+            print(
+                f"WARNING: {self.flag}: {reason}. Other sounds are used instead", file=sys.stderr, flush=True
+            )
 
     def _check_that_some_can_be_read(self) -> None:
         reasons = []
@@ -198,75 +200,71 @@ class SoundFolder:
                 + "\n  ".join(reasons[:3])
             )
         wanted = "room impulse responses" if self.responses else "noises"
-        others = (
-            f"; {self.left_out} files of RIRS_NOISES there are of the other kind" if self.left_out else ""
-        )
+        others = f"; {self.skipped} files are of the other kind of RIRS_NOISES" if self.skipped else ""
         raise UserError(
             f"{self.flag} {self.folder}: no {wanted} in this folder or the folders in it{others}. "
-            f"Looked for {' '.join(SOUND_FILES)} and videos"
+            f"Searched for {' '.join(SOUND_FILES)} and videos"
         )
 
 
 class Augmentation:
-    """What training clips are changed by. Threads may use one together.
+    """The augmentation of training clips. Thread-safe.
 
-    noise: folder of sounds that are added ("": none). rir: folder of room impulse responses ("": none).
-    probability: share of the clips whose sound is changed; with both folders, half of these get a noise and half
-    a room. flip: mirror the faces of every second clip, as drawn, all frames of a clip alike. Raises UserError for
-    a folder without sound.
+    noise: folder of noises to add ("": none). rir: folder of room impulse responses ("": none). probability: fraction
+    of the clips whose sound is augmented; with both folders, half of these get a noise and half a room. flip: flip
+    all frames of every second clip, as drawn, horizontally. Raises UserError for a folder without usable sound.
     """
 
     def __init__(self, noise: str = "", rir: str = "", probability: float = 0.6, flip: bool = False):
         if not 0 <= probability <= 1:
-            raise UserError(f"augment_prob {probability}: a share of the clips, from 0 to 1")
+            raise UserError(f"augment_prob {probability}: expected a fraction of the clips, from 0 to 1")
         self.probability, self.flip = probability, flip
         self.noises = SoundFolder("--augment_noise", noise, False, decode_audio) if noise else None
         self.rooms = SoundFolder("--augment_rir", rir, True, first_channel) if rir else None
         self.folders = [folder for folder in (self.noises, self.rooms) if folder]
-        changes = ((self.noises, add_drawn_noise), (self.rooms, hear_in_drawn_room))
+        changes = ((self.noises, add_drawn_noise), (self.rooms, add_drawn_room))
         self._changes: list[Change] = [partial(change, folder) for folder, change in changes if folder]
 
     def change(self, draws: np.random.Generator, video: np.ndarray, audio: np.ndarray) -> None:
-        """Change a clip in place. video: (T, H, W, 3) uint8. audio: (samples,) float32 on the int16 scale."""
-        mirrored, changed = draws.random(2)
-        if self.flip and mirrored < MIRRORED:
-            mirror(video)
+        """Augment a clip in place. video: (T, H, W, 3) uint8. audio: (samples,) float32 on the int16 scale."""
+        flipped, changed = draws.random(2)
+        if self.flip and flipped < FLIPPED:
+            flip_frames(video)
         if self._changes and changed < self.probability:
             self._changes[draws.integers(len(self._changes))](draws, audio)
 
     def fingerprints(self) -> dict[str, str]:
-        """A hash of the content of each folder that is used, named as the settings of a run are."""
+        """A hash of the content of each folder, by the name of the setting."""
         return {f"content of {folder.flag}": folder.fingerprint() for folder in self.folders}
 
 
 def add_drawn_noise(noises: SoundFolder, draws: np.random.Generator, audio: np.ndarray) -> None:
-    """Add a stretch of one of the noises to (samples,) float32 speech, in place, at a ratio of its range."""
-    drawn = noises.draw(draws, lambda sound: noises.read_stretch(sound, draws, len(audio)))
+    """Add a segment of one of the noises to (samples,) float32 speech, in place, at an SNR from its range."""
+    drawn = noises.draw(draws, lambda sound: noises.read_segment(sound, draws, len(audio)))
     if drawn:
         sound, noise = drawn
         add_noise(audio, noise, draws.uniform(*sound.snrs))
 
 
-def hear_in_drawn_room(rooms: SoundFolder, draws: np.random.Generator, audio: np.ndarray) -> None:
-    """Let (samples,) float32 speech be heard in one of the rooms, in place."""
+def add_drawn_room(rooms: SoundFolder, draws: np.random.Generator, audio: np.ndarray) -> None:
+    """Convolve (samples,) float32 speech with one of the room impulse responses, in place."""
     drawn = rooms.draw(draws, rooms.read)
     if drawn:
         reverberate(audio, drawn[1])
 
 
 def add_noise(speech: np.ndarray, noise: np.ndarray, snr: float) -> None:
-    """Add (samples,) noise to (samples,) float32 speech, in place, at a ratio of their mean powers of `snr` dB."""
+    """Add (samples,) noise to (samples,) float32 speech, in place, at an SNR (ratio of mean powers) of `snr` dB."""
     loudness = math.sqrt(power(speech) / power(noise) / 10 ** (snr / 10))
     speech += noise * np.float32(loudness)
 
 
 def reverberate(speech: np.ndarray, response: np.ndarray) -> None:
-    """Let (samples,) float32 speech be heard in a room, in place: nothing is delayed, and the level stays.
+    """Convolve (samples,) float32 speech with a room impulse response, in place, without delay, at the same level.
 
-    response: (n,), the room's impulse response; its largest value is the direct sound, which stays where it is.
-    The level is the mean power over the samples.
+    response: (n,); its largest value is the direct sound, which is not delayed. The level is the mean power.
     """
-    from scipy.signal import fftconvolve  # half a second and 50 MB, for whoever has rooms alone
+    from scipy.signal import fftconvolve  # takes half a second and 50 MB, needed for rooms only
 
     samples, direct = len(speech), int(np.abs(response).argmax())
     heard = response[max(0, direct - samples + 1) : direct + samples].astype(np.float32)
@@ -284,10 +282,10 @@ def power(sound: np.ndarray) -> float:
 
 
 def first_channel(path: str) -> np.ndarray:
-    """The first channel of a file's first sound track, from its first sample on: (samples,) float32, 16 kHz.
+    """The first channel of a file's sound track, from its first sample on: (samples,) float32, 16 kHz.
 
-    Unlike a mixture of all microphones of a recording, that is a room as heard in one place; unlike int16, it has
-    the whole range of a response in float. Raises NoSoundError, MediaError.
+    Unlike a mix of several microphones, that is the room at one place; unlike int16, float32 has the range of a
+    response. Raises NoSoundError, MediaError.
     """
     plain = map_wav(path)
     if plain is not None:
@@ -313,16 +311,16 @@ def first_channel(path: str) -> np.ndarray:
 
 
 def snrs_of(places: Sequence[str]) -> tuple[float, float]:
-    """Lowest and highest signal-to-noise ratio, in dB, for a file with these names of folders around it.
+    """Lowest and highest SNR in dB for a file, by the names of the folders around it.
 
-    places: from the outermost folder to the file's own name. A folder further in says more than the one given.
+    places: from the given folder to the file's name. Inner folders take precedence over the given one.
     """
     given, *inside = (place.lower() for place in places[:-1])
     return next((SNRS[place] for place in (*inside, given) if place in SNRS), OTHER_SNRS)
 
 
 def holds_response(places: Sequence[str]) -> bool | None:
-    """Is a file of RIRS_NOISES a room impulse response? None for a file that is not in its folders."""
+    """Is a file a room impulse response of RIRS_NOISES? None for a file that is not of RIRS_NOISES."""
     *folders, name = (place.lower() for place in places)
     for folder in folders:
         if folder == RESPONSES_ALONE:

@@ -1,4 +1,4 @@
-"""Threads that decode clips straight into the memory of their batch, and survive clips that cannot be decoded."""
+"""Threads that decode clips straight into the memory of their batch, and survive clips that hang the decoder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RejectClip = Callable[[Clip, int, str, bool], None]
 
 
 class Batch:
-    """Room for one batch and the clips that are being decoded into it.
+    """The memory of one batch, and the clips that are decoded into it.
 
     number: of the batch in its epoch. first: position in the epoch of the clip in slot 0.
     """
@@ -30,7 +30,7 @@ class Batch:
         self.first = first
         self.video = video
         self.audio = audio
-        self.clips: list[Clip | None] = [None] * len(video)  # set when decoded
+        self.clips: list[Clip | None] = [None] * len(video)  # set once decoded
 
     @property
     def ready(self) -> bool:
@@ -39,26 +39,26 @@ class Batch:
 
 @dataclass(eq=False)
 class Task:
-    """One clip of a batch to decode. `attempt`: draws before this one that could not be read."""
+    """One clip of a batch to decode. attempt: number of draws before this one that could not be read."""
 
     batch: Batch
     slot: int
     attempt: int = 0
     clip: Clip | None = None
     deadline: float = float("inf")
-    abandoned: bool = False  # took too long; its thread is on its own and its result does not count
+    abandoned: bool = False  # took too long; its thread and its result are ignored
 
 
 class DecodingPool:
     """The threads that decode one epoch. OpenCV decodes without the interpreter lock.
 
-    threads: how many. timeout: seconds for which a clip may be decoded. draw(position, attempt): the clip of a
-    position of the epoch, attempt counting those before it that could not be read. read(clip, position, attempt,
-    video, audio): decodes it into these arrays, its slot of a batch. reject(clip, position, reason, hung): called for
-    each clip that could not be read; what it raises stops the epoch.
+    threads: their number. timeout: seconds allowed per clip. draw(position, attempt): the clip at a position of the
+    epoch; attempt is the number of earlier ones that could not be read. read(clip, position, attempt, video, audio):
+    decodes it into these arrays, its slot of a batch. reject(clip, position, reason, hung): called for each clip that
+    could not be read; what it raises stops the epoch.
 
-    The threads are not joined when they hang in a decoder: such a clip is given up after the timeout,
-    its memory is left to its thread, and another thread takes its place.
+    Threads that hang in a decoder are not joined: such a clip is abandoned after the timeout, its memory is left to
+    its thread, and another thread takes its place.
     """
 
     def __init__(self, threads: int, timeout: float, draw: DrawClip, read: ReadClip, reject: RejectClip):
@@ -83,7 +83,7 @@ class DecodingPool:
             self.tasks.put(Task(batch, slot))
 
     def wait_for(self, batch: Batch) -> None:
-        """Return when the batch is decoded; raise at once what stops the epoch, whichever batch has it."""
+        """Return when the batch is decoded. Raises at once what stops the epoch, from any batch."""
         with self.changed:
             while not self.error and not batch.ready:
                 deadline = min((task.deadline for task in self.running.values()), default=float("inf"))
@@ -98,7 +98,7 @@ class DecodingPool:
                 raise self.error
 
     def give_up(self) -> None:
-        """Leave the threads that are past their deadline to themselves."""
+        """Abandon the threads that are past their deadline."""
         for thread, task in list(self.running.items()):
             if task.clip is not None and task.deadline <= time.monotonic():
                 task.abandoned = True
@@ -112,7 +112,7 @@ class DecodingPool:
                 self.start_thread()
 
     def replace(self, clip: Clip, position: int, reason: str, hung: bool = False) -> None:
-        """Report a clip that has to be replaced, which may stop the epoch. Called with the lock held."""
+        """Report a clip that must be replaced, which may stop the epoch. Called with the lock held."""
         try:
             self.reject(clip, position, reason, hung)
         except Exception as error:
@@ -131,7 +131,7 @@ class DecodingPool:
                 return
 
     def fill(self, task: Task) -> bool:
-        """Decode a task's clip, or the first of its replacements that can be read. False: given up meanwhile."""
+        """Decode a task's clip, or the first of its replacements that can be read. Returns False if abandoned."""
         batch, slot = task.batch, task.slot
         position = batch.first + slot
         while not self.error:
@@ -146,7 +146,7 @@ class DecodingPool:
             except MediaError as error:
                 reason = str(error)
             except Exception as error:
-                if is_out_of_memory(error):  # the clip is not to blame
+                if is_out_of_memory(error):  # not the clip's fault
                     raise
                 reason = f"{clip.video}: {type(error).__name__}: {error}"
             with self.changed:
@@ -154,7 +154,7 @@ class DecodingPool:
                     return False
                 del self.running[threading.current_thread()]
                 if reason is None:
-                    if batch.video is not video:  # another clip of the batch was given up meanwhile
+                    if batch.video is not video:  # another clip of the batch was abandoned meanwhile
                         batch.video[slot], batch.audio[slot] = video[slot], audio[slot]
                     batch.clips[slot] = clip
                     if batch.ready:
@@ -167,7 +167,7 @@ class DecodingPool:
         return True
 
     def close(self) -> None:
-        """End the threads; each finishes the clip it is at. Waits for all together no longer than the timeout."""
+        """End the threads after their current clips. Waits no longer than the timeout for all of them."""
         with self.changed:
             self.error = self.error or GeneratorExit()
         for _ in self.threads:

@@ -42,7 +42,7 @@ def read_frames(path: str, first: int, out: np.ndarray, allow_resize: bool = Fal
         reader.read(first, out)
 
 
-def mirror(frames: np.ndarray) -> None:
+def flip_frames(frames: np.ndarray) -> None:
     """Flip (T, H, W, 3) uint8 frames horizontally, in place."""
     for frame in frames:
         cv2.flip(frame, 1, dst=frame)
