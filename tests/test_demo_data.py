@@ -208,7 +208,7 @@ def test_run_again_restores_what_was_damaged(corpus, tmp_path, capsys):
     damaged, _, _ = clips(out)[0]
     damaged.write_bytes(b"half a clip")
     make(out, "--nWorkers", "1")
-    assert "13 of 13 clips and recordings are there" in capsys.readouterr().out
+    assert "13 of 13 clips and recordings exist" in capsys.readouterr().out
     assert digests(out, ".wav", ".txt", ".mp4") == digests(corpus, ".wav", ".txt", ".mp4")
 
 
