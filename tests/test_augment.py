@@ -329,7 +329,9 @@ def test_rirs_noises_has_both_kinds(tmp_path):
     )
     inside = SoundFolder("--augment_rir", str(top / "real_rirs_isotropic_noises"), True, first_channel)
     assert len(inside.sounds) == 1
-    with pytest.raises(UserError, match="no room impulse responses .*1 files are of the other kind of RIRS_NOISES"):
+    with pytest.raises(
+        UserError, match="no room impulse responses .*1 files are of the other kind of RIRS_NOISES"
+    ):
         SoundFolder("--augment_rir", str(top / "pointsource_noises"), True, first_channel)
 
 
