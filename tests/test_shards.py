@@ -23,10 +23,10 @@ from syncnet.inference.match import speakers_of_clips
 from syncnet.inference.sources import find_sources
 from syncnet.media.clips import Clip, MediaError, read_list
 from syncnet.media.file_type import VIDEO_FILES
-from syncnet.media.tar_members import open_file, path_without_tar
 from syncnet.media.video import read_frames
 from syncnet.media.wav import open_wav
 from syncnet.support.errors import UserError
+from syncnet.support.tar_members import open_file, path_without_tar
 from syncnet.verification.embedding_cache import find_recording
 from syncnet.verification.evaluation import evaluate_list
 from SyncNetDist import SyncNet

@@ -14,7 +14,6 @@ from syncnet.media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
 from syncnet.media.crops import WINDOW_TAIL, crop_samples, crop_starts, spread_crops
 from syncnet.media.find_files import beside
 from syncnet.media.sound import decode_audio
-from syncnet.media.tar_members import is_file
 from syncnet.media.video import FrameReader
 from syncnet.media.video_facts import probe
 from syncnet.media.wav import check_heard
@@ -24,6 +23,7 @@ from syncnet.networks.losses import unit
 from syncnet.networks.output_check import require_identity
 from syncnet.networks.two_streams import LIP_FRAMES, content_of
 from syncnet.support.progress import progress_bar
+from syncnet.support.tar_members import is_file
 
 # The loader takes the picture from frame start + offset - 1, which the network has learnt as in step.
 LOADER_LEAD = 1

@@ -23,9 +23,9 @@ from syncnet.inference.command_flags import (
 from syncnet.inference.defaults import NUM_EVAL, WAYS
 from syncnet.media.clips import Clip, MediaError
 from syncnet.media.file_type import VIDEO_FILES
-from syncnet.media.tar_members import path_without_tar
 from syncnet.support.commands import Parser, at_least
 from syncnet.support.errors import UserError
+from syncnet.support.tar_members import path_without_tar
 
 if TYPE_CHECKING:
     from syncnet.inference.embeddings import Skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from syncnet.media.clips import LOOKED_AT, Clip, MediaError, check_paths, parse_list_line, text_lines
 from syncnet.media.file_type import SOUND_FILES, VIDEO_FILES
 from syncnet.media.find_files import beside, find_files
-from syncnet.media.tar_members import path_without_tar
+from syncnet.support.tar_members import path_without_tar
 from syncnet.verification.utterances import WAV_SCP, find_utterance, read_wav_scp
 
 TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")

@@ -10,9 +10,9 @@ import os
 import tarfile
 from collections.abc import Sequence
 
-from syncnet.media.tar_members import BLOCK, Member, flat_name
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
+from syncnet.support.tar_members import BLOCK, Member, flat_name
 
 END = bytes(2 * BLOCK)  # of a tar
 

@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from syncnet.media.tar_members import is_file
 from syncnet.support.errors import UserError
 from syncnet.support.names import is_utf8, printable
+from syncnet.support.tar_members import is_file
 
 SAMPLE_RATE = 16000
 FPS = 25

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 
-from syncnet.media.tar_members import open_file
+from syncnet.support.tar_members import open_file
 
 # By name, what may hold sound or pictures; its content decides what it holds.
 SOUND_FILES = (

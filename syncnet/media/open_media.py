@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 
 from syncnet.media.clips import MediaError
 from syncnet.media.file_type import EMPTY, MP4, RIFX, TEXT, UNKNOWN, get_again, sniff_content
-from syncnet.media.tar_members import name_for_ffmpeg
+from syncnet.support.tar_members import name_for_ffmpeg
 
 # FFmpeg's demuxers that read the one file they are given. Playlists, which name other files, are not among them.
 DEMUXERS = (

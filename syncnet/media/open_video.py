@@ -16,7 +16,7 @@ if os.environ["OPENCV_LOG_LEVEL"] == "OFF":  # again, in case cv2 was imported e
     (cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging).setLogLevel(0)
 
 from syncnet.media.clips import MediaError  # noqa: E402
-from syncnet.media.tar_members import file_size, is_file, name_for_ffmpeg  # noqa: E402
+from syncnet.support.tar_members import file_size, is_file, name_for_ffmpeg  # noqa: E402
 
 
 def open_video(path: str) -> cv2.VideoCapture:

@@ -13,8 +13,8 @@ from av.video.frame import VideoFrame
 from syncnet.media.clips import FPS, FRAME_SIZE, MediaError
 from syncnet.media.open_media import HDR_TRANSFERS, NotMediaError, open_media, picture_stream, tick
 from syncnet.media.open_video import first_picture
-from syncnet.media.tar_members import file_size, is_file
 from syncnet.media.video_pass import FRAME, VideoPass, codec_name
+from syncnet.support.tar_members import file_size, is_file
 
 ROUNDING, MAX_ROUNDING = 0.005, 0.01  # seconds of error allowed in a time stamp
 DRIFT = 0.0004  # of the elapsed time: one frame in 100 s, as at 25.01 frames per second

@@ -10,8 +10,8 @@ import numpy as np
 from syncnet.media.clips import SAMPLE_RATE, MediaError
 from syncnet.media.file_type import get_again
 from syncnet.media.open_media import can_be_decoded, container_kind, open_media, sound_streams
-from syncnet.media.tar_members import is_file, open_file
 from syncnet.support.files import replace_file
+from syncnet.support.tar_members import is_file, open_file
 
 EXPECTED = f"expected {SAMPLE_RATE} Hz, 1 channel, int16"
 PIPE_SIZE = 0x7FFFF000  # bytes; programs that write to a pipe declare 0, or this and more

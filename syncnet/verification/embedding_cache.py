@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from syncnet.media.clips import MediaError
-from syncnet.media.tar_members import member_of
 from syncnet.networks.interface import Network
 from syncnet.networks.settings import differences
 from syncnet.support.files import replace_file
+from syncnet.support.tar_members import member_of
 from syncnet.verification.provenance import evaluated_with
 
 ARRAYS = ("files", "vectors", "paths", "stamps", "settings")

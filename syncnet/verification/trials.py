@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from syncnet.media.clips import LOOKED_AT, MediaError, text_lines
-from syncnet.media.tar_members import TAR, is_file
+from syncnet.support.tar_members import TAR, is_file
 from syncnet.verification.utterances import check_wavs, utterance_paths
 
 # Words for the same speaker (1) and for different speakers (0), in lower case.

@@ -9,8 +9,8 @@ from syncnet.media.clips import MediaError, text_lines
 from syncnet.media.crops import check_length, crop_samples
 from syncnet.media.file_type import EMPTY, SOUND_FILES, TEXT, VIDEO_FILES, WAV, sniff_content
 from syncnet.media.sound import decode_audio
-from syncnet.media.tar_members import TAR, flat_name, is_file, members_of
 from syncnet.media.wav import WavFormatError, check_heard, open_wav
+from syncnet.support.tar_members import TAR, flat_name, is_file, members_of
 
 # Extensions that are tried in this order if a file is missing; convertAudio.py writes .wav.
 KINDS = (".wav", *(kind for kind in SOUND_FILES if kind != ".wav"), *VIDEO_FILES)
