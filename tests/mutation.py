@@ -1,0 +1,97 @@
+"""Do the tests notice faults? mutmut changes one thing at a time in a copy of the project and runs the tests.
+
+    .venv/bin/pip install mutmut==3.8.1
+    .venv/bin/python tests/mutation.py                              # all modules: hours
+    .venv/bin/python tests/mutation.py --every 3 rates calibration  # every third change, two modules
+
+Prints the number of changes, of those that were noticed, and the others as diffs, which tests/mutation.md explains.
+Strings are not changed: no test holds the wording of a message.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import mutmut.__main__ as program
+from mutmut.mutation import mutators
+
+ROOT = Path(__file__).resolve().parent.parent
+# Module -> the quick tests that cover it, which are run for each change.
+MODULES = {
+    "networks/losses": "test_losses test_options",
+    "verification/rates": "test_tune_threshold",
+    "verification/calibration": "test_calibration",
+    "verification/bootstrap": "test_tune_threshold",
+    "verification/normalization": "test_evaluation",
+    "tracks/tracks": "test_face_tracks test_video_parts",
+    "tracks/shots": "test_face_tracks test_transitions",
+    "inference/offset": "test_infer",
+    "inference/lip_sync": "test_lip_sync",
+    "inference/match": "test_infer test_known_figures",
+    "training/state": "test_resume",
+    "media/clips": "test_dataset_loader test_make_file_list",
+    "media/crops": "test_dataset_loader test_evaluation",
+}
+
+
+def write_settings(folder: Path, module: str, tests: str) -> None:
+    copied = [path.name for path in folder.iterdir() if path.name not in ("tests", "syncnet", "pyproject.toml")]
+    chosen = [str(path.relative_to(folder)) for name in tests.split() for path in folder.glob(f"tests/**/{name}.py")]
+    lists = {
+        "source_paths": ["syncnet"],
+        "only_mutate": [f"syncnet/{module}.py"],
+        "also_copy": copied,
+        "pytest_add_cli_args": ["-q", "-x", "-p", "no:cacheprovider", "--hypothesis-seed=0"],
+        "pytest_add_cli_args_test_selection": chosen,
+    }
+    lines = "".join(f"{name} =\n" + "".join(f"    {value}\n" for value in lists[name]) for name in lists)
+    (folder / "setup.cfg").write_text(f"[mutmut]\n{lines}timeout_constant = 30\ntrack_dependencies = false\n")
+
+
+def mutate(module: str, every: int) -> str:
+    """Run the changes of a module. Returns a line of the table, and the diffs of those that nothing noticed."""
+    data = program.SourceFileMutationData(path=Path(f"syncnet/{module}.py"))
+    real = program.collect_source_file_mutation_data
+
+    def some(**settings):
+        mutants, files = real(**settings)
+        return mutants[::every], files
+
+    program.collect_source_file_mutation_data = some
+    with open("mutmut.log", "w"):
+        program._run([], max_children=int(os.environ.get("MUTANTS_AT_ONCE", "2")))
+    data.load()
+    status = {name: program.status_by_exit_code[code] for name, code in data.exit_code_by_key.items()}
+    tried = {name: found for name, found in status.items() if found != "not checked"}
+    left = [name for name, found in tried.items() if found not in ("killed", "timeout", "caught by type check")]
+    line = f"| {module} | {len(status)} | {len(tried)} | {len(tried) - len(left)} | {len(left)} |"
+    return "\n".join([line, *(f"{name} ({tried[name]})\n{program.get_diff_for_mutant(name)}" for name in left)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", nargs="*", help="names without their room; default: all")
+    parser.add_argument("--every", type=int, default=1, help="try one change of so many")
+    args = parser.parse_args()
+    strings = (mutators.operator_string, mutators.operator_symmetric_string_methods_swap)
+    mutators.mutation_operators[:] = [pair for pair in mutators.mutation_operators if pair[1] not in strings]
+    for module, tests in MODULES.items():
+        if args.modules and os.path.basename(module) not in args.modules:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            tracked = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
+            for name in filter(None, tracked):
+                target = Path(folder, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, target)
+            write_settings(Path(folder), module, tests)
+            os.chdir(folder)
+            print(mutate(module, args.every), flush=True)
+            os.chdir(ROOT)
+
+
+if __name__ == "__main__":
+    main()
