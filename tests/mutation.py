@@ -12,11 +12,9 @@ import argparse
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
-
-import mutmut.__main__ as program
-from mutmut.mutation import mutators
 
 ROOT = Path(__file__).resolve().parent.parent
 # Module -> the quick tests that cover it, which are run for each change.
@@ -38,8 +36,12 @@ MODULES = {
 
 
 def write_settings(folder: Path, module: str, tests: str) -> None:
-    copied = [path.name for path in folder.iterdir() if path.name not in ("tests", "syncnet", "pyproject.toml")]
-    chosen = [str(path.relative_to(folder)) for name in tests.split() for path in folder.glob(f"tests/**/{name}.py")]
+    copied = [
+        path.name for path in folder.iterdir() if path.name not in ("tests", "syncnet", "pyproject.toml")
+    ]
+    chosen = [
+        str(path.relative_to(folder)) for name in tests.split() for path in folder.glob(f"tests/**/{name}.py")
+    ]
     lists = {
         "source_paths": ["syncnet"],
         "only_mutate": [f"syncnet/{module}.py"],
@@ -51,9 +53,13 @@ def write_settings(folder: Path, module: str, tests: str) -> None:
     (folder / "setup.cfg").write_text(f"[mutmut]\n{lines}timeout_constant = 30\ntrack_dependencies = false\n")
 
 
-def mutate(module: str, every: int) -> str:
-    """Run the changes of a module. Returns a line of the table, and the diffs of those that nothing noticed."""
-    data = program.SourceFileMutationData(path=Path(f"syncnet/{module}.py"))
+def mutate(module: str, every: int) -> None:
+    """In a copy of the project: change a module; print a line of the table, and the diffs that nothing noticed."""
+    import mutmut.__main__ as program  # which reads setup.cfg at once
+    from mutmut.mutation import mutators
+
+    strings = (mutators.operator_string, mutators.operator_symmetric_string_methods_swap)
+    mutators.mutation_operators[:] = [pair for pair in mutators.mutation_operators if pair[1] not in strings]
     real = program.collect_source_file_mutation_data
 
     def some(**settings):
@@ -61,23 +67,29 @@ def mutate(module: str, every: int) -> str:
         return mutants[::every], files
 
     program.collect_source_file_mutation_data = some
-    with open("mutmut.log", "w"):
-        program._run([], max_children=int(os.environ.get("MUTANTS_AT_ONCE", "2")))
+    program._run([], max_children=int(os.environ.get("MUTANTS_AT_ONCE", "2")))
+    data = program.SourceFileMutationData(path=Path(f"syncnet/{module}.py"))
     data.load()
     status = {name: program.status_by_exit_code[code] for name, code in data.exit_code_by_key.items()}
     tried = {name: found for name, found in status.items() if found != "not checked"}
-    left = [name for name, found in tried.items() if found not in ("killed", "timeout", "caught by type check")]
-    line = f"| {module} | {len(status)} | {len(tried)} | {len(tried) - len(left)} | {len(left)} |"
-    return "\n".join([line, *(f"{name} ({tried[name]})\n{program.get_diff_for_mutant(name)}" for name in left)])
+    left = [name for name, found in tried.items() if found not in ("killed", "timeout")]
+    counts = (len(status), len(tried), len(tried) - len(left), len(left))
+    print("\n" + " | ".join(["RESULT", module, *map(str, counts)]))
+    for name in left:
+        print(f"{name} ({tried[name]})\n{program.get_diff_for_mutant(name)}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("modules", nargs="*", help="names without their room; default: all")
     parser.add_argument("--every", type=int, default=1, help="try one change of so many")
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    strings = (mutators.operator_string, mutators.operator_symmetric_string_methods_swap)
-    mutators.mutation_operators[:] = [pair for pair in mutators.mutation_operators if pair[1] not in strings]
+    if args.inside:
+        mutate(args.inside, args.every)
+        return
     for module, tests in MODULES.items():
         if args.modules and os.path.basename(module) not in args.modules:
             continue
@@ -88,9 +100,8 @@ def main() -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, target)
             write_settings(Path(folder), module, tests)
-            os.chdir(folder)
-            print(mutate(module, args.every), flush=True)
-            os.chdir(ROOT)
+            inside = [sys.executable, __file__, "--inside", module, "--every", str(args.every)]
+            subprocess.run(inside, cwd=folder, check=False)
 
 
 if __name__ == "__main__":
