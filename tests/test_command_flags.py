@@ -5,6 +5,7 @@ run with and without the flag. NAMED has the flags whose own tests compare more 
 """
 
 import argparse
+import contextlib
 import importlib
 import inspect
 import re
@@ -90,7 +91,10 @@ INPUTS = {
     "verify": (WAV, "{}/wav/id1/a/1.wav"),
     "offset": (VIDEO, "--wav", WAV),
     "lse": (VIDEO, "--wav", WAV),
-    "show": ("--tracks", "{}", "--video", VIDEO, "--output", "{}/seen.mp4"),
+    "show": ("--video", VIDEO, "--output", "{}/seen.mp4"),
+    "accuracy": (VIDEO, "--wav", WAV),
+    "resync": (VIDEO, "--output", "{}/moved.mp4"),
+    "speakers": (VIDEO, "--csv", "{}/spans.csv"),
     "match": (LIST, "--ways", "2"),
     "export": ("--stream", "voice", "--head", "identity", "--output", "{}/x.onnx"),
 }
@@ -143,6 +147,8 @@ FUNCTIONS = {
     "offset": "syncnet.inference.offset.offset",
     "lse": "syncnet.inference.lip_sync.lse",
     "show": "syncnet.inference.show.show",
+    "accuracy": "syncnet.inference.accuracy.accuracy",
+    "resync": "syncnet.inference.resync.measure",
     "match": "syncnet.inference.match.match",
     "export": "syncnet.inference.onnx_file.export",
 }
@@ -173,11 +179,16 @@ PASSED: dict[str, dict[str, tuple]] = {
     "show": {
         "max_offset": ("--max_offset 2", "max_offset", 15, 2),
         "nBatchSize": ("--nBatchSize 3", "batch", 16, 3),
-        "tracks": ("--tracks {}/mp4", "tracks", "{}", "{}/mp4"),
         "video": ("--video x.mp4", "video", VIDEO, "x.mp4"),
         "output": ("--output {}/other.mp4", "output", "{}/seen.mp4", "{}/other.mp4"),
         "in_sync": ("--in_sync 2", "in_sync", None, 2.0),
     },
+    "accuracy": {
+        "wav": ("--wav {}/wav/id1/a/1.wav", "wav", WAV, "{}/wav/id1/a/1.wav"),
+        "nBatchSize": ("--nBatchSize 3", "batch", 16, 3),
+        "allow_resize": ("--allow_resize", "allow_resize", False, True),
+    },
+    "resync": {"max_offset": ("--max_offset 2", "max_offset", 15, 2)},
     "match": {
         "num_eval": ("--num_eval 3", "num_eval", 10, 3),
         "nBatchSize": ("--nBatchSize 3", "batch", None, 3),
@@ -195,7 +206,8 @@ PASSED: dict[str, dict[str, tuple]] = {
 @pytest.mark.parametrize(
     ("command", "flag"), [(command, flag) for command in PASSED for flag in PASSED[command]]
 )
-def test_flag_reaches_its_function(corpus, command, flag):
+def test_flag_reaches_its_function(corpus, command, flag, monkeypatch):
+    monkeypatch.setattr("syncnet.inference.show.tracks_folder", lambda *_: contextlib.nullcontext("tracks"))
     added, argument, usual, other = PASSED[command][flag]
 
     def filled(value: object) -> object:
@@ -206,6 +218,23 @@ def test_flag_reaches_its_function(corpus, command, flag):
     plain = arguments_of(FUNCTIONS[command], *typed(command, corpus))
     changed = arguments_of(FUNCTIONS[command], *typed(command, corpus, *added.split()))
     assert (plain[argument], changed[argument]) == (filled(usual), filled(other))
+
+
+MAKERS = ("offset", "lse", "show", "resync", "speakers")
+MAKING = {"detect_every": (5, 3), "min_frames": (34, 21), "min_face": (60, 33)}
+
+
+@pytest.mark.parametrize("command", MAKERS)
+def test_flags_of_the_tracks_that_are_made(corpus, command, capsys):
+    function = f"syncnet.inference.{command}.face_tracks"
+    plain = arguments_of(function, *typed(command, corpus))
+    for flag, (usual, other) in MAKING.items():
+        changed = arguments_of(function, *typed(command, corpus, f"--{flag}", str(other)))
+        assert (getattr(plain["rule"], flag), getattr(changed["rule"], flag)) == (usual, other)
+    changed = arguments_of(function, *typed(command, corpus, "--tracks", "here", "--nWorkers", "7"))
+    assert (plain["args"].tracks, changed["args"].tracks, changed["args"].nWorkers) == (None, "here", 7)
+    assert inferSyncNet.main(typed(command, corpus, "--face_detector", "none.onnx")) == 1
+    assert "--face_detector none.onnx: cannot be read" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------- lists, tracks, demo data
@@ -349,7 +378,15 @@ NAMED = {
     },
     "inferSyncNet lse": dict.fromkeys(
         ("inputs", "csv", "frames"), "test_a_track_has_the_same_figures_whatever_is_measured_beside_it"
-    ),
+    )
+    | dict.fromkeys(("protocol", "video_csv", "json"), "test_each_protocol_counts_as_its_script"),
+    "inferSyncNet accuracy": {"inputs": "test_the_command", "json": "test_the_command"},
+    "inferSyncNet resync": dict.fromkeys(("video", "output"), "test_a_late_picture_is_waited_for"),
+    "inferSyncNet speakers": dict.fromkeys(
+        ("video", "output", "rttm", "csv", "max_offset", "min_span"), "test_turns_are_found"
+    )
+    | dict.fromkeys(("on", "off"), "test_flags_that_make_no_sense_are_refused")
+    | {"nBatchSize": "test_turns_are_found"},
     "inferSyncNet match": {"list": "test_match"},
     "makeFileList": {
         "output": "test_your_own_videos",
@@ -391,7 +428,10 @@ def test_every_flag_is_tested():
     for command in inferSyncNet.COMMANDS:
         named = NAMED.get(f"inferSyncNet {command}", {})
         network = {*network_flags(command), "initial_model"} if command in INPUTS else set()
-        assert flags_of("inferSyncNet", command) == {*network, *PASSED.get(command, ()), *named}, command
+        making = {*MAKING, "tracks", "face_detector", "nWorkers"} if command in MAKERS else set()
+        assert flags_of("inferSyncNet", command) == {*network, *making, *PASSED.get(command, ()), *named}, (
+            command
+        )
     here = {
         "makeFaceTracks": {"detect_every", "min_frames", "min_face", "nWorkers"},
         "makeDemoData": {"speakers", "val_speakers", "clips", "test_speakers", "utterances", "seconds", "nWorkers"},
