@@ -114,7 +114,7 @@ def _find_samples(file: BinaryIO, path: str) -> tuple[int, int] | None:
     A wav that was written to a pipe does not declare its length: its samples extend to the end of the file.
     """
     try:
-        head = wave.open(file)  # noqa: SIM115 (leaves the file open); reads up to the samples
+        head = wave.open(file, "rb")  # noqa: SIM115 (leaves the file open); reads up to the samples
     except (wave.Error, EOFError, RuntimeError):  # the last for a chunk that leaves its file
         return None
     if (head.getframerate(), head.getnchannels(), head.getsampwidth()) != (SAMPLE_RATE, 1, 2):
