@@ -41,7 +41,7 @@ from syncnet.training.decisions import (
 )
 from syncnet.training.loaders import make_loaders
 from syncnet.training.log import TrainingLog, peak_memory
-from syncnet.training.preflight import check_batch_share, check_tasks
+from syncnet.training.preflight import check_batch_share, check_newest_state, check_tasks
 from syncnet.training.resume import ResumableRun, SavedRun, decay_learning_rate
 from syncnet.training.run_folder import run_folder
 from syncnet.training.signals import Interrupted, stop_signals
@@ -171,6 +171,8 @@ def run(args: Flags) -> None:
     random.seed(args.seed)
     torch.manual_seed(args.seed)
     saved = None if args.eval else SavedRun(args.save_path)
+    if saved:
+        check_newest_state(saved)
     decided: Decisions = distributed.on_rank_zero(
         lambda: decide_for_training(args, saved) if saved else decide_for_evaluation(args)
     )

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,19 @@ def test_an_error_that_all_processes_meet_is_shown_once(clip_list, tmp_path):
     ):
         done = run(TRAIN, *flags(clip_list, tmp_path / "run"), *wrong, ranks=2)
         assert done.returncode != 0 and done.stderr.count(message) == 1
+
+
+def test_a_save_path_that_is_not_shared(clip_list, tmp_path):
+    one_epoch = [*flags(clip_list, tmp_path / "run"), "--max_epoch", 1]
+    done = run(TESTS / "ownFolders.py", *one_epoch, ranks=2)
+    assert done.returncode == 0 and (tmp_path / "run0/training_state.pt").exists(), done.stderr
+    assert not (tmp_path / "run1/training_state.pt").exists()
+    shutil.rmtree(tmp_path / "run1", ignore_errors=True)
+    (tmp_path / "run0").rename(tmp_path / "run1")  # process 0 is now on the other machine
+    done = run(TESTS / "ownFolders.py", *one_epoch, ranks=2)
+    assert done.returncode == 1 and "--save_path must be a folder that all machines share" in done.stderr
+    assert "is in epoch 2 after step 0 on" in done.stderr and "has no state on" in done.stderr
+    assert not list((tmp_path / "run0").rglob("*.model"))
 
 
 @pytest.mark.parametrize("rendezvous", ["c10d", pytest.param("static", marks=pytest.mark.slow)])

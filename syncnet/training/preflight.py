@@ -1,11 +1,18 @@
 """What would make training fail, or train nothing, checked before it starts."""
 
+import contextlib
+import os
+import socket
+
 from torch import nn
 
+from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.compute import distributed
 from syncnet.networks.two_streams import LIP_FRAMES, num_embeddings
 from syncnet.support.errors import UserError
 from syncnet.training.flags import Flags
+from syncnet.training.resume import SavedRun
+from syncnet.training.state import read_state
 from SyncNetDist import SyncNet
 
 
@@ -38,3 +45,28 @@ def check_tasks(network: SyncNet, args: Flags) -> None:
                 f"{args.model} has no {name} heads, and --{weight} {vars(args)[weight]:g} trains them. Use "
                 f"--{weight} 0, or another --model or --initial_model"
             )
+
+
+def check_newest_state(saved: SavedRun) -> None:
+    """Raise UserError if another machine's --save_path holds a newer state than that of rank 0, which decides.
+
+    This happens if the folder is not shared and rank 0 is now on another machine. Without this check, the run would
+    start again from an older state, or from the beginning. All processes must call this.
+    """
+    if distributed.processes() == 1:
+        return
+    state = saved.state
+    if not distributed.is_main() and os.environ.get("LOCAL_RANK") == "0":
+        with contextlib.suppress(CheckpointError, OSError):
+            state = read_state(saved.folder.state)
+    found = (state["epoch"], len(state["rows"])) if state else (0, 0)
+    everywhere = distributed.union([(*found, -distributed.rank(), socket.gethostname())])
+    epoch, steps, rank, host = everywhere[-1]
+    if rank:
+        before, done, _, first = next(place for place in everywhere if place[2] == 0)
+        has = f"is in epoch {before} after step {done}" if before else "has no state"
+        raise UserError(
+            f"{saved.folder.state}: the run is in epoch {epoch} after step {steps} on {host} (process {-rank}), and "
+            f"{has} on {first} (process 0), which decides where to resume. --save_path must be a folder that all "
+            f"machines share; or copy it from {host} to {first}"
+        )
