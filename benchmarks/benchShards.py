@@ -4,11 +4,10 @@
     python benchmarks/benchShards.py --list data/dev.txt --clips 2000 --delay_ms 5 --threads 1 8
 
 Copies of the list's first clips are made in a folder of its own, once as files and once as shards, so that one epoch
-draws each of --clips once. The loader reads an epoch of each, in turns, each time in a new process: cold (the files'
-pages are dropped from the page cache with posix_fadvise), warm, and warm with a delay of --delay_ms before every open
-and every read of them, as a network file system answers. The delay, and the count of calls, come from a library that
-is compiled here (cc) and preloaded, so that FFmpeg's calls count as well. Reports clips a second, and opens and reads
-per clip; two epochs are compared bit by bit.
+draws each of --clips once. The loader reads an epoch of each, in turns: cold (posix_fadvise drops the files' pages
+from the page cache), warm, and with a delay of --delay_ms before every open and every read of them, as a network file
+system answers. A library that is compiled here (cc) and preloaded delays and counts the calls, those of FFmpeg
+included. Reports clips a second, processor time, and opens and reads per clip; the batches are compared bit by bit.
 """
 
 import argparse
@@ -21,13 +20,14 @@ import sys
 import tempfile
 import time
 
-from common import ROOT, machine, table
+from common import machine, table
 
 from DatasetLoader import DatasetLoader
 from syncnet.compute.memory import keep_memory
 from syncnet.loading.shards import write_shard
 from syncnet.media.clips import Clip, format_list_line, read_list
 
+COUNTED = ("opens", "reads", "bytes")
 SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -39,7 +39,7 @@ SHIM = r"""
 #include <unistd.h>
 #include <time.h>
 #include <sys/stat.h>
-atomic_long opens, reads;
+atomic_long opens, reads, bytes;
 static char watched[65536];
 static void wait_a_little(void) {
     const char *ms = getenv("SLOW_MS");
@@ -62,14 +62,17 @@ static int opened(int fd, const char *path) {
     va_list rest; va_start(rest, flags); int mode = va_arg(rest, int); va_end(rest); \
     return opened(((int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, #name))(at, path, flags, mode), path); }
 OPEN(open) OPEN(open64) OPENAT(openat) OPENAT(openat64)
-static void before_read(int fd) { if (fd >= 0 && fd < 65536 && watched[fd]) { reads++; wait_a_little(); } }
+static int is_watched(int fd) { return fd >= 0 && fd < 65536 && watched[fd]; }
+static ssize_t has_read(int fd, ssize_t n) {
+    if (is_watched(fd)) { reads++; bytes += n > 0 ? n : 0; wait_a_little(); }
+    return n; }
 ssize_t read(int fd, void *to, size_t n) {
     static ssize_t (*real)(int, void *, size_t);
     if (!real) real = dlsym(RTLD_NEXT, "read");
-    before_read(fd); return real(fd, to, n); }
+    return has_read(fd, real(fd, to, n)); }
 #define PREAD(name) ssize_t name(int fd, void *to, size_t n, off_t at) { \
     static ssize_t (*real)(int, void *, size_t, off_t); if (!real) real = dlsym(RTLD_NEXT, #name); \
-    before_read(fd); return real(fd, to, n, at); }
+    return has_read(fd, real(fd, to, n, at)); }
 PREAD(pread) PREAD(pread64)
 int close(int fd) {
     static int (*real)(int);
@@ -121,24 +124,67 @@ def drop_pages(folder: str) -> None:
             os.close(descriptor)
 
 
-def load(args: argparse.Namespace) -> None:
-    """In a process of its own: read an epoch; print seconds, clips, opens, reads and a hash of all batches."""
-    keep_memory()
-    loader = DatasetLoader(args.list, args.clips, args.batch, args.maxFrames, args.load)
-    counts = [
-        ctypes.c_long.in_dll(ctypes.CDLL(os.environ["LD_PRELOAD"]), name) for name in ("opens", "reads")
-    ]
-    before = [count.value for count in counts]
-    content = hashlib.sha256()
-    taken = 0.0
+def load(loader: DatasetLoader, counts: list[ctypes.c_long], delay: float) -> tuple[list[float], str]:
+    """Read an epoch with a delay in ms before each open and read.
+
+    Returns [clips/s, ms of processor time per clip, COUNTED per clip], and a hash of all batches.
+    """
+    os.environ["SLOW_MS"] = str(delay)
+    before, content = [count.value for count in counts], hashlib.sha256()
+    loader.set_epoch(0)
+    waited, used = 0.0, time.process_time()
     started = time.perf_counter()
     for video, audio in loader:
-        taken += time.perf_counter() - started
+        waited += time.perf_counter() - started
         content.update(video.permute(0, 2, 3, 4, 1).numpy())
         content.update(audio.numpy())
+        del video, audio
         started = time.perf_counter()
-    used = [count.value - value for count, value in zip(counts, before, strict=True)]
-    print(taken, len(loader) * loader.batch_size, *used, content.hexdigest())
+    clips = len(loader) * loader.batch_size
+    calls = [(count.value - value) / clips for count, value in zip(counts, before, strict=True)]
+    return [clips / waited, 1e3 * (time.process_time() - used) / clips, *calls], content.hexdigest()
+
+
+def compare(args: argparse.Namespace, data: str) -> None:
+    """Make the corpus in the folder `data`, read it in all ways, and print the table."""
+    keep_memory()
+    clips = [clip for clip in read_list(args.list) if clip.longest_crop >= args.maxFrames]
+    lists = make_corpus(data, clips, args.clips, args.shard_clips)
+    counts = [ctypes.c_long.in_dll(ctypes.CDLL(os.environ["LD_PRELOAD"]), name) for name in COUNTED]
+    rows, hashes = [], set()
+    for threads in args.threads:
+        loaders = {
+            kind: DatasetLoader(path, args.clips, args.batch, args.maxFrames, threads)
+            for kind, path in lists.items()
+        }
+        for state, delay in (("cold", 0.0), ("warm", 0.0), (f"{args.delay_ms:g} ms a call", args.delay_ms)):
+            found: dict[str, list[list[float]]] = {kind: [] for kind in loaders}
+            for _ in range(args.repeats):
+                for kind, loader in loaders.items():
+                    if state == "cold":
+                        drop_pages(os.path.join(data, kind))
+                    figures, content = load(loader, counts, delay)
+                    found[kind].append(figures)
+                    hashes.add(content)
+            files, shards = (
+                [statistics.median(column) for column in zip(*figures, strict=True)]
+                for figures in found.values()
+            )
+            pairs = zip(files, shards, strict=True)
+            rows.append((threads, state, *(f"{one:.3g} / {other:.3g}" for one, other in pairs)))
+    print(machine())
+    table(
+        f"Files / shards, T = {args.maxFrames}, {args.clips} clips",
+        (
+            "threads",
+            "file system",
+            "clips/s",
+            "processor time, ms a clip",
+            *(f"{name} a clip" for name in COUNTED),
+        ),
+        rows,
+    )
+    print(f"\nAll epochs {'are the same, bit by bit' if len(hashes) == 1 else 'DIFFER'}")
 
 
 def main() -> None:
@@ -154,60 +200,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 16])
     parser.add_argument("--delay_ms", type=float, default=5)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--load", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.load:
-        load(args)
+    if data := os.environ.get("SLOW_FOLDER"):
+        compare(args, data)
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        shim = os.path.join(folder, "slow.so")
-        source = os.path.join(folder, "slow.c")
+        shim, source = os.path.join(folder, "slow.so"), os.path.join(folder, "slow.c")
         with open(source, "w") as file:
             file.write(SHIM)
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
-        data = os.path.join(folder, "data")
-        clips = [clip for clip in read_list(args.list) if clip.longest_crop >= args.maxFrames]
-        lists = make_corpus(data, clips, args.clips, args.shard_clips)
-        rows, hashes = [], set()
-
-        def pass_over(kind: str, threads: int, delay: float) -> list[float]:
-            options = ["--list", lists[kind], "--load", threads, "--maxFrames", args.maxFrames]
-            options += ["--batch", args.batch, "--clips", args.clips]
-            environment = {"LD_PRELOAD": shim, "SLOW_FOLDER": os.path.join(data, kind), "SLOW_MS": str(delay)}
-            done = subprocess.run(
-                [sys.executable, os.path.join(ROOT, "benchmarks", "benchShards.py"), *map(str, options)],
-                capture_output=True, text=True, check=True, env=os.environ | environment,
-            )  # fmt: skip
-            *figures, content = done.stdout.split()
-            hashes.add(content)
-            seconds, read, opens, reads = map(float, figures)
-            return [read / seconds, opens / read, reads / read]
-
-        for threads in args.threads:
-            for state, delay in (
-                ("cold", 0.0),
-                ("warm", 0.0),
-                (f"{args.delay_ms:g} ms a call", args.delay_ms),
-            ):
-                found: dict[str, list[list[float]]] = {"files": [], "shards": []}
-                for _ in range(args.repeats):
-                    for kind, figures in found.items():
-                        if state == "cold":
-                            drop_pages(os.path.join(data, kind))
-                        figures.append(pass_over(kind, threads, delay))
-                both = [
-                    [statistics.median(column) for column in zip(*rs, strict=True)] for rs in found.values()
-                ]
-                (files, *of_files), (shards, *of_shards) = both
-                rows.append((threads, state, files, shards, shards / files, *of_files, *of_shards))
-        print(machine())
-        table(
-            f"Files and shards, T = {args.maxFrames}, batch {args.batch}, {args.clips} clips",
-            ("threads", "file system", "files, clips/s", "shards, clips/s", "ratio")
-            + ("opens per clip, files", "reads, files", "opens, shards", "reads, shards"),
-            rows,
-        )
-        print(f"\nAll epochs {'the same, bit by bit' if len(hashes) == 1 else 'DIFFER'}")
+        preloaded = {"LD_PRELOAD": shim, "SLOW_FOLDER": os.path.join(folder, "data")}
+        subprocess.run([sys.executable, *sys.argv], check=True, env=os.environ | preloaded)
 
 
 if __name__ == "__main__":
