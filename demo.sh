@@ -11,8 +11,8 @@ rm -rf "$demo"
 
 say() { printf '\n== %s\n' "$*"; }
 
-say "1/5 Corpus: 128 talking faces, 24 more for validation, 12 held-out voices"
-$python makeDemoData.py --out $demo --speakers 128
+say "1/5 Corpus: 256 talking faces, 24 more for validation, 12 held-out voices"
+$python makeDemoData.py --out $demo --speakers 256
 
 say "2/5 Lists"
 for part in dev test; do
@@ -21,7 +21,7 @@ for part in dev test; do
 done
 
 train() {
-    $python trainSyncNet.py --temporal_stride 2 --maxFrames 20 --nBatchSize 8 --lr 0.01 --max_epoch 4 \
+    $python trainSyncNet.py --temporal_stride 4 --maxFrames 20 --nBatchSize 8 --lr 0.01 --max_epoch 4 \
         --precision auto --train_list $demo/dev.txt --verify_list $demo/test.txt \
         --test_list $demo/test_list.txt --test_path $demo/voxceleb1 --save_path $demo/exp "$@"
 }
@@ -39,7 +39,7 @@ import csv, sys
 demo = sys.argv[1]
 last = list(csv.DictReader(open(f"{demo}/exp/result/metrics.csv")))[-1]
 before, after = (open(f"{demo}/{name}.txt").read().split()[-1] for name in ("before", "after"))
-steps, batch = (20 - 5) // 2 + 1, 8
+steps, batch = (20 - 5) // 4 + 1, 8
 print(f"""
                                                 chance     trained
 sync top-1, unseen faces (%)              {100 / steps:12.1f}{float(last['val_content_top1']):12.1f}

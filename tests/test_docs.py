@@ -82,7 +82,7 @@ def desk(tmp_path_factory):
         for part in ("dev", "test"):
             where = [f"--{kind}_dir=data/demo/{part}/{kind}" for kind in ("mp4", "wav", "txt")]
             assert makeFileList.main(["--output", f"data/demo/{part}.txt", *where, "--nWorkers", "1"]) == 0
-        network = SyncNet(maxFrames=20, temporal_stride=2, device="cpu")
+        network = SyncNet(maxFrames=20, temporal_stride=4, device="cpu")
         Path("data/demo/exp/model").mkdir(parents=True)
         network.saveParameters("data/demo/exp/model/model000000004.model")
 
