@@ -543,7 +543,7 @@ def test_a_renamed_noise_folder_is_refused_with_the_reason(clip_list, tmp_path, 
     flags = ("--augment_noise", tmp_path / "elsewhere")
     status, out, err = run(capsys, clip_list, tmp_path / "run", *flags, "--max_epoch", 2)
     assert status == 1 and "1 at 5 to 15 dB" in out
-    assert "other names: 5 to 15 dB. If you renamed the folder, give it its old name" in err
+    assert "other names: 5 to 15 dB. If you renamed the folder, restore its name" in err
 
 
 def test_a_state_from_before_there_was_augmentation_goes_on_without(clip_list, noises, tmp_path, capsys):
