@@ -98,7 +98,7 @@ def main() -> None:
         )
         return
 
-    if args.memory:  # a process of its own, for its peak memory
+    if args.memory:  # in a separate process, for its peak memory
         load(make(args.memory))
         with open("/proc/self/status") as status:  # getrusage's figure includes the parent's
             print(int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 2**10)

@@ -3,7 +3,7 @@
     python benchmarks/benchShards.py --list data/dev.txt             # T = 50, batch 30
     python benchmarks/benchShards.py --list data/dev.txt --clips 2000 --delay_ms 5 --threads 1 8
 
-Copies of the list's first clips are made in a folder of its own, once as files and once as shards, so that one epoch
+Copies of the list's first clips are made in a separate folder, once as files and once as shards, so that one epoch
 draws each of --clips once. The loader reads an epoch of each, in turns: cold (posix_fadvise drops the files' pages
 from the page cache), warm, and with a delay of --delay_ms before every open and every read of them, as a network file
 system answers. A library that is compiled here (cc) and preloaded delays and counts the calls, those of FFmpeg

@@ -5,7 +5,7 @@
     python benchmarks/benchVersions.py ../before ../original [--precisions fp32 bf16] [--device cuda]
 
 A step is train_network on one batch, with the losses and the optimiser, as an epoch of that version takes it. Every
-version has a process of its own, with the same weights and the same batch; they take turns, so that other load meets
+version runs in its own process, with the same weights and the same batch; they take turns, so that other load meets
 all alike. The 2020 program computes in float32 only, and on CPUs with the replacements of tests/oracle/makeOracle.py.
 The loss of the first step stands in the table: it is the same where two versions compute the same.
 """

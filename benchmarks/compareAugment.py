@@ -5,7 +5,7 @@
 with a corpus of makeDemoData.py, listed as for compareOptions.py. Noises for training are made in
 SAVE_PATH/noises, in MUSAN's layout: coloured noises, chords, and babble of the training voices. Other noises of
 the same kinds, with babble of the validation voices, are added to a copy of the test voices. All runs have the same
-number of steps; one that is stopped goes on when the same command is given again.
+number of steps; the same command resumes one that was stopped.
 
 The equal error rates are of clean and of noisy trials (both utterances noisy), as --eval scores them.
 """

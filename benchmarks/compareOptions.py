@@ -1,4 +1,4 @@
-"""One short run for each option on the demo corpus, and what its embeddings have learnt: two tables.
+"""One short run for each option on the demo corpus, and what its embeddings learned: two tables.
 
     python makeDemoData.py --out data/demo --speakers 160
     for part in dev test; do
@@ -8,7 +8,7 @@
     python benchmarks/compareOptions.py --data data/demo --save_path data/options
 
 Every run has the same clips, starts and number of steps; trainSyncNet.py does it, and a run that is stopped
-goes on when the same command is given again. Identities of the validation list and of the trials are new to
+resumes with the same command. Identities of the validation list and of the trials are new to
 the network. The figures are of one short run each: differences of a few percent are chance.
 
 The probes give each kind of embedding the other kind's task, without any training for it: the identity top-1

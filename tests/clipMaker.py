@@ -1,4 +1,4 @@
-"""Tiny clips whose content tells where in the clip it is, so that a test sees a shift of one frame or sample.
+"""Tiny clips whose content encodes the position in the clip, so that a test sees a shift of one frame or sample.
 
 make_clip("a.mp4", 60)                      # H.264 224x224, 25 fps, B-frames, like VoxCeleb2's
 frame_number(picture)                       # -> 0..59, from any decoded picture (grey, BGR or RGB)

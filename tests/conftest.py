@@ -50,7 +50,7 @@ def begin_with_the_longest(item: pytest.Item) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest first. Skip what is marked `gpu` where there is none."""
+    """The files that take longest first. Skip tests marked `gpu` without a GPU."""
     items.sort(key=begin_with_the_longest)
     if marked := [item for item in items if item.get_closest_marker("gpu")]:
         import torch

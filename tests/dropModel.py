@@ -1,4 +1,4 @@
-"""tinyModel with dropout: a network that draws random numbers of its own in training."""
+"""tinyModel with dropout: a network that draws random numbers in training."""
 
 import tinyModel
 from torch import nn

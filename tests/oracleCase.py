@@ -95,7 +95,7 @@ class Switches(TorchFunctionMode):
     """Records what each ReLU lets through and each max pool takes in one pass; a later pass takes the same.
 
     Rounding turns a value that is 0 but for rounding on or off, and its whole gradient with it, which is how two
-    correct float32 gradients come to differ by 1e-2. With the switches of one run, float64 tells what is left.
+    correct float32 gradients come to differ by 1e-2. With the switches of one run, float64 shows what is left.
     undecided: the largest value, of the standard deviation around it, whose switch the later pass had otherwise.
     """
 

@@ -297,7 +297,7 @@ def test_a_decoder_that_raises_is_a_broken_clip(clips, clip_list, monkeypatch):
 
 
 def test_a_clip_that_reads_in_part_is_replaced_where_it_does_not(clips, clip_list, monkeypatch):
-    """What a batch holds is the same in a pass of its own, whatever earlier ones met, and with any threads."""
+    """A batch has the same content when read alone, after any earlier ones, and with any number of threads."""
     real = DatasetLoader.read_clip
 
     def read_clip(self, clip, start, *rest):
@@ -392,7 +392,7 @@ def test_so_many_batches_are_decoded_ahead(clip_list, monkeypatch, batch, thread
 
 
 def test_every_thread_has_a_clip_although_batches_are_small(clip_list, monkeypatch):
-    """Reading goes on only when all five threads read at once."""
+    """Reading continues only when all five threads read at once."""
     together, real, started = threading.Barrier(5, timeout=60), DatasetLoader.read_clip, []
 
     def read_clip(self, *args):
@@ -420,7 +420,7 @@ def test_closing_waits_for_all_threads_together(monkeypatch):
 
 
 def test_the_seconds_for_which_batches_were_waited_for(clip_list, monkeypatch):
-    """A clock that only goes on inside the waiting: three batches, 2 s each."""
+    """A clock that only advances while waiting: three batches, 2 s each."""
     clock = [0.0]
     real = DecodingPool.wait_for
 

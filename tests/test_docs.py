@@ -1,7 +1,7 @@
 """Every command of README.md and docs/ is typed as it is printed, in a folder with a small demo corpus.
 
 Commands that cannot run here are only parsed: NOT_RUN says why. The networks are tiny ones, so that what is tested
-is the command and not what was learnt.
+is the command and not what was learned.
 """
 
 import importlib
@@ -117,7 +117,7 @@ def test_command(line, desk, monkeypatch, capsys):
         return
     monkeypatch.setattr(models.SyncNetModelFBank, "SyncNetModel", tinyModel.SyncNetModel)
     status, said = module.main(flags), capsys.readouterr().err
-    # The network here has learnt nothing, and may find no offset to list, or nothing to calibrate.
+    # The network here has learned nothing, and may find no offset to list, or nothing to calibrate.
     assert (
         status == 0
         or ("--write_list" in line and "no clip is left" in said)

@@ -150,7 +150,7 @@ def shown_numbers(path: str, last: int | None = None) -> dict[int, int]:
 @pytest.mark.parametrize("kind", ["avi", "mxf"])
 @pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "2", "b_strategy": "0", "g": "10"}])
 def test_files_that_say_only_when_a_picture_is_decoded(tmp_path, kind, options):
-    """No picture twice, none left out, each with its sound, also where B-frames are decoded in another order."""
+    """No picture twice, none skipped, each with its sound, also where B-frames are decoded in another order."""
     path = str(tmp_path / "a")
     how = {"format": kind, "sound_codec": "pcm_s16le", "rate": 48000, "options": options}
     make_video(path, np.arange(50) / 25, draw=numbered, flash=None, **how)

@@ -386,7 +386,7 @@ def test_stopped_and_run_again(tmp_path, end):
         assert "The same command resumes from here." in printed
         assert "Traceback" not in printed
     for path, content in files(tmp_path / "dst").items():
-        assert content == files(tmp_path / "whole")[path]  # what is there is whole
+        assert content == files(tmp_path / "whole")[path]  # existing files are complete
     assert run(src, tmp_path / "dst") == 0
     assert files(tmp_path / "dst") == files(tmp_path / "whole")
     assert rows(tmp_path / "dst") == rows(tmp_path / "whole")
@@ -423,7 +423,7 @@ def test_what_is_no_plain_file_and_folders_in_each_other(tmp_path, capsys):
         "pipe.mp4": "not a file",
         "broken.mp4": "cannot be read (No such file or directory)",
     }
-    video(src / "a.mp4", frames=35)  # made anew, without harm to the other
+    video(src / "a.mp4", frames=35)  # regenerated, without harm to the other
     assert run(src, dst) == 0
     assert sorted(files(dst)) == sorted(
         f"{kind}/{name}/00001.{kind}" for kind in ("mp4", "wav", "txt") for name in ("a", "a/b")
@@ -446,7 +446,7 @@ def test_two_runs_at_once(tmp_path, capsys):
 
 
 def test_recordings_one_after_the_other_in_a_file(tmp_path):
-    """Where time stamps restart, the next recording follows in a shot of its own, and nothing of it is lost."""
+    """Where time stamps restart, the next recording starts a new shot, and nothing of it is lost."""
     video(tmp_path / "one.ts", frames=60, format="mpegts", start=5.0)
     (tmp_path / "src").mkdir()
     one = (tmp_path / "one.ts").read_bytes()

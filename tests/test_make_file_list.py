@@ -283,7 +283,7 @@ def test_a_result_is_reused_while_its_video_is_the_same(tmp_path, master, capsys
     assert len(journal.read_text().splitlines()) == 11
     assert kept(tmp_path, output, capsys, "--resume") == 10
     assert kept(tmp_path, output, capsys) == 0  # not asked to
-    # The sound and the txt are read anew, whatever the journal has.
+    # The sound and the txt are read again, whatever the journal has.
     make_txt(str(tmp_path / f"txt/{names[2]}.txt"), offset=14)
     make_wav(str(tmp_path / f"wav/{names[4]}.wav"), 5000)
     (tmp_path / f"mp4/{names[6]}.mp4").unlink()

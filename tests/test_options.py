@@ -49,7 +49,7 @@ class Batches:
 
 
 def hand_made_frames() -> np.ndarray:
-    """(2, 3, 224, 224, 3): grey frames whose box, and nothing else, has one colour a clip, frame and channel."""
+    """(2, 3, 224, 224, 3): grey frames whose box, and nothing else, has one color per clip, frame and channel."""
     frames = np.full((2, 3, 224, 224, 3), 99, np.uint8)
     for clip in range(2):
         for time in range(3):
@@ -338,7 +338,7 @@ def test_a_network_without_identity_is_refused_before_training(tmp_path, capsys)
 
 
 def test_deterministic_computing(tmp_path):
-    """In a process of its own, which it changes for good."""
+    """In its own process, which it changes permanently."""
     clips = make_list(tmp_path, 3, 20)
     code = "import os, sys, torch, trainSyncNet; status = trainSyncNet.main(sys.argv[1:]); "
     code += "print(torch.are_deterministic_algorithms_enabled(), os.environ['CUBLAS_WORKSPACE_CONFIG']); "

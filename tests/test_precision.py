@@ -210,7 +210,7 @@ for name in ("fp32", "tf32", "bf16", "tf32", "fp32"):
 
 @pytest.mark.parametrize("caller", CALLERS)
 def test_float32_is_float32_whatever_the_program_around_says(caller, tmp_path):
-    """In a process of its own: PyTorch does not let all of its settings be taken back."""
+    """In its own process: some of PyTorch's settings cannot be undone."""
     (tmp_path / "program.py").write_text(f"import torch\n{CALLERS[caller]}\n{FLAGS}")
     done = processes.run(tmp_path / "program.py")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or starved of disk goes on to exactly the same weights."""
+"""A run that is killed, stopped or out of disk space resumes to exactly the same weights."""
 
 import builtins
 import csv
@@ -147,7 +147,7 @@ def at_each_write(patch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None
 
 
 def use_adam(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AdamW with warm-up, a learning rate of its own for biases."""
+    """AdamW with warm-up, a separate learning rate for biases."""
     real = SyncNet.__init__
 
     def init(self, *args, **kwargs) -> None:
@@ -407,7 +407,7 @@ def test_free_settings_may_change(clip_list, short_run, tmp_path, capsys):
 
 
 def test_settings_of_an_older_state_were_the_defaults(clip_list, short_run, capsys):
-    """A state from before a flag existed goes on without it, and not with another value of it."""
+    """A state from before a flag existed resumes without it, and not with another value of it."""
     path = short_run / "training_state.pt"
     state = torch.load(path, weights_only=True)
     for name in ("alphaD", "distance"):

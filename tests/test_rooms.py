@@ -67,7 +67,7 @@ def imports(root: Path) -> dict[str, set[str]]:
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in turn, the first one again at the end; [] where there are none."""
+    """Modules that import each other in turn, the first one again at the end; [] if there are none."""
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:

@@ -1,4 +1,4 @@
-"""Face tracks drawn on their source: the right box in the right colour on the right picture, and sound in step."""
+"""Face tracks drawn on their source: the right box in the right color on the right frame, and sound in sync."""
 
 import numpy as np
 import pytest

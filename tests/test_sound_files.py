@@ -55,7 +55,7 @@ def riff(
 
 
 def rf64(data: bytes, size: int) -> bytes:
-    """The same for more than 4 GB: the length stands in a chunk of its own."""
+    """The same for more than 4 GB: the length is in a separate chunk."""
     plain = riff(data, size=0xFFFFFFFF)
     ds64 = b"ds64" + struct.pack("<IQQQI", 28, len(plain) + 28, size, 0, 0)
     return b"RF64\xff\xff\xff\xffWAVE" + ds64 + plain[12:]
@@ -403,7 +403,7 @@ def test_wavs_end_with_their_pictures(tmp_path, frames, seconds, late, picture_l
     make_clip(path, frames, sound=sound, sound_delay=late, picture_delay=picture_late)
     assert convert(tmp_path, tmp_path / "wav") == 0
     wav = open_wav(str(tmp_path / "wav/a.wav"))
-    assert abs(len(wav) - length) <= 16  # mp4 tells lengths in milliseconds
+    assert abs(len(wav) - length) <= 16  # mp4 stores lengths in milliseconds
     assert shift(wav, sound) == late - 640 * picture_late
     fits = abs(len(wav) / 640 - frames) <= 1
     assert list_clips(tmp_path, tmp_path / "wav") == (0 if fits else 1)
@@ -598,7 +598,7 @@ def test_the_track_that_a_player_plays(tmp_path):
 
 
 def test_recordings_one_after_the_other_in_a_file(tmp_path):
-    """Where time stamps begin anew, the sound goes on behind what was there, and not over it."""
+    """Where time stamps restart, the sound follows what came before instead of replacing it."""
     parts = [noise(2.4, seed=3), noise(1.6, seed=4)]
     for number, part in enumerate(parts):
         make_sound(str(tmp_path / f"{number}.ts"), part, kind="mpegts", codec="mp2")

@@ -1,4 +1,4 @@
-"""The command: training goes on where it stopped, evaluation says its EER, bad input is told in one line."""
+"""The command: training resumes where it stopped, evaluation prints its EER, bad input is reported in one line."""
 
 import csv
 import os

@@ -90,7 +90,7 @@ SOUND_FILES = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """SOUND_FILES, each in a folder of its own with a wav."""
+    """SOUND_FILES, each in its own folder with a wav."""
     folder = tmp_path_factory.mktemp("whole")
     for name, (how, _) in SOUND_FILES.items():
         place = folder / name.replace(".", "-")
@@ -310,7 +310,7 @@ def test_pictures_are_upright_with_every_opencv(tmp_path, monkeypatch, turned):
     make_wav(str(tmp_path / "clip.wav"), FRAMES * 640)
 
     def as_opencv_4_11(*arguments) -> cv2.VideoCapture:
-        """Which does not turn pictures unless it is told to."""
+        """Which does not rotate pictures unless asked to."""
         video = capture(*arguments)
         video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         return video

@@ -51,7 +51,7 @@ BUSY = Scene(
 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory) -> tuple[str, Stretch]:
-    """A video with much going on, and its survey in one piece."""
+    """A busy video, and its survey in one piece."""
     path = make_scene(tmp_path_factory.mktemp("busy") / "a.mp4", BUSY, 400, 12)
     return path, survey_part(Part(path, 0.0, 0, None), RULE)
 

@@ -92,7 +92,7 @@ def decode_clip(path: str) -> np.ndarray:
 def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
     """What is known of decode_clip(path) without decoding it all: (its length, its first OPENING samples at most).
 
-    The length is None if only decoding tells it. Raises as decode_clip.
+    The length is None if it is known only after decoding. Raises as decode_clip.
     """
     plain = map_wav(path)
     if plain is not None:

@@ -244,7 +244,7 @@ def without_gradient(name: str) -> bool:
 
 
 def compare(name: str, made: Numbers, stored: Numbers) -> None:
-    """Print the largest difference of each kind of figure. Gradients that are 0 in truth are left out."""
+    """Print the largest difference of each kind of figure. Gradients whose true value is 0 are skipped."""
     print(name)
     largest: dict[str, tuple[float, str, str]] = {}
     for key, value in made[1].items():
