@@ -7,6 +7,7 @@ import torch
 
 from syncnet.networks.losses import (
     MIN_DISTANCE,
+    LossScale,
     confusion,
     content_confusion,
     content_logits,
@@ -141,3 +142,8 @@ def test_half_precision_embeddings_are_compared_in_float32():
         found = content_logits(video, audio, W, B, distance)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, content_logits(video.float(), audio.float(), W, B, distance))
+
+
+def test_the_scales_begin_as_in_the_2020_baseline():
+    values = {name: value.item() for name, value in LossScale().named_parameters()}
+    assert values == {"wI": 10, "bI": -5, "wC": 10, "bC": -5}
