@@ -370,12 +370,12 @@ def report(
     settings: CheckSettings, clips: list[str], skipped: dict[str, list[str]], reused: int, seconds: float
 ) -> None:
     """Print how many clips are listed and skipped, and what to do for each reason."""
-    total, left_out = len(clips), sum(map(len, skipped.values()))
+    total, unusable_clips = len(clips), sum(map(len, skipped.values()))
     print(f"Clips found    {total:>9}   in {settings.mp4_dir}, {seconds:.0f} s")
     if reused:
         print(f"  kept         {reused:>9}   videos checked by the interrupted run")
-    print(f"  listed       {total - left_out:>9}   {100 * (total - left_out) / total:.1f} %")
-    print(f"  skipped      {left_out:>9}")
+    print(f"  listed       {total - unusable_clips:>9}   {100 * (total - unusable_clips) / total:.1f} %")
+    print(f"  skipped      {unusable_clips:>9}")
     for reason, left in sorted(skipped.items(), key=lambda item: -len(item[1])):
         print(f"{len(left):>12} {reason}: {remedy(reason, left)}")
         of_all = reason in (NO_WAV, NO_TXT) and len(left) == total
@@ -392,7 +392,7 @@ def report(
         if total >= expected / 100:  # else it is a sample, or another corpus in the same layout
             print(
                 f"VoxCeleb2's {part} set has {expected:,} clips: {total:,} ({100 * total / expected:.1f} %) are "
-                f"here, {total - left_out:,} ({100 * (total - left_out) / expected:.1f} %) are listed."
+                f"here, {total - unusable_clips:,} ({100 * (total - unusable_clips) / expected:.1f} %) are listed."
             )
 
 
@@ -499,18 +499,18 @@ def main(argv: list[str] | None = None) -> int:
             outcomes.update(part_outcomes)
             in_shards.update(part_shards)
             reused += part_reused
-    left_out = [clip for clip in clips if outcomes[clip][0] in REMEDIES]
-    reasons = [": ".join(outcomes[clip]) for clip in left_out]
+    unusable_clips = [clip for clip in clips if outcomes[clip][0] in REMEDIES]
+    reasons = [": ".join(outcomes[clip]) for clip in unusable_clips]
     write_lines(args.output + ".skipped.txt", [*map(str, unread), *reasons])
     skipped = defaultdict(list)
-    for clip in left_out:
+    for clip in unusable_clips:
         skipped[outcomes[clip][0]].append(clip)
     report(settings, clips, skipped, reused, time.monotonic() - begin)
     if unread:
         print(f"Folders that cannot be read: {len(unread)}")
         for error in unread[:SHOWN_FOLDERS]:
             print(f"  {error}")
-    if left_out or unread:
+    if unusable_clips or unread:
         print(f"The skipped clips, with the reasons: {args.output}.skipped.txt")
     listed = [clip for clip in clips if outcomes[clip][0] not in REMEDIES]
     if listed:

@@ -108,9 +108,9 @@ def pitch_track(identity: Identity, samples: int, rng: np.random.Generator) -> n
     return base * 2 ** ((intonation + vibrato) / 12)
 
 
-def resonance(frequency: np.ndarray, centre: np.ndarray | float, bandwidth: np.ndarray | float) -> np.ndarray:
+def resonance(frequency: np.ndarray, center: np.ndarray | float, bandwidth: np.ndarray | float) -> np.ndarray:
     """Response of a two-pole resonator with gain 1 at 0 Hz; the arguments broadcast, all in Hz."""
-    return centre**2 / (centre**2 - frequency**2 + 1j * frequency * bandwidth)
+    return center**2 / (center**2 - frequency**2 + 1j * frequency * bandwidth)
 
 
 def speak(identity: Identity, frames: int, rng: np.random.Generator) -> Speech:

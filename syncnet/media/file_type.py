@@ -19,7 +19,7 @@ VIDEO_FILES = (
 )
 
 EMPTY, TEXT, WAV, RIFX, MP4, UNKNOWN = "empty", "a text file", "WAV", "RIFX", "MP4", "unknown"
-HEAD = 4096  # bytes that are looked at
+HEAD = 4096  # bytes that are read
 _MAGIC = (
     (re.compile(rb"\Z"), EMPTY),
     (re.compile(rb"(RIFF|RF64|BW64)....WAVE", re.DOTALL), WAV),
