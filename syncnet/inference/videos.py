@@ -164,7 +164,8 @@ def face_tracks(
         facts = None
         with contextlib.suppress(MediaError):  # what measures it, or makes tracks of it, says why
             facts = probe(source.path)
-        given = is_face_track(facts) if facts else source.path.lower().endswith(".mp4")
+        unreadable = source.path.lower().endswith(".mp4") or not os.path.isfile(source.path)
+        given = is_face_track(facts) if facts else unreadable
         if whole or (given and not made):
             name = os.path.splitext(source.name)[0]
             found.tracks.append(FaceTrack(source.path, wav, name, source.path, listed=source.clip))
@@ -207,22 +208,28 @@ def records_of(
     from syncnet.inference.embeddings import clip_sound
     from syncnet.media.remux import join
     from syncnet.tracks.make_tracks import make_tracks
-    from syncnet.tracks.track_folder import read_records
+    from syncnet.tracks.track_folder import Record, read_records
 
     top = os.path.commonpath([os.path.dirname(os.path.abspath(source.path)) for source, _ in raw])
     names = [os.path.relpath(os.path.abspath(source.path), top) for source, _ in raw]
-    made = {record.facts: record for record in read_records(folder).values()}
+    made = {(os.path.basename(name), *record.facts): record for name, record in read_records(folder).items()}
     records: dict[int, Record] = {}
     joined = os.path.join(temporary, "joined")
     todo: dict[str, dict[str, int]] = {top: {}, joined: {}}
     for number, ((source, wav), name) in enumerate(zip(raw, names, strict=True)):
         if wav is not None:
             path = os.path.join(joined, os.path.splitext(name)[0] + ".nut")
-            join(source.path, clip_sound(source.path, wav), path)
+            try:
+                join(source.path, clip_sound(source.path, wav), path)
+            except MediaError as error:
+                records[number] = Record(name, "", "", reason=str(error))
+                continue
             stamp = max(os.stat(source.path).st_mtime_ns, os.stat(wav).st_mtime_ns)
             os.utime(path, ns=(stamp, stamp))
-        facts = os.stat(path if wav is not None else source.path)
-        record = made.get((facts.st_size, facts.st_mtime_ns))
+        else:
+            path = source.path
+        facts = os.stat(path)
+        record = made.get((os.path.basename(path), facts.st_size, facts.st_mtime_ns))
         if record is not None and is_complete(record, folder):
             if strict and settings_of(record) != rule.settings:
                 raise UserError(
