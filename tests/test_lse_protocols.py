@@ -128,7 +128,7 @@ def by_hand(protocol: str, of_tracks: list[dict[str, str]]) -> tuple[dict[str, t
 
 @pytest.mark.parametrize("name", ["tracks", *NAMED])
 @pytest.mark.usefixtures("short")
-def test_each_protocol_counts_as_its_script(checkpoint, videos, tracks, tmp_path, capsys, name):
+def test_each_protocol_counts_as_its_script(checkpoint, videos, tracks, tmp_path, capsys, monkeypatch, name):
     # Names of videos in by_hand() are those of files: of two that have one name, the second is left to another test.
     inputs = [videos / video for video in VIDEOS[:5]]
     flags = ["--detect_every", 5, "--tracks", tracks / ("own" if name == "tracks" else "named")]
@@ -161,6 +161,11 @@ def test_each_protocol_counts_as_its_script(checkpoint, videos, tracks, tmp_path
     assert f"LSE-D {means[0]:.3f} (" in said and f"LSE-C {means[1]:.3f} (" in said
     assert "of 4 videos, 6 face tracks, 1 video without a face not counted" in said
     assert any(line.startswith("Counted: ") for line in out)
+    assert any(line.startswith("not counted: ") and "no_face.mp4: no face found" in line for line in out)
+    assert any("NOT COMPARABLE" in line for line in out) and "NOT COMPARABLE" in summary["comparable"]
+    monkeypatch.setattr("syncnet.inference.lse.remark", lambda *_: None)  # as with the published weights
+    _, out, _ = run(capsys, *inputs, "--initial_model", checkpoint, *flags)
+    assert any("Comparable with" in line for line in out)
     assert any("MTCNN in one of 5 frames" in line for line in out) == (name != "tracks")
 
 
@@ -313,7 +318,9 @@ def test_face_tracks_that_are_given_are_used_as_they_are(checkpoint, tmp_path, c
     assert any("of 2 videos, 3 face tracks, 1 video without a face not counted" in line for line in out)
 
 
-@pytest.mark.parametrize("flag", [("--min_frames", "60"), ("--min_face", "80"), ("--max_offset", "10")])
+@pytest.mark.parametrize(
+    "flag", [("--min_frames", "60"), ("--min_face", "80"), ("--max_offset", "10"), ("--allow_resize",)]
+)
 def test_a_named_protocol_has_its_own_numbers(capsys, flag):
     with pytest.raises(SystemExit):
         inferSyncNet.main(["lse", "x.mp4", "--initial_model", "x", "--protocol", "mova", *flag])
