@@ -251,6 +251,13 @@ def test_a_changed_shard_is_an_error_of_what_is_read_from_it(corpus, tmp_path, h
             open_wav(wav)
 
 
+@pytest.mark.parametrize("where", ["512+999999999999999", "99999999999999999+5", "0+5", "512+0"])
+def test_a_range_of_bytes_that_makes_no_sense(corpus, where):
+    path = re.sub(r"#.*", f"#{where}", read_list(str(corpus / "dev.txt"))[0].audio)
+    with pytest.raises(MediaError, match=r"dev-000000.tar/.*: cannot be read|the tar has"):
+        open_wav(path)
+
+
 def test_clips_of_a_damaged_shard_are_replaced_and_noted(corpus, tmp_path):
     shutil.copytree(corpus / "shards", tmp_path / "shards")
     text = (corpus / "dev.txt").read_text().replace(str(corpus), str(tmp_path))

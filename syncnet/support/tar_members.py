@@ -90,10 +90,10 @@ def read_member(member: Member) -> bytes:
     """The content of a member. Raises OSError where the tar is missing, cut off, or has something else there."""
     descriptor = os.open(member.tar, os.O_RDONLY)
     try:
-        wanted, data = BLOCK + member.size, b""
-        while len(data) < wanted and (
-            more := os.pread(descriptor, wanted - len(data), member.first - BLOCK + len(data))
-        ):
+        start, data = member.first - BLOCK, b""
+        wanted = BLOCK + member.size
+        end = min(wanted, os.fstat(descriptor).st_size - start)
+        while len(data) < end and (more := os.pread(descriptor, end - len(data), start + len(data))):
             data += more
     finally:
         os.close(descriptor)
@@ -108,9 +108,7 @@ def read_member(member: Member) -> bytes:
             errno.ESTALE, f"the tar has {found} there; it has changed since this list was made", str(member)
         )
     if len(data) < wanted:
-        raise OSError(
-            errno.EIO, f"the tar is cut off after {member.first - BLOCK + len(data)} bytes", str(member)
-        )
+        raise OSError(errno.EIO, f"the tar is cut off after {start + len(data)} bytes", str(member))
     return data[BLOCK:]
 
 
