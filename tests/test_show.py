@@ -86,7 +86,7 @@ def test_boxes_are_read_as_they_were_written(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("FRAME X Y W H\n", "a.txt: no frame's box in it"),
+        ("FRAME X Y W H\n", "a.txt: no boxes in it"),
         ("FRAME X Y W H\n1 0.1 0.1 0.2\n", "a.txt, line 2: found '1 0.1 0.1 0.2', expected a frame's number"),
         ("FRAME X Y W H\n1 0.1 0.1 0.2 nan\n", "line 2"),
         ("FRAME X Y W H\n1 0.1 0.1 0.2 0.2\n3 0.1 0.1 0.2 0.2\n", "line 3: frame 3 follows frame 1"),
