@@ -208,6 +208,17 @@ def test_offset_makes_tracks_too(checkpoint, videos, tracks, tmp_path, capsys, m
                         "--output", str(videos / "one_in_sync.mp4")]  # fmt: skip
 
 
+def test_show_makes_tracks_where_there_are_none(checkpoint, videos, tmp_path, capsys, monkeypatch):
+    given = ["show", "--model", "tinyModel", "--device", "cpu", "--initial_model", checkpoint]
+    given += ["--video", videos / "one.mp4", "--output", tmp_path / "seen.mp4", "--tracks", tmp_path / "new"]
+    status = inferSyncNet.main([str(argument) for argument in [*given, "--min_frames", SHORTEST]])
+    assert status == 0 and (tmp_path / "new/mp4/one/00001.mp4").exists()
+    monkeypatch.setattr("syncnet.tracks.make_tracks.make_tracks", None)
+    assert inferSyncNet.main([str(argument) for argument in given]) == 0
+    said = f"{tmp_path / 'seen.mp4'}: {videos / 'one.mp4'} with 1 face track"
+    assert capsys.readouterr().out.count(said) == 2
+
+
 def test_without_a_folder_tracks_are_temporary(checkpoint, videos, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     flags = ("--initial_model", checkpoint, "--min_frames", SHORTEST, "--csv", tmp_path / "t.csv")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from syncnet.networks.interface import Network
 
 HELP = "How well do faces find their voices among others?"
-EXAMPLE = [f"{COMMAND} match {MODEL} --ways 2 10 data/test.txt"]
+EXAMPLE = [f"{COMMAND} match {MODEL} data/test.txt --ways 2 10"]
 RESAMPLES = 1000
 
 

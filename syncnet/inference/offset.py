@@ -327,7 +327,7 @@ def report(rows: Sequence[Measured], tracks: Tracks, args: argparse.Namespace, p
     if args.plot:
         plot_offsets([(track.clip, found) for track, found in rows], args.plot)
     if args.csv:
-        write_offset_table(rows, args.csv)
+        write_offset_table(rows, args.csv, kept=args.tracks is not None)
     if args.write_list:
         write_checked_list(args, rows, len(tracks.tracks))
 
@@ -339,7 +339,7 @@ def correction(args: argparse.Namespace, video: str) -> str:
     return f"{COMMAND} resync --initial_model {names[0]} {names[1]} --output {names[2]}"
 
 
-def write_offset_table(rows: Sequence[Measured], path: str) -> None:
+def write_offset_table(rows: Sequence[Measured], path: str, kept: bool) -> None:
     """Write the CSV with a row a clip. Raises OSError."""
     with replace_file(path) as file:
         table = csv.writer(file, lineterminator="\n")
@@ -347,7 +347,8 @@ def write_offset_table(rows: Sequence[Measured], path: str) -> None:
         for track, found in rows:
             said = track.listed.offset if track.listed else ""
             row = [found.frames, found.milliseconds, f"{found.confidence:.6f}", said, found.found]
-            table.writerow([track.clip, track.wav or "", *row])
+            files = [track.clip, track.wav or ""] if kept or track.first is None else [str(track), ""]
+            table.writerow([*files, *row])
 
 
 def write_checked_list(args: argparse.Namespace, rows: Sequence[Measured], clips: int) -> None:
