@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
+sys.path[:0] = [ROOT, os.path.join(ROOT, "tests/makers")]
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402

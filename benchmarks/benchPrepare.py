@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
+sys.path[:0] = [ROOT, os.path.join(ROOT, "tests/makers")]
 
 import av  # noqa: E402
 from clipMaker import make_clip, make_sound, noise  # noqa: E402

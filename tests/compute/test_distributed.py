@@ -17,14 +17,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from clipMaker import make_list
-from processes import Started, free_port, run, start
+from processes import PATHS, ROOT, Started, free_port, run, start
 from scipy.io import wavfile
 
 from syncnet.compute import distributed
 from syncnet.support.errors import UserError
 
-TESTS = Path(__file__).parent
-TRAIN = TESTS.parent / "trainSyncNet.py"
+TRAIN = ROOT / "trainSyncNet.py"
 FLAGS = ["--maxFrames", 6, "--nBatchSize", 6, "--nOut", 8, "--model", "plainModel", "--device", "cpu"]
 FLAGS += ["--nDataLoaderThread", 1, "--lr", 0.01, "--max_epoch", 3, "--save_steps", 1]
 
@@ -32,7 +31,7 @@ FLAGS += ["--nDataLoaderThread", 1, "--lr", 0.01, "--max_epoch", 3, "--save_step
 def torchrun(*arguments, rendezvous=("--standalone",), **environment) -> subprocess.CompletedProcess:
     """A run of two processes under torchrun itself."""
     launcher = [sys.executable, "-m", "torch.distributed.run", *rendezvous, "--nproc_per_node", 2, TRAIN]
-    paths = {"PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent))), "OMP_NUM_THREADS": "1"}
+    paths = {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
     command = [str(part) for part in (*launcher, *arguments)]
     return subprocess.run(
         command, env=os.environ | paths | environment, capture_output=True, text=True, timeout=400
@@ -63,7 +62,7 @@ def test_same_numbers_with_one_two_and_three_processes(trials, tmp_path):
     found = {}
     for processes in (0, 2, 3):
         output = tmp_path / f"{processes}.pt"
-        done = run(TESTS / "distributedCase.py", output, *trials, ranks=processes)
+        done = run(ROOT / "tests/makers/distributedCase.py", output, *trials, ranks=processes)
         assert done.returncode == 0, done.stderr
         found[processes] = torch.load(output, weights_only=True)
     one = found.pop(0)
@@ -163,12 +162,12 @@ def test_an_error_that_all_processes_meet_is_shown_once(clip_list, tmp_path):
 
 def test_a_save_path_that_is_not_shared(clip_list, tmp_path):
     one_epoch = [*flags(clip_list, tmp_path / "run"), "--max_epoch", 1]
-    done = run(TESTS / "ownFolders.py", *one_epoch, ranks=2)
+    done = run(ROOT / "tests/makers/ownFolders.py", *one_epoch, ranks=2)
     assert done.returncode == 0 and (tmp_path / "run0/training_state.pt").exists(), done.stderr
     assert not (tmp_path / "run1/training_state.pt").exists()
     shutil.rmtree(tmp_path / "run1", ignore_errors=True)
     (tmp_path / "run0").rename(tmp_path / "run1")  # process 0 is now on the other machine
-    done = run(TESTS / "ownFolders.py", *one_epoch, ranks=2)
+    done = run(ROOT / "tests/makers/ownFolders.py", *one_epoch, ranks=2)
     assert done.returncode == 1 and "--save_path must be a folder that all machines share" in done.stderr
     assert "is in epoch 2 after step 0 on" in done.stderr and "has no state on" in done.stderr
     assert not list((tmp_path / "run0").rglob("*.model"))

@@ -17,7 +17,7 @@ from syncnet.networks import mel_spectrogram
 from syncnet.networks.mel_spectrogram import PlainMelSpectrogram
 from syncnet.support.version import torchaudio_error, version_text
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 NAMES = {"torchfb.spectrogram.window", "torchfb.mel_scale.fb"}
 SETTINGS = {"sample_rate": SAMPLE_RATE, "n_fft": 512, "win_length": 400, "hop_length": 160}
 SETTINGS |= {"f_min": 0.0, "f_max": 8000.0, "n_mels": 40}

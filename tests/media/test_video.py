@@ -34,7 +34,7 @@ from syncnet.media.video import FrameReader, read_frames
 from syncnet.media.video_facts import REMEDIES, REWRITE, VideoError, probe
 from SyncNetDist import SyncNet
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 24
 STEADY = range(FRAMES)
 CHECKS = ("decode", "packets")

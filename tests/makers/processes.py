@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PATHS = os.pathsep.join((str(ROOT / "tests"), str(ROOT)))
+ROOT = Path(__file__).parents[2]
+PATHS = os.pathsep.join((str(ROOT / "tests/makers"), str(ROOT)))
 IMPORTS = [
     "trainSyncNet",
     "tuneThreshold",

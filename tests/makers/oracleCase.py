@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from syncnet.media.crops import WINDOW_TAIL
 from SyncNetDist import SyncNet
 
-FOLDER = Path(__file__).parent / "oracle"
+FOLDER = Path(__file__).parents[1] / "oracle"
 
 
 def load_case(name: str) -> tuple[dict, dict[str, np.ndarray]]:

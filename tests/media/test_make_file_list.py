@@ -28,7 +28,7 @@ from syncnet.media.video import read_frames
 from syncnet.media.wav import open_wav
 from syncnet.training.loaders import make_loaders
 
-SCRIPT = Path(__file__).resolve().parent.parent / "makeFileList.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "makeFileList.py"
 FRAMES = 20
 
 

@@ -28,7 +28,6 @@ from syncnet.training import run_folder, signals
 from syncnet.training import state as trainingState
 from SyncNetDist import SyncNet
 
-TESTS = Path(__file__).parent
 EPOCHS = 3
 FLAGS = ["--maxFrames", 6, "--nBatchSize", 2, "--nOut", 8, "--model", "tinyModel", "--device", "cpu"]
 FLAGS += ["--nDataLoaderThread", 2, "--lr", 0.01]
@@ -348,7 +347,7 @@ def test_a_closed_terminal_saves_the_state(clip_list, short_run):
     pid, terminal = pty.fork()
     if pid == 0:
         code = "import sys, trainSyncNet; sys.exit(trainSyncNet.main())"
-        environment = os.environ | {"PYTHONPATH": f"{TESTS}:{TESTS.parent}", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": processes.PATHS, "OMP_NUM_THREADS": "1"}
         command = flags(clip_list, short_run, "--max_epoch", 1000)
         os.execve(sys.executable, [sys.executable, "-c", code, *command], environment)
     shown = b""

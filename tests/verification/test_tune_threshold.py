@@ -25,7 +25,7 @@ from tuneThreshold import (
     tuneThresholdfromScore,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ORACLE = json.loads((ROOT / "tests/oracle/thresholds.json").read_text())
 
 

@@ -16,7 +16,7 @@ from syncnet.support.errors import UserError
 from syncnet.support.names import did_you_mean
 from syncnet.support.version import VERSION
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 COMMANDS = ["trainSyncNet", "makeFileList", "convertAudio", "makeFaceTracks", "makeDemoData", "inferSyncNet"]
 COMMANDS += ["tuneThreshold"]
 SLOW = ("torch", "cv2", "scipy", "sklearn", "matplotlib", "av")

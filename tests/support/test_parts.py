@@ -19,7 +19,7 @@ import makeFileList
 from syncnet.support.parts import Part, part_number
 from syncnet.tracks.track_folder import TrackFolder
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def start(script: str, *flags: object) -> subprocess.Popen:

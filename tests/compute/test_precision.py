@@ -271,7 +271,7 @@ print(faults)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
 def test_memory_is_kept():
     """The third block of 64 MiB: new pages without, none with it."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     new, kept = (
         int(
             subprocess.run(
@@ -299,7 +299,7 @@ print(before, os.environ[HUGE_PAGES])
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
 def test_huge_pages_are_for_memory_that_is_not_kept():
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     for given, expected in (({}, "1 0"), ({HUGE_PAGES: "1"}, "1 1"), ({HUGE_PAGES: "0"}, "0 0")):
         environment = {name: value for name, value in os.environ.items() if name != HUGE_PAGES} | given
         said = subprocess.run(

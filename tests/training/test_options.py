@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from clipMaker import make_list
@@ -345,7 +346,7 @@ def test_deterministic_computing(tmp_path):
     code += "sys.exit(status)"
     flags = f"--train_list {clips} --verify_list {clips} --maxFrames 8 --nBatchSize 2 --device cpu --nOut 8"
     flags += f" --model tinyModel --max_epoch 1 --save_path {tmp_path}/run --deterministic --crop mouth"
-    paths = f"{Path(__file__).parent}:{Path(__file__).parent.parent}"
+    paths = processes.PATHS
     environment = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
     line = [sys.executable, "-c", code, *flags.split()]
     done = subprocess.run(line, env=environment | {"PYTHONPATH": paths}, capture_output=True, text=True)

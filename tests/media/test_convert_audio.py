@@ -21,7 +21,7 @@ from syncnet.media.clips import MediaError
 from syncnet.media.sound import decode_audio
 from syncnet.media.wav import open_wav
 
-SCRIPT = Path(__file__).resolve().parent.parent / "convertAudio.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "convertAudio.py"
 
 
 def at_16k(sound: np.ndarray) -> np.ndarray:

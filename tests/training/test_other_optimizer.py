@@ -11,7 +11,7 @@ import torch
 from clipMaker import make_list
 from test_distributed import flags
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def clip_list(tmp_path_factory) -> Path:
 def test_a_resumed_run_is_the_same_bit_by_bit(edited, clip_list, tmp_path, ranks):
     def run(save_path: Path, **environment: str) -> subprocess.CompletedProcess:
         command = [*flags(clip_list, save_path), "--max_epoch", 2]
-        environment["PYTHONPATH"] = f"{edited}:{Path(__file__).parent}"
+        environment["PYTHONPATH"] = f"{edited}:{PROJECT}/tests/makers"
         return processes.run(edited / "trainSyncNet.py", *command, ranks=ranks, **environment)
 
     whole = run(tmp_path / "whole")

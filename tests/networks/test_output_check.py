@@ -19,7 +19,7 @@ from syncnet.networks.settings import Settings
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def examples() -> list[str]:

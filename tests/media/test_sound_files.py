@@ -29,7 +29,7 @@ from syncnet.media.wav import SilentError, WavFormatError, check_heard, open_wav
 from syncnet.tracks.track_sound import read_sound
 from syncnet.verification.voices import check_wavs
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SOUND = noise(1.2)
 FRAMES = 30  # of video, as long as SOUND
 
