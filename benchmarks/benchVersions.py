@@ -33,7 +33,10 @@ STOP = "stop\n"
 def serve(root: str, weights: str, precision: str, args: argparse.Namespace) -> None:
     """A worker: for each line on stdin a training step of the version in `root`, answered with loss and seconds."""
     original = os.path.exists(os.path.join(root, ORIGINAL))
-    sys.path[:] = [root, *(path for path in sys.path if path not in (ROOT, os.path.join(ROOT, "tests/makers")))]
+    sys.path[:] = [
+        root,
+        *(path for path in sys.path if path not in (ROOT, os.path.join(ROOT, "tests/makers"))),
+    ]
     import torch
 
     if original and args.device == "cpu":
