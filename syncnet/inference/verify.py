@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, _problems: Problems
         )
     score = verify(network, args.a, args.b, args.num_eval, args.nBatchSize)
     print(f"score {score:.6f}")
-    if os.path.samefile(args.a, args.b):
+    if os.path.realpath(args.a) == os.path.realpath(args.b):
         print(
             "(a file with itself: its crops differ from each other, so that the mean of their scores is below 1)"
         )
