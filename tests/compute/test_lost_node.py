@@ -1,5 +1,6 @@
 """Two launchers of torchrun, as on two nodes, of which one loses a process, or is lost itself."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -78,9 +79,10 @@ class Nodes:
     def kill(self, node: int) -> None:
         """Kill a launcher and its process at once."""
         lost = self.running.pop(node)
-        workers = Path(f"/proc/{lost.pid}/task/{lost.pid}/children").read_text().split()
-        for pid in (lost.pid, *map(int, workers)):
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            workers = Path(f"/proc/{lost.pid}/task/{lost.pid}/children").read_text().split()
+            for pid in (lost.pid, *map(int, workers)):
+                os.kill(pid, signal.SIGKILL)
         lost.wait()
 
     def wait(self) -> list[int]:
@@ -127,7 +129,7 @@ def test_a_lost_node_that_starts_again(nodes, weights):
 @pytest.mark.parametrize("nodes", ["static", "c10d"], indirect=True)
 def test_a_job_that_starts_again_when_its_first_node_is_lost(nodes, weights):
     nodes.kill(0)
-    assert nodes.wait() == [1]  # the other does not wait for it
+    nodes.kill(1)  # as Slurm does; on its own it ends within seconds, or tries to reach the other for minutes
     nodes.port = free_port()
     for node in (0, 1):
         nodes.start(node)
