@@ -265,6 +265,9 @@ def test_a_small_change_is_a_cut_only_where_it_is_sudden():
 
     assert is_cut([grey(60)] * 6, [grey(110)] * 6)  # 50 in one of three channels
     assert not is_cut([grey(60 + 50 * k) for k in range(-1, 1)], [grey(110), grey(160)])  # all the time
+    # 30 where it is 8 all around: a large change needs twice that, a small one five times.
+    assert is_cut([grey(10 + 8 * (k % 2)) for k in range(6)], [grey(48 + 8 * (k % 2)) for k in range(6)])
+    assert not is_cut([grey(60)], [grey(80)]) and is_cut([grey(60)], [grey(90)])  # nothing to compare it with
 
 
 # ---------------------------------------------------------------- faces

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import inferSyncNet
 import tuneThreshold
 from inferSyncNet import load
 from syncnet.support.errors import UserError
-from syncnet.verification.calibration import posterior
+from syncnet.verification.calibration import FEW_TRIALS, Calibration, calibration_doubts, posterior
 from syncnet.verification.evaluation import evaluate_list
 from SyncNetDist import SyncNet
 from tuneThreshold import actual_dcf, calibrate, cllr, min_cllr, min_dcf
@@ -30,6 +31,26 @@ def gaussian_llrs(seed: int, trials: int = 4000, distance: float = 2.0) -> tuple
     draws = np.random.default_rng(seed)
     labels = (np.arange(trials) % 4 == 0).astype(int)
     return draws.normal(np.where(labels == 1, distance, -distance), math.sqrt(2 * distance)), labels
+
+
+def test_ratios_are_exact_whatever_the_scores_are():
+    found = Calibration(2.0, 1.0).llr(np.float32([1 / 3]))
+    assert found.dtype == np.float64 and found[0] == 2.0 * float(np.float32(1 / 3)) + 1.0
+
+
+def test_a_calibration_keeps_its_prior():
+    llrs, labels = gaussian_llrs(0)
+    assert calibrate(llrs, labels, p_target=0.3).p_target == 0.3
+    for wrong in (0, 1):
+        with pytest.raises(UserError, match="p_target"):
+            calibrate(llrs, labels, p_target=wrong)
+
+
+def test_so_many_trials_are_enough():
+    scores = np.arange(2.0 * FEW_TRIALS)
+    labels = (np.arange(2 * FEW_TRIALS) < FEW_TRIALS).astype(int)
+    assert calibration_doubts(scores, labels, None) == []
+    assert len(calibration_doubts(scores[1:], labels[1:], None)) == 1
 
 
 # ---------------------------------------------------------------- figures
@@ -59,11 +80,13 @@ def test_cllr_by_hand(llrs, value):
         ([1, 2, 3, 4], [0, 1, 0, 1], 0.5),
         # Pools {1: 0}, {2: two of three}: with prior odds of 1 the LLR there is log 2.
         ([1, 2, 2, 2, 1], [0, 1, 1, 0, 0], None),
+        ([1, 2, 2, 2], [1, 1, 0, 0], 1),  # pools {1, 2: two of four, each trial counting once}
     ],
 )
 def test_min_cllr_by_hand(scores, labels, value):
     if value is None:  # 2 targets, 3 others: odds 2/3; share 2/3: odds 2, LLR log 3
         value = (math.log2(1 + 1 / 3) + math.log2(1 + 3) / 3) / 2
+    warnings.simplefilter("error")  # of infinite LLRs
     assert min_cllr(scores, labels) == pytest.approx(value, abs=1e-12)
     assert min_cllr(np.array(scores) * 1e-18, labels) == pytest.approx(value, abs=1e-12)
 

@@ -15,6 +15,7 @@ import tuneThreshold
 from syncnet.support.errors import UserError
 from syncnet.verification.speakers import count_speakers, speakers_of_trials
 from tuneThreshold import (
+    actual_dcf,
     bootstrap_difference,
     bootstrap_interval,
     eer_interpolated,
@@ -567,10 +568,14 @@ def test_wrong_trials(scores, labels, message):
             measure()
 
 
-@pytest.mark.parametrize("wrong", [{"p_target": 0}, {"p_target": 1.5}, {"p_target": 0.1, "c_miss": 0}])
-def test_wrong_costs(wrong):
+@pytest.mark.parametrize("dcf", [min_dcf, actual_dcf])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"p_target": 0}, {"p_target": 1}, {"c_miss": 0}, {"c_fa": -1}, {"c_miss": np.inf}, {"c_fa": np.inf}],
+)
+def test_wrong_costs(dcf, wrong):
     with pytest.raises(ValueError, match="p_target"):
-        min_dcf(*SIX, **wrong)
+        dcf(*SIX, **{"p_target": 0.1} | wrong)
 
 
 # Files and the command
