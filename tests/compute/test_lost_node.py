@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from clipMaker import make_list
-from processes import free_port, run
+from processes import PATHS, free_port, run
 from test_distributed import TRAIN, flags
 
 pytestmark = pytest.mark.slow
@@ -57,11 +57,10 @@ class Nodes:
         }[self.kind]
         launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1]
         command = [*launcher, "--max_restarts", 3, *where, *self.command]
-        paths = os.pathsep.join((str(TRAIN.parent / "tests"), str(TRAIN.parent)))
         with open(self.folder / f"{node}.log", "a") as log:
             self.running[node] = subprocess.Popen(
                 list(map(str, command)),
-                env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+                env=os.environ | {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"},
                 stdout=log,
                 stderr=log,
             )
