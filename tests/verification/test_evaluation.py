@@ -565,13 +565,13 @@ def test_flags_without_effect_are_reported(clip_list, voices, tmp_path, capsys):
     )
     assert told(*flags, "--num_eval", 3) == [
         "not used: --test_list, --test_path, --num_eval, for --eval and --test_interval",
-        "not used: --load_embeddings, --score_norm, --cohort, for --eval alone (--test_interval gives raw scores)",
+        "not used: --load_embeddings, --score_norm, --cohort, for --eval only (--test_interval gives raw scores)",
     ]
     assert told("--test_interval", 1) == []
     assert told("--test_interval", 1, "--eval", "--lr", 3) == []
     assert told("--eval", "--top_n", 7, "--compile") == [
         "not used: --top_n, for --score_norm asnorm",
-        "not used: --compile, for training alone",
+        "not used: --compile, for training only",
     ]
 
 
