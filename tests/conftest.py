@@ -41,7 +41,7 @@ class Undrawn:
 
 
 # Begun first, so that the processes of a run end together.
-LONGEST = ("distributed", "oracle", "resume", "train_command", "make_face_tracks", "figures", "export")
+LONGEST = ("oracle", "distributed", "resume", "export", "make_face_tracks", "train_command")
 
 
 def begin_with_the_longest(item: pytest.Item) -> int:

@@ -109,6 +109,9 @@ def gradient_differs(
     )
 
 
+@pytest.mark.parametrize(
+    "case", ["train_stride2", pytest.param("train_stride1", marks=pytest.mark.slow)], indirect=True
+)
 @pytest.mark.parametrize("device", DEVICES)
 def test_losses_and_gradients_of_a_batch(case, device, moments, monkeypatch):
     """In float64, against the original in float64; in float32, against float64; loosely, against its float32.
