@@ -435,6 +435,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = CheckSettings(args.mp4_dir, txt_dir, args.wav_dir, args.check, args.allow_resize)
     if args.shards:
         check_output("--shards", args.shards, folder=True)
+        remove_leftovers(glob.glob(os.path.join(glob.escape(args.shards), "*.part")))
     begin = time.monotonic()
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     remove_leftovers(glob.glob(glob.escape(args.output) + ".*.part"))

@@ -211,9 +211,9 @@ def test_a_guarded_script_works(tmp_path):
 # ---------------------------------------------------------------- what is imported
 
 
-def test_training_starts_without_matplotlib_and_av(tmp_path):
+def test_training_starts_without_matplotlib(tmp_path):
     script = """
-    sys.modules.update(matplotlib=None, av=None)
+    sys.modules.update(matplotlib=None)
     import trainSyncNet, makeFileList
     print("there")
     """

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
+from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from syncnet.support.errors import UserError
@@ -204,9 +204,25 @@ def union(values: list[Any]) -> list[Any]:
     return sorted({value for part in found for value in part})
 
 
+class _Gather(torch.autograd.Function):
+    """All-gather with gradients; that of torch.distributed.nn is deprecated since PyTorch 2.14."""
+
+    @staticmethod
+    def forward(context: FunctionCtx, x: Tensor) -> Tensor:  # noqa: ARG004
+        parts = [torch.empty_like(x) for _ in range(processes())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        gradient = gradient.clone(memory_format=torch.contiguous_format)  # it may be shared
+        dist.all_reduce(gradient)  # each process's loss depends on the rows of all
+        return gradient.chunk(processes())[rank()]
+
+
 def gather(x: Tensor) -> Tensor:
     """The rows of all processes, in order of rank, with gradients: (b, ...) -> (b * processes, ...)."""
-    return torch.cat(all_gather(x.contiguous())) if dist.is_initialized() else x
+    return _Gather.apply(x.contiguous()) if dist.is_initialized() else x
 
 
 def total(x: Tensor) -> Tensor:

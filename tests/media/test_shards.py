@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections import defaultdict
 from pathlib import Path
@@ -169,6 +170,16 @@ def test_inference_reads_lists_of_shards(corpus, trained, tmp_path, capsys, comm
             with open(tmp_path / f"{name}.csv") as table:
                 found.append([[v for k, v in row.items() if "/" not in v] for row in csv.DictReader(table)])
     assert found[0] == found[1] and found[0]
+
+
+def test_what_a_killed_run_left_of_a_shard_is_removed(corpus, tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    leftover = tmp_path / f"shards/dev-000000.tar.{ended.pid}.part"
+    leftover.parent.mkdir()
+    leftover.write_bytes(b"half a shard")
+    assert list_clips(corpus, tmp_path / "dev.txt", "--shards", leftover.parent) == 0
+    assert [path.suffix for path in leftover.parent.iterdir()] == [".tar"]
 
 
 def test_a_second_run_keeps_the_shards_that_have_not_changed(tmp_path):

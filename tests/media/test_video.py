@@ -656,7 +656,7 @@ def test_names_that_are_not_utf8(tmp_path):
             read_frames(name, 2, pictures)
             print([frame_number(picture) for picture in pictures])
     """
-    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/makers'}"}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], cwd=folder, env=env, capture_output=True, text=True
     )

@@ -86,7 +86,7 @@ def test_the_figures_of_an_epoch(clock):
             "loss 3.000 content 2.000 identity 1.000 sync top-1 50.0% identity top-1 25.0% data wait 60% "
             "batches ahead 2/4"
         )
-        found = figures.result(moments=4)
+        found = figures.result(num_embeddings=4)
     assert found.rows == [earlier, *ROWS]
     means = {part: getattr(found, part) for part in PARTS}
     assert list(means.values()) == [3.0, 2.0, 1.0, 50.0, 25.0, 0.25]
