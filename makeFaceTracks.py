@@ -66,7 +66,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--face_detector",
         metavar="FILE.onnx",
         help="weights of YuNet, a much faster face detector (docs/data.md says where to download them); "
-        "default: MTCNN, which requirements.txt installs",
+        "default: MTCNN, which requirements.txt installs. NAME or NAME:FILE: one of your own (CONTRIBUTING.md)",
     )
     parser.add_argument("--part", type=part_of_all, metavar="K/N", help=PART_HELP.format("tables"))
     args = parser.parse_args(argv)
@@ -98,7 +98,7 @@ from syncnet.media.clips import FPS, LEAST_FRAMES, MediaError
 from syncnet.media.find_files import folder_of_people
 from syncnet.support.files import check_output
 from syncnet.support.names import counted, one_line
-from syncnet.tracks.make_tracks import Run, read_weights
+from syncnet.tracks.make_tracks import Run, read_detector
 from syncnet.tracks.track_folder import VERSION, TrackFolder, lines_without_tracks
 from syncnet.tracks.track_jobs import sources_in
 
@@ -200,7 +200,7 @@ def report(
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (no track, or the program failed on a video), 130 (Ctrl-C)."""
     args = parse_args(argv)
-    weights = read_weights(args.face_detector) if args.face_detector else None
+    detector, weights = read_detector(args.face_detector)
     check_output("--dst", args.dst, folder=True)
     begin = time.monotonic()
     folder = TrackFolder(args.dst, args.part)
@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     ):
         unread: list[MediaError] = []
         src, paths = sources_in(args.src, args.dst, unread.append)
-        rule = Rule(args.detect_every, args.min_frames, args.min_face, weights)
+        rule = Rule(args.detect_every, args.min_frames, args.min_face, detector, weights)
         parts = None
         if args.part:
             parts = PartRecords(folder.parts, args.part, shares(paths, args.part), rule.settings)

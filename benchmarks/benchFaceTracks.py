@@ -31,7 +31,7 @@ import makeFaceTracks  # noqa: E402
 from syncnet.media.clips import FPS  # noqa: E402
 from syncnet.media.timeline import VideoReader  # noqa: E402
 from syncnet.tracks.face_tracks import group_tracks, plan_parts, select_tracks, survey_part, write_group  # noqa: E402
-from syncnet.tracks.survey import Survey, open_detector  # noqa: E402
+from syncnet.tracks.survey import DETECTORS, Survey  # noqa: E402
 from syncnet.tracks.track_settings import PART, Rule  # noqa: E402
 
 RULE = Rule(detect_every=5, min_frames=34, min_face=60)
@@ -65,7 +65,7 @@ def decode(path: str) -> None:
 
 
 def decode_and_detect(path: str, rule: Rule) -> None:
-    detector = open_detector(rule.min_face, rule.weights)
+    detector = DETECTORS[rule.detector](rule.min_face, rule.weights)
     with VideoReader(path) as reader:
         for slot, frame in reader.slots():
             if slot % rule.detect_every == 0:
@@ -125,7 +125,7 @@ def main() -> None:
         rules = {"MTCNN": RULE}
         if args.face_detector:
             with open(args.face_detector, "rb") as file:
-                rules["YuNet"] = replace(RULE, weights=file.read())
+                rules["YuNet"] = replace(RULE, detector="yunet", weights=file.read())
         passes = {
             "decode + detect": decode_and_detect,
             "first pass (decode, detect, shots, tracks)": first_pass,

@@ -123,15 +123,14 @@ def is_face_track(facts: VideoFacts) -> bool:
 
 def track_rule(args: argparse.Namespace, defaults: dict[str, int], divide: bool = True) -> Rule:
     """How tracks are made: by the flags that were given, else `defaults`. Raises UserError."""
-    from syncnet.tracks.make_tracks import read_weights
+    from syncnet.tracks.make_tracks import read_detector
 
     values = {name: getattr(args, name) or default for name, default in defaults.items()}
     for name, most in (("detect_every", MAX_GAP), ("min_frames", PART)):
         if values[name] > most:
             raise UserError(f"--{name} {values[name]}: expected at most {most}")
-    return Rule(
-        **values, weights=read_weights(args.face_detector) if args.face_detector else None, divide=divide
-    )
+    detector, weights = read_detector(args.face_detector)
+    return Rule(**values, detector=detector, weights=weights, divide=divide)
 
 
 def is_rule_given(args: argparse.Namespace) -> bool:

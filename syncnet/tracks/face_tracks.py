@@ -15,7 +15,7 @@ from syncnet.media.clips import FPS
 from syncnet.media.open_media import has_sound, tick
 from syncnet.media.timeline import MIDDLE, VideoReader
 from syncnet.media.wav import write_wav
-from syncnet.tracks.survey import AHEAD, WARM_UP, Part, Survey, detector_kind
+from syncnet.tracks.survey import AHEAD, DETECTORS, WARM_UP, Part, Survey
 from syncnet.tracks.track_files import TrackVideo, track_text
 from syncnet.tracks.track_joining import Stretch, join
 from syncnet.tracks.track_settings import PART, Rule
@@ -126,7 +126,7 @@ def select_tracks(stretches: list[Stretch], rule: Rule) -> Found:
     Tracks of low confidence, or found only now and then, are not faces (hands, for example). A track longer than PART
     is divided evenly if settings.divide is set, because training reads files from their beginning.
     """
-    typical = detector_kind(rule.weights).typical
+    typical = DETECTORS[rule.detector].typical
     tracks = [
         track
         for track in join(stretches)

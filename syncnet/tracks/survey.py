@@ -23,6 +23,8 @@ AHEAD = max(LENGTHS) + LASTING + FLASH + 1
 TILTS = 30, -30  # degrees by which a picture is rotated to find a lost face again
 AROUND = 2.5  # side of that picture, relative to the larger side of the face
 TURNED_SIZE = 1.5  # maximum larger side of the face in that picture, relative to the smallest detectable face
+# The names of --face_detector. Another detector is added here; its tracks are kept apart by its name.
+DETECTORS: dict[str, type[FaceDetector]] = {"mtcnn": Mtcnn, "yunet": YuNet}
 MIN_REGION = 4  # pixels per side of a crop in a shot picture; smaller ones are not compared
 
 
@@ -56,23 +58,13 @@ class _View:
         return self.recording, self.frame.width, self.frame.height, self.small.shape
 
 
-def detector_kind(weights: bytes | None) -> type[FaceDetector]:
-    """The class of the detector that open_detector() opens."""
-    return Mtcnn if weights is None else YuNet
-
-
-def open_detector(min_face: int, weights: bytes | None = None) -> FaceDetector:
-    """MTCNN, or YuNet with these weights, the content of an ONNX file. Raises UserError."""
-    return Mtcnn(min_face) if weights is None else YuNet(min_face, weights)
-
-
 class _FaceFinder:
     """Detects the faces in the current views, once per view. count: of all faces detected."""
 
     def __init__(self, reader: VideoReader, rule: Rule, views: list[_View]) -> None:
         self.count = 0
         self._reader = reader
-        self._detector = open_detector(rule.min_face, rule.weights)
+        self._detector = DETECTORS[rule.detector](rule.min_face, rule.weights)
         self.sure = self._detector.sure
         self._views = views
         self._min_face = rule.min_face

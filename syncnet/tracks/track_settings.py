@@ -3,6 +3,7 @@
 import hashlib
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 MAX_GAP = 25  # slots without a face that a track may have in a row
 PART = 1000  # slots; longer tracks are divided
@@ -12,32 +13,31 @@ MIN_FACE = 20  # pixels; the detectors do not find smaller ones
 
 @dataclass(frozen=True)
 class Rule:
-    """The flags of makeFaceTracks.py. weights: the content of --face_detector, or None for MTCNN.
+    """The flags of makeFaceTracks.py.
 
+    detector: its name in DETECTORS (survey.py). weights: the content of its file, or None if it has none.
     divide: divide tracks longer than PART.
     """
 
     detect_every: int  # slots
     min_frames: int
     min_face: int  # pixels
+    detector: str = "mtcnn"
     weights: bytes | None = field(default=None, repr=False)
     divide: bool = True
 
     @property
-    def detector(self) -> str:
-        """The face detector and a hash of its weights, as in tracks.csv."""
-        return "mtcnn" if self.weights is None else f"yunet sha256:{hashlib.sha256(self.weights).hexdigest()}"
-
-    @property
     def settings(self) -> dict[str, int | str]:
         """The settings that the tracks of a video depend on; with others they are remade."""
-        found: dict[str, int | str] = {
+        found: dict[str, Any] = {
             "detect_every": self.detect_every,
             "min_frames": self.min_frames,
             "min_face": self.min_face,
         }
-        if self.weights is not None:  # older folders, made when there was only MTCNN, stay finished
+        if self.detector != "mtcnn":  # older folders, made when there was only MTCNN, stay finished
             found["detector"] = self.detector
+            if self.weights is not None:
+                found["detector"] += f" sha256:{hashlib.sha256(self.weights).hexdigest()}"
         if not self.divide:
             found["divide"] = False
         return found

@@ -23,8 +23,10 @@ class YuNet(FaceDetector):
     sure = 0.6
     typical = 0.65
 
-    def __init__(self, min_face: int, weights: bytes) -> None:
+    def __init__(self, min_face: int, weights: bytes | None) -> None:
         self.scale = min(1.0, SIZE_IN_DETECTION / min_face)
+        if weights is None:
+            raise UserError("YuNet needs the file of its weights (docs/data.md)")
         if not hasattr(cv2, "FaceDetectorYN"):
             raise UserError(
                 f"OpenCV {cv2.__version__} has no FaceDetectorYN: pip install -U opencv-python-headless"

@@ -5,6 +5,7 @@ can run. It is replaced as a whole, so a killed run leaves the last complete one
 """
 
 import hashlib
+import math
 import os
 import random
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syncnet.checkpoints.torch_files import CheckpointError, UnreadableCheckpoint, load_tensors
 from syncnet.compute import distributed
@@ -180,7 +181,12 @@ def check_form(path: str, state: dict) -> None:
         if not isinstance(state[name], kind):
             raise UnreadableCheckpoint(f"{path}: {name} is a {type(state[name]).__name__}")
     rows, words = state["rows"], state["random"]
-    if rows.dtype != torch.float64 or rows.dim() != 2 or rows.shape[1] != len(PARTS) or state["epoch"] < 1:
+    if (
+        rows.dtype != torch.float64
+        or rows.dim() != 2
+        or not 1 <= rows.shape[1] <= len(PARTS)
+        or state["epoch"] < 1
+    ):
         raise UnreadableCheckpoint(f"{path}: its position in the run makes no sense")
     # The total loss is finite in every step; its parts are NaN where they are not computed.
     figures_fit = rows[:, 0].isfinite().all() and not rows.isinf().any()
@@ -250,11 +256,12 @@ def restore(state: dict, network: SyncNet) -> ResumeState:
     network.load_state_dict(state["network"])
     if same_steps(state, network):
         restore_optimizer(network, state)
+    rows = state["rows"]  # a state from before a figure was added to PARTS has narrower ones
     version, *words = state["random"].tolist()
     random_state = (version, tuple(words), state["gauss"])
     return ResumeState(
         state["epoch"],
-        state["rows"].tolist(),
+        nn.functional.pad(rows, (0, len(PARTS) - rows.shape[1]), value=math.nan).tolist(),
         random_state,
         state["torch_random"],
         state["gpu_random"],

@@ -17,13 +17,13 @@ import makeFaceTracks
 from syncnet.support.errors import UserError
 from syncnet.tracks.faces import Face, FaceDetector, distinct
 from syncnet.tracks.mtcnn import Mtcnn
-from syncnet.tracks.survey import open_detector
+from syncnet.tracks.survey import DETECTORS
 from syncnet.tracks.track_folder import mark_of
 from syncnet.tracks.track_settings import Rule
 from syncnet.tracks.yunet import YuNet
 
 WEIGHTS = os.environ.get("YUNET_WEIGHTS", "")
-DETECTORS = [
+CASES = [
     "mtcnn",
     pytest.param(
         "yunet",
@@ -33,7 +33,7 @@ DETECTORS = [
 
 
 def detector(name: str, min_face: int) -> FaceDetector:
-    return open_detector(min_face, Path(WEIGHTS).read_bytes() if name == "yunet" else None)
+    return DETECTORS[name](min_face, Path(WEIGHTS).read_bytes() if name == "yunet" else None)
 
 
 def find(name: str, picture: np.ndarray, min_face: int = 60) -> list[Face]:
@@ -43,7 +43,7 @@ def find(name: str, picture: np.ndarray, min_face: int = 60) -> list[Face]:
     return found.find(scaled)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("side", [86, 224, 700, 1600])
 def test_the_box_frames_the_crop(name, side):
     """A face track's framing: the face takes 1 / 1.4 of the side, its center is at 1 / 2.8 of the height."""
@@ -58,14 +58,14 @@ def test_the_box_frames_the_crop(name, side):
     assert (top + bottom) / 2 == pytest.approx(1 / 2.8, abs=0.04)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("size", [(8, 8), (20, 100), (1, 300), (65, 33), (120, 160)])
 def test_no_face_in_a_picture_of_any_size(name, size):
     assert detector(name, 20).find(np.zeros((*size, 3), np.uint8)) == []
     assert detector(name, 20).find(np.full((*size, 3), 128, np.uint8)) == []
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", CASES)
 def test_pictures_of_several_sizes_one_after_the_other(name):
     pictures = [np.ascontiguousarray(face(200)[: 200 - cut]) for cut in (0, 40, 0)]
     one = detector(name, 48)
@@ -123,6 +123,13 @@ def test_other_files_are_refused(weights, message, tmp_path, capsys):
     assert len(said.strip().splitlines()) == 1
     assert makeFaceTracks.main([*flags, str(tmp_path / "none.onnx")]) == 1
     assert "none.onnx: cannot be read" in capsys.readouterr().err
+    for detector, message in (
+        ("yunet", "YuNet needs the file"),
+        (f"mtcnn:{tmp_path / 'weights.onnx'}", "MTCNN takes no file"),
+        ("yunet:none.onnx", "cannot be read"),
+    ):
+        assert makeFaceTracks.main([*flags, detector]) == 1
+        assert f"--face_detector {detector}: {message}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -138,21 +145,26 @@ def test_opencv_without_yunet(monkeypatch):
 class FakeDetector(Mtcnn):
     """Takes any weights; finds what MTCNN finds."""
 
-    def __init__(self, min_face: int, weights: bytes) -> None:
+    def __init__(self, min_face: int, weights: bytes | None) -> None:
         assert weights
         super().__init__(min_face)
+
+
+class NewDetector(Mtcnn):
+    """Another one without weights."""
 
 
 def test_the_detector_is_one_of_the_settings(tmp_path):
     path = str(tmp_path / "a.mp4")
     Path(path).write_bytes(b"a")
-    rules = [Rule(5, 34, 60), Rule(5, 34, 60, b"one"), Rule(5, 34, 60, b"two")]
-    assert len({mark_of(path, rule) for rule in rules}) == 3
+    rules = [Rule(5, 34, 60, *detector) for detector in ((), ("yunet", b"one"), ("yunet", b"two"), ("new",))]
+    assert len({mark_of(path, rule) for rule in rules}) == 4
     assert '{"detect_every": 5, "min_frames": 34, "min_face": 60}' in mark_of(path, rules[0])
 
 
 def test_tracks_are_made_again_with_another_detector(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("syncnet.tracks.survey.YuNet", FakeDetector)
+    monkeypatch.setitem(DETECTORS, "yunet", FakeDetector)
+    monkeypatch.setitem(DETECTORS, "new", NewDetector)
     src, dst = tmp_path / "src", tmp_path / "dst"
     square = face(112)
 
@@ -164,11 +176,13 @@ def test_tracks_are_made_again_with_another_detector(tmp_path, monkeypatch, caps
         (tmp_path / name).write_text(name)
     sums = {
         "": "mtcnn",
+        "new": "new",
         "one": "yunet sha256:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed",
         "two": "yunet sha256:3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3",
     }
-    for name, kept in (("one", 0), ("one", 1), ("two", 0), ("", 0)):
-        flags = ["--face_detector", str(tmp_path / name)] if name else []
+    names = {"one": str(tmp_path / "one"), "two": f"yunet:{tmp_path / 'two'}", "new": "new"}
+    for name, kept in (("one", 0), ("one", 1), ("two", 0), ("new", 0), ("new", 1), ("", 0)):
+        flags = ["--face_detector", names[name]] if name else []
         command = ["--src", str(src), "--dst", str(dst), "--nWorkers", "1", "--min_frames", "20"]
         assert makeFaceTracks.main([*command, *flags]) == 0
         assert f"finished before  {kept:>9}" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import builtins
 import csv
 import errno
 import itertools
+import math
 import os
 import pty
 import shutil
@@ -26,6 +27,7 @@ from syncnet.checkpoints.checkpoints import epoch_checkpoints
 from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.training import run_folder, signals
 from syncnet.training import state as trainingState
+from syncnet.training.epoch import PARTS
 from SyncNetDist import SyncNet
 
 EPOCHS = 3
@@ -573,6 +575,7 @@ def test_a_state_that_runs_code_is_refused(clip_list, short_run, tmp_path, capsy
         (lambda s: s.update(version=99), "version 99"),
         (lambda s: s.update(epoch="1"), "epoch is a str"),
         (lambda s: s.update(epoch=-1), "position"),
+        (lambda s: s.update(rows=torch.zeros(2, len(PARTS) + 1, dtype=torch.float64)), "position"),
         (lambda s: s.update(random=torch.zeros(3)), "random state"),
         (lambda s: s["network"].pop("__L__.wI"), "network __L__.wI does not fit"),
         (lambda s: s["network"].update({"__L__.wI": torch.zeros(2)}), "network __L__.wI does not fit"),
@@ -590,6 +593,16 @@ def test_states_that_do_not_fit(short_run, change, message):
     torch.save(state, path)
     with pytest.raises(CheckpointError, match=message):
         load_state(path, network)
+
+
+def test_rows_from_before_a_figure_was_added_are_filled_with_nan(short_run):
+    network = SyncNet(model="tinyModel", nOut=8, device="cpu")
+    path = str(short_run / "training_state.pt")
+    state = torch.load(path, weights_only=True)
+    state["rows"] = torch.ones(2, len(PARTS) - 1, dtype=torch.float64)
+    torch.save(state, path)
+    rows = trainingState.restore(load_state(path, network), network).rows
+    np.testing.assert_array_equal(rows, [[1.0] * (len(PARTS) - 1) + [math.nan]] * 2)
 
 
 @pytest.mark.parametrize(
