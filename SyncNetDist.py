@@ -1,6 +1,7 @@
-"""SyncNet: the two-stream network with its two losses and its optimizer, and the step, from top to bottom.
+"""SyncNet: the two-stream network with its losses and its optimizer, and the step, from top to bottom.
 
-A step: embeddings of a batch's faces and voices -> content and identity loss -> backward -> optimizer.
+A step: embeddings of a batch's faces and voices -> content, identity and (if its weight is not 0) disentanglement
+loss -> backward -> optimizer.
 `train_network` runs it over an epoch; trainSyncNet.py runs the epochs. Arrangement and names are the 2020 baseline's.
 """
 
@@ -56,7 +57,7 @@ STEPS_PER_FETCH = 10  # on a GPU, losses are fetched and the bar moves once in t
 class SyncNet(nn.Module):
     """The network (`__S__`), the scales of its losses (`__L__`), and SGD (`__optimizer__`).
 
-    Another optimizer may take SGD's place; `__scheduler__`, if set, advances with every step.
+    SGD can be replaced; `__scheduler__`, if set, advances with every step.
 
     model: module with a SyncNetModel. nOut: embedding size. maxFrames: T, video frames (40 ms each) of
     an evaluation crop. learning_rate: of SGD. temporal_stride: frames between embeddings.
@@ -66,9 +67,9 @@ class SyncNet(nn.Module):
     compiled: run the training step's network through torch.compile (needs a C++ compiler; slow first step).
     crop: what the lip stream sees, "face" or "mouth" (networks/face_crop.py). distance: of the losses, "cosine" or
     "euclidean" (networks/losses.py); verification scores are cosines either way.
-    The other flags of the 2020 program are accepted and ignored, so that `SyncNet(**vars(args))` works; `lr` is one
-    of them, as in 2020. Raises UserError for a missing model or settings that do not fit, TypeError for an argument
-    of another name.
+    The other flags of the 2020 program are accepted and ignored, so that `SyncNet(**vars(args))` works. As in 2020,
+    `lr` is ignored too; set `learning_rate`. Raises UserError for a missing model or settings that do not fit,
+    TypeError for an argument of another name.
     """
 
     def __init__(
@@ -119,7 +120,8 @@ class SyncNet(nn.Module):
         )
         self.__scheduler__: torch.optim.lr_scheduler.LRScheduler | None = None
         self.gradients_checked = False
-        self.wrapped: list[DistributedDataParallel] = []  # none or one; a list, so that it is no submodule
+        # None or one; a list, so that it is not registered as a submodule.
+        self.wrapped: list[DistributedDataParallel] = []
         self.compiled = compiled
         self.compiled_embeddings: Callable[..., Heads] | None = None  # made at the first step
 
@@ -167,7 +169,7 @@ class SyncNet(nn.Module):
                 figures.add(row)
                 if after_step:
                     after_step(figures.steps, figures.fetch)
-                del video, audio  # before the next batch is asked for, which may use their memory
+                del video, audio  # free them first: the next batch may reuse their memory
             return figures.result(num_embeddings(frames, self.temporal_stride))
 
     def in_parallel(self) -> nn.Module:
@@ -215,7 +217,8 @@ class SyncNet(nn.Module):
         belongs to a face; each face is taken at one time step, drawn with random.randint for the whole batch, each
         voice as its mean over time, and with several processes the batch is that of all of them.
         alpC, alpI, alpD: weights of the content, identity and disentanglement loss. A loss of weight 0 is not
-        computed; the disentanglement loss (see content_confusion) covers the kinds of embedding whose loss is.
+        computed; the disentanglement loss (see content_confusion) uses only the embeddings whose own loss has nonzero
+        weight.
         """
         if not (alpC or alpI):
             raise UserError("both the content and the identity loss have weight 0: nothing to compute")
@@ -295,7 +298,7 @@ class SyncNet(nn.Module):
         """Scores of a trial list (see read_trials); test_path: the folder of its files, or a wav.scp.
 
         A score is the mean of the num_eval x num_eval cosine similarities between the crops of the two
-        files. Returns (scores, labels), labels empty for a list without. Raises MediaError.
+        files. Returns (scores, labels); labels is empty for an unlabeled list. Raises MediaError.
         """
         trials = read_trials(listfilename)
         scores = self.score_trials(trials, test_path, num_eval, print_interval)
@@ -336,7 +339,7 @@ class SyncNet(nn.Module):
     # ---------------------------------------------------------------- checkpoints
 
     def saveParameters(self, path: str) -> None:
-        """Write the state dict, 126 names as in the 2020 baseline; complete or not at all."""
+        """Write the state dict, with the 2020 baseline's 126 names for its networks; complete or not at all."""
         save_checkpoint(self, path, asdict(self.settings))
 
     def loadParameters(self, path: str, strict: bool = False) -> Misfits:
@@ -347,5 +350,5 @@ class SyncNet(nn.Module):
         return load_weights(self, path, self.settings.crop, strict)
 
     def __getstate__(self) -> dict[str, object]:
-        """What a copy or a pickle has: all but what is made for the weights of this network."""
+        """What a copy or a pickle has: everything except the DDP wrapper and compiled function."""
         return self.__dict__ | {"compiled_embeddings": None, "wrapped": []}

@@ -2,12 +2,13 @@
 
     python trainSyncNet.py --temporal_stride 2 --maxFrames 50 --save_path data/exp01
     python trainSyncNet.py --temporal_stride 2 --maxFrames 50 --initial_model data/voxsrc2020_baseline.model --eval
-    torchrun --nproc_per_node 8 trainSyncNet.py --temporal_stride 2 --maxFrames 50 --save_path data/exp01
+    torchrun --nproc_per_node 8 trainSyncNet.py --temporal_stride 2 --maxFrames 50 --nBatchSize 32 --save_path data/exp01
 
-The first line trains on --train_list, resuming from the run in --save_path if there is one; the last does so with
-eight processes. The second prints the equal error rate of a checkpoint on --test_list. `train` below is the whole of
-training but the step, which is in SyncNetDist.py.
-"""
+The first line trains on --train_list, resuming from the run in --save_path if there is one; the third does the same
+with eight processes. The second prints the equal error rate of a checkpoint on --test_list. `train` below has the
+epochs; SyncNetDist.py has the step, DatasetLoader.py sampling and cropping, syncnet/networks/losses.py the loss
+formulas, models/ the networks, and syncnet/training/flags.py the flags with their defaults.
+"""  # noqa: E501
 
 import syncnet  # noqa: F401  # isort: skip
 
@@ -95,7 +96,7 @@ def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
             run.save(epoch, trained.rows)
             stop.stop_if_requested()
 
-            # Validate, with the same random draws after each epoch, and each loss that is trained at weight 1.
+            # Validate, with the same random draws after each epoch, and with weight 1 for each loss that is trained.
             verify_loader.set_epoch(epoch - 1)
             with same_draws(args.seed, network.device):
                 validated = network.run_epoch(
@@ -109,7 +110,7 @@ def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
             stop.stop_if_requested()
             print(f"  {'train':10s} {trained}\n  {'validation':10s} {validated}")
 
-            # Score the trials, write checkpoint and log, and last the state in which the next epoch starts: a run
+            # Score the trials, then write the checkpoint and log, and finally the state for the next epoch: a run
             # that is killed between two of these writes repeats them when it resumes.
             figures = {name: scale.item() for name, scale in network.__L__.named_parameters()}
             figures |= peak_memory(network.device)

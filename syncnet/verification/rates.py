@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike
 from syncnet.support.errors import UserError
 
 P_TARGETS = (0.05, 0.01)  # VoxSRC's prior, and NIST's stricter one
-ABOUT_MIN_DCF = "minDCF(P_target): C_miss = C_fa = 1; 1 is useless"  # printed with minDCF
+ABOUT_MIN_DCF = (
+    "minDCF(P_target): C_miss = C_fa = 1; 1 = no better than a constant decision"  # printed with minDCF
+)
 
 
 def check_trials(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

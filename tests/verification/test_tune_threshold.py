@@ -319,7 +319,7 @@ def test_output_says_what_was_drawn(tmp_path, capsys):
     path.write_text("".join(f"{s!r} {k} {a} {b}\n" for s, k, (a, b) in rows))
     assert tuneThreshold.main([str(path), "--bootstrap", "20"]) == 0
     assert "trials (3 speakers are too few)" in (out := capsys.readouterr().out)
-    assert "minDCF(P_target): C_miss = C_fa = 1; 1 is useless" in out
+    assert "minDCF(P_target): C_miss = C_fa = 1; 1 = no better than a constant decision" in out
     with pytest.raises(UserError, match="3 speakers are too few"):
         bootstrap_interval(
             scores[few], labels[few], speakers=speakers_of_trials(np.array(pairs)[few].tolist(), labels[few])
