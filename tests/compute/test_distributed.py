@@ -173,7 +173,8 @@ def test_a_save_path_that_is_not_shared(clip_list, tmp_path):
     assert not list((tmp_path / "run0").rglob("*.model"))
 
 
-@pytest.mark.parametrize("rendezvous", ["c10d", pytest.param("static", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rendezvous", ["c10d", "static"])
 def test_torchrun_restarts_a_run_whose_process_was_killed(clip_list, tmp_path, rendezvous):
     where = ["--standalone"] if rendezvous == "c10d" else ["--master_port", free_port()]
     command = flags(clip_list, tmp_path / "run")
@@ -184,6 +185,7 @@ def test_torchrun_restarts_a_run_whose_process_was_killed(clip_list, tmp_path, r
     assert 'trainSyncNet.py", line' not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_torchrun_reports_ends_with_the_message(clip_list, tmp_path):
     done = torchrun(*flags(clip_list, tmp_path / "run"), "--nBatchSize", 7)
     said, err = "trainSyncNet.py: --nBatchSize 7 is the batch of all 2 processes together", done.stderr

@@ -39,7 +39,7 @@ def clip_list(tmp_path_factory) -> Path:
     return make_list(tmp_path_factory.mktemp("clips"), 13, 12)
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_same_bit_by_bit(edited, clip_list, tmp_path, ranks):
     def run(save_path: Path, **environment: str) -> subprocess.CompletedProcess:
         command = [*flags(clip_list, save_path), "--max_epoch", 2]
