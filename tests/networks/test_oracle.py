@@ -109,9 +109,12 @@ def gradient_differs(
     )
 
 
-@pytest.mark.parametrize(
+BOTH_STRIDES = pytest.mark.parametrize(
     "case", ["train_stride2", pytest.param("train_stride1", marks=pytest.mark.slow)], indirect=True
 )
+
+
+@BOTH_STRIDES
 @pytest.mark.parametrize("device", DEVICES)
 def test_losses_and_gradients_of_a_batch(case, device, moments, monkeypatch):
     """In float64, against the original in float64; in float32, against float64; loosely, against its float32.
@@ -156,6 +159,7 @@ def test_losses_and_gradients_of_a_batch(case, device, moments, monkeypatch):
             assert single[name].norm() < 1e-3 * size, name
 
 
+@BOTH_STRIDES
 @pytest.mark.parametrize("device", DEVICES)
 def test_epochs(case, device, moments):
     settings, arrays = case

@@ -148,6 +148,7 @@ def videos(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_parts_of_face_tracks_in_any_order(videos, tmp_path, capsys):
     assert run(videos, tmp_path / "whole") == 0
     report = re.sub(r", \d+ s\n", "\n", capsys.readouterr().out)
