@@ -150,8 +150,9 @@ def test_a_run_on_a_thread(flags, tmp_path, capsys):
     assert (tmp_path / "model/model000000001.model").exists()
 
 
-@pytest.mark.parametrize("first", ["", "import models", "import models.mine"])
-@pytest.mark.parametrize("made_of", ["package", "folder"])
+@pytest.mark.parametrize(
+    ("first", "made_of"), [("", "package"), ("import models", "folder"), ("import models.mine", "package")]
+)
 def test_a_callers_package_models_does_no_harm(tmp_path, first, made_of):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/mine.py").write_text("HERE = 'my own'")

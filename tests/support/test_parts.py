@@ -168,6 +168,7 @@ def test_parts_of_face_tracks_in_any_order(videos, tmp_path, capsys):
     assert not [path for path in (parts / ".makeFaceTracks").iterdir() if "-of-" in path.name]
 
 
+@pytest.mark.slow
 def test_an_interrupted_part_of_face_tracks_resumes(videos, tmp_path, monkeypatch, capsys):
     assert run(videos, tmp_path / "whole") == 0
     finished = TrackFolder.finish

@@ -56,7 +56,9 @@ def busy(tmp_path_factory) -> tuple[str, Stretch]:
     return path, survey_part(Part(path, 0.0, 0, None), RULE)
 
 
-@pytest.mark.parametrize("length", [48, 61, 85, 130, 180])
+@pytest.mark.parametrize(
+    "length", [61, 130, *(pytest.param(n, marks=pytest.mark.slow) for n in (48, 85, 180))]
+)
 def test_tracks_do_not_depend_on_where_the_video_is_divided(busy, monkeypatch, length):
     path, whole = busy
     monkeypatch.setattr("syncnet.tracks.face_tracks.SURVEY_PART", length)
