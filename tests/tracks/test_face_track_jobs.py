@@ -146,6 +146,7 @@ def test_only_faults(tmp_path, monkeypatch, capsys):
     assert "KeyError: 'key'" in (tmp_path / "dst/errors.txt").read_text()
 
 
+@pytest.mark.slow
 def test_what_an_earlier_version_could_not_do_is_tried_again(tmp_path, capsys):
     src, dst = tmp_path / "src", tmp_path / "dst"
     for source in ("a.mp4", "b.mp4", "c.mp4"):

@@ -330,6 +330,7 @@ def test_compiled_training(corpus, tmp_path, capsys):
         assert float(results[1][name]) == pytest.approx(float(results[0][name]), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_compile_without_a_compiler(corpus, tmp_path):
     flags = data_flags(corpus, tmp_path / "exp")
     without = {"PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
