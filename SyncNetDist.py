@@ -16,7 +16,6 @@ from dataclasses import asdict
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from syncnet.checkpoints.by_name import load_model
 from syncnet.checkpoints.checkpoints import save_checkpoint
@@ -121,7 +120,6 @@ class SyncNet(nn.Module):
         self.__scheduler__: torch.optim.lr_scheduler.LRScheduler | None = None
         self.gradients_checked = False
         # None or one; a list, so that it is not registered as a submodule.
-        self.wrapped: list[DistributedDataParallel] = []
         self.compiled = compiled
         self.compiled_embeddings: Callable[..., Heads] | None = None  # made at the first step
 
@@ -155,7 +153,6 @@ class SyncNet(nn.Module):
         """
         self.train(not evalmode)
         batches = DeviceBatches(loader, self.device)
-        step = self if evalmode else self.in_parallel()
         rate = self.__optimizer__.param_groups[0]["lr"]
         task = "validate" if evalmode else "train"
         figures = Figures(batches, rows, task, self.steps_per_fetch, rate, self.precision)
@@ -163,7 +160,7 @@ class SyncNet(nn.Module):
         with figures.bar, torch.set_grad_enabled(not evalmode):
             for video, audio in batches:
                 frames = video.shape[2]
-                total, row = step(video, audio, alpC, alpI, alpD)
+                total, row = self(video, audio, alpC, alpI, alpD)
                 if not evalmode:
                     self.update(total)
                 figures.add(row)
@@ -171,16 +168,6 @@ class SyncNet(nn.Module):
                     after_step(figures.steps, figures.fetch)
                 del video, audio  # free them first: the next batch may reuse their memory
             return figures.result(num_embeddings(frames, self.temporal_stride))
-
-    def in_parallel(self) -> nn.Module:
-        """What computes a step: this network, or with several processes one that averages gradients over them."""
-        if distributed.processes() > 1 and not self.wrapped:
-            self.wrapped.append(
-                DistributedDataParallel(
-                    self, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
-                )
-            )
-        return self.wrapped[0] if self.wrapped else self
 
     def forward(
         self, video: Tensor, audio: Tensor, alpC: float, alpI: float, alpD: float = 0.0
@@ -256,10 +243,11 @@ class SyncNet(nn.Module):
         return total, torch.stack([figures.get(part, missing) for part in PARTS]).detach()
 
     def update(self, total: Tensor) -> None:
-        """One optimizer step on a batch's total loss; see in_parallel for several processes."""
+        """One optimizer step on a batch's total loss; with several processes, on the mean over the whole batch."""
         self.set_tf32()
         self.__optimizer__.zero_grad(set_to_none=True)
-        total.backward()
+        (total / distributed.processes()).backward()
+        distributed.sum_gradients(self)
         if not self.gradients_checked:
             refuse_gradients_not_finite(self, total, self.precision, self.device)
             self.gradients_checked = True
@@ -350,5 +338,5 @@ class SyncNet(nn.Module):
         return load_weights(self, path, self.settings.crop, strict)
 
     def __getstate__(self) -> dict[str, object]:
-        """What a copy or a pickle has: everything except the DDP wrapper and compiled function."""
-        return self.__dict__ | {"compiled_embeddings": None, "wrapped": []}
+        """What a copy or a pickle has: everything except the compiled function."""
+        return self.__dict__ | {"compiled_embeddings": None}

@@ -232,6 +232,21 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
+def sum_gradients(module: nn.Module) -> None:
+    """Sum each gradient over all processes.
+
+    DistributedDataParallel gives the same numbers; it warns in every run, of unused parameters or of its own flags.
+    """
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
 def average_running_statistics(module: nn.Module) -> None:
     """Average the running statistics of the batch norms in training over all processes.
 
