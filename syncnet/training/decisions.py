@@ -10,6 +10,7 @@ from syncnet.networks.settings import Settings
 from syncnet.support.errors import UserError
 from syncnet.training.flags import Flags
 from syncnet.training.resume import SavedRun, newest_readable
+from syncnet.training.run_folder import RunFolder
 from syncnet.verification.embedding_cache import cached_settings
 from syncnet.verification.trials import read_checked_trials
 
@@ -58,7 +59,7 @@ def checkpoint_to_evaluate(args: Flags) -> str | None:
         return None
     if args.initial_model:
         return args.initial_model
-    folder = os.path.join(args.save_path, "model")
+    folder = RunFolder(args.save_path).model
     path = newest_readable(folder)
     if path is None:
         read_checked_trials(args.test_list, args.test_path, args.maxFrames)
@@ -76,7 +77,7 @@ def result_folder(args: Flags) -> str:
     is not writable there, in the current folder.
     """
     if args.save_path_given or not (args.initial_model or args.untrained):
-        return os.path.join(args.save_path, "result")
+        return RunFolder(args.save_path).result
     if args.untrained:
         return "untrained_eval"
     folder = os.path.splitext(args.initial_model)[0] + "_eval"

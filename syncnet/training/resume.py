@@ -69,6 +69,7 @@ class ResumableRun:
         Raises CheckpointError for a state with other settings.
         """
         state = distributed.on_rank_zero(lambda: start_state(self.network, self.args, saved, self.settings))
+        saved.state = None  # frees its tensors, as many as the network's and the optimizer's
         sync_from_rank_zero(self.network, self.settings)
         state.set_generators(self.network.device)
         for name, loader in self.loaders.items():
