@@ -18,7 +18,7 @@ from scipy.io import wavfile
 from clipMaker import make_clip, noise  # isort: skip
 from DatasetLoader import get_frames
 from syncnet.compute.memory import keep_memory
-from syncnet.inference.lip_sync import LEAST_FRAMES, MAX_OFFSET, WINDOWS_AT_ONCE, LipSync, lse, summarise
+from syncnet.inference.lip_sync import LEAST_FRAMES, MAX_OFFSET, WINDOWS_AT_ONCE, LipSync, lse, summarize
 from syncnet.networks.mfcc import MFCC_PER_FRAME, SOUND_WINDOW
 from SyncNetDist import SyncNet
 
@@ -40,7 +40,7 @@ def one_window_at_a_time(network: SyncNet, video: str, wav: str, frames: int) ->
     around = F.pad(torch.cat(sounds), (0, 0, MAX_OFFSET, MAX_OFFSET))
     shifts = range(2 * MAX_OFFSET + 1)
     rows = [[float(F.pairwise_distance(lips[i], around[i + k : i + k + 1])) for k in shifts] for i in windows]
-    return summarise(np.array(rows), frames)
+    return summarize(np.array(rows), frames)
 
 
 def main() -> None:

@@ -23,12 +23,13 @@ from syncnet.inference.command_flags import (
     add_inputs,
     add_network,
     add_resize,
+    add_window_batch,
 )
 from syncnet.inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from syncnet.inference.protocols import mean_interval
 from syncnet.media.clips import MediaError
 from syncnet.media.file_type import VIDEO_FILES
-from syncnet.support.commands import Parser, at_least
+from syncnet.support.commands import Parser
 from syncnet.support.files import check_output, file_hash, replace_file
 from syncnet.support.names import counted
 from syncnet.support.progress import progress_bar
@@ -54,12 +55,7 @@ def add_flags(parser: Parser) -> None:
     add_network(parser)
     add_inputs(parser)
     add_resize(parser)
-    parser.add_argument(
-        "--nBatchSize",
-        type=at_least(int, 1),
-        default=WINDOWS_AT_ONCE,
-        help="windows computed at once; changes memory and speed, not results",
-    )
+    add_window_batch(parser)
     parser.add_argument(
         "--json", metavar="JSON", help="write the accuracies with their 95 %% intervals over clips"
     )

@@ -102,6 +102,10 @@ def add_max_offset(parser: Parser) -> None:
 def add_windows(parser: Parser) -> None:
     """How lip sync is measured."""
     add_max_offset(parser)
+    add_window_batch(parser)
+
+
+def add_window_batch(parser: Parser) -> None:
     parser.add_argument(
         "--nBatchSize",
         type=at_least(int, 1),

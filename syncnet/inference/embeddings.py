@@ -25,7 +25,7 @@ from syncnet.networks.two_streams import LIP_FRAMES, content_of
 from syncnet.support.progress import progress_bar
 from syncnet.support.tar_members import is_file
 
-# The loader takes the picture from frame start + offset - 1, which the network has learnt as in step.
+# The loader starts the video at frame start + offset - 1, so that is what the network learned as in sync.
 LOADER_LEAD = 1
 BLOCK = 250  # frames whose content is computed at once; bounds memory, and is not a choice of the caller
 Skip = Callable[[MediaError], None]  # told of a file that cannot be used; without one, the error is raised

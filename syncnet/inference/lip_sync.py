@@ -56,7 +56,7 @@ class LipSync:
     confidences: np.ndarray
 
 
-def summarise(distances: np.ndarray, frames: int) -> LipSync:
+def summarize(distances: np.ndarray, frames: int) -> LipSync:
     """The figures of a track from the distance of each of its windows at every shift.
 
     distances: (windows, 2 * max_offset + 1); column j is at the offset max_offset - j.
@@ -91,7 +91,7 @@ def lse(
 ) -> LipSync:
     """Measure the lip sync of a 224x224 face track of at least 6 frames; for arguments and errors see distances."""
     found = distances(network, video, wav, max_offset, batch, allow_resize, bilinear)
-    return summarise(found.rows, found.frames)
+    return summarize(found.rows, found.frames)
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,7 +61,7 @@ EXAMPLE = [
 MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at every shift
 # Confidence of this program's networks from which on an offset counts as found. With the demo's network, clips in
 # sync had 0.40 at least and 0.57 in the middle, with the sound of another clip 0.19 in the middle (drawn people talk
-# much alike); with noise, and with a network that has hardly learnt, below 0.06.
+# much alike); with noise, and with a network that has hardly learned, below 0.06.
 FOUND = 0.2
 PUBLISHED_FOUND = 2.0  # confidence of the published lip-sync network below which nothing was found
 NO_OFFSET = "in which no offset was found"

@@ -99,7 +99,7 @@ def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str 
     """Each clip and its sound: `wav` or the wav in that folder, else what the list says, else None.
 
     In a folder, a wav has the path of its clip below a given folder, or in a list, less the folders at its beginning:
-    /data/mp4/id/a.mp4 has <wav>/id/a.wav, where the folder has none for a longer path. As many are left out for all
+    /data/mp4/id/a.mp4 has <wav>/id/a.wav, where the folder has none for a longer path. As many are dropped for all
     clips of a list. Raises MediaError where two clips would have one wav.
     """
     if wav is None:

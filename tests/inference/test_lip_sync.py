@@ -25,7 +25,7 @@ from syncnet.inference.lip_sync import (
     in_sync_confidence,
     lse,
     published_sound,
-    summarise,
+    summarize,
 )
 from syncnet.inference.offset import offset
 from syncnet.inference.protocols import mean_interval
@@ -208,7 +208,7 @@ def test_it_trains_for_lip_sync_alone():
 @pytest.mark.parametrize("name", CASE["clips"])
 def test_figures_follow_from_the_distances_as_in_the_original(name):
     expected = CASE["clips"][name]
-    found = summarise(np.array([expected["mean_distances"]]), expected["frames"])
+    found = summarize(np.array([expected["mean_distances"]]), expected["frames"])
     assert found.offset == expected["offset"]
     assert found.lse_d == pytest.approx(expected["min_distance"], rel=1e-6)
     assert found.lse_c == pytest.approx(expected["confidence"], rel=1e-5)
@@ -230,7 +230,7 @@ def test_equal_vectors_at_a_known_shift(distance, late):
         expected = float((lips[i] - sounds[i + k]).norm()) if there else nothing
         assert distances[i, k + most] == pytest.approx(expected, abs=2e-3)
 
-    found = summarise(distances, windows + 5)
+    found = summarize(distances, windows + 5)
     means = distances.astype(np.float64).mean(0)
     outside = abs(late) / windows * nothing  # as many windows have no sound at that shift
     assert found.offset == late and found.lse_d == pytest.approx(outside, abs=2e-3)
@@ -242,10 +242,10 @@ def test_frames_out_of_sync_have_a_low_confidence():
     distances = np.full((60, 31), 10.0)
     distances[:, 15] = 4
     distances[30:45, 15] = 11
-    confidences = summarise(distances, 65).confidences
+    confidences = summarize(distances, 65).confidences
     assert (confidences[10:26] == 6).all() and (confidences[35:40] == -1).all()
     distances[20, 15] = 11  # a single frame does not count
-    assert (summarise(distances, 65).confidences[10:26] == 6).all()
+    assert (summarize(distances, 65).confidences[10:26] == 6).all()
 
 
 def test_no_more_sounds_are_held_than_needed():

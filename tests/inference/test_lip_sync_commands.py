@@ -17,7 +17,7 @@ from test_lip_sync import Clock
 from videoMaker import make_video
 
 import inferSyncNet
-from inferSyncNet import load, lse, offset, show
+from inferSyncNet import lse, offset, show
 from syncnet.inference.drawing import find_tracks
 from syncnet.inference.offset import PUBLISHED_FOUND, Offset
 from syncnet.media.clips import MediaError, read_list
@@ -26,19 +26,6 @@ from syncnet.tracks.track_folder import STATE, Record, mark_of
 from syncnet.tracks.track_settings import Rule
 from syncnet.tracks.tracks import Track
 from SyncNetDist import SyncNet
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "x.model"
-    SyncNet(model="tinyModel", nOut=8, maxFrames=8, temporal_stride=2, device="cpu").saveParameters(str(path))
-    return path
-
-
-@pytest.fixture(scope="module")
-def network(checkpoint) -> SyncNet:
-    return load(str(checkpoint), device="cpu", model="tinyModel")
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,16 @@ import av
 import cv2
 import numpy as np
 import pytest
-import torch
 from clipMaker import make_clip, noise
 from videoMaker import face, make_video
 
 import inferSyncNet
-from inferSyncNet import load, lse
+from inferSyncNet import lse
 from syncnet.inference.offset import Offset
 from syncnet.inference.protocols import PROTOCOLS, mean_interval, summarize
 from syncnet.media.sound import decode_audio
 from syncnet.media.video import FrameReader
 from syncnet.support.files import file_hash
-from SyncNetDist import SyncNet
 
 PERSON, FRAMES, SHORTEST = face(112), 30, 20
 VIDEOS = ("one.mp4", "two_people.mkv", "two_shots.mp4", "no_face.mp4", "other.mov", "deep/one.mp4")
@@ -43,19 +41,6 @@ def people(*lefts: int, dark: int = 40) -> Callable[[np.ndarray, int], None]:
 def cut(picture: np.ndarray, number: int) -> None:
     """Two shots of FRAMES frames."""
     people(150)(picture, number) if number < FRAMES else people(20, dark=150)(picture, number)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "x.model"
-    SyncNet(model="tinyModel", nOut=8, maxFrames=8, temporal_stride=2, device="cpu").saveParameters(str(path))
-    return path
-
-
-@pytest.fixture(scope="module")
-def network(checkpoint) -> SyncNet:
-    return load(str(checkpoint), device="cpu", model="tinyModel")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from videoMaker import click_time, flash_time, make_video
 
 from syncnet.inference.drawing import SeenFace, confidence_of_frames, draw_video
-from syncnet.inference.lip_sync import summarise
+from syncnet.inference.lip_sync import summarize
 from syncnet.media.clips import MediaError
 from syncnet.media.sound import decode_audio
 from syncnet.media.timeline import VideoReader
@@ -67,11 +67,11 @@ def test_a_video_that_is_broken_leaves_no_output(tmp_path):
 def test_the_confidence_of_a_frame_is_that_of_the_window_around_it():
     distances = np.full((30, 31), 10.0)
     distances[:, 15] = np.r_[np.full(15, 4), np.full(15, 8)]
-    found = confidence_of_frames(summarise(distances, 35), 36)
+    found = confidence_of_frames(summarize(distances, 35), 36)
     assert found.shape == (36,)
     assert (found[6:17] == 6).all() and (found[17:28] == 2).all()
     assert np.isnan(confidence_of_frames(None, 7)).all()
-    assert confidence_of_frames(summarise(distances[:1], 6), 6).shape == (6,)
+    assert confidence_of_frames(summarize(distances[:1], 6), 6).shape == (6,)
 
 
 def test_boxes_are_read_as_they_were_written(tmp_path):
