@@ -1,7 +1,7 @@
 """What serves the commands at the top level: media, face tracks, networks, checkpoints, training, evaluation.
 
-A command imports this package before any other, so that an old Python is named at once, and Ctrl-C or a missing
-package during the imports, which take seconds, prints a sentence instead of a traceback.
+A command imports this package before any other, so that an old Python or Windows is named at once, and Ctrl-C or a
+missing package during the imports, which take seconds, prints a sentence instead of a traceback.
 """
 
 import os
@@ -13,6 +13,9 @@ if sys.version_info < (3, 10):  # noqa: UP036
         f"Python 3.10 or newer is needed, and this is {sys.version.split()[0]} ({sys.executable}). ./demo.sh and "
         "./test.sh make .venv with a right one: then `source .venv/bin/activate`"
     )
+
+if sys.platform == "win32":
+    raise SystemExit("This program runs on Linux and macOS. On Windows, run it in WSL: https://aka.ms/wsl")
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 COMMANDS = (

@@ -102,9 +102,7 @@ def _report_to_torchrun(message: str) -> None:
 
 
 def prepare() -> None:
-    """Stop on Windows; let characters be printed that the terminal cannot show."""
-    if sys.platform == "win32" or not hasattr(signal, "pthread_sigmask"):
-        raise SystemExit(f"This program runs on Linux and macOS. {remedies.WINDOWS}")
+    """Let characters be printed that the terminal cannot show."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -43,14 +44,11 @@ def warn_once(kind: str, message: str) -> None:
 def partial_path(path: str) -> str:
     """The temporary name under which this process writes `path`; see remove_leftovers."""
     folder, name = os.path.split(path)
-    suffix = f".{os.getpid()}@{_host()}.part"
+    host = re.sub(r"[^\w.-]", "-", socket.gethostname())
+    suffix = f".{os.getpid()}@{host}.part"
     if len(os.fsencode(name + suffix)) > MAX_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     return os.path.join(folder, name + suffix)
-
-
-def _host() -> str:
-    return re.sub(r"[^\w.-]", "-", socket.gethostname())
 
 
 @contextmanager
@@ -67,6 +65,8 @@ def replace_file(path: str, mode: str = "w", flush: bool = True) -> Iterator[IO]
     try:
         encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
         with open(part, mode, encoding=encoding, errors=errors) as file:
+            with contextlib.suppress(OSError):  # a file system without locks, where leftovers are kept
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             file.flush()
             if flush:
@@ -162,8 +162,6 @@ def lock_file(path: str, taken: str, shared: bool = False) -> Iterator[None]:
 
     shared: hold it together with others that share it. On a file system without locks, a warning takes its place.
     """
-    import fcntl  # not on Windows
-
     with open(path, "a+") as file:  # NFS locks only what may be read and written
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -175,22 +173,13 @@ def lock_file(path: str, taken: str, shared: bool = False) -> Iterator[None]:
 
 
 def remove_leftovers(paths: Iterable[str]) -> None:
-    """Remove those of `paths` that a process of this machine, no longer running, left behind; see partial_path.
+    """Remove those of `paths` that a killed process left behind while it wrote them; see partial_path.
 
-    Files of other machines in a shared folder are kept: whether their processes are running cannot be seen from here.
+    A file that is being written is locked, and the lock ends with the process, on whichever machine it runs.
     """
-    for path in paths:
-        suffix = re.search(r"\.(\d+)(?:@([^/]*))?\.part$", path)  # earlier versions did not add the host
-        if suffix and suffix[2] in (None, _host()) and not _is_running(int(suffix[1])):
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # signal 0 only checks that the process exists
-    except ProcessLookupError:
-        return False
-    except OSError:  # it exists and belongs to someone else
-        return True
-    return True
+    for path in filter(
+        re.compile(r"\.\d+(@[^/]*)?\.part$").search, paths
+    ):  # earlier versions did not add the host
+        with contextlib.suppress(OSError), open(path, "r+b") as file:  # locked, or gone meanwhile
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.remove(path)

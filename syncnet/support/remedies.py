@@ -10,7 +10,6 @@ OUT_OF_MEMORY = {
 }
 CLOSE_PROGRAMS = "Close other programs, or use a machine with more memory"  # for the other commands
 DISK_FULL = "Make room, then run the same command again"
-WINDOWS = "On Windows, run it in WSL: https://aka.ms/wsl"
 
 ONE_WORKER = "use nWorkers 1 (--nWorkers 1), which starts none"
 MAIN_GUARD = (

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import syncnet
-from syncnet.support import commands
 from syncnet.support.commands import Parser, command
 from syncnet.support.errors import UserError
 from syncnet.support.names import did_you_mean
@@ -254,11 +253,8 @@ def test_any_text_on_any_terminal(encoding):
     assert ("視頻" if encoding == "utf-8" else "\\u8996\\u983b") in said
 
 
-def test_windows_is_refused_with_a_remedy(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(SystemExit, match="Linux and macOS. On Windows, run it in WSL"):
-        ending(None, capsys)
-    monkeypatch.undo()
-    monkeypatch.delattr(signal, "pthread_sigmask")
-    with pytest.raises(SystemExit, match="Linux and macOS"):
-        commands.answer_flags(lambda: None)
+def test_windows_is_refused_with_a_remedy():
+    line = [sys.executable, "-c", "import sys; sys.platform = 'win32'; import tuneThreshold"]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("This program runs on Linux and macOS. On Windows, run it in WSL")

@@ -1,6 +1,7 @@
 """Unusual file systems, leftovers of other machines, progress bars in log files."""
 
 import errno
+import fcntl
 import io
 import multiprocessing
 import os
@@ -75,8 +76,6 @@ def test_a_disk_that_fails_is_an_error(tmp_path, monkeypatch, number):
 
 @pytest.mark.parametrize("number", [*UNSUPPORTED, errno.ENOLCK])
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
-    import fcntl
-
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
@@ -98,20 +97,41 @@ def test_a_lock_held_by_another_process(tmp_path):
         pass
 
 
-def test_only_leftovers_of_this_machine_are_removed(tmp_path, monkeypatch):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: gone.pid)
-        here = partial_path(str(tmp_path / "a.model"))
-        patch.setattr("socket.gethostname", lambda: "another-node.cluster")
-        elsewhere = partial_path(str(tmp_path / "a.model"))
-    live = partial_path(str(tmp_path / "a.model"))
-    earlier = str(tmp_path / f"b.wav.{gone.pid}.part")
-    for path in (here, elsewhere, live, earlier, str(tmp_path / "mine.part")):
-        open(path, "w").close()
-    remove_leftovers(str(path) for path in tmp_path.iterdir())
-    assert sorted(map(str, tmp_path.iterdir())) == sorted([elsewhere, live, str(tmp_path / "mine.part")])
+KILLED = """
+import os, signal, sys
+from syncnet.support.files import replace_file
+with replace_file(sys.argv[1]) as file:
+    file.write("half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    """Even if nobody has asked for its exit status: in a container without an init, its number lives on."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path / "a.wav"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    earlier, others = tmp_path / f"b.wav.{process.pid}.part", tmp_path / "mine.part"
+    earlier.write_text("half")
+    others.write_text("whole")
+    (left,) = tmp_path.glob("a.wav.*")
+    left.rename(left.with_name(f"a.wav.{process.pid}@another-node.cluster.part"))
+    with replace_file(str(tmp_path / "c.wav")) as file:
+        remove_leftovers(str(path) for path in tmp_path.iterdir())
+        file.write("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.wav", "mine.part"]
+    process.wait()
+
+
+def test_leftovers_stay_where_locks_are_not_supported(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with replace_file(str(tmp_path / "a.wav")) as file:
+        remove_leftovers(str(path) for path in tmp_path.iterdir())
+        file.write("whole")
+    assert os.listdir(tmp_path) == ["a.wav"]
 
 
 def test_a_bar_in_a_log_writes_occasional_lines(monkeypatch):
@@ -150,12 +170,11 @@ def test_only_the_first_process_shows_a_bar(monkeypatch):
     assert list(progress_bar(range(3))) == [0, 1, 2] and log.getvalue() == ""
 
 
-def test_leftovers_with_long_names_are_removed(tmp_path, monkeypatch):
+def test_leftovers_with_long_names_are_removed(tmp_path):
     one, other = (str(tmp_path / (letter * 250)) for letter in "ab")
     assert len({partial_path(one), partial_path(other), one, other}) == 4
     with replace_file(one) as file:
         file.write("whole")
-    monkeypatch.setattr(files, "_is_running", lambda _: False)
     open(partial_path(other), "w").close()
     remove_leftovers(str(path) for path in tmp_path.iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["a" * 250]
