@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Module -> the quick tests that cover it, which are run for each change.
+# Module, in a room of syncnet/ or at the top -> the quick tests that cover it, which are run for each change.
 MODULES = {
     "networks/losses": "test_losses test_options",
     "verification/rates": "test_tune_threshold",
@@ -29,22 +29,34 @@ MODULES = {
     "inference/offset": "test_infer",
     "inference/lip_sync": "test_lip_sync",
     "inference/match": "test_infer test_known_figures",
+    "inference/lse": "test_lse_protocols test_lip_sync_commands",
+    "inference/protocols": "test_lse_protocols",
+    "inference/accuracy": "test_sync_accuracy",
+    "inference/speakers": "test_speakers",
+    "verification/score_files": "test_tune_threshold test_calibration",
+    "support/parts": "test_parts",
+    "support/files": "test_outputs test_support",
+    "tuneThreshold": "test_tune_threshold test_calibration",
+    "makeFileList": "test_make_file_list",
     "training/state": "test_resume",
     "media/clips": "test_dataset_loader test_make_file_list",
     "media/crops": "test_dataset_loader test_evaluation",
 }
 
 
+def file_of(module: str) -> str:
+    return f"syncnet/{module}.py" if "/" in module else f"{module}.py"
+
+
 def write_settings(folder: Path, module: str, tests: str) -> None:
-    copied = [
-        path.name for path in folder.iterdir() if path.name not in ("tests", "syncnet", "pyproject.toml")
-    ]
+    apart = ("tests", "syncnet", "pyproject.toml", file_of(module))
+    copied = [path.name for path in folder.iterdir() if path.name not in apart]
     chosen = [
         str(path.relative_to(folder)) for name in tests.split() for path in folder.glob(f"tests/**/{name}.py")
     ]
     lists = {
-        "source_paths": ["syncnet"],
-        "only_mutate": [f"syncnet/{module}.py"],
+        "source_paths": ["syncnet"] if "/" in module else ["syncnet", file_of(module)],
+        "only_mutate": [file_of(module)],
         "also_copy": copied,
         "pytest_add_cli_args": ["-q", "-x", "-p", "no:cacheprovider", "--hypothesis-seed=0"],
         "pytest_add_cli_args_test_selection": chosen,
@@ -68,7 +80,7 @@ def mutate(module: str, every: int) -> None:
 
     program.collect_source_file_mutation_data = some
     program._run([], max_children=int(os.environ.get("MUTANTS_AT_ONCE", "2")))
-    data = program.SourceFileMutationData(path=Path(f"syncnet/{module}.py"))
+    data = program.SourceFileMutationData(path=Path(file_of(module)))
     data.load()
     status = {name: program.status_by_exit_code[code] for name, code in data.exit_code_by_key.items()}
     tried = {name: found for name, found in status.items() if found != "not checked"}
