@@ -23,7 +23,7 @@ class MediaError(UserError):
     """A list line, video or wav that cannot be used; the message names the file and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One list line. offset: audio-to-video offset in video frames. frames: length of the video."""
 

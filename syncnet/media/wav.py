@@ -11,7 +11,7 @@ from syncnet.media.clips import SAMPLE_RATE, MediaError
 from syncnet.media.file_type import get_again
 from syncnet.media.open_media import can_be_decoded, container_kind, open_media, sound_streams
 from syncnet.support.files import replace_file
-from syncnet.support.tar_members import is_file, open_file
+from syncnet.support.tar_members import is_file, member_of, open_file
 
 EXPECTED = f"expected {SAMPLE_RATE} Hz, 1 channel, int16"
 PIPE_SIZE = 0x7FFFF000  # bytes; programs that write to a pipe declare 0, or this and more
@@ -21,14 +21,18 @@ class WavFormatError(MediaError):
     """Sound that can be converted to a 16 kHz mono int16 wav but is none. found: what it is instead."""
 
     def __init__(self, path: str, found: str, folder: str | None = None):
+        member = member_of(path)
         line = conversion_line(folder or os.path.dirname(path) or ".")
-        use = (
-            f"and give {converted_folder(folder)} instead of {folder}"
-            if folder
-            else "and read it from there (--wav_dir of makeFileList.py, --test_path of --eval)"
-        )
-        further = "" if folder else " (or the same with a folder further up)"
-        super().__init__(f"{path}: {found}; {EXPECTED}. Convert it: {line}{further}, {use}")
+        if folder:
+            remedy = f"Convert it: {line}, and give {converted_folder(folder)} instead of {folder}"
+        elif member:
+            remedy = f"Unpack {member.tar}, convert its sound with convertAudio.py, and pack that"
+        else:
+            remedy = (
+                f"Convert it: {line} (or the same with a folder further up), and read it from there (--wav_dir of "
+                "makeFileList.py, --test_path of --eval)"
+            )
+        super().__init__(f"{path}: {found}; {EXPECTED}. {remedy}")
         self.path = path
         self.found = found
 

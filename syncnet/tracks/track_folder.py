@@ -183,8 +183,9 @@ class TrackFolder:
             for file in os.listdir(folder) if os.path.isdir(folder) else ():
                 if re.fullmatch(r"\d{5}\." + kind, file):
                     os.remove(os.path.join(folder, file))
-            with contextlib.suppress(OSError):  # not empty
-                os.removedirs(folder)
+            if self.part is None:  # else another part may be about to use its parents
+                with contextlib.suppress(OSError):  # not empty
+                    os.removedirs(folder)
 
     def clear_work(self, but: Iterable[str] = ()) -> None:
         """Remove temporary folders except these."""

@@ -26,7 +26,7 @@ from syncnet.media.file_type import VIDEO_FILES
 from syncnet.media.video import read_frames
 from syncnet.media.wav import open_wav
 from syncnet.support.errors import UserError
-from syncnet.support.tar_members import open_file, path_without_tar
+from syncnet.support.tar_members import members_of, open_file, path_without_tar
 from syncnet.verification.embedding_cache import find_recording
 from syncnet.verification.evaluation import evaluate_list
 from SyncNetDist import SyncNet
@@ -350,3 +350,11 @@ def test_long_and_foreign_names(tmp_path):
         write_shard(
             str(tmp_path / "y.tar"), [("b.mp4", str(tmp_path / "a")), ("b.mp4", str(tmp_path / "x.tar"))]
         )
+
+
+def test_a_wav_of_another_format_in_a_tar_is_converted_before_it_is_packed(tmp_path):
+    wavfile.write(tmp_path / "a.wav", 44100, noise(1.2, 44100))
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(tmp_path / "a.wav", "id1/a.wav")
+    with pytest.raises(MediaError, match=rf"44100 Hz.*Unpack {tmp_path}/x.tar, convert"):
+        open_wav(members_of(str(tmp_path / "x.tar"))["id1__a.wav"])
