@@ -7,7 +7,6 @@ or late.
 
 import bisect
 import contextlib
-import gc
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from syncnet.media.clips import FPS, MediaError
 from syncnet.media.clock import Clock, packets, picture_delay
@@ -36,6 +36,8 @@ SEEK_MARGINS = (0.0, 2.0, 12.0)
 MAX_LEAD = 40.0  # seconds before a slot; a file whose seeks lead further back is slow to read in parts
 ORDERED = 25  # pictures whose time stamps rise: then these are the times at which they are shown
 FROM_FIRST = ("mpegts", "mpeg")  # containers whose duration counts from their first time stamp, not from 0
+# Since version 17, PyAV starts threads for every picture that it converts, one per core.
+ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 Timed = tuple[float, av.VideoFrame]  # time in seconds, frame
 
 
@@ -49,8 +51,6 @@ class VideoReader:
 
     def __init__(self, path: str, first_time: float | None = None) -> None:
         self.path = path
-        # Read from one frame only: reading side data keeps the frame, and with it all memory of its decoder, until
-        # garbage is collected.
         self._turn: tuple[int, int, int, int] | None = None
         self._delays: dict[int, int] = {}
         self._open()
@@ -85,8 +85,6 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.container.close()
-        if self._turn is not None:
-            gc.collect()
 
     def declared_slots(self) -> tuple[int | None, bool]:
         """The length that the file declares, in slots, or None; and whether it is the length of the pictures."""
@@ -156,9 +154,9 @@ class VideoReader:
         if context.color_trc in HDR_TRANSFERS:
             picture = sdr_picture(frame, size, context.color_trc, context.color_primaries)
         elif size == (frame.width, frame.height):
-            picture = frame.to_ndarray(format="bgr24")
+            picture = frame.to_ndarray(format="bgr24", **ONE_THREAD)
         else:
-            picture = frame.reformat(*size, format="bgr24", interpolation="AREA").to_ndarray()
+            picture = frame.reformat(*size, format="bgr24", interpolation="AREA", **ONE_THREAD).to_ndarray()
         left, right, top, bottom = self._crop
         if any(self._crop):
             rows = slice(round(top * high), max(1, size[1] - round(bottom * high)))
@@ -352,7 +350,9 @@ class _Deinterlacer:
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """(a, b, c, d), each -1, 0 or 1: pixel (x, y) of the frame is displayed at (a x + c y, b x + d y)."""
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    # Not frame.side_data: before PyAV 19 it refers back to the frame, which stays until garbage is collected.
+    container: Any = SideDataContainer  # whose type hints lack its argument
+    data = container(frame).get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
     numbers = np.frombuffer(bytes(data), np.int32).astype(np.float64).reshape(3, 3)[:2, :2]
