@@ -19,7 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Module, in a room of syncnet/ or at the top -> the quick tests that cover it, which are run for each change.
 MODULES = {
-    "networks/losses": "test_losses test_options",
+    "networks/losses": "test_losses",
+    "networks/two_streams": "test_lip_trunk test_options test_checkpoints",
+    "checkpoints/averaging": "test_averaging",
+    "checkpoints/checkpoints": "test_checkpoints test_options",
     "verification/rates": "test_tune_threshold",
     "verification/calibration": "test_calibration",
     "verification/bootstrap": "test_tune_threshold",
@@ -39,6 +42,7 @@ MODULES = {
     "tuneThreshold": "test_tune_threshold test_calibration",
     "makeFileList": "test_make_file_list",
     "training/state": "test_resume",
+    "training/epoch": "test_figures",
     "media/clips": "test_dataset_loader test_make_file_list",
     "media/crops": "test_dataset_loader test_evaluation",
 }

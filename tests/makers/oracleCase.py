@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from oracle import recipe
-from torch.overrides import TorchFunctionMode
 
 from syncnet.media.crops import WINDOW_TAIL
 from SyncNetDist import SyncNet
@@ -89,52 +87,3 @@ def relative_error(found: torch.Tensor, expected: np.ndarray) -> float:
     """Relative L2 error."""
     expected = torch.as_tensor(expected).double()
     return float((found.detach().cpu().double() - expected).norm() / expected.norm())
-
-
-class Switches(TorchFunctionMode):
-    """Records what each ReLU lets through and each max pool takes in one pass; a later pass takes the same.
-
-    Rounding turns a value that is 0 but for rounding on or off, and its whole gradient with it, which is how two
-    correct float32 gradients come to differ by 1e-2. With the switches of one run, float64 shows what is left.
-    undecided: the largest value, of the standard deviation around it, whose switch the later pass had otherwise.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.switches: list[torch.Tensor] = []
-        self.later: list[torch.Tensor] | None = None
-        self.undecided = 0.0
-
-    def again(self) -> "Switches":
-        self.later = list(self.switches)
-        return self
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "").rstrip("_")
-        if name == "relu":
-            return self.relu(args[0])
-        if name in ("max_pool2d", "max_pool3d"):
-            return self.pool(getattr(F, name), *args, **kwargs or {})
-        return func(*args, **kwargs or {})
-
-    def relu(self, x: torch.Tensor) -> torch.Tensor:
-        if self.later is None:
-            self.switches.append(x > 0)
-            return F.relu(x)
-        on = self.later.pop(0)
-        self.note(x.detach().abs()[on != (x > 0)], x)
-        return x * on
-
-    def pool(self, pool, x: torch.Tensor, kernel, stride, padding=0, dilation=1, ceil_mode=False, **_):
-        pooled, taken = pool(x, kernel, stride, padding, dilation, ceil_mode, True)
-        if self.later is None:
-            self.switches.append(taken)
-            return pooled
-        taken = self.later.pop(0)
-        same = x.flatten(2).gather(2, taken.flatten(2)).view_as(taken)
-        self.note((pooled - same).detach(), x)
-        return same
-
-    def note(self, gaps: torch.Tensor, x: torch.Tensor) -> None:
-        if gaps.numel():
-            self.undecided = max(self.undecided, (gaps.max() / x.detach().std()).item())
