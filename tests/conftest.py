@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 import pytest
+from undrawn import Undrawn
 
 # A shell starts background jobs with Ctrl-C ignored; what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -30,15 +30,9 @@ def threads() -> int | None:
 
 @pytest.fixture(autouse=True)
 def curves_are_not_drawn(request, monkeypatch):
-    """An epoch of a tiny network takes a tenth of a second, its curves four: only where they are looked at."""
+    """Only tests marked `draws` draw the curves of a run."""
     if "syncnet.training.log" in sys.modules and not request.node.get_closest_marker("draws"):
         monkeypatch.setattr("syncnet.training.log.TrainingLog.drawn", lambda _: Undrawn)
-
-
-class Undrawn:
-    @staticmethod
-    def savefig(file: BinaryIO, **_: object) -> None:
-        file.write(b"not drawn")
 
 
 # Begun first, so that the processes of a run end together.

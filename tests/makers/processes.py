@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from undrawn import Undrawn
 
 ROOT = Path(__file__).parents[2]
 PATHS = os.pathsep.join((str(ROOT / "tests/makers"), str(ROOT)))
@@ -28,6 +29,7 @@ IMPORTS = [
     "scipy.io.wavfile",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
+    "torch._dynamo",  # which PyTorch's optimizers import
 ]
 TIMEOUT = 400  # seconds, on a machine that is busy with other work
 
@@ -56,6 +58,8 @@ def _main(
     sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
     sys.argv[:] = [script, *arguments]
     _take_modules_from(environment["PYTHONPATH"].split(os.pathsep))
+    if log := sys.modules.get("syncnet.training.log"):
+        log.TrainingLog.drawn = lambda _: Undrawn
     runpy.run_path(script, run_name="__main__")
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from clipMaker import frame_number, make_clip, make_list, make_wav
 from scipy.io import wavfile
+from undrawn import Undrawn
 
 import trainSyncNet
 from DatasetLoader import DatasetLoader
@@ -165,12 +166,6 @@ def make_run(corpus, tmp_path_factory) -> Callable[..., Run]:
         return run
 
     return make
-
-
-class Undrawn:
-    @staticmethod
-    def savefig(file, **_) -> None:
-        file.write(b"")
 
 
 @pytest.fixture(scope="module")
