@@ -29,6 +29,8 @@ MODULES = {
     "verification/normalization": "test_evaluation",
     "tracks/tracks": "test_face_tracks test_video_parts",
     "tracks/shots": "test_face_tracks test_transitions",
+    "tracks/track_joining": "test_video_parts",
+    "tracks/faces": "test_face_detectors",
     "inference/offset": "test_infer",
     "inference/lip_sync": "test_lip_sync",
     "inference/match": "test_infer test_known_figures",
@@ -45,6 +47,12 @@ MODULES = {
     "training/epoch": "test_figures",
     "media/clips": "test_dataset_loader test_make_file_list",
     "media/crops": "test_dataset_loader test_evaluation",
+    "media/clock": "test_media_clock test_face_tracks_clock",
+    "media/timeline": "test_media_clock test_face_tracks_clock test_video_parts",
+    "DatasetLoader": "test_dataset_loader test_known_figures",
+    "loading/augment": "test_augment",
+    "loading/shards": "test_shards",
+    "support/tar_members": "test_shards",
 }
 
 
