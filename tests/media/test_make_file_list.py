@@ -513,13 +513,7 @@ def test_the_next_command_suits_the_lists(master, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        {"mp4": "."},
-        {"mp4": "mp4/id00000"},
-        {"mp4": "mp4/id00000/ref"},
-        {"wav": "."},
-        {"txt": "txt/id00000"},
-    ],
+    [{"mp4": "."}, {"mp4": "mp4/id00000"}, {"mp4": "mp4/id00000/ref"}, {"wav": "."}, {"txt": "txt/id00000"}],
 )
 def test_the_folder_that_is_on_the_wrong_level_is_named(wrong, master, tmp_path, monkeypatch, capsys):
     """What is printed is typed, and lists the clips."""

@@ -87,10 +87,7 @@ MAPPED = {
     "pipe, sox": riff(DATA, size=0x7FFFF000),
     "pipe, arecord": riff(DATA, size=0x80000000),
 }
-UNUSUAL = {
-    "extensible": riff(DATA, extensible=True),
-    "rf64": rf64(DATA, len(DATA)),
-}
+UNUSUAL = {"extensible": riff(DATA, extensible=True), "rf64": rf64(DATA, len(DATA))}
 DECODED = {
     "pcm_s24le": (
         riff((INT32 >> 8).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes(), bits=24),
