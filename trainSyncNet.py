@@ -30,6 +30,7 @@ from syncnet.compute import distributed
 from syncnet.compute.device import compute_deterministically, no_deterministic_way
 from syncnet.compute.memory import keep_memory
 from syncnet.compute.precision import slower_bf16
+from syncnet.inference.accuracy import SyncTest
 from syncnet.media.clips import check_paths
 from syncnet.networks.output_check import require_identity
 from syncnet.support.errors import UserError
@@ -63,10 +64,12 @@ def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
         run_folder(args.save_path, network) as folder,
         stop_signals(network.device, network.steps_per_fetch) as stop,
     ):
-        trials = None
-        if args.test_interval:
-            trials = TrialTest(network, args.test_list, args.test_path, args.num_eval)
+        tests: list[TrialTest | SyncTest] = []
+        if args.test_interval and (args.alphaI or not args.test_sync):
+            tests.append(TrialTest(network, args.test_list, args.test_path, args.num_eval))
         train_loader, verify_loader = make_loaders(args, folder.result, network.device)
+        if args.test_interval and args.test_sync:
+            tests.append(SyncTest(network, verify_loader.clips, args.test_sync, args.allow_resize))
         run = ResumableRun(network, args, folder, {"train_list": train_loader, "verify_list": verify_loader})
         start = run.resume(saved)
         log = None
@@ -110,12 +113,13 @@ def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
             stop.stop_if_requested()
             print(f"  {'train':10s} {trained}\n  {'validation':10s} {validated}")
 
-            # Score the trials, then write the checkpoint and log, and finally the state for the next epoch: a run
+            # Test (trials, sync), then write the checkpoint and log, and finally the state for the next epoch: a run
             # that is killed between two of these writes repeats them when it resumes.
             figures = {name: scale.item() for name, scale in network.__L__.named_parameters()}
             figures |= peak_memory(network.device)
-            if trials and epoch % args.test_interval == 0:
-                figures |= trials.run()
+            if tests and epoch % args.test_interval == 0:
+                for test in tests:
+                    figures |= test.run()
             if log:
                 network.saveParameters(folder.checkpoint(epoch))
                 line = log.add(epoch, network.learning_rate, trained, validated, figures)

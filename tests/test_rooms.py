@@ -30,7 +30,7 @@ MAY_IMPORT = {  # room -> rooms
         *("verification", "loading", "checkpoints", "compute", "networks", "media", "support"),
         *("DatasetLoader", "SyncNetDist"),
     },
-    "inference": {"verification", "checkpoints", "networks", "tracks", "media", "support"},
+    "inference": {"verification", "compute", "checkpoints", "networks", "tracks", "media", "support"},
 }
 
 

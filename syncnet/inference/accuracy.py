@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from syncnet.compute import distributed
 from syncnet.inference.command_flags import (
     COMMAND,
     MODEL,
@@ -27,8 +28,9 @@ from syncnet.inference.command_flags import (
 )
 from syncnet.inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from syncnet.inference.protocols import mean_interval
-from syncnet.media.clips import MediaError
+from syncnet.media.clips import Clip, MediaError
 from syncnet.media.file_type import VIDEO_FILES
+from syncnet.networks.output_check import require_content
 from syncnet.support.commands import Parser
 from syncnet.support.files import check_output, file_hash, replace_file
 from syncnet.support.names import counted
@@ -93,7 +95,51 @@ def accuracy(
         raise MediaError(f"{video}: offset {offset} in the list, needs one below {MAX_OFFSET} frames")
     found = distances(network, video, wav, MAX_OFFSET, batch, allow_resize, offset=offset)
     scores = np.where(found.there, -found.rows, -np.inf)[found.there[:, MAX_OFFSET]]
+    if not len(scores):
+        raise MediaError(f"{video}: {found.frames} frames, too few for the offset {offset} in the list")
     return np.array([right_windows(scores, context) for context in CONTEXTS])
+
+
+class SyncTest:
+    """The sync accuracy of clips of a list, measured repeatedly during training.
+
+    clips: of the list; `count` of them are taken, evenly spread. allow_resize: scale frames that are not 224x224.
+    Raises UserError for a network without content embeddings.
+    """
+
+    def __init__(self, network: Network, clips: Sequence[Clip], count: int, allow_resize: bool = False):
+        require_content(network)
+        chosen = np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int)
+        self.network, self.clips, self.allow_resize = network, [clips[n] for n in chosen], allow_resize
+
+    def run(self) -> dict[str, float]:
+        """Print and return the accuracies in percent of the network as it is now; several processes share the clips.
+
+        Clips that cannot be measured do not count; without any, the figures are NaN.
+        """
+        import torch
+
+        rows = torch.zeros(len(self.clips), len(CONTEXTS), device=self.network.device)
+        with progress_bar(total=len(self.clips), unit="clip", desc="accuracy", leave=False) as bar:
+            for n in range(distributed.rank(), len(self.clips), distributed.processes()):
+                clip = self.clips[n]
+                try:
+                    found = accuracy(
+                        self.network, clip.video, clip.audio, clip.offset, allow_resize=self.allow_resize
+                    )
+                except MediaError:
+                    found = np.full(len(CONTEXTS), np.nan)
+                rows[n] = torch.from_numpy(found)
+                bar.update(distributed.processes())
+        measured = distributed.total(rows)
+        measured = measured[~measured.isnan().any(1)]
+        means = 100 * measured.double().mean(0).cpu().numpy()
+        shown = ", ".join(f"{mean:.2f}" for mean in means)
+        print(
+            f"  {'sync':10s} accuracy {shown} % of {counted(len(measured), 'clip')} "
+            f"({', '.join(map(str, CONTEXTS))} frames; chance {100 * CHANCE:.1f})"
+        )
+        return {f"sync_accuracy_{context}": mean for context, mean in zip(CONTEXTS, means, strict=True)}
 
 
 def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems) -> None:

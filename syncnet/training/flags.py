@@ -270,6 +270,14 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "best epoch in result/best.json (--keep never removes its checkpoint). 0: never",
     )
     evaluation.add_argument(
+        "--test_sync",
+        type=at_least(int, 0),
+        default=0,
+        metavar="N",
+        help="with --test_interval, also measure the sync accuracy (see inferSyncNet.py accuracy) of N clips of "
+        "--verify_list: sync_accuracy_5 ... _15 in metrics.csv; with --alphaI 0, no trials are scored then",
+    )
+    evaluation.add_argument(
         "--score_norm",
         choices=("none", "asnorm"),
         default="none",
@@ -361,6 +369,7 @@ def not_used(args: argparse.Namespace) -> list[str]:
     reasons: list[tuple[tuple[str, ...], str]] = []
     if not (args.eval or args.test_interval):
         reasons.append((trials, "for --eval and --test_interval"))
+        reasons.append((("test_sync",), "for --test_interval"))
     if not args.eval:
         reasons.append((of_eval, "for --eval only (--test_interval gives raw scores)"))
     elif args.score_norm == "none":
@@ -372,7 +381,7 @@ def not_used(args: argparse.Namespace) -> list[str]:
     for names, reason in reasons:
         if given := [f"--{name}" for name in names if getattr(args, name) != usual[name]]:
             lines.append(f"not used: {', '.join(given)}, {reason}")
-    if args.test_interval and not args.eval and not args.alphaI:
+    if args.test_interval and not (args.eval or args.alphaI or args.test_sync):
         lines.append(
             "--alphaI 0 does not train the voice identity, which --test_interval scores: its EER is meaningless"
         )

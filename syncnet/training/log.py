@@ -173,6 +173,13 @@ class TrainingLog:
                     panel.axhline(guess, color=color, linestyle=":", label=f"{task}, {name}")
             panel.set_title(title)
             panel.legend(fontsize=8)
+        if synced := [row for row in self.rows if row.get("sync_accuracy_5")]:
+            values = [float(row["sync_accuracy_5"]) for row in synced]
+            at = [int(row["epoch"]) for row in synced]
+            panels[1].plot(
+                at, values, "-s", color="tab:purple", label="sync accuracy, 5 frames", markersize=4
+            )
+            panels[1].legend(fontsize=8)
         tested = [row for row in self.rows if row.get("eer")]
         if tested:
             eers = [float(row["eer"]) for row in tested]

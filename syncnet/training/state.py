@@ -28,8 +28,8 @@ VERSION = 2  # 1 had SGD's momenta by parameter name, and no learning rate
 FREE_SETTINGS = {
     "save_path", "initial_model", "max_epoch", "nDataLoaderThread", "device", "eval", "test_list", "test_path",
     "train_list", "verify_list", "save_steps", "keep", "force_resume", "decode_timeout", "max_bad",
-    "num_eval", "test_interval", "tensorboard", "score_norm", "cohort", "cohort_path", "cohort_size", "top_n",
-    "save_embeddings", "load_embeddings", "augment_noise", "augment_rir",
+    "num_eval", "test_interval", "test_sync", "tensorboard", "score_norm", "cohort", "cohort_path", "cohort_size",
+    "top_n", "save_embeddings", "load_embeddings", "augment_noise", "augment_rir",
 }  # fmt: skip
 
 

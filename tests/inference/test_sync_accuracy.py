@@ -11,8 +11,9 @@ from test_lip_sync import Clock
 
 import inferSyncNet
 from inferSyncNet import accuracy
-from syncnet.inference.accuracy import CONTEXTS, right_windows
+from syncnet.inference.accuracy import CONTEXTS, SyncTest, right_windows
 from syncnet.inference.lip_sync import distances
+from syncnet.media.clips import MediaError, read_list
 from SyncNetDist import SyncNet
 
 SHIFTS, WORST = range(-15, 16), -1000.0
@@ -92,6 +93,9 @@ def test_the_command(clock, tmp_path, capsys, monkeypatch):
     assert "of 3 clips, in %; 31 shifts, right within 1 frame; chance 9.7" in said.out
     each = [accuracy(clock, *(str(tmp_path / f"{n}.{k}") for k in ("mp4", "wav")), offset=o) for n, o in
             (("a", 0), ("b", 3), ("c", 0))]  # fmt: skip
+    figures = SyncTest(clock, read_list(str(tmp_path / "list.txt")), 4).run()  # as in training
+    assert list(figures.values()) == pytest.approx(100 * np.mean(each, 0))
+    assert "of 3 clips" in capsys.readouterr().out
     found = json.loads((tmp_path / "a.json").read_text())
     assert [found["accuracy"][str(context)]["mean"] for context in CONTEXTS] == pytest.approx(
         np.mean(each, 0)
@@ -100,6 +104,13 @@ def test_the_command(clock, tmp_path, capsys, monkeypatch):
         100 * np.mean(each, 0), abs=0.006
     )
     assert found["clips"] == 3 and found["accuracy"]["5"]["low"] <= found["accuracy"]["5"]["high"]
+
+
+def test_a_clip_without_a_window_that_has_its_sound_is_refused(clock, tmp_path):
+    make_clip(str(tmp_path / "a.mp4"), 14)
+    make_wav(str(tmp_path / "a.wav"), 14 * 640)
+    with pytest.raises(MediaError, match=r"a.mp4: 14 frames, too few for the offset 12"):
+        accuracy(clock, str(tmp_path / "a.mp4"), str(tmp_path / "a.wav"), offset=12)
 
 
 def test_the_published_network_has_its_own_distances(tmp_path):

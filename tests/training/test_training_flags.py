@@ -290,6 +290,11 @@ TRAINED: dict[str, tuple[str, Callable[[Run, Run], bool]]] = {
         lambda run, _: [bool(eer) for eer in run.column("eer")] == [False, True]
         and json.loads((run.folder / "run/result/best.json").read_text())["epoch"] == 2,
     ),
+    "test_sync": (
+        "--test_interval 2 --test_sync 2 --alphaI 0",
+        lambda run, _: [bool(share) for share in run.column("sync_accuracy_5")] == [False, True]
+        and "eer" not in (run.folder / "run/result/metrics.csv").read_text(),
+    ),
     "precision": (
         "--precision bf16",
         lambda run, default: weights_differ(run, default)
