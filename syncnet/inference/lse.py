@@ -173,13 +173,12 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
     if args.video_csv and videos:
         write_videos(videos, protocol, args.video_csv)
     counting = [np.array([row.figures for row in video.rows]) for video in videos if video.rows]
-    if not counting:
+    summary = summarize(protocol, counting) if counting else None
+    note = remark(network, args.initial_model)
+    if summary is None:
         if videos:
             problems(UserError(f"no face track that counts in {counted(len(videos), 'video')}"))
-        return
-    summary = summarize(protocol, counting)
-    note = remark(network, args.initial_model)
-    if tracks.made or protocol.is_named:
+    elif tracks.made or protocol.is_named:
         print(summary_lines(summary, videos, protocol))
         print(note or comparability(tracks, rule, protocol))
     else:
@@ -377,7 +376,7 @@ def write_videos(videos: Sequence[Video], protocol: Protocol, path: str) -> None
 
 
 def write_summary(
-    summary: Summary,
+    summary: Summary | None,
     videos: Sequence[Video],
     tracks: Tracks,
     rule: Rule,
@@ -385,11 +384,10 @@ def write_summary(
     args: argparse.Namespace,
     note: str | None,
 ) -> None:
-    """Write --json: the means, and all that they depend on. Raises OSError."""
+    """Write --json: the means, null where no video counts, and all that they depend on. Raises OSError."""
     counting = [video for video in videos if video.rows]
-    low, high = (
-        [None] * len(summary.means) if side is None else side.tolist() for side in (summary.low, summary.high)
-    )
+    sides = (summary.means, summary.low, summary.high) if summary else (None, None, None)
+    means, low, high = ([None] * len(protocol.columns) if side is None else side.tolist() for side in sides)
     found = {
         "protocol": protocol.name,
         "counted": protocol.counted,
@@ -404,9 +402,10 @@ def write_summary(
         "videos": len(counting),
         "videos_without_face": len(videos) - len(counting),
         "tracks": sum(len(video.rows) for video in counting),
+        "not_counted": {video.name: video.no_face for video in videos if not video.rows},
         "intervals": "95 %, bootstrap over videos",
     }
-    for column, mean, a, b in zip(protocol.columns, summary.means.tolist(), low, high, strict=True):
+    for column, mean, a, b in zip(protocol.columns, means, low, high, strict=True):
         found[column] = {"mean": mean, "low": a, "high": b}
     with replace_file(args.json) as file:
         json.dump(found, file, indent=2)
