@@ -1,5 +1,6 @@
 """inferSyncNet.py resync: pictures as they were, sound moved so that it is in step."""
 
+import itertools
 from pathlib import Path
 
 import av
@@ -35,7 +36,7 @@ KINDS = {
 
 def flash_and_click(path: str) -> tuple[float, float]:
     with VideoReader(path) as reader:
-        pictures = np.stack([reader.bgr(frame)[::8, ::8] for _, frame in reader.slots()])
+        pictures = np.stack([reader.bgr(frame)[::4, ::4] for _, frame in reader.slots()])
         first = reader.first_time
     return flash_time(pictures), click_time(read_sound(path, first, 0, len(pictures)).samples)
 
@@ -52,32 +53,31 @@ def seconds_of_sound(path: str) -> float:
         )
 
 
-@pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("frames", [5, -4, 0])
+@pytest.mark.parametrize(
+    ("name", "frames"), [("a.mp4", -4), ("a.mp4", 0), *zip(KINDS, itertools.cycle((5, -4)), strict=False)]
+)
 def test_the_sound_moves_and_the_pictures_stay(tmp_path, name, frames):
     source, output = str(tmp_path / name), str(tmp_path / f"out/{name}")
-    make_video(source, np.arange(60) / 25, size=(160, 120), flash=1.2, **KINDS[name])
+    make_video(source, np.arange(40) / 25, size=(64, 48), flash=0.8, **KINDS[name])
     move_sound(source, output, frames)
     (flash, click), (flash_after, click_after) = flash_and_click(source), flash_and_click(output)
     assert flash_after == flash and click_after - click == pytest.approx(frames / 25, abs=0.001)
     assert packets(output) == packets(source)
-    assert seconds_of_sound(output) == pytest.approx(
-        seconds_of_sound(source), abs=0.06
-    )  # an encoder's last frames
+    # An encoder's last frames may differ.
+    assert seconds_of_sound(output) == pytest.approx(seconds_of_sound(source), abs=0.06)
 
 
 def test_a_joined_sound_begins_with_the_first_picture(tmp_path):
     source, output = str(tmp_path / "a.mkv"), str(tmp_path / "joined.nut")
-    make_video(
-        source, np.arange(60) / 25, size=(160, 120), flash=1.2, start=3.3, sound_from=None, format="matroska"
-    )
-    samples = noise(2.4, seed=1) // 30
+    times = np.arange(40) / 25
+    make_video(source, times, size=(64, 48), flash=0.8, start=3.3, sound_from=None, format="matroska")
+    samples = noise(1.6, seed=1) // 30
     samples[round(0.5 * 16000) : round(0.5 * 16000) + 100] = 25000
     join(source, samples, output)
     flash, click = flash_and_click(output)
-    assert (flash, click) == (1.2, 0.5) and packets(output) == packets(source)
+    assert (flash, click) == (0.8, 0.5) and packets(output) == packets(source)
     with VideoReader(output) as reader:
-        assert (read_sound(output, reader.first_time, 0, 60).samples == samples).all()
+        assert (read_sound(output, reader.first_time, 0, 40).samples == samples).all()
 
 
 def test_what_a_container_cannot_hold_is_told(tmp_path):
