@@ -69,24 +69,18 @@ def tracks(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def short(monkeypatch) -> None:
-    """Protocols whose tracks and faces are as those of the test's videos."""
+def counted(checkpoint, videos, tracks, capsys, monkeypatch) -> Path:
+    """The tracks of the first five videos, made once; every protocol takes tracks and faces of their sizes."""
     changed = {
         name: replace(protocol, min_frames=min(SHORTEST, protocol.min_frames), min_face=60)
         for name, protocol in PROTOCOLS.items()
     }
     monkeypatch.setattr("syncnet.inference.lse.PROTOCOLS", changed)
-
-
-@pytest.fixture
-def counted(checkpoint, videos, tracks, short, capsys) -> Path:
-    """The tracks of the first five videos, made once with the settings that all named protocols of `short` share."""
     folder = tracks / "counted"
     if not folder.exists():
+        inputs = [videos / video for video in VIDEOS[:5]]
         flags = ("--protocol", "mova", "--detect_every", 5, "--tracks", folder)
-        status, _, err = run(
-            capsys, *(videos / video for video in VIDEOS[:5]), "--initial_model", checkpoint, *flags
-        )
+        status, _, err = run(capsys, *inputs, "--initial_model", checkpoint, *flags)
         assert status == 0 and "5 of 5 videos" in err
     return folder
 
