@@ -12,7 +12,6 @@ import syncnet  # noqa: F401  # isort: skip
 
 import argparse
 import glob
-import hashlib
 import os
 import re
 import shlex
@@ -22,28 +21,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-from syncnet.media.clips import LEAST_FRAMES
-from syncnet.support.commands import Parser, answer_flags, at_least, command, retyped
+from syncnet.loading.two_lists import missing_tracks
+from syncnet.support.commands import Parser, answer_flags, at_least, command
 from syncnet.support.names import counted
 from syncnet.support.parts import PART_HELP, PartRecords, part_of_all, shares
 from syncnet.support.processes import available_cores, map_in_processes
-
-
-def missing_tracks(mp4_dir: str) -> str:
-    """How many videos makeFaceTracks.py made no tracks of; "" if it made them of all, or did not make mp4_dir."""
-    path = os.path.join(os.path.dirname(os.path.abspath(mp4_dir)), "no_tracks.txt")
-    if os.path.basename(os.path.abspath(mp4_dir)) != "mp4" or not os.path.isfile(path):
-        return ""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = file.read().splitlines()
-    short = sum("--min_frames" in line for line in lines)
-    found = (
-        f"makeFaceTracks.py made no face track of {counted(len(lines), 'video')}; see {os.path.relpath(path)}"
-    )
-    if not short:
-        return found
-    remedy = f"The same makeFaceTracks.py command with --min_frames {LEAST_FRAMES} makes shorter tracks too"
-    return f"{found}: {short} are too short. {remedy}"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -146,8 +128,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     answer_flags(parse_args)
 
-from syncnet.loading.shards import write_shard
-from syncnet.loading.sizes import longer_lists, size_flags, sizes_that_fit
+from syncnet.loading.shards import blocks_of, write_shards
+from syncnet.loading.two_lists import check_people, next_step, person, split_people
 from syncnet.media.check_journal import CheckJournal, Fingerprint, Result
 from syncnet.media.clip_check import (
     NO_TXT,
@@ -160,18 +142,16 @@ from syncnet.media.clip_check import (
     folder_that_fits,
     sharing_a_wav,
 )
-from syncnet.media.clips import LEAST_BATCH, Clip, MediaError, format_list_line
+from syncnet.media.clips import Clip, MediaError, format_list_line
 from syncnet.media.file_type import VIDEO_FILES
-from syncnet.media.find_files import find_files, folder_of_people
+from syncnet.media.find_files import find_files
 from syncnet.media.video_facts import EMPTY, FRAMES_MISSING, NOT_OPENED
 from syncnet.media.wav import conversion_line, converted_folder
-from syncnet.support.errors import UserError
 from syncnet.support.files import check_output, remove_leftovers, replace_file
 from syncnet.support.progress import progress_bar
 from syncnet.training.flags import defaults
 
 SHOWN_FOLDERS = 5
-FRACTIONS_TRIED = 100  # values of --val_fraction
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
 VOXCELEB2_PATH = re.compile(r"id\d{5}/[\w-]{11}/\d{5}\.mp4")
 
@@ -231,52 +211,6 @@ def write_lines(path: str, lines: Iterable[str]) -> None:
             file.write(line + "\n")
 
 
-def person(clip: str) -> str:
-    """The person in a clip, by its path below --mp4_dir: the first folder, or the clip itself if it is in none."""
-    return clip.split(os.sep)[0]
-
-
-def check_people(clips: list[str], args: argparse.Namespace, argv: list[str] | None) -> None:
-    """Raise UserError, with the command to use instead, unless the clips are of at least two people."""
-    people = set(map(person, clips))
-    if len(people) > 1:
-        return
-    raise UserError(
-        f"--val_output {args.val_output}: all clips are in the folder {people.pop()}, as one person's; training and "
-        "validation need different people, each in a separate folder below --mp4_dir"
-        + (f". {tracks}" if (tracks := missing_tracks(args.mp4_dir)) else "")
-        + f". {other_videos(clips, args, argv)}"
-    )
-
-
-def other_videos(clips: list[str], args: argparse.Namespace, argv: list[str] | None) -> str:
-    """How to validate on other videos of the only person in these clips."""
-    folder = folder_of_people(clips)
-    if len(clips) < 2 * LEAST_BATCH or not folder:
-        return (
-            f"Add videos: each list needs at least {LEAST_BATCH} clips, and both together have {len(clips)}"
-        )
-    kinds = ("mp4", "wav") if args.no_txt else ("mp4", "wav", "txt")
-    folders = {f"{kind}_dir": os.path.join(getattr(args, f"{kind}_dir"), folder) for kind in kinds}
-    return (
-        "To validate on other clips of the same person (train with --alphaI 0: voice identity cannot be learned from "
-        f"one person alone), run: {retyped('makeFileList.py', argv, **folders)}"
-    )
-
-
-def split_people(clips: list[str], output: str, val_output: str, fraction: float) -> dict[str, list[str]]:
-    """The clips for training and for validation, by the path of their list; no person appears in both.
-
-    clips: of at least two people. A hash of their names decides who is used for validation.
-    """
-    people = sorted(set(map(person, clips)), key=lambda name: hashlib.sha256(name.encode()).digest())
-    validating = set(people[: min(max(1, round(fraction * len(people))), len(people) - 1)])
-    return {
-        output: [clip for clip in clips if person(clip) not in validating],
-        val_output: [clip for clip in clips if person(clip) in validating],
-    }
-
-
 def write_lists(
     args: argparse.Namespace,
     argv: list[str] | None,
@@ -303,60 +237,10 @@ def write_lists(
         people = counted(len(set(map(person, chosen))), "person", "people")
         print(f"List: {path}" + f" ({counted(len(chosen), 'clip')} of {people})" * bool(args.val_output))
     if args.val_output:
-        print(next_step(args, argv, {clip: clip_of(clip) for clip in clips}))
-
-
-def clips_of_shards(clips: list[str], args: argparse.Namespace) -> dict[str, list[str]]:
-    """The clips that each shard may hold, of all that were found; {} without --shards."""
-    name = os.path.splitext(os.path.basename(args.output))[0]
-    starts = range(0, len(clips), args.shard_clips) if args.shards else ()
-    return {
-        os.path.join(args.shards, f"{name}-{number:06d}.tar"): clips[start : start + args.shard_clips]
-        for number, start in enumerate(starts)
-    }
-
-
-def shares_of(clips: list[str], args: argparse.Namespace) -> list[list[str]]:
-    """The clips of each part: whole shards where there are shards."""
-    if not args.shards:
-        return shares(clips, args.part)
-    blocks, count = list(clips_of_shards(clips, args).values()), args.part.count
-    return [[clip for block in blocks[part::count] for clip in block] for part in range(count)]
-
-
-def write_clips(settings: CheckSettings, job: tuple[str, list[str]]) -> list[tuple[str, str, str]]:
-    """Write a shard, unless it is there: (clip, video, wav) of each of its clips, with their paths in it.
-
-    job: the shard, and its clips by their paths below mp4_dir. Raises OSError, UserError.
-    """
-    shard, clips = job
-    files = []
-    for clip in clips:
-        video, wav, _ = clip_paths(settings, clip)
-        files += [(clip, video), (os.path.splitext(clip)[0] + os.path.splitext(wav)[1].lower(), wav)]
-    members = write_shard(shard, files)
-    return list(zip(clips, members[::2], members[1::2], strict=True))
-
-
-def write_shards(
-    args: argparse.Namespace, settings: CheckSettings, clips: list[str], listed: set[str]
-) -> dict[str, tuple[str, str]]:
-    """Write all shards with clips that are `listed`. Returns the paths of each one's video and wav in its shard.
-
-    clips: all that were found.
-    """
-    shards = {
-        path: chosen
-        for path, block in clips_of_shards(clips, args).items()
-        if (chosen := [clip for clip in block if clip in listed])
-    }
-    paths: dict[str, tuple[str, str]] = {}
-    bar = progress_bar(total=len(listed), unit="clip", desc="shards", smoothing=0.05, dynamic_ncols=True)
-    with bar:
-        for members in map_in_processes(partial(write_clips, settings), shards.items(), args.nWorkers):
-            paths.update((clip, (video, wav)) for clip, video, wav in members)
-            bar.update(len(members))
-    return paths
+        usual = defaults()
+        frames, batch = usual["maxFrames"], usual["nBatchSize"]
+        assert isinstance(frames, int) and isinstance(batch, int)
+        print(next_step(args, argv, {clip: clip_of(clip) for clip in clips}, (frames, batch)))
 
 
 def remedy(reason: str, clips: list[str]) -> str:
@@ -396,34 +280,6 @@ def report(
             )
 
 
-def next_step(args: argparse.Namespace, argv: list[str] | None, clips: dict[str, Clip]) -> str:
-    """A line with the command that trains on the two lists, with sizes that suit them; or what to run instead.
-
-    clips: all that are listed, by path below --mp4_dir.
-    """
-    usual = defaults()
-    frames, batch = usual["maxFrames"], usual["nBatchSize"]
-    assert isinstance(frames, int) and isinstance(batch, int)
-
-    def sizes_with(fraction: float) -> tuple[int, int] | None:
-        lists = split_people(list(clips), args.output, args.val_output, fraction).values()
-        return sizes_that_fit([[clips[clip] for clip in chosen] for chosen in lists], frames, batch)
-
-    if sizes := sizes_with(args.val_fraction):
-        flags = {"train_list": args.output, "verify_list": args.val_output}
-        flags["save_path"] = os.path.splitext(args.output)[0]
-        words = [f"--{flag} {shlex.quote(path)}" for flag, path in flags.items()]
-        words += ["--allow_resize"] * args.allow_resize + [size_flags(sizes, (frames, batch))]
-        return f"Next: python trainSyncNet.py {' '.join(filter(None, words))}"
-    remedy = f"Not enough to train on yet. {longer_lists()}"
-    people = len(set(map(person, clips)))
-    wanted = sorted(range(1, people), key=lambda count: abs(count - args.val_fraction * people))
-    for fraction in (float(f"{count / people:.4g}") for count in wanted[:FRACTIONS_TRIED]):
-        if sizes_with(fraction):
-            return f"{remedy} Or run: {retyped('makeFileList.py', argv, val_fraction=fraction)}"
-    return remedy
-
-
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 (nothing to list), 130 (Ctrl-C)."""
@@ -455,9 +311,14 @@ def main(argv: list[str] | None = None) -> int:
         check_people(clips, args, argv)  # before hours of checking
     share: Sequence[str] = clips
     records = None
+    blocks = blocks_of(clips, args.shards, args.output, args.shard_clips) if args.shards else {}
     if args.part:
+        parts = shares(clips, args.part)
+        if args.shards:  # whole ones
+            groups, count = list(blocks.values()), args.part.count
+            parts = [[clip for block in groups[part::count] for clip in block] for part in range(count)]
         asked = [*vars(settings).values(), args.shards, args.shard_clips]
-        records = PartRecords(args.output + ".parts", args.part, shares_of(clips, args), asked)
+        records = PartRecords(args.output + ".parts", args.part, parts, asked)
         records.remove()
         share = records.share
         args.resume = True
@@ -481,8 +342,12 @@ def main(argv: list[str] | None = None) -> int:
                     bar.set_postfix(skipped=unusable, refresh=False)
                 bar.update()
         if args.shards:
-            usable = {clip for clip in share if outcomes[clip][0] not in REMEDIES}
-            in_shards = write_shards(args, settings, clips, usable)
+            mine = {clip for clip in share if outcomes[clip][0] not in REMEDIES}
+            held = {
+                shard: [(clip, *clip_paths(settings, clip)[:2]) for clip in block if clip in mine]
+                for shard, block in blocks.items()
+            }
+            in_shards = write_shards({shard: files for shard, files in held.items() if files}, args.nWorkers)
     except KeyboardInterrupt:
         resume = "" if args.part else " with --resume"
         print(

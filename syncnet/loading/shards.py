@@ -12,9 +12,46 @@ from collections.abc import Sequence
 
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
+from syncnet.support.processes import map_in_processes
+from syncnet.support.progress import progress_bar
 from syncnet.support.tar_members import BLOCK, Member, flat_name
 
 END = bytes(2 * BLOCK)  # of a tar
+
+
+def blocks_of(clips: Sequence[str], folder: str, output: str, size: int) -> dict[str, Sequence[str]]:
+    """The clips that each shard may hold, `size` consecutive ones: <folder>/<name of output>-000000.tar and so on."""
+    name = os.path.splitext(os.path.basename(output))[0]
+    starts = range(0, len(clips), size)
+    return {
+        os.path.join(folder, f"{name}-{number:06d}.tar"): clips[start : start + size]
+        for number, start in enumerate(starts)
+    }
+
+
+def write_shards(shards: dict[str, list[tuple[str, str, str]]], workers: int) -> dict[str, tuple[str, str]]:
+    """Write shards, unless they are there. Returns the paths of each clip's video and wav in its shard.
+
+    shards: by path, (clip, video, wav) of each clip. Raises OSError, UserError; see write_shard.
+    """
+    total = sum(map(len, shards.values()))
+    paths: dict[str, tuple[str, str]] = {}
+    bar = progress_bar(total=total, unit="clip", desc="shards", smoothing=0.05, dynamic_ncols=True)
+    with bar:
+        for members in map_in_processes(_write_clips, shards.items(), workers):
+            paths.update(members)
+            bar.update(len(members))
+    return paths
+
+
+def _write_clips(job: tuple[str, list[tuple[str, str, str]]]) -> dict[str, tuple[str, str]]:
+    shard, clips = job
+    files = []
+    for clip, video, wav in clips:
+        files += [(clip, video), (os.path.splitext(clip)[0] + os.path.splitext(wav)[1].lower(), wav)]
+    members = write_shard(shard, files)
+    pairs = zip(members[::2], members[1::2], strict=True)
+    return dict(zip((clip for clip, _, _ in clips), pairs, strict=True))
 
 
 def write_shard(path: str, files: Sequence[tuple[str, str]]) -> list[str]:

@@ -30,7 +30,6 @@ from syncnet.tracks.track_settings import KINDS, Rule
 MARK = 1  # another number rebuilds everything
 VERSION = 2  # of the program that made a record; version 1 divided tracks every 40 s
 STATE = ".makeFaceTracks"
-JOURNAL = os.path.join(STATE, "finished.jsonl")
 COLUMNS = (
     *("source", "track", "first_s", "last_s", "frames", "face_size", "found", "confidence", "shot"),
     "detector",

@@ -23,6 +23,7 @@ import makeFaceTracks
 import makeFileList
 import trainSyncNet
 from makeFileList import VOXCELEB2_CLIPS, main
+from syncnet.loading.two_lists import split_people
 from syncnet.media.clips import Clip, read_list
 from syncnet.media.video import read_frames
 from syncnet.media.wav import open_wav
@@ -689,5 +690,5 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_listed(tmp_path
 @pytest.mark.parametrize(("fraction", "validating"), [(0.01, 1), (0.5, 2), (0.9, 2)])
 def test_each_list_has_a_person_whatever_the_fraction(fraction, validating):
     clips = [f"{person}/{k}.mp4" for person in "abc" for k in range(2)]
-    lists = makeFileList.split_people(clips, "train", "val", fraction)
+    lists = split_people(clips, "train", "val", fraction)
     assert [len(lists[name]) // 2 for name in ("train", "val")] == [3 - validating, validating]
