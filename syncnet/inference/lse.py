@@ -33,6 +33,7 @@ from syncnet.inference.videos import (
     add_track_making,
     face_tracks,
     is_rule_given,
+    measure_each,
     track_rule,
 )
 from syncnet.media.clips import MediaError
@@ -41,7 +42,6 @@ from syncnet.support.commands import Parser
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output, file_hash, replace_file
 from syncnet.support.names import counted, repeated
-from syncnet.support.progress import progress_bar
 from syncnet.support.version import VERSION, versions
 
 if TYPE_CHECKING:
@@ -210,30 +210,23 @@ def measure(
     problems: Problems,
 ) -> list[Measured]:
     """The figures of face tracks; prints a line for each, and writes --frames."""
+    from tqdm import tqdm
+
     from syncnet.inference.lip_sync import lse
+
+    def one(track: FaceTrack) -> LipSync:
+        resize = args.allow_resize or protocol.whole
+        batch, bilinear = args.nBatchSize, protocol.whole
+        return lse(network, track.clip, track.wav, args.max_offset, batch, resize, bilinear)
 
     rows = []
     print(HEADER)
-    with progress_bar(total=len(tracks), unit="track", desc="lip sync", leave=False) as bar:
-        for track in tracks:
-            try:
-                found = lse(
-                    network,
-                    track.clip,
-                    track.wav,
-                    args.max_offset,
-                    args.nBatchSize,
-                    args.allow_resize or protocol.whole,
-                    bilinear=protocol.whole,
-                )
-            except MediaError as error:
-                problems(error)
-            else:
-                rows.append(Measured(track, found))
-                bar.write(line_of(str(track), found))
-                if args.frames:
-                    write_frames(found, os.path.join(args.frames, f"{track.name}.csv"))
-            bar.update()
+    for track, found in measure_each(tracks, one, problems):
+        if found:
+            rows.append(Measured(track, found))
+            tqdm.write(line_of(str(track), found))
+            if args.frames:
+                write_frames(found, os.path.join(args.frames, f"{track.name}.csv"))
     return rows
 
 

@@ -37,6 +37,7 @@ from syncnet.inference.videos import (
     add_track_making,
     face_tracks,
     is_rule_given,
+    measure_each,
     track_rule,
 )
 from syncnet.media.clips import FPS, Clip, MediaError, format_list_line
@@ -45,7 +46,6 @@ from syncnet.support.commands import Parser, at_least
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output, replace_file
 from syncnet.support.names import counted, printable
-from syncnet.support.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -276,23 +276,22 @@ def measure(
     network: Network, tracks: Sequence[FaceTrack], args: argparse.Namespace, problems: Problems
 ) -> list[Measured]:
     """The offsets of face tracks; prints a line for each."""
+    from tqdm import tqdm
+
+    def one(track: FaceTrack) -> Offset:
+        return offset(network, track.clip, track.wav, args.max_offset, args.allow_resize)
+
     rows: list[Measured] = []
     several = len(tracks) > 1
     if several:
         print("offset     ms  confidence   found  listed  clip")
-    with progress_bar(total=len(tracks), unit="clip", desc="offset", leave=False) as bar:
-        for track in tracks:
-            try:
-                found = offset(network, track.clip, track.wav, args.max_offset, args.allow_resize)
-            except MediaError as error:
-                problems(error)
-            else:
-                rows.append((track, found))
-                said = track.listed.offset if track.listed else "-"
-                figures = f"{found.frames:6d} {found.milliseconds:6d} {found.confidence:11.3f}"
-                figures += f" {found.found:>7} {said:>7}"
-                bar.write(f"{figures}  {track}" if several else f"{track}: {found}")
-            bar.update()
+    for track, found in measure_each(tracks, one, problems, "offset"):
+        if found:
+            rows.append((track, found))
+            said = track.listed.offset if track.listed else "-"
+            figures = f"{found.frames:6d} {found.milliseconds:6d} {found.confidence:11.3f}"
+            figures += f" {found.found:>7} {said:>7}"
+            tqdm.write(f"{figures}  {track}" if several else f"{track}: {found}")
     return rows
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from syncnet.inference.command_flags import (
     COMMAND,
@@ -17,14 +16,18 @@ from syncnet.inference.command_flags import (
     add_network,
 )
 from syncnet.inference.offset import Offset, offset
-from syncnet.inference.videos import MADE, FaceTrack, add_track_making, face_tracks, is_rule_given, track_rule
+from syncnet.inference.videos import (
+    MADE,
+    FaceTrack,
+    add_track_making,
+    measure_each,
+    track_rule,
+    tracks_of_video,
+)
 from syncnet.media.clips import FPS, MediaError
 from syncnet.support.commands import Parser
 from syncnet.support.files import check_output
 from syncnet.support.names import counted
-
-if TYPE_CHECKING:
-    from syncnet.networks.interface import Network
 
 HELP = (
     "Write a video with its sound moved by the offset that is measured: the pictures are copied as they are, the "
@@ -64,21 +67,7 @@ def common_offset(measured: Sequence[tuple[FaceTrack, Offset]], video: str) -> O
     return chosen
 
 
-def measure(network: Network, video: str, tracks: Sequence[FaceTrack], max_offset: int) -> Offset:
-    """The offset of a video from its face tracks; see common_offset."""
-    measured, errors = [], []
-    for track in tracks:
-        try:
-            measured.append((track, offset(network, track.clip, track.wav, max_offset)))
-        except MediaError as error:
-            errors.append(error)
-    if not measured:
-        raise errors[0]
-    return common_offset(measured, video)
-
-
 def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems) -> None:
-    from syncnet.inference.sources import Source
     from syncnet.media.remux import format_of, move_sound
 
     format_of(args.output)
@@ -87,13 +76,17 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
         raise MediaError(f"--output {args.output}: is the video itself; write to another file")
     rule = track_rule(args, MADE)
     network = load_network(args, every_frame=True)
-    source = Source(args.video, os.path.basename(args.video))
-    with face_tracks([(source, None)], args, rule, problems, is_rule_given(args)) as tracks:
-        if not tracks.tracks:
-            if args.video in tracks.without_face:
-                raise MediaError(f"{args.video}: {tracks.without_face[args.video]}; nothing is written")
-            return
-        found = measure(network, args.video, tracks.tracks, args.max_offset)
+    with tracks_of_video(args, rule, problems, made=False) as tracks:
+
+        def measure(track: FaceTrack) -> Offset:
+            return offset(network, track.clip, track.wav, args.max_offset)
+
+        errors: list[MediaError] = []
+        each = measure_each(tracks.tracks, measure, errors.append, "offset")
+        measured = [(track, one) for track, one in each if one]
+        if not measured:
+            raise errors[0]
+        found = common_offset(measured, args.video)
     print(f"{args.video}: {found} (of {counted(len(tracks.tracks), 'face track')})")
     move_sound(args.video, args.output, found.frames)
     way = "later" if found.frames > 0 else "earlier"

@@ -18,7 +18,7 @@ from syncnet.inference.command_flags import (
 )
 from syncnet.inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from syncnet.inference.lse import HEADER, line_of
-from syncnet.inference.videos import MADE, add_track_making, face_tracks, is_rule_given, track_rule
+from syncnet.inference.videos import MADE, add_track_making, is_rule_given, track_rule, tracks_of_video
 from syncnet.media.clips import MediaError
 from syncnet.support.commands import Parser
 from syncnet.support.files import check_output
@@ -131,7 +131,6 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
 def tracks_folder(args: argparse.Namespace, rule: Rule, problems: Problems) -> Iterator[str]:
     """A folder with the face tracks of --video: --tracks if it has them, else they are made. Raises MediaError."""
     from syncnet.inference.drawing import NoTracksError, find_tracks
-    from syncnet.inference.sources import Source
 
     above = os.path.dirname((args.tracks or "").rstrip(os.sep))
     if args.tracks and not is_rule_given(args):
@@ -143,8 +142,5 @@ def tracks_folder(args: argparse.Namespace, rule: Rule, problems: Problems) -> I
         else:
             yield args.tracks
             return
-    source = Source(args.video, os.path.basename(args.video))
-    with face_tracks([(source, None)], args, rule, problems, is_rule_given(args), made=True) as tracks:
-        if not tracks.tracks:
-            raise MediaError(f"{args.video}: {tracks.without_face.get(args.video, 'no face track')}")
+    with tracks_of_video(args, rule, problems) as tracks:
         yield tracks.folder

@@ -20,17 +20,22 @@ from syncnet.inference.command_flags import (
     add_network,
     add_windows,
 )
-from syncnet.inference.videos import MADE, FaceTrack, add_track_making, face_tracks, is_rule_given, track_rule
+from syncnet.inference.videos import (
+    MADE,
+    FaceTrack,
+    add_track_making,
+    measure_each,
+    track_rule,
+    tracks_of_video,
+)
 from syncnet.media.clips import FPS, MediaError
 from syncnet.support.commands import Parser, at_least
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output, replace_file
 from syncnet.support.names import counted
-from syncnet.support.progress import progress_bar
 
 if TYPE_CHECKING:
     from syncnet.inference.lip_sync import LipSync
-    from syncnet.networks.interface import Network
 
 HELP = (
     "Who speaks when? The spans in which the lips of a face are in sync with the sound, a person being a face track; "
@@ -114,8 +119,7 @@ def spans_of(track: FaceTrack, confidences: np.ndarray, speaks: np.ndarray) -> l
 
 def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems) -> None:
     from syncnet.inference.drawing import SeenFace, confidence_of_frames, draw_video
-    from syncnet.inference.lip_sync import in_sync_confidence
-    from syncnet.inference.sources import Source
+    from syncnet.inference.lip_sync import in_sync_confidence, lse
     from syncnet.tracks.track_files import read_track_boxes
 
     for flag in ("output", "rttm", "csv"):
@@ -129,13 +133,13 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
     off = OFF * on if args.off is None else args.off
     if off > on:
         raise UserError(f"--off {off:g}: is above --on {on:g}, the default of this network")
-    source = Source(args.video, os.path.basename(args.video))
-    with face_tracks([(source, None)], args, rule, problems, is_rule_given(args), made=True) as tracks:
-        if not tracks.tracks:
-            raise MediaError(f"{args.video}: {tracks.without_face.get(args.video, 'no face track')}")
-        measured = measure(network, tracks.tracks, args, problems)
-        faces, spans = [], []
-        for track, found in measured:
+    faces, spans = [], []
+    with tracks_of_video(args, rule, problems) as tracks:
+
+        def measure(track: FaceTrack) -> LipSync:
+            return lse(network, track.clip, track.wav, args.max_offset, args.nBatchSize)
+
+        for track, found in measure_each(tracks.tracks, measure, problems):
             confidences = confidence_of_frames(found, track.frames)
             speaks = speaking(confidences, on, off, round(args.min_span * FPS))
             spans += spans_of(track, confidences, speaks)
@@ -153,25 +157,6 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
     if args.output:
         draw_video(args.video, faces, args.output, on)
         print(f"{args.output}: {args.video} with {counted(len(faces), 'face track')}")
-
-
-def measure(
-    network: Network, tracks: Sequence[FaceTrack], args: argparse.Namespace, problems: Problems
-) -> list[tuple[FaceTrack, LipSync | None]]:
-    """What is measured of each track; None for one that cannot be measured."""
-    from syncnet.inference.lip_sync import lse
-
-    measured: list[tuple[FaceTrack, LipSync | None]] = []
-    with progress_bar(total=len(tracks), unit="track", desc="lip sync", leave=False) as bar:
-        for track in tracks:
-            found = None
-            try:
-                found = lse(network, track.clip, track.wav, args.max_offset, args.nBatchSize)
-            except MediaError as error:
-                problems(error)
-            measured.append((track, found))
-            bar.update()
-    return measured
 
 
 def write_rttm(spans: Sequence[Span], video: str, path: str) -> None:

@@ -11,13 +11,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from syncnet.media.clips import FPS, FRAME_SIZE, Clip, MediaError
 from syncnet.support.commands import Parser, at_least
 from syncnet.support.errors import UserError
 from syncnet.support.names import counted
 from syncnet.support.processes import available_cores
+from syncnet.support.progress import progress_bar
 from syncnet.tracks.track_settings import KINDS, MAX_GAP, MIN_FACE, PART, Rule
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from syncnet.media.video_facts import VideoFacts
     from syncnet.tracks.track_folder import Record
 
+Figures = TypeVar("Figures")
 MADE = {"detect_every": 5, "min_frames": 34, "min_face": 60}  # as makeFaceTracks.py
 SECONDS_PER_WORKER = 30  # of video; starting a process takes seconds
 
@@ -193,6 +195,42 @@ def face_tracks(
             elif record.reason:
                 problem(MediaError(f"{source.path}: {record.reason}"))
         yield found
+
+
+@contextlib.contextmanager
+def tracks_of_video(
+    args: argparse.Namespace, rule: Rule, problem: Callable[[MediaError], None], made: bool = True
+) -> Iterator[Tracks]:
+    """The face tracks of args.video; see face_tracks. Raises MediaError where it has none."""
+    from syncnet.inference.sources import Source
+
+    source = Source(args.video, os.path.basename(args.video))
+    reasons: list[MediaError] = []
+    with face_tracks([(source, None)], args, rule, reasons.append, is_rule_given(args), made=made) as tracks:
+        if not tracks.tracks:
+            why = f"{args.video}: {tracks.without_face.get(args.video, 'no face track')}"
+            raise reasons[0] if reasons else MediaError(why)
+        for reason in reasons:  # of a part of it
+            problem(reason)
+        yield tracks
+
+
+def measure_each(
+    tracks: Sequence[FaceTrack],
+    measure: Callable[[FaceTrack], Figures],
+    problem: Callable[[MediaError], None],
+    what: str = "lip sync",
+) -> Iterator[tuple[FaceTrack, Figures | None]]:
+    """What is measured of each track, with a progress bar; None where it cannot be, which `problem` is told."""
+    with progress_bar(total=len(tracks), unit="track", desc=what, leave=False) as bar:
+        for track in tracks:
+            figures = None
+            try:
+                figures = measure(track)
+            except MediaError as error:
+                problem(error)
+            yield track, figures
+            bar.update()
 
 
 def records_of(
