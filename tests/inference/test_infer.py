@@ -25,7 +25,7 @@ import trainSyncNet
 from DatasetLoader import DatasetLoader, get_frames, loadWAV
 from inferSyncNet import embed, match, offset, verify
 from syncnet.inference import embeddings as clipEmbeddings
-from syncnet.inference.match import matching_accuracy, speakers_of_clips
+from syncnet.inference.match import Matching, matching_accuracy, speakers_of_clips
 from syncnet.inference.offset import Offset, find_offset
 from syncnet.inference.sources import find_sources, with_wavs
 from syncnet.media.clips import Clip, MediaError, format_list_line, read_list
@@ -683,23 +683,23 @@ def test_offset_command(clock, checkpoint, tmp_path, capsys, monkeypatch):
     assert {name: int(row["offset"]) for name, row in rows.items()} == expected
     assert all(int(row["milliseconds"]) == 40 * int(row["offset"]) for row in rows.values())
 
-    wrong = [
-        Clip(c.video, c.audio, c.offset + (c.offset > 0), c.frames)
-        for c in read_list(str(tmp_path / "new.txt"))
-    ]
+    # A list keeps its own number of frames.
+    right = [Clip(c.video, c.audio, c.offset, 38) for c in read_list(str(tmp_path / "new.txt"))]
+    wrong = [Clip(c.video, c.audio, c.offset + (c.offset > 0), 38) for c in right]
     (tmp_path / "old.txt").write_text("".join(format_list_line(clip) + "\n" for clip in wrong))
     flags = ("--initial_model", checkpoint, "--write_list", tmp_path / "checked.txt")
-    status, out, errors = run(capsys, "offset", tmp_path / "old.txt", *flags)
+    status, out, errors = run(capsys, "offset", tmp_path / "old.txt", *flags, "--csv", tmp_path / "t.csv")
     assert status == 0 and "of 3 clips, 1 are as listed, 3 within a frame" in out
-    assert (tmp_path / "checked.txt").read_text() == (tmp_path / "new.txt").read_text()
+    assert read_list(str(tmp_path / "checked.txt")) == right
+    with open(tmp_path / "t.csv", newline="") as file:
+        assert [int(row["listed"]) for row in csv.DictReader(file)] == [clip.offset for clip in wrong]
     for limits, counts in (
         (("--min_confidence", 2), "of 3 clips, 3 with less confidence than --min_confidence 2"),
         (("--max_shift", 0), "of 3 clips, 3 further apart than --max_shift 0"),
     ):
         status, _, errors = run(capsys, "offset", tmp_path / "old.txt", *flags, *limits)
         assert status == 1 and len(errors) == 1 and "checked.txt: not written, no clip is left" in errors[0]
-        assert counts in errors[0]
-        assert (tmp_path / "checked.txt").read_text() == (tmp_path / "new.txt").read_text()
+        assert counts in errors[0] and read_list(str(tmp_path / "checked.txt")) == right
 
     one = (tmp_path / "mp4/2.mp4", "--wav", tmp_path / "wav/2.wav", "--initial_model", checkpoint)
     status, out, _ = run(capsys, "offset", *one, "--plot", tmp_path / "one.png")
@@ -817,21 +817,34 @@ def test_match_tells_too_few_speakers_before_it_embeds(clips, monkeypatch):
         match(None, listed[:1], ways=(2,))
 
 
-def test_match_looks_through_the_files_once(monkeypatch):
-    looks = []
+def test_match_embeds_faces_and_voices_alike(monkeypatch):
+    """With the same crops and batches; it does not search the files for each clip."""
+    looks, asked = [], []
 
     class Files(list):
         def __iter__(self):
             looks.append(1)
             return super().__iter__()
 
-    def embedded(_, files, *__, **___):
+    def embedded(_, files, *settings, skip):
+        asked.append((*settings, skip))
         return Files(files), torch.nn.functional.one_hot(torch.arange(len(files))).float()
 
     monkeypatch.setattr("syncnet.inference.embeddings.embed", embedded)
     many = [Clip(f"x/id{n // 2}/v/{n}.mp4", f"{n}.wav", 0, 30) for n in range(60)]
-    found = match(None, many, ways=(2,))[0]
-    assert found[0].accuracy == 100 and len(looks) <= 4
+    found = match(None, many, ways=(2,), num_eval=7, batch=5, allow_resize=True, skip=print)
+    assert found[0][0].accuracy == 100 and len(looks) <= 4
+    assert asked == [(False, 7, False, 5, print), (True, 7, False, 5, True, print)]
+
+
+def test_match_prints_faces_first(clips, checkpoint, capsys, monkeypatch):
+    figures = ([Matching(2, 60, 50, 70)], [Matching(2, 90, 80, 95)], ["a", "b"])
+    monkeypatch.setattr("syncnet.inference.match.match", lambda *_: figures)
+    monkeypatch.setattr(inferSyncNet, "load_network", lambda *_, **__: None)
+    status, out, _ = run(capsys, "match", clips / "list.txt", "--initial_model", checkpoint)
+    titles, row = out.splitlines()[-2:]
+    assert status == 0 and titles.index("face finds voice") < titles.index("voice finds face")
+    assert row.split() == ["2", "50.00", "60.00", "(50.00", "-", "70.00)", "90.00", "(80.00", "-", "95.00)"]
 
 
 def test_a_list_read_in_another_folder_says_so(clips, tmp_path, capsys, monkeypatch):

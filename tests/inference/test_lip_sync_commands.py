@@ -14,6 +14,7 @@ import torch
 from clipMaker import make_clip, make_wav, noise
 from scipy.io import wavfile
 from test_lip_sync import Clock
+from test_show import colour_at, pictures_of
 from videoMaker import make_video
 
 import inferSyncNet
@@ -182,7 +183,8 @@ def made(tmp_path, tracks) -> Path:
             (tmp_path / f"tracks/{kind}/{name}.{kind}").write_bytes(
                 (tracks / f"{kind}/{clip}.{kind}").read_bytes()
             )
-        boxes = np.tile([60, 60, 120, 120], (30, 1))
+        left = 200 if name.endswith("2") else 60
+        boxes = np.tile([left, 60, left + 60, 120], (30, 1))
         text = track_text(name, "talk", Track(10, boxes, 30, 0.9, 1), 320, 240)
         (tmp_path / f"tracks/txt/{name}.txt").write_text(text)
     (tmp_path / "tracks/tracks.csv").write_text("\n".join(rows) + "\n")
@@ -208,6 +210,10 @@ def test_the_tracks_of_a_video_are_drawn_on_it(checkpoint, made, capsys):
     assert status == 1 and len(errors) == 1 and "talk/00002.mp4: 5 frames, lip sync needs 6" in errors[0]
     assert out[-1] == f"{output}: {video} with 2 face tracks" and output.stat().st_size > 1000
     assert [line.split()[-1] for line in out[1:-1]] == [str(made / "tracks/mp4/x/talk/00001.mp4")]
+    for in_sync, colour in ((-9, "green"), (9, "red")):
+        assert run(capsys, "show", *flags, "--video", video, "--output", output, "--in_sync", in_sync)[0] == 1
+        seen = [colour_at(picture, 60 / 320, 90 / 240) for picture in pictures_of(str(output))]
+        assert seen == ["none"] * 10 + [colour] * 30 + ["none"] * 20
 
 
 def test_a_video_is_recognized_by_more_than_its_name(made, capsys):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +198,12 @@ def test_tracks_are_reused_and_others_are_refused(
     status, _, err = run(capsys, *inputs, *flags, "--min_frames", SHORTEST + 1)
     assert status == 1 and f"were made with --detect_every 5 --min_frames {SHORTEST}" in err
     assert run(capsys, *inputs, *flags, "--protocol", "mocha")[0] == 1
+    # A file of the same name, size and time is the same video; of another time, a new one.
+    again = shutil.copy2(videos / "deep/one.mp4", tmp_path / "one.mp4")
+    assert run(capsys, again, *flags)[0] == 0
+    os.utime(again, (1, 1))
+    with pytest.raises(TypeError, match="NoneType"):
+        run(capsys, again, *flags)
 
 
 def test_offset_makes_tracks_too(checkpoint, videos, tracks, tmp_path, capsys, monkeypatch):
@@ -239,8 +247,8 @@ def test_without_a_folder_tracks_are_temporary(checkpoint, videos, tmp_path, cap
     assert out[1].endswith(f"{videos / 'two_shots.mp4'} 0.00-0.96 s")
 
 
-def test_the_speech_alone_is_measured_where_it_is_given(checkpoint, tmp_path, capsys):
-    """Tracks of a video without sound, and a wav, are those of the video with that sound."""
+def test_the_speech_alone_is_measured_where_it_is_given(checkpoint, tmp_path, capsys, monkeypatch):
+    """A silent video with a wav has the tracks of the video with that sound; a changed wav needs other tracks."""
     size, times = (320, 180), np.arange(FRAMES) / 25
     options = {"preset": "ultrafast"}
     settings = {"size": size, "draw": people(150), "flash": None, "options": options, "loudness": 2000}
@@ -258,7 +266,8 @@ def test_the_speech_alone_is_measured_where_it_is_given(checkpoint, tmp_path, ca
     flags = ("--initial_model", checkpoint, "--min_frames", SHORTEST, "--csv", tmp_path / "t.csv")
     assert run(capsys, tmp_path / "a.mkv", *flags)[0] == 0
     (whole,) = rows(tmp_path / "t.csv")
-    assert run(capsys, tmp_path / "mute.mp4", "--wav", wav, *flags)[0] == 0
+    with_wav = (tmp_path / "mute.mp4", "--wav", wav, "--tracks", tmp_path / "tracks", *flags)
+    assert run(capsys, *with_wav)[0] == 0
     (apart,) = rows(tmp_path / "t.csv")
     figures = ("frames", "offset", "lse_d", "lse_c")
     assert [float(apart[name]) for name in figures] == pytest.approx(
@@ -266,6 +275,11 @@ def test_the_speech_alone_is_measured_where_it_is_given(checkpoint, tmp_path, ca
     )
     status, _, err = run(capsys, tmp_path / "mute.mp4", *flags)
     assert status == 1 and "mute.mp4: no sound in it" in err
+    monkeypatch.setattr("syncnet.tracks.make_tracks.make_tracks", None)
+    assert run(capsys, *with_wav)[0] == 0
+    os.utime(wav)
+    with pytest.raises(TypeError, match="NoneType"):
+        run(capsys, *with_wav)
 
 
 @pytest.mark.parametrize("size", [160, 320])
@@ -313,7 +327,7 @@ def test_pictures_are_scaled_by_area_unless_bilinearly(tmp_path):
 def test_face_tracks_that_are_given_are_used_as_they_are(checkpoint, tmp_path, capsys, monkeypatch):
     """Numbered ones of a folder are of one video; too short ones do not count."""
     monkeypatch.setattr("syncnet.tracks.make_tracks.make_tracks", None)
-    lengths = {"v/00001": 60, "v/00002": 52, "w/00001": 40, "x": 55}
+    lengths = {"v/00001": 60, "v/00002": 51, "w/00001": 50, "x": 55}
     for number, (name, frames) in enumerate(lengths.items()):
         make_clip(
             str(tmp_path / f"in/{name}.mp4"),

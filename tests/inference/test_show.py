@@ -23,7 +23,8 @@ def pictures_of(path: str) -> np.ndarray:
 
 
 def colour_at(picture: np.ndarray, x: float, y: float) -> str:
-    blue, green, red = picture[round(y * HEIGHT), round(x * WIDTH)].astype(int)
+    height, width = picture.shape[:2]
+    blue, green, red = picture[round(y * height), round(x * width)].astype(int)
     return "green" if green > max(red, blue) + 60 else "red" if red > max(green, blue) + 60 else "none"
 
 

@@ -52,6 +52,8 @@ def test_who_does_what_depends_on_names_alone():
     numbers = [part_number(name, 4) for name in names]
     assert [part_number(name, 4) for name in reversed(names)] == numbers[::-1]
     assert all(400 < numbers.count(number) < 600 for number in (1, 2, 3, 4))
+    # SHA-256 85d55a171f0b514e..., modulo 100: also of other versions and machines.
+    assert part_number("id00017/a/00001.mp4", 100) == int("85d55a171f0b514e", 16) % 100 + 1 == 71
 
 
 @pytest.mark.parametrize("shards", [False, True])

@@ -355,10 +355,10 @@ def test_as_norm_is_the_formula(monkeypatch, block, top_n):
 
 def test_as_norm_beside_raw(network, voices, tmp_path, capsys):
     cohort = read_cohort(str(voices / "cohort.txt"), str(voices))
-    report = evaluate(network, voices, tmp_path, trials="half.txt", cohort=cohort, top_n=4)
+    report = evaluate(network, voices, tmp_path, trials="half.txt", cohort=cohort, top_n=4, num_eval=3)
     trials = read_trials(str(voices / "half.txt"))
-    vectors = network.embed([str(voices / file) for file in trials.files])
-    others = network.embed(list(cohort.values()))
+    vectors = network.embed([str(voices / file) for file in trials.files], 3)
+    others = network.embed(list(cohort.values()), 3)
     raw = score_vectors(vectors, trials)
     expected = as_norm(raw, trials, vectors, others, 4)
     assert read_scores(str(tmp_path / "eval_scores.txt"))[0] == pytest.approx(raw, abs=1e-6)
@@ -377,6 +377,7 @@ def test_cohorts(voices, tmp_path, network):
     assert list(everyone.values()) == [clip.audio for clip in clips]
     drawn = [list(read_cohort(str(tmp_path / "clips.txt"), "", 5, seed)) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2] and len(drawn[0]) == 5
+    assert [name for name in everyone if name in drawn[0]] == drawn[0]  # in the list's order
     with pytest.raises(MediaError, match=r"6 utterances of the cohort are in the trials"):
         cohort = read_cohort(str(voices / "cohort.txt"), str(voices))
         evaluate(network, voices, tmp_path, cohort=cohort)
@@ -790,12 +791,17 @@ def test_results_of_different_lists_are_separate(network, voices, tmp_path, caps
     assert not (result / "eval_scores_asnorm.txt").exists()
 
 
-def test_min_dcf_is_explained_once(network, voices, tmp_path, capsys):
+def test_a_test_during_training_takes_its_crops_and_explains_min_dcf_once(
+    network, voices, tmp_path, capsys, monkeypatch
+):
     evaluate(network, voices, tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert lines.index(ABOUT_MIN_DCF) == len(lines) - 3
+    crops, embed = [], network.embed
+    monkeypatch.setattr(network, "embed", lambda files, count: crops.append(count) or embed(files, count))
     test = evaluation.TrialTest(network, str(voices / "trials.txt"), str(voices), 2)
     test.run()
     test.run()
+    assert crops == [2, 2]
     said = [ABOUT_MIN_DCF in line for line in capsys.readouterr().out.splitlines() if "minDCF" in line]
     assert said == [True, False]

@@ -459,6 +459,13 @@ def test_systems_of_different_trials_have_no_difference(tmp_path, capsys):
     assert "bare does not name the files of its trials" in capsys.readouterr().err
 
 
+def test_repeated_trials_are_matched_in_their_order():
+    one = [("a", "b"), ("c", "d"), ("a", "b"), ("b", "a")]
+    other = [("d", "c"), ("b", "a"), ("a", "b"), ("a", "b")]
+    assert tuneThreshold.in_order_of(one, other) == [1, 0, 2, 3]
+    assert tuneThreshold.in_order_of(one, [*other[:3], ("d", "c")]) is None
+
+
 def test_the_plot_names_the_eer_that_is_printed(tmp_path, monkeypatch, capsys):
     """On a coarse curve the interpolated EER differs."""
     from matplotlib.figure import Figure
@@ -473,7 +480,14 @@ def test_the_plot_names_the_eer_that_is_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Figure, "savefig", note)
     scores, labels = np.array([3, 2, 2, 2, 2, 1]), np.array([1, 1, 1, 0, 0, 0])
     path = write_scores(tmp_path / "s.txt", scores, labels)
-    assert tuneThreshold.main([path, "--plot", str(tmp_path / "det.png")]) == 0
+    (tmp_path / "other").mkdir()
+    other = write_scores(tmp_path / "other/s.txt", scores, labels)
+    plot = ["--plot", str(tmp_path / "det.png")]
+    assert tuneThreshold.main([path, other, *plot]) == 0
+    assert [text.split(":")[0] for text in legends[:2]] == [path, other]  # not both s.txt
+    del legends[:]
+    capsys.readouterr()
+    assert tuneThreshold.main([path, *plot]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^EER \(%\) +66.6667$", out, re.M) and re.search(
         r"^EER interpolated \(%\) +33.3333$", out, re.M
