@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -404,14 +405,17 @@ def test_the_requested_fraction_is_changed_and_the_others_stay_bit_identical(cli
         assert abs(changed / 48 - share) < 0.15 and (share == 0.6 or changed == 48 * share)
 
 
-def test_noises_and_rooms_are_equally_likely(noises, rooms, monkeypatch):
-    calls = []
-    monkeypatch.setattr("syncnet.loading.augment.add_noise", lambda *_: calls.append("noise"))
-    monkeypatch.setattr("syncnet.loading.augment.reverberate", lambda *_: calls.append("room"))
-    augmentation = Augmentation(str(noises), str(rooms), 1)
-    for k in range(300):
+def test_flips_noises_and_rooms_are_drawn_independently(noises, rooms, monkeypatch):
+    """Flipped or not, with a noise, a room or neither: each of these six in a sixth of the clips."""
+    calls, found = [], Counter()
+    for name in ("add_noise", "reverberate", "flip_frames"):
+        monkeypatch.setattr(f"syncnet.loading.augment.{name}", lambda *_, name=name: calls.append(name))
+    augmentation = Augmentation(str(noises), str(rooms), 2 / 3, flip=True)
+    for k in range(600):
+        calls.clear()
         augmentation.change(np.random.default_rng(k), np.empty(0), speech())
-    assert len(calls) == 300 and 120 < calls.count("noise") < 180
+        found[tuple(calls)] += 1
+    assert len(found) == 6 and min(found.values()) > 70 and max(found.values()) < 130
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda loader: pickle.loads(pickle.dumps(loader))])

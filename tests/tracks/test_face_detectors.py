@@ -74,10 +74,21 @@ def test_pictures_of_several_sizes_one_after_the_other(name):
     np.testing.assert_array_equal(found[0][0].box, found[2][0].box)
 
 
-def test_one_face_with_two_boxes_is_one_face():
-    boxes = np.array([[20, 20, 80, 80], [0, 0, 100, 100], [200, 0, 260, 60]], np.float64)
-    assert distinct(boxes, np.array([0.9, 0.8, 0.7]), 0.7, of_smaller=True) == [0, 2]
-    assert distinct(boxes, np.array([0.9, 0.8, 0.7]), 0.7) == [0, 1, 2]
+@pytest.mark.parametrize(
+    ("other", "most", "of_smaller", "kept"),
+    [
+        ([20, 20, 80, 80], 0.7, False, [1, 0]),  # 36 % of the union
+        ([20, 20, 80, 80], 0.7, True, [1]),  # all of the smaller one
+        ([0, 0, 100, 80], 0.7, False, [1]),  # 80 %
+        ([0, 0, 100, 50], 0.5, False, [1, 0]),  # not more than half
+        ([200, 0, 300, 100], 0.0, False, [1, 0]),
+        ([99, 99, 199, 199], 0.0, True, [1]),
+    ],
+)
+def test_one_face_with_two_boxes_is_one_face(other, most, of_smaller, kept):
+    """Indices, the box of higher confidence first."""
+    boxes = np.array([other, [0, 0, 100, 100]], np.float64)
+    assert distinct(boxes, np.array([0.8, 0.9]), most, of_smaller) == kept
 
 
 def test_mtcnn_gives_one_box_inside_another_once(monkeypatch):
@@ -154,15 +165,21 @@ class NewDetector(Mtcnn):
     """Another one without weights."""
 
 
-def test_the_detector_is_one_of_the_settings(tmp_path):
+def test_tracks_depend_on_the_file_and_all_settings(tmp_path):
     path = str(tmp_path / "a.mp4")
     Path(path).write_bytes(b"a")
     rules = [Rule(5, 34, 60, *detector) for detector in ((), ("yunet", b"one"), ("yunet", b"two"), ("new",))]
-    assert len({mark_of(path, rule) for rule in rules}) == 4
+    rules += [Rule(4, 34, 60), Rule(5, 33, 60), Rule(5, 34, 61), Rule(5, 34, 60, divide=False)]
+    marks = {mark_of(path, rule) for rule in rules}
     assert '{"detect_every": 5, "min_frames": 34, "min_face": 60}' in mark_of(path, rules[0])
+    os.utime(path, (1, 1))
+    marks.add(mark_of(path, rules[0]))
+    Path(path).write_bytes(b"ab")
+    os.utime(path, (1, 1))
+    assert len(marks | {mark_of(path, rules[0])}) == len(rules) + 2
 
 
-def test_tracks_are_made_again_with_another_detector(tmp_path, monkeypatch, capsys):
+def test_tracks_are_remade_with_another_detector(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(DETECTORS, "yunet", FakeDetector)
     monkeypatch.setitem(DETECTORS, "new", NewDetector)
     src, dst = tmp_path / "src", tmp_path / "dst"
