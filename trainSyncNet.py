@@ -99,7 +99,8 @@ def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
             run.save(epoch, trained.rows)
             stop.stop_if_requested()
 
-            # Validate, with the same random draws after each epoch, and with weight 1 for each loss that is trained.
+            # Validate, with weight 1 for each loss that is trained, test (trials, sync), write checkpoint and log.
+            # Random draws of all this, such as those of packages when they are imported, do not affect training.
             verify_loader.set_epoch(epoch - 1)
             with same_draws(args.seed, network.device):
                 validated = network.run_epoch(
@@ -110,21 +111,20 @@ def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
                     alpD=float(args.alphaD > 0),
                     after_step=lambda step, _: stop.stop_if_requested(step),
                 )
-            stop.stop_if_requested()
-            print(f"  {'train':10s} {trained}\n  {'validation':10s} {validated}")
+                stop.stop_if_requested()
+                print(f"  {'train':10s} {trained}\n  {'validation':10s} {validated}")
+                figures = {name: scale.item() for name, scale in network.__L__.named_parameters()}
+                figures |= peak_memory(network.device)
+                if tests and epoch % args.test_interval == 0:
+                    for test in tests:
+                        figures |= test.run()
+                if log:
+                    network.saveParameters(folder.checkpoint(epoch))
+                    line = log.add(epoch, network.learning_rate, trained, validated, figures)
+                    print(f"{line} (TACC, VACC: identity top-1 in percent)", flush=True)
+                    folder.remove_old_checkpoints(args.keep, log.best_epoch)
 
-            # Test (trials, sync), then write the checkpoint and log, and finally the state for the next epoch: a run
-            # that is killed between two of these writes repeats them when it resumes.
-            figures = {name: scale.item() for name, scale in network.__L__.named_parameters()}
-            figures |= peak_memory(network.device)
-            if tests and epoch % args.test_interval == 0:
-                for test in tests:
-                    figures |= test.run()
-            if log:
-                network.saveParameters(folder.checkpoint(epoch))
-                line = log.add(epoch, network.learning_rate, trained, validated, figures)
-                print(f"{line} (TACC, VACC: identity top-1 in percent)", flush=True)
-                folder.remove_old_checkpoints(args.keep, log.best_epoch)
+            # Save the state for the next epoch last: a run that is killed before that repeats these writes.
             decay_learning_rate(network, args)
             run.save(epoch + 1, [])
             if epoch < args.max_epoch:

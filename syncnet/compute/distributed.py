@@ -57,12 +57,12 @@ def _join(backend: str, gpu: int) -> None:
         store, rank, count = None, -1, -1  # as the environment says
     else:
         store, rank, count = next(dist.rendezvous("env://"))
-        store, backend = _agree(store, rank, count, backend)
+        store, backend = agree_on_start(store, rank, count, backend)
     on_gpu = torch.device("cuda", gpu) if backend == "nccl" else None
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, device_id=on_gpu)
 
 
-def _agree(store: dist.Store, rank: int, count: int, backend: str) -> tuple[dist.Store, str]:
+def agree_on_start(store: dist.Store, rank: int, count: int, backend: str) -> tuple[dist.Store, str]:
     """A store for this start of all processes alone, and the backend that suits all of them.
 
     torchrun's store outlives the processes that it restarts after a failure, so that a key may be left from an

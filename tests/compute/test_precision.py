@@ -22,14 +22,16 @@ from syncnet.compute.precision import autocast, faster_precision
 from syncnet.training.epoch import GradientNotFinite, LossNotFinite
 from SyncNetDist import SyncNet
 
-CPU = torch.device("cpu")
+CPU, ROOT = torch.device("cpu"), Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
     "fp32, bf16, faster, ratio",
     [(2.0, 1.0, "bf16", "2.00"), (1.0, 4.0, "fp32", "0.25"), (1.0, 1.0, "fp32", "1.00")],
 )
-def test_the_faster_one_is_taken_by_its_best_trial_but_the_first(monkeypatch, fp32, bf16, faster, ratio):
+def test_auto_takes_the_faster_precision_by_its_best_trial_after_the_first(
+    monkeypatch, fp32, bf16, faster, ratio
+):
     times = {"fp32": iter([0.01, 9, fp32]), "bf16": iter([0.01, bf16, 9])}
     monkeypatch.setattr(precision, "has_bfloat16", lambda _: True)
     monkeypatch.setattr(precision, "trial", lambda _: lambda kind: next(times[kind]))
@@ -37,7 +39,7 @@ def test_the_faster_one_is_taken_by_its_best_trial_but_the_first(monkeypatch, fp
     assert found == faster and f"{ratio} times as fast" in reason
 
 
-def test_without_bfloat16_nothing_is_tried(monkeypatch):
+def test_without_bfloat16_auto_is_fp32(monkeypatch):
     monkeypatch.setattr(precision, "has_bfloat16", lambda _: False)
     monkeypatch.setattr(precision, "trial", None)
     assert faster_precision(torch.device("cpu")) == ("fp32", "cpu has no bfloat16 instructions")
@@ -58,7 +60,7 @@ def test_a_trial_trains_where_the_caller_does_not(monkeypatch, context):
         assert not torch.is_grad_enabled()
 
 
-def test_a_precision_that_a_processor_does_not_have_is_told():
+def test_tf32_on_a_cpu_is_reported():
     assert SyncNet(model="tinyModel", nOut=4, device="cpu", precision="tf32").precision_note.endswith(
         "as with fp32"
     )
@@ -100,7 +102,7 @@ def broken_network(kind: str) -> tuple[SyncNet, Tensor]:
     return network, network(video, audio, 1.0, 1.0)[0]
 
 
-def test_the_first_step_says_that_the_gradients_of_a_precision_are_not_finite():
+def test_gradients_that_are_not_finite_stop_the_first_step():
     network, total = broken_network("bf16")
     before = copy.deepcopy(network.state_dict())
     with pytest.raises(GradientNotFinite) as raised:
@@ -123,7 +125,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_batch():
         network.run_epoch(Batches([(video, audio)]))
 
 
-def test_bf16_says_where_it_is_slower(monkeypatch, tmp_path, capsys):
+def test_bf16_is_reported_where_it_is_slower(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("syncnet.compute.precision.has_bfloat16", lambda _: False)
     network = SyncNet(model="tinyModel", nOut=4, device="cpu", precision="bf16")
     assert "no bfloat16 instructions; fp32 would be faster" in network.precision_note
@@ -135,10 +137,10 @@ def test_bf16_says_where_it_is_slower(monkeypatch, tmp_path, capsys):
         assert ("fp32 would be the better choice here; 0.50 times" in capsys.readouterr().out) is said
 
 
-def test_bf16_is_the_autocast_of_pytorch():
-    for kind in ("fp32", "bf16"):
-        context = autocast(CPU, kind)
-        assert type(context) is torch.autocast and context._enabled == (kind == "bf16")
+@pytest.mark.parametrize(("kind", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_forward_pass_computes_in_its_precision(kind, dtype):
+    with autocast(CPU, kind):
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
 
 
 def allowed() -> tuple[bool, bool]:
@@ -175,43 +177,55 @@ def test_two_networks_keep_their_own_precision():
     assert allowed() == (True, True)
 
 
-CALLERS = {
-    "nothing": "",
-    "high": "torch.set_float32_matmul_precision('high')",
-    "medium": "torch.set_float32_matmul_precision('medium')",
-    "all tf32": "torch.backends.fp32_precision = 'tf32'",
-    "all ieee": "torch.backends.fp32_precision = 'ieee'",
-    "cuda": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
-    "cuda, older name": "torch.backends.cuda.matmul.allow_tf32 = True",
-    "cudnn": "torch.backends.cudnn.fp32_precision = 'tf32'",
-    "cudnn, older name": "torch.backends.cudnn.allow_tf32 = False",
-    "mkldnn": "torch.backends.mkldnn.fp32_precision = 'bf16'",
-    "mkldnn convolutions": "torch.backends.mkldnn.conv.fp32_precision = 'bf16'",
-}
-FLAGS = """
-import warnings
+CALLERS = """
+
+torch.set_float32_matmul_precision('high')
+torch.set_float32_matmul_precision('medium')
+torch.backends.fp32_precision = 'tf32'
+torch.backends.fp32_precision = 'ieee'
+torch.backends.cuda.matmul.fp32_precision = 'tf32'
+torch.backends.cuda.matmul.allow_tf32 = True
+torch.backends.cudnn.fp32_precision = 'tf32'
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.mkldnn.fp32_precision = 'bf16'
+torch.backends.mkldnn.conv.fp32_precision = 'bf16'
+"""
+FLAGS = f"""
+import os, traceback, warnings
 import torch
 from SyncNetDist import SyncNet
-warnings.simplefilter("error")
-network = SyncNet(model="tinyModel", nOut=4, device="cpu")
-backends = torch.backends
-for name in ("fp32", "tf32", "bf16", "tf32", "fp32"):
-    network.precision = name
-    network.set_tf32()
-    tf32 = name == "tf32"
-    for kind in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
-        assert (kind.fp32_precision == "tf32") == tf32
-    assert backends.cuda.matmul.allow_tf32 == backends.cudnn.allow_tf32 == tf32  # the older names agree
-    assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
-    for kind in (backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn):
-        assert kind.fp32_precision == "ieee"
+
+network, backends = SyncNet(model="tinyModel", nOut=4, device="cpu"), torch.backends
+
+def check(caller):
+    exec(caller)
+    warnings.simplefilter("error")
+    for name in ("fp32", "tf32", "bf16", "tf32", "fp32"):
+        network.precision = name
+        network.set_tf32()
+        tf32 = name == "tf32"
+        for kind in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+            assert (kind.fp32_precision == "tf32") == tf32, caller
+        assert backends.cuda.matmul.allow_tf32 == backends.cudnn.allow_tf32 == tf32, caller  # the older names agree
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest"), caller
+        for kind in (backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn):
+            assert kind.fp32_precision == "ieee", caller
+
+for caller in {CALLERS.splitlines()[1:]}:
+    if not os.fork():  # some of PyTorch's settings cannot be undone
+        try:
+            check(caller)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.wait()[1]:
+        raise SystemExit(f"after {{caller!r}}")
 """
 
 
-@pytest.mark.parametrize("caller", CALLERS)
-def test_float32_is_float32_whatever_the_program_around_says(caller, tmp_path):
-    """In its own process: some of PyTorch's settings cannot be undone."""
-    (tmp_path / "program.py").write_text(f"import torch\n{CALLERS[caller]}\n{FLAGS}")
+def test_float32_is_float32_whatever_the_program_around_says(tmp_path):
+    (tmp_path / "program.py").write_text(FLAGS)
     done = processes.run(tmp_path / "program.py")
     assert done.returncode == 0, done.stderr
 
@@ -225,7 +239,7 @@ def test_a_trial_draws_no_random_numbers(device, monkeypatch):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_network_says_what_auto_became(monkeypatch):
+def test_a_network_reports_what_auto_became(monkeypatch):
     monkeypatch.setattr("syncnet.compute.precision.faster_precision", lambda _: ("bf16", "it won"))
     network = SyncNet(model="tinyModel", nOut=4, device="cpu", precision="auto")
     assert (network.precision, network.precision_note) == ("bf16", "precision auto: bf16; it won")
@@ -271,11 +285,10 @@ print(faults)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
 def test_memory_is_kept():
     """The third block of 64 MiB: new pages without, none with it."""
-    root = Path(__file__).parents[2]
     new, kept = (
         int(
             subprocess.run(
-                [sys.executable, "-c", PAGES, how], capture_output=True, text=True, cwd=root
+                [sys.executable, "-c", PAGES, how], capture_output=True, text=True, cwd=ROOT
             ).stdout
         )
         for how in ("give back", "keep")
@@ -283,7 +296,7 @@ def test_memory_is_kept():
     assert new > 20 and kept < 5
 
 
-def test_programs_that_import_the_network_can_keep_memory_too():
+def test_programs_can_import_keep_memory_with_the_network():
     assert SyncNetDist.keep_memory is keep_memory
 
 
@@ -298,17 +311,16 @@ print(before, os.environ[HUGE_PAGES])
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc")
-def test_huge_pages_are_for_memory_that_is_not_kept():
-    root = Path(__file__).parents[2]
+def test_kept_memory_uses_no_huge_pages_unless_the_user_asks():
     for given, expected in (({}, "1 0"), ({HUGE_PAGES: "1"}, "1 1"), ({HUGE_PAGES: "0"}, "0 0")):
         environment = {name: value for name, value in os.environ.items() if name != HUGE_PAGES} | given
         said = subprocess.run(
-            [sys.executable, "-c", PREFERENCES], capture_output=True, text=True, cwd=root, env=environment
+            [sys.executable, "-c", PREFERENCES], capture_output=True, text=True, cwd=ROOT, env=environment
         )
         assert said.stdout.strip() == expected, said.stderr
 
 
-def test_no_gradients_are_left_to_break_up_the_memory_of_the_next_step():
+def test_gradients_are_freed_after_a_step():
     network = SyncNet(model="tinyModel", nOut=4, device="cpu")
     video, audio = torch.randint(0, 256, (2, 3, 6, 224, 224)).float(), 1000 * torch.randn(2, 6 * 640 + 240)
     before = network.__S__.voice.weight.clone()

@@ -1,12 +1,18 @@
-"""tinyModel, in a run whose second process cannot read what is in the folder that UNREADABLE names."""
+"""plainModel with batch norm, in a run whose second process cannot read the folder that UNREADABLE names."""
 
 import builtins
 import errno
 import os
 
-from tinyModel import SyncNetModel
+import plainModel
+from torch import nn
 
-__all__ = ["SyncNetModel"]
+
+class SyncNetModel(plainModel.SyncNetModel):
+    def __init__(self, nOut: int = 8, stride: int = 1):
+        super().__init__(nOut, stride)
+        self.norm = nn.BatchNorm1d(nOut)
+
 
 if os.environ.get("RANK") == "1" and "UNREADABLE" in os.environ:
 

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import processes
@@ -39,27 +40,40 @@ def clip_list(tmp_path_factory) -> Path:
     return make_list(tmp_path_factory.mktemp("clips"), 13, 12)
 
 
-@pytest.mark.parametrize("ranks", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_resumed_run_is_the_same_bit_by_bit(edited, clip_list, tmp_path, ranks):
-    def run(save_path: Path, **environment: str) -> subprocess.CompletedProcess:
-        command = [*flags(clip_list, save_path), "--max_epoch", 2]
-        environment["PYTHONPATH"] = f"{edited}:{PROJECT}/tests/makers"
-        return processes.run(edited / "trainSyncNet.py", *command, ranks=ranks, **environment)
+@pytest.fixture
+def run(edited, clip_list) -> Callable[..., subprocess.CompletedProcess]:
+    def start(save_path: Path, **settings) -> subprocess.CompletedProcess:
+        paths = f"{edited}:{PROJECT}/tests/makers"
+        command = [edited / "trainSyncNet.py", *flags(clip_list, save_path)]
+        return processes.run(*command, PYTHONPATH=paths, **settings)
 
-    whole = run(tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    broken = run(tmp_path / "run", FAIL_IN="0:4")
-    assert broken.returncode == 1 and "broken on purpose" in broken.stderr
-    resumed = run(tmp_path / "run")
-    assert resumed.returncode == 0 and "Resuming in epoch 2 after step 1" in resumed.stdout, resumed.stderr
-    whole, resumed = (
-        torch.load(tmp_path / name / "training_state.pt", weights_only=True) for name in ("whole", "run")
-    )
-    assert whole["settings"]["optimizer"] == "AdamW" and whole["settings"]["scheduler"] == "LinearLR"
-    assert whole["scheduler"] == resumed["scheduler"] and whole["scheduler"]["last_epoch"] == 4
-    assert whole["optimizer"]["param_groups"] == resumed["optimizer"]["param_groups"]
-    rate = whole["optimizer"]["param_groups"][0]["lr"]
+    return start
+
+
+def state_of(folder: Path) -> dict:
+    return torch.load(folder / "training_state.pt", weights_only=True)
+
+
+def test_the_edits_of_docs_train_with_adamw_and_warm_up(run, tmp_path):
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    state = state_of(tmp_path)
+    assert state["settings"]["optimizer"] == "AdamW" and state["settings"]["scheduler"] == "LinearLR"
+    assert state["scheduler"]["last_epoch"] == 4
+    rate = state["optimizer"]["param_groups"][0]["lr"]
     assert rate == pytest.approx(0.01 * (0.01 + 0.99 * 4 / 1000) * 0.95**2)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_bit_by_bit(run, tmp_path):
+    assert run(tmp_path / "whole", ranks=2).returncode == 0
+    broken = run(tmp_path / "run", ranks=2, FAIL_IN="0:4")
+    assert broken.returncode == 1 and "broken on purpose" in broken.stderr
+    resumed = run(tmp_path / "run", ranks=2)
+    assert resumed.returncode == 0 and "Resuming in epoch 2 after step 1" in resumed.stdout, resumed.stderr
+    whole, resumed = (state_of(tmp_path / name) for name in ("whole", "run"))
+    assert whole["scheduler"] == resumed["scheduler"]
+    assert whole["optimizer"]["param_groups"] == resumed["optimizer"]["param_groups"]
     for number, state in whole["optimizer"]["state"].items():
         for name, tensor in state.items():
             assert torch.equal(tensor, resumed["optimizer"]["state"][number][name])
