@@ -289,7 +289,11 @@ def test_a_result_is_reused_while_its_video_is_the_same(tmp_path, master, capsys
     make_wav(str(tmp_path / f"wav/{names[4]}.wav"), 5000)
     (tmp_path / f"mp4/{names[6]}.mp4").unlink()
     os.utime(tmp_path / f"mp4/{names[7]}.mp4", (1, 1))
-    assert kept(tmp_path, output, capsys, "--resume") == 8
+    larger = tmp_path / f"mp4/{names[8]}.mp4"  # modified at the same time as before
+    stamp = larger.stat().st_mtime_ns
+    larger.write_bytes(larger.read_bytes() + b"x")
+    os.utime(larger, ns=(stamp, stamp))
+    assert kept(tmp_path, output, capsys, "--resume") == 7
     clips = read_list(str(output))
     assert len(clips) == 8 and clips[2].offset == 14
     assert reasons(output) == {f"{tmp_path}/wav/{names[4]}.wav": "sound and video lengths different"}

@@ -1,4 +1,4 @@
-"""The clock of makeFaceTracks.py: picture and sound of a track are apart by what they are in the source."""
+"""The clock of makeFaceTracks.py: picture and sound of a track are in sync as in the source."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +23,7 @@ TONE_ONSET = 0.001  # seconds until the click is loud
 
 
 def whole_picture_track(source: Path, folder: Path, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(frames, 224, 224, 3) and (samples,) of a track that stands in the middle of the picture from `first` on."""
+    """(frames, 224, 224, 3) and (samples,) of a track with a fixed box, from slot `first` on."""
     folder.mkdir()
     with VideoReader(str(source)) as reader:
         end = max(slot for slot, _ in reader.slots()) + 1
@@ -99,8 +99,7 @@ def test_pictures_that_pause(tmp_path):
     assert abs(flash_time(pictures) - click_time(samples)) <= HALF_FRAME + TONE_ONSET
 
 
-def test_a_part_is_what_it_is_in_the_whole(tmp_path):
-    """Reading from the middle on gives the same pictures and the same sound."""
+def test_reading_from_the_middle_gives_the_same_pictures_and_sound(tmp_path):
     path = str(tmp_path / "a.mp4")
 
     def number(picture, k):
@@ -149,8 +148,8 @@ def shown_numbers(path: str, last: int | None = None) -> dict[int, int]:
 
 @pytest.mark.parametrize("kind", ["avi", "mxf"])
 @pytest.mark.parametrize("options", [{"bf": "0"}, {"bf": "2", "b_strategy": "0", "g": "10"}])
-def test_files_that_say_only_when_a_picture_is_decoded(tmp_path, kind, options):
-    """No picture twice, none skipped, each with its sound, also where B-frames are decoded in another order."""
+def test_files_with_decoding_times_only(tmp_path, kind, options):
+    """No picture is repeated or skipped, each has its sound, also where B-frames are decoded in another order."""
     path = str(tmp_path / "a")
     how = {"format": kind, "sound_codec": "pcm_s16le", "rate": 48000, "options": options}
     make_video(path, np.arange(50) / 25, draw=numbered, flash=None, **how)
@@ -163,8 +162,8 @@ def test_files_that_say_only_when_a_picture_is_decoded(tmp_path, kind, options):
     assert abs(flash_time(pictures) - click_time(samples)) <= TONE_ONSET
 
 
-def test_pictures_whose_times_are_wrongly_those_of_decoding(tmp_path):
-    """Packets of a raw stream that were put into a container with their order for their time."""
+def test_presentation_times_that_are_decoding_times(tmp_path):
+    """Packets of a raw stream, stamped in the order of decoding."""
     make_video(
         str(tmp_path / "a.mp4"), np.arange(50) / 25, draw=numbered, flash=None, options={"b_strategy": "0"}
     )
@@ -187,7 +186,7 @@ def test_the_sound_of_a_stream_reaches_to_its_end(tmp_path):
     assert sound.samples[-640:].any()
 
 
-def test_an_avi_from_a_pipe_does_not_know_its_length(tmp_path):
+def test_an_avi_from_a_pipe_declares_no_length(tmp_path):
     pipe = Pipe(tmp_path / "a.avi")
     make_video(pipe, np.arange(50) / 25, format="avi", sound_codec="pcm_s16le", options={"bf": "0"})
     pipe.file.close()
@@ -195,7 +194,7 @@ def test_an_avi_from_a_pipe_does_not_know_its_length(tmp_path):
     assert (plan.declared, plan.sure, len(plan.parts)) == (None, False, 1)
 
 
-def test_pictures_of_unknown_time_are_left_out(tmp_path):
+def test_pictures_of_unknown_time_are_skipped(tmp_path):
     """Matroska of pictures before time 0: FFmpeg reads them without a time stamp."""
     path = tmp_path / "a.mkv"
     make_video(
@@ -207,8 +206,7 @@ def test_pictures_of_unknown_time_are_left_out(tmp_path):
     assert abs(flash_time(pictures) - click_time(samples)) <= HALF_FRAME + TONE_ONSET
 
 
-def test_pictures_without_any_time_are_no_sound(tmp_path):
-    """A raw stream of a camera has neither; what is missing is the sound."""
+def test_a_raw_stream_has_no_sound(tmp_path):
     path = str(tmp_path / "a.h264")
     make_video(path, np.arange(20) / 25, format="h264", sound_from=None, flash=None)
     with pytest.raises(MediaError, match="a.h264: no sound in it"):
@@ -225,7 +223,7 @@ def test_time_stamps_that_jump_by_hours(tmp_path):
         assert reader.clock.restarts == 1
 
 
-def test_a_slot_has_sound_when_all_of_it_has(tmp_path):
+def test_slots_with_incomplete_sound_are_excluded(tmp_path):
     """Sound from 0.03 to 1.03 s: not all of slot 0, which ends at 0.04 s, nor of slot 25, which ends at 1.04 s."""
     path = str(tmp_path / "a.mkv")
     part = {"sound_from": 0.03, "sound_to": 1.03, "sound_codec": "pcm_s16le", "rate": 16000}
