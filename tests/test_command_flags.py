@@ -220,7 +220,8 @@ def test_flag_reaches_its_function(corpus, command, flag, monkeypatch):
     track = FaceTrack("a.mp4", "a.wav", "a", "a.mp4")
     for name in ("resync", "speakers"):
         monkeypatch.setattr(
-            f"syncnet.inference.{name}.face_tracks", lambda *_, **__: contextlib.nullcontext(Tracks([track]))
+            f"syncnet.inference.{name}.tracks_of_video",
+            lambda *_, **__: contextlib.nullcontext(Tracks([track])),
         )
     added, argument, usual, other = PASSED[command][flag]
 
@@ -240,7 +241,8 @@ MAKING = {"detect_every": (5, 3), "min_frames": (34, 21), "min_face": (60, 33)}
 
 @pytest.mark.parametrize("command", MAKERS)
 def test_flags_of_the_tracks_that_are_made(corpus, command, capsys):
-    function = f"syncnet.inference.{command}.face_tracks"
+    module = command if command in ("offset", "lse") else "videos"
+    function = f"syncnet.inference.{module}.face_tracks"
     plain = arguments_of(function, *typed(command, corpus))
     for flag, (usual, other) in MAKING.items():
         changed = arguments_of(function, *typed(command, corpus, f"--{flag}", str(other)))
