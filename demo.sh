@@ -22,7 +22,7 @@ done
 
 train() {
     $python trainSyncNet.py --temporal_stride 4 --maxFrames 20 --nBatchSize 8 --lr 0.01 --max_epoch 4 \
-        --precision auto --train_list $demo/dev.txt --verify_list $demo/test.txt \
+        --nTrainPerEpoch 192 --precision auto --train_list $demo/dev.txt --verify_list $demo/test.txt \
         --test_list $demo/test_list.txt --test_path $demo/voxceleb1 --save_path $demo/exp "$@"
 }
 
