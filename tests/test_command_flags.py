@@ -308,6 +308,27 @@ def test_flag_of_a_list(clips, tmp_path, flag):
         assert [sum(str(shard) in clip.video for clip in listed) for shard in shards] == other
 
 
+def test_flag_resume_of_a_list(clips, tmp_path, monkeypatch, capsys):
+    """Without it, a clip that was checked is checked again."""
+    given = ["--nWorkers", "1", "--output", f"{tmp_path}/list.txt"]
+    given += [f"--{kind}_dir={clips}/{kind}" for kind in ("mp4", "wav", "txt")]
+    checked = makeFileList.check_job
+    for resume, kept in (([], []), (["--resume"], ["3"])):
+        rest = iter(range(3))
+
+        def interrupted(*job, rest=rest):
+            if next(rest, None) is None:
+                raise KeyboardInterrupt
+            return checked(*job)
+
+        monkeypatch.setattr(makeFileList, "check_job", interrupted)
+        assert makeFileList.main(given) == 130
+        monkeypatch.setattr(makeFileList, "check_job", checked)
+        capsys.readouterr()
+        assert makeFileList.main([*given, *resume]) == 0
+        assert re.findall(r"kept +(\d+)", capsys.readouterr().out) == kept
+
+
 def test_flags_of_a_conversion(tmp_path):
     """--nWorkers decides only how many processes convert."""
     for k in range(2):
@@ -465,7 +486,7 @@ NAMED = {
         ("video", "output", "rttm", "csv", "min_span", "on", "off"), "test_turns_are_found"
     ),
     "inferSyncNet match": {"list": "test_match"},
-    "makeFileList": {"resume": "test_killed_and_resumed", "part": "test_parts_of_a_list_in_any_order"},
+    "makeFileList": {"part": "test_parts_of_a_list_in_any_order"},
     "convertAudio": {"part": "test_parts_of_a_conversion_in_any_order"},
     "makeFaceTracks": {
         "src": "test_a_single_video",
@@ -490,7 +511,7 @@ def test_every_flag_is_tested():
             command
         )
     here = {
-        "makeFileList": {"output", "mp4_dir", "wav_dir", "txt_dir", *LISTED},
+        "makeFileList": {"output", "mp4_dir", "wav_dir", "txt_dir", "resume", *LISTED},
         "convertAudio": {"src", "dst", "nWorkers"},
         "makeFaceTracks": {"detect_every", "min_frames", "min_face", "nWorkers"},
         "makeDemoData": {"speakers", "val_speakers", "clips", "test_speakers", "utterances", "seconds", "nWorkers"},
