@@ -491,7 +491,7 @@ NAMED = {
     "makeFaceTracks": {
         "src": "test_a_single_video",
         "dst": "test_a_single_video",
-        "face_detector": "test_tracks_are_made_again_with_another_detector",
+        "face_detector": "test_tracks_are_remade_with_another_detector",
         "part": "test_parts_of_face_tracks_in_any_order",
     },
     "makeDemoData": {"out": "test_layout_and_groups", "seed": "test_another_seed_is_another_corpus"},
