@@ -1,10 +1,10 @@
-"""One process against two on the same machine: the loader alone, and a training epoch, with one thread each.
+"""Several processes against one on the same machine: the loader alone, and a training epoch.
 
     python benchmarks/benchDistributed.py --list data/demo/dev.txt [--processes 1 2] [--device cuda]
 
-Every process computes with one thread and decodes with one (--threads), so that two processes use two cores; on GPUs
-each process has its own, or they share the only one. Reports clips a second of all processes together, and the ratio
-to one.
+Each process computes with one thread and decodes with one (--threads), so two processes use two cores. With --device
+cuda, each process has a GPU, or they share the only one. Reports clips per second of all processes together, and the
+ratio to one process.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--maxFrames", type=int, default=20)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--clips", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=1, help="decoding threads of a process")
+    parser.add_argument("--threads", type=int, default=1, help="decoding threads per process")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     keep_memory()  # as the commands do

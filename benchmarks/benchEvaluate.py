@@ -2,9 +2,9 @@
 
     python benchmarks/benchEvaluate.py [--device cuda] [--trials voxceleb/test_list.txt] [--short 1000]
 
-Embedding is measured end to end on wavs that are made here (10 crops each, T = 50, temporal stride 2). --short
-compares inferSyncNet.py's embed with --eval's on that many short ones. Scoring is measured given the embeddings, on
---trials if given, and on random trials of the size of VoxCeleb1-E.
+Embedding is measured end to end on generated wavs (10 crops each, T = 50, temporal stride 2). --short N compares
+`inferSyncNet.py embed` with `--eval` on N short wavs. Scoring starts from finished embeddings: of --trials, if given,
+and of random trials of VoxCeleb1-E's size.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def compare_short(count: int, device: str, repeats: int) -> None:
             taken = median_seconds(works, repeats, device)
             rows.append((crops, *(count / t for t in taken.values()), taken["--eval"] / taken["embed"]))
     title = f"{count} wavs of 1.2 s, T = 20, temporal stride 2, files/s"
-    table(title, ("crops a file", "--eval", "embed", "ratio"), rows)
+    table(title, ("crops per file", "--eval", "embed", "ratio"), rows)
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def main() -> None:
             rows.append((precision, args.files / taken["embed"], rate / 1e12, limit / 1e12, rate / limit))
     print(machine(args.device))
     table(
-        "Embedding, 10 crops a file, T = 50, temporal stride 2",
+        "Embedding, 10 crops per file, T = 50, temporal stride 2",
         ("", "files/s", "TFLOP/s", "matrix product", "ratio"),
         rows,
     )
@@ -109,7 +109,7 @@ def main() -> None:
         del vectors
     table(
         "Scoring, given the embeddings",
-        ("", "trials", "files", "seconds", "trials/s", "memory grown, MiB"),
+        ("", "trials", "files", "seconds", "trials/s", "memory growth, MiB"),
         rows,
     )
 

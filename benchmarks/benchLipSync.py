@@ -1,8 +1,8 @@
-"""Lip sync of a face track: syncnet/inference/lip_sync.py against the literal way, each window by itself in a loop.
+"""Lip sync of a face track: windows in batches (syncnet/inference/lip_sync.py) against one window at a time.
 
     python benchmarks/benchLipSync.py [--device cuda] [--seconds 4]
 
-Both read the same mp4 and wav, made here, and give the same figures; the weights are random, which changes nothing.
+Both read the same generated mp4 and wav, and give the same figures. The weights are random.
 """
 
 import argparse

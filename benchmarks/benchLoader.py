@@ -1,16 +1,15 @@
-"""The loader against decoding alone: the same clips and starts, one thread, nothing else done.
+"""The loader against decoding alone, of the same frames of the same clips.
 
     python benchmarks/benchLoader.py --list data/dev.txt             # T = 50, batch 30
     python benchmarks/benchLoader.py --list data/demo/dev.txt --maxFrames 20 --batch 8
     python benchmarks/benchLoader.py --list data/dev.txt --augment musan RIRS_NOISES
 
-The limit is the number of cores times the decode-only rate of one thread; what as many threads that only
-decode reach, which may be less (cores share memory and clock), stands beside it. The passes take turns. Reports
-clips a second at each number of threads, the ratios, how long the first batch took against decoding one batch,
-and the peak memory of a process that does nothing but load.
+The limit is the decode-only rate of one thread, times the number of cores. Because cores share memory and clock, the
+rate of several threads that only decode is reported too. The passes alternate. Reports clips per second for each
+number of threads, the ratios, the time to the first batch, and the peak memory of a process that only loads.
 
-With --augment, two folders of noises and of room impulse responses, the loader with all augmentation on is compared
-with the plain one instead: in clips a second, and in processor time, which other work on the machine disturbs less.
+--augment, with a folder of noises and one of room impulse responses, compares the loader with and without
+augmentation instead: in clips per second, and in CPU time, which depends less on other work on the machine.
 """
 
 import argparse
@@ -28,6 +27,7 @@ from DatasetLoader import DatasetLoader
 from syncnet.compute.memory import keep_memory
 from syncnet.media.clips import FRAME_SIZE
 from syncnet.media.video import read_frames
+from syncnet.support.names import counted
 
 
 def decode_only(loader: DatasetLoader, threads: int) -> float:
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--maxFrames", type=int, default=50)
     parser.add_argument("--batch", type=int, default=30)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--clips", type=int, default=720, help="at most so many clips a pass")
+    parser.add_argument("--clips", type=int, default=720, help="clips per pass at most")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--augment", nargs=2, metavar=("NOISE_DIR", "RIR_DIR"))
     parser.add_argument("--memory", type=int, default=0, help=argparse.SUPPRESS)
@@ -117,7 +117,14 @@ def main() -> None:
     floors = {threads: statistics.median(times) for threads, times in alone.items()}
     floor = floors[1]
     rows = [
-        (f"decode only, {threads} thread(s)", clips / taken_alone, floor / threads / taken_alone, "", "", "")
+        (
+            f"decode only, {counted(threads, 'thread')}",
+            clips / taken_alone,
+            floor / threads / taken_alone,
+            "",
+            "",
+            "",
+        )
         for threads, taken_alone in floors.items()
     ]
     for threads in args.threads:
@@ -133,7 +140,7 @@ def main() -> None:
         )
         rows.append(
             (
-                f"loader, {threads} thread(s)",
+                f"loader, {counted(threads, 'thread')}",
                 clips / seconds,
                 floor / workers / seconds,
                 floors[workers] / seconds,
@@ -143,7 +150,7 @@ def main() -> None:
         )
     print(machine())
     table(
-        f"Loader, T = {args.maxFrames}, batch {args.batch}, {clips} clips a pass",
+        f"Loader, T = {args.maxFrames}, batch {args.batch}, {clips} clips per pass",
         (
             "",
             "clips/s",

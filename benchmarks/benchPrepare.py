@@ -1,11 +1,11 @@
-"""How close data preparation comes to its floor, which is decoding: ratios, measured in one run.
+"""Data preparation against its lower limit, decoding alone: ratios, measured in one run.
 
     python benchmarks/benchPrepare.py --mp4_dir X/mp4 --aac_dir X/aac --wav_dir X/wav [--repeats 5]
 
-The passes that are compared take turns, so that other work on the machine meets them alike; each figure
-is the median over the repeats. Without folders, clips of plain squares are made, which decode faster than
-faces: give real ones. One process a pass, except where two are said. Wavs go to the folder for temporary
-files; TMPDIR=/dev/shm keeps the disk out of the figures.
+The passes alternate, so that other work on the machine affects all alike; each figure is the median over the repeats.
+Without folders, clips of plain squares are generated, which decode faster than faces: use real clips. Each pass has
+one process unless the table says two. Wavs go to the folder for temporary files; TMPDIR=/dev/shm keeps them off the
+disk.
 """
 
 import argparse

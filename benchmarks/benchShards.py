@@ -1,13 +1,13 @@
-"""Clips as files against clips in shards, on a file system that answers at once and on one that answers late.
+"""Clips in shards against the same clips as files, on a fast and on a slow file system.
 
     python benchmarks/benchShards.py --list data/dev.txt             # T = 50, batch 30
     python benchmarks/benchShards.py --list data/dev.txt --clips 2000 --delay_ms 5 --threads 1 8
 
 Copies of the list's first clips are made in a separate folder, once as files and once as shards, so that one epoch
-draws each of --clips once. The loader reads an epoch of each, in turns: cold (posix_fadvise drops the files' pages
-from the page cache), warm, and with a delay of --delay_ms before every open and every read of them, as a network file
-system answers. A library that is compiled here (cc) and preloaded delays and counts the calls, those of FFmpeg
-included. Reports clips a second, processor time, and opens and reads per clip; the batches are compared bit by bit.
+draws each of --clips once. The loader reads an epoch of each, alternating: cold (posix_fadvise drops the files' pages
+from the page cache), warm, and with a delay of --delay_ms before every open and every read, as on a network file
+system. A small library, compiled here with cc and preloaded, delays and counts the calls, including FFmpeg's. Reports
+clips per second, CPU time, and opens and reads per clip; the batches are compared bit by bit.
 """
 
 import argparse
@@ -157,7 +157,7 @@ def compare(args: argparse.Namespace, data: str) -> None:
             kind: DatasetLoader(path, args.clips, args.batch, args.maxFrames, threads)
             for kind, path in lists.items()
         }
-        for state, delay in (("cold", 0.0), ("warm", 0.0), (f"{args.delay_ms:g} ms a call", args.delay_ms)):
+        for state, delay in (("cold", 0.0), ("warm", 0.0), (f"{args.delay_ms:g} ms per call", args.delay_ms)):
             found: dict[str, list[list[float]]] = {kind: [] for kind in loaders}
             for _ in range(args.repeats):
                 for kind, loader in loaders.items():
@@ -179,8 +179,8 @@ def compare(args: argparse.Namespace, data: str) -> None:
             "threads",
             "file system",
             "clips/s",
-            "processor time, ms a clip",
-            *(f"{name} a clip" for name in COUNTED),
+            "CPU time, ms per clip",
+            *(f"{name} per clip" for name in COUNTED),
         ),
         rows,
     )

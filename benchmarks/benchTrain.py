@@ -96,7 +96,7 @@ def main() -> None:
     print(machine(args.device))
     table(
         f"Training step, T = {args.maxFrames}, batch {args.batch}, temporal stride {args.temporal_stride}",
-        ("", "clips/s", "GFLOP a clip", "TFLOP/s", "matrix product", "ratio", "losses' share", "peak GiB"),
+        ("", "clips/s", "GFLOP per clip", "TFLOP/s", "matrix product", "ratio", "losses' share", "peak GiB"),
         rows,
     )
     for name, found in profiles.items():

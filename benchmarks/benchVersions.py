@@ -4,10 +4,10 @@
     git clone https://github.com/joonson/syncnet_trainer ../original
     python benchmarks/benchVersions.py ../before ../original [--precisions fp32 bf16] [--device cuda]
 
-A step is train_network on one batch, with the losses and the optimiser, as an epoch of that version takes it. Every
-version runs in its own process, with the same weights and the same batch; they take turns, so that other load meets
-all alike. The 2020 program computes in float32 only, and on CPUs with the replacements of tests/oracle/makeOracle.py.
-The loss of the first step stands in the table: it is the same where two versions compute the same.
+A step is train_network on one batch: forward, losses, backward, optimizer. Each version runs in its own process, with
+the same weights and the same batch; steps alternate, so that other load affects all versions alike. The 2020 program
+computes in float32 only, and on CPUs with the replacements in tests/oracle/makeOracle.py. The table has the loss of
+the first step, which is equal if two versions compute the same.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""What --augment_noise does for voices in noise: short runs with and without it, each with several seeds.
+"""The effect of --augment_noise on noisy voices: short runs with and without it, each with several seeds.
 
     python benchmarks/compareAugment.py --data data/demo --save_path data/augmented
 
-with a corpus of makeDemoData.py, listed as for compareOptions.py. Noises for training are made in
-SAVE_PATH/noises, in MUSAN's layout: coloured noises, chords, and babble of the training voices. Other noises of
-the same kinds, with babble of the validation voices, are added to a copy of the test voices. All runs have the same
-number of steps; the same command resumes one that was stopped.
+Uses a corpus made by makeDemoData.py, listed as for compareOptions.py. Noises for training are generated in
+SAVE_PATH/noises, in MUSAN's layout: colored noise, chords, and babble of the training voices. Other noises of the
+same kinds, with babble of the validation voices, are added to a copy of the test voices. All runs have the same number of
+steps; the same command resumes one that was stopped.
 
-The equal error rates are of clean and of noisy trials (both utterances noisy), as --eval scores them.
+The equal error rates are those of --eval, for clean trials and for noisy ones (both utterances noisy).
 """
 
 import os

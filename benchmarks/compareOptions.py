@@ -7,12 +7,12 @@
     done
     python benchmarks/compareOptions.py --data data/demo --save_path data/options
 
-Every run has the same clips, starts and number of steps; trainSyncNet.py does it, and a run that is stopped
-resumes with the same command. Identities of the validation list and of the trials are new to
-the network. The figures are of one short run each: differences of a few percent are chance.
+trainSyncNet.py runs each, with the same clips, starts and number of steps; the same command resumes a run that was
+stopped. The people in the validation list and the trials are not in the training list. Each figure is from one short
+run: differences of a few percent are chance.
 
-The probes give each kind of embedding the other kind's task, without any training for it: the identity top-1
-of content embeddings, and the sync top-1 of identity embeddings. Chance means: disentangled.
+The probes give each kind of embedding the other kind's task, without training for it: the identity top-1 of content
+embeddings, and the sync top-1 of identity embeddings. Chance level means disentangled.
 """
 
 import argparse
