@@ -4,8 +4,8 @@
 
 Uses a corpus made by makeDemoData.py, listed as for compareOptions.py. Noises for training are generated in
 SAVE_PATH/noises, in MUSAN's layout: colored noise, chords, and babble of the training voices. Other noises of the
-same kinds, with babble of the validation voices, are added to a copy of the test voices. All runs have the same number
-of steps; the same command resumes one that was stopped.
+same kinds, with babble of the validation voices, are added to a copy of the test voices. All runs have the same
+number of steps; the same command resumes one that was stopped.
 
 The equal error rates are those of --eval, for clean trials and for noisy ones (both utterances noisy).
 """
