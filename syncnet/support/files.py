@@ -66,7 +66,7 @@ def replace_file(path: str, mode: str = "w", flush: bool = True) -> Iterator[IO]
         encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
         with open(part, mode, encoding=encoding, errors=errors) as file:
             with contextlib.suppress(OSError):  # a file system without locks, where leftovers are kept
-                fcntl.flock(file, fcntl.LOCK_EX)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
             if flush:
