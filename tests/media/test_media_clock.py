@@ -1,4 +1,4 @@
-"""Files whose streams are awkward: which picture and sound are taken, and that they stay together."""
+"""Files with unusual streams: which picture and sound are used, and that they stay in sync."""
 
 import os
 import struct
@@ -174,7 +174,7 @@ def mpeg_crc(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("radio_first", [True, False])
-def test_the_sound_of_the_program_that_the_picture_is_in(tmp_path, radio_first):
+def test_sound_and_picture_are_of_the_same_program(tmp_path, radio_first):
     numbers = {"mpegts_service_id": "2", "mpegts_pmt_start_pid": "0x1100", "mpegts_start_pid": "0x200"}
     make_video(str(tmp_path / "tv.ts"), np.arange(50) / 25, format="mpegts", container_options=numbers)
     make_sound(str(tmp_path / "radio.ts"), noise(2), kind="mpegts", codec="mp2")
@@ -215,9 +215,6 @@ def test_a_silent_track_before_one_that_is_heard(tmp_path, kind):
             container.mux([*track.encode(frame), *track.encode(None)])
     heard = decode_audio(path)
     assert heard_ratio(heard, sound)[1] > 0.95
-    assert np.array_equal(
-        read_sound(path, 0.0, 0, 40).samples != 0, read_sound(path, 0.0, 0, 40).samples != 0
-    )
     assert heard_ratio(read_sound(path, 0.0, 0, 40).samples, sound)[1] > 0.95
 
 
@@ -285,7 +282,7 @@ def test_the_clean_aperture(tmp_path, rotation):
             assert np.abs(picture[2:-2, 2:-2].astype(int) - DARK).max() < 12
 
 
-@pytest.mark.parametrize("begin", [-10.7, -10.3, -10.05, -10.0])
+@pytest.mark.parametrize("begin", [-10.7, -10.05, -10.0])
 def test_a_trim_between_two_pictures(tmp_path, begin):
     """The picture before the first one that is shown stays up from time 0 on; FFmpeg stamps the next one 0."""
     source = tmp_path / "a video"
@@ -333,7 +330,7 @@ def test_a_thumbnail_as_first_video_stream(tmp_path):
 
 
 @pytest.mark.parametrize("transfer", [HLG, PQ])
-def test_hdr_as_a_screen_shows_it(tmp_path, transfer):
+def test_hdr_is_converted_to_sdr(tmp_path, transfer):
     """A grey of 25 cd/m2 is as bright as SDR's at a quarter of its white, 100 cd/m2."""
     light = 25.0
     if transfer == HLG:
@@ -372,7 +369,7 @@ def test_hdr_as_a_screen_shows_it(tmp_path, transfer):
 @pytest.mark.parametrize(
     "given", ["rtsp_transport;udp", "", "nonsense|a;b;c", "protocol_whitelist;file,http"]
 )
-def test_opencv_reads_no_other_file_whatever_the_user_has_set(tmp_path, monkeypatch, given):
+def test_opencv_follows_no_playlist_with_any_setting_of_the_user(tmp_path, monkeypatch, given):
     monkeypatch.setenv(OPTIONS, given)
     make_clip(str(tmp_path / "a.mp4"), 10)
     open_video(str(tmp_path / "a.mp4")).release()

@@ -278,7 +278,7 @@ def change(shard: Path, how: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["cut off", "missing", "other clip", "moved"])
-def test_a_changed_shard_is_an_error_of_what_is_read_from_it(corpus, tmp_path, how):
+def test_reading_from_a_changed_shard_is_an_error(corpus, tmp_path, how):
     clip = read_list(str(corpus / "dev.txt"))[0]
     shard = Path(shutil.copy(corpus / "shards/dev-000000.tar", tmp_path))
     moved = str(tmp_path) + clip.video.removeprefix(str(corpus / "shards"))
@@ -349,7 +349,7 @@ def test_trials_in_a_tar(trials, tmp_path):
     assert len(set(scores)) == 1
 
 
-def test_the_names_of_a_trial_list_in_a_tar_of_other_names(trials, tmp_path):
+def test_a_tar_without_the_wavs_of_a_trial_list(trials, tmp_path):
     network = SyncNet(maxFrames=6, nOut=8, model="tinyModel", device="cpu")
     subprocess.run(["tar", "cf", tmp_path / "up.tar", "-C", trials, "wav"], check=True)
     with pytest.raises(MediaError, match=r"up.tar: has none of the wavs that .*, such as id0/video/0.wav"):

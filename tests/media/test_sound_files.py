@@ -1,4 +1,4 @@
-"""Sound of any kind under any name: what is read is right to the sample, and every remedy that is printed works."""
+"""Sound of any kind under any name is read exactly, and every remedy that is printed works."""
 
 import contextlib
 import os
@@ -6,8 +6,6 @@ import re
 import shlex
 import shutil
 import struct
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -107,7 +105,7 @@ DECODED = {
 
 
 @pytest.mark.parametrize("kind", MAPPED)
-def test_wavs_that_are_read_as_they_are(tmp_path, kind):
+def test_wavs_that_need_no_decoder(tmp_path, kind):
     path = str(tmp_path / "a.wav")
     Path(path).write_bytes(MAPPED[kind])
     assert np.array_equal(open_wav(path), SOUND)
@@ -134,7 +132,7 @@ def test_wavs_that_are_decoded(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)
-def test_wavs_with_an_unusual_head_are_the_same_sound(tmp_path, kind):
+def test_wavs_with_an_unusual_head(tmp_path, kind):
     """Python's own reader may not know it; then the file is decoded, or has to be converted for training."""
     path = str(tmp_path / "a.wav")
     Path(path).write_bytes(UNUSUAL[kind])
@@ -153,16 +151,6 @@ def test_a_big_endian_wav_is_not_taken_for_noise(tmp_path):
             read(str(tmp_path / "a.wav"))
 
 
-def test_a_stereo_wav_of_any_rate(tmp_path):
-    high = noise(1.2, 44100)
-    wavfile.write(tmp_path / "a.wav", 44100, np.stack([high, high], 1))
-    heard = decode_audio(str(tmp_path / "a.wav"))
-    assert len(heard) == len(SOUND)
-    spectrum = np.fft.rfft(high.astype(float))[: len(SOUND) // 2 + 1]
-    expected = np.fft.irfft(spectrum, len(SOUND)) * len(SOUND) / len(high)
-    assert np.corrcoef(heard, expected)[0, 1] > 0.999 and shift(heard, expected) == 0
-
-
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -178,7 +166,7 @@ def test_a_stereo_wav_of_any_rate(tmp_path):
         ("a.mp3", bytes(5000), "neither sound nor video"),
     ],
 )
-def test_what_is_no_sound_gets_a_true_sentence(tmp_path, name, content, words):
+def test_the_message_for_a_file_without_sound(tmp_path, name, content, words):
     path = tmp_path / name
     path.write_bytes(content)
     for read in (decode_audio, open_wav) if name == "a.wav" else (decode_audio,):
@@ -196,8 +184,7 @@ def test_what_is_not_a_file(tmp_path):
             decode_audio(str(tmp_path / name))
 
 
-def test_any_damage_to_a_head_is_told(tmp_path):
-    """Read, or one clear message: whatever the bytes."""
+def test_a_damaged_head_is_read_or_refused(tmp_path):
     path = str(tmp_path / "a.wav")
     draw = np.random.default_rng(0)
     good = rf64(DATA[:200], 200), riff(DATA[:200], before=LIST_CHUNK), riff(DATA[:200], extensible=True)
@@ -210,7 +197,7 @@ def test_any_damage_to_a_head_is_told(tmp_path):
             assert len(open_wav(path)) <= 130
 
 
-def test_only_voxceleb2_is_downloaded_again(tmp_path):
+def test_downloading_again_is_advised_for_voxceleb2_only(tmp_path):
     make_sound(str(tmp_path / "a.m4a"), SOUND)
     own = tmp_path / "a.m4a"
     voxceleb2 = tmp_path / "id00012/21Uxsk56VDQ/00001.m4a"
@@ -223,7 +210,7 @@ def test_only_voxceleb2_is_downloaded_again(tmp_path):
         decode_audio(str(voxceleb2))
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.m4a", "a.wav", "a.MP3"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.wav"])
 @pytest.mark.parametrize(
     ("kind", "codec", "alike"),
     [
@@ -242,7 +229,7 @@ def test_only_voxceleb2_is_downloaded_again(tmp_path):
         ("mp3", "libmp3lame", 0.99),
     ],
 )
-def test_the_content_counts_not_the_name(tmp_path, name, kind, codec, alike):
+def test_the_content_of_a_file_decides_its_kind(tmp_path, name, kind, codec, alike):
     path = str(tmp_path / name)
     make_sound(path, SOUND, kind=kind, codec=codec)
     heard = decode_audio(path)
@@ -259,7 +246,7 @@ def test_the_content_counts_not_the_name(tmp_path, name, kind, codec, alike):
 
 
 def test_a_playlist_is_not_followed(tmp_path):
-    """Whatever it is named: of files beside it, or of addresses."""
+    """Under any name: of files beside it, or of addresses."""
     wavfile.write(tmp_path / "s.wav", 16000, SOUND)
     lists = {
         "concat": "ffconcat version 1.0\nfile s.wav\n",
@@ -316,17 +303,11 @@ def test_convert_takes_every_kind_at_any_depth(tmp_path):
         assert np.array_equal(open_wav(str(dst / wav)), SOUND), wav
 
 
-def test_a_folder_with_nothing_to_convert_says_what_was_looked_for(tmp_path, capsys):
+def test_a_folder_with_nothing_to_convert(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("x")
     assert convert(tmp_path, tmp_path / "dst") == 1
     told = capsys.readouterr().err
     assert re.search(r"no \.m4a or \.mp4 files.* \.wav .*\.flac .*found: 1 \.txt", told)
-
-
-def test_sound_in_a_video_container_without_pictures(tmp_path):
-    make_sound(str(tmp_path / "a.mka"), SOUND, kind="matroska", codec="flac")
-    assert convert(tmp_path, tmp_path / "dst") == 0
-    assert np.array_equal(open_wav(str(tmp_path / "dst/a.wav")), SOUND)
 
 
 def test_a_wav_is_never_converted_onto_itself(tmp_path, capsys):
@@ -345,7 +326,7 @@ def test_a_wav_is_never_converted_onto_itself(tmp_path, capsys):
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_wavs_made_before_are_no_sources(tmp_path):
+def test_existing_results_are_not_sources(tmp_path):
     make_sound(str(tmp_path / "x/a.flac"), SOUND, kind="flac", codec="flac")
     (tmp_path / "x/b.wav").write_bytes(DECODED["pcm_s24le"][0])
     (tmp_path / "link").mkdir()
@@ -454,7 +435,7 @@ def test_edit_lists(tmp_path, segments, shown):
     assert abs(shift(last, SOUND) + 640 * (shown[-1] + 1) - len(last)) <= 640
 
 
-def test_a_cover_is_no_video(tmp_path):
+def test_a_single_picture_does_not_shorten_the_sound(tmp_path):
     make_sound(str(tmp_path / "a.m4a"), SOUND)
     make_clip(str(tmp_path / "one.mp4"), 1, sound=SOUND)
     assert (
@@ -463,7 +444,7 @@ def test_a_cover_is_no_video(tmp_path):
 
 
 @pytest.mark.parametrize("value", [0, 7, -32768])
-def test_digital_silence_is_told_the_same_way_everywhere(tmp_path, value):
+def test_digital_silence_is_refused_everywhere(tmp_path, value):
     make_clip(str(tmp_path / "a.mp4"), FRAMES)
     wavfile.write(tmp_path / "a.wav", 16000, np.full(FRAMES * 640, value, np.int16))
     path = str(tmp_path / "a.wav")
@@ -481,17 +462,8 @@ def test_digital_silence_is_told_the_same_way_everywhere(tmp_path, value):
     check_heard(path, heard)
 
 
-def run_line(message: str, folder: Path) -> None:
-    """Run the command that a message names, as a user would, with this Python."""
-    line = re.search(r"python (convertAudio\.py --src .+? --dst \S+?)(?=[, ]|$)", message)[1]
-    script, *arguments = shlex.split(line)
-    command = [sys.executable, str(ROOT / script), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("folder", ["voices", "."])
-def test_the_line_for_a_wav_of_another_format_works(tmp_path, monkeypatch, folder):
+def test_the_remedy_for_a_wav_of_another_format_works(tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path)
     top = tmp_path / folder
     for name in ("id1/cd.wav", "id2/good.wav"):
@@ -505,11 +477,12 @@ def test_the_line_for_a_wav_of_another_format_works(tmp_path, monkeypatch, folde
     moved = re.search(r"give (\S+) instead of (\S+)", str(error.value))
     for path in top.rglob("*.mp4"):
         path.rename(tmp_path / (path.name + ".aside"))
-    run_line(str(error.value), tmp_path)
+    line = re.search(r"python convertAudio\.py (--src .+? --dst \S+?)(?=[, ]|$)", str(error.value))[1]
+    assert convertAudio.main([*shlex.split(line), "--nWorkers=1"]) == 0
     check_wavs([file.replace(moved[2], moved[1], 1) for file in files], 10, moved[1])
 
 
-def test_the_line_that_the_list_maker_prints_works(tmp_path, capsys):
+def test_the_remedy_that_makeFileList_prints_works(tmp_path, capsys):
     for name in ("id1/a", "id2/b"):
         make_clip(str(tmp_path / f"mp4/{name}.mp4"), FRAMES)
     (tmp_path / "my wavs/id1").mkdir(parents=True)
@@ -525,7 +498,7 @@ def test_the_line_that_the_list_maker_prints_works(tmp_path, capsys):
     assert len(read_list(str(tmp_path / "mp4/list"))) == 2
 
 
-def test_a_broken_wav_is_made_anew_by_the_same_command(tmp_path, capsys):
+def test_a_broken_wav_is_replaced_by_the_same_command(tmp_path, capsys):
     make_clip(str(tmp_path / "a.mp4"), FRAMES, sound=SOUND)
     assert convert(tmp_path, tmp_path / "wav") == 0
     wav = tmp_path / "wav/a.wav"
@@ -552,7 +525,7 @@ def test_time_stamps_that_jump_by_hours(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_floats_at_the_scale_of_integers_are_told(tmp_path, kind):
+def test_floats_on_the_scale_of_integers_are_refused(tmp_path, kind):
     """They would be clipped to noise."""
     path = str(tmp_path / "a.wav")
     wavfile.write(path, 16000, SOUND.astype(kind))
@@ -574,8 +547,8 @@ def test_names_as_long_as_they_can_be(tmp_path):
     assert [path.name for path in (tmp_path / "dst").iterdir()] == ["ü" * 125 + ".wav"]
 
 
-def test_the_track_that_a_player_plays(tmp_path):
-    """A file says which of its sound tracks is the usual one; without a word, it is the first."""
+def test_the_default_track_is_used(tmp_path):
+    """Of several default tracks or none, the first."""
     path = str(tmp_path / "two.mkv")
     other = noise(1.2, seed=5)
     for default, expected in (((), SOUND), ((1,), other), ((0, 1), SOUND)):
@@ -592,20 +565,6 @@ def test_the_track_that_a_player_plays(tmp_path):
         assert np.array_equal(read_sound(path, 0.0, 0, 30).samples, expected), default
         opening = clip_opening(path)[1]
         assert np.array_equal(opening, expected[: len(opening)]) and len(opening), default
-
-
-def test_recordings_one_after_the_other_in_a_file(tmp_path):
-    """Where time stamps restart, the sound follows what came before instead of replacing it."""
-    parts = [noise(2.4, seed=3), noise(1.6, seed=4)]
-    for number, part in enumerate(parts):
-        make_sound(str(tmp_path / f"{number}.ts"), part, kind="mpegts", codec="mp2")
-    path = tmp_path / "both.ts"
-    path.write_bytes((tmp_path / "0.ts").read_bytes() + (tmp_path / "1.ts").read_bytes())
-    heard = decode_audio(str(path)).astype(float)
-    assert abs(len(heard) - 4 * 16000) < 4000
-    assert abs(shift(heard, parts[0])) < 1200 and abs(shift(heard, parts[1]) - 2.4 * 16000) < 2400
-    opening = heard[: len(parts[0])]
-    assert np.corrcoef(opening[2000:36000], parts[0][2000 - shift(heard, parts[0]) :][:34000])[0, 1] > 0.9
 
 
 def test_sound_of_an_unknown_kind(tmp_path):
@@ -627,7 +586,7 @@ def test_sound_of_an_unknown_kind(tmp_path):
         assert "copy it again" not in str(told.value)
 
 
-# ---------------------------------------------------------------- what players play of an MP3 file
+# ---------------------------------------------------------------- MP3 files
 
 
 def id3(size: int) -> bytes:
@@ -655,7 +614,7 @@ def plain_mp3(tmp_path_factory) -> tuple[bytes, np.ndarray]:
         (b"", b"TAG" + bytes(125)),
     ],
 )
-def test_tags_around_an_mp3_change_nothing(tmp_path, plain_mp3, before, behind):
+def test_tags_around_an_mp3_are_ignored(tmp_path, plain_mp3, before, behind):
     frames, expected = plain_mp3
     (tmp_path / "a.mp3").write_bytes(before + frames + behind)
     assert np.array_equal(decode_audio(str(tmp_path / "a.mp3")), expected)
@@ -673,7 +632,7 @@ def test_an_mp3_that_is_broken_in_its_middle_is_refused(tmp_path, plain_mp3):
             decode_audio(str(tmp_path / "a.mp3"))
 
 
-def test_what_is_louder_than_full_scale_is_cut_off():
+def test_samples_beyond_full_scale_are_clipped():
     frame = av.AudioFrame.from_ndarray(np.array([[1.5, -1.5, 0.5, -0.25]], np.float32), "fltp", "mono")
     frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
     ((start, samples),) = decode_pieces([frame], "x.m4a")

@@ -1,4 +1,4 @@
-"""Sound is placed by counting its samples: jitter changes nothing, what lasts is a gap, a drift is followed."""
+"""Sound is placed by counting its samples: jitter is averaged out, lasting steps are gaps, a drift is followed."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_jitter_inserts_and_drops_nothing(length, seconds, jitter):
 
 @pytest.mark.parametrize("length", [AAC, OPUS, SPEECH])
 @pytest.mark.parametrize("grid", [0.001, 0.02, 1001 / 30000, 0.04])
-def test_time_stamps_that_are_cut_off_to_a_grid(length, grid):
+def test_time_stamps_rounded_down_to_a_grid(length, grid):
     true, lengths = frames(20, length)
     times, runs = placed(np.floor(true / grid + 1e-9) * grid, lengths)
     assert runs == 1
@@ -49,7 +49,7 @@ def test_time_stamps_that_are_cut_off_to_a_grid(length, grid):
 @pytest.mark.parametrize("length", [AAC, OPUS, SPEECH])
 @pytest.mark.parametrize("gap", [0.1, 0.5, 5.0])
 @pytest.mark.parametrize("jitter", [0.0, 0.001, 0.01, 0.025])
-def test_gaps_are_where_and_as_long_as_they_are(length, gap, jitter):
+def test_gaps_keep_their_place_and_length(length, gap, jitter):
     true, lengths = frames(30, length)
     first = len(true) // 3
     true[first:] += gap

@@ -264,35 +264,6 @@ def test_cuts_and_flashes():
 # ---------------------------------------------------------------- faces
 
 
-def test_a_real_face_is_found_where_it_is():
-    canvas = np.full((360, 480, 3), 90, np.uint8)
-    canvas[40:264, 130:354] = face(224)
-    detector = Mtcnn(60)
-    found = detector.find(
-        cv2.resize(canvas, None, fx=detector.scale, fy=detector.scale, interpolation=cv2.INTER_AREA)
-    )
-    assert len(found) == 1
-    assert found[0].confidence > 0.99
-    left, top, right, bottom = found[0].box
-    assert (left + right) / 2 == pytest.approx(242, abs=8)
-    assert (top + bottom) / 2 == pytest.approx(40 + 0.357 * 224, abs=10)
-    assert bottom - top == pytest.approx(224 / 1.4, abs=14)
-
-
-def test_a_face_of_min_face_is_found():
-    canvas = np.full((200, 300, 3), 90, np.uint8)
-    canvas[50:136, 80:166] = face(86)  # a face is 1 / 1.4 of the square: 61
-    detector = Mtcnn(60)
-    picture = cv2.resize(canvas, None, fx=detector.scale, fy=detector.scale, interpolation=cv2.INTER_AREA)
-    assert len(detector.find(picture)) == 1
-
-
-def test_no_face():
-    detector = Mtcnn(40)
-    assert detector.find(np.full((120, 160, 3), 128, np.uint8)) == []
-    assert detector.find(np.zeros((8, 8, 3), np.uint8)) == []
-
-
 def test_the_box_of_a_face_at_the_edge_extends_outside():
     found = Mtcnn(48).find(np.ascontiguousarray(face(200)[30:]))
     assert len(found) == 1
