@@ -523,8 +523,9 @@ def test_the_remedy_gives_a_clip_that_is_listed_and_in_sync(tmp_path, name):
     assert abs(clip.frames - (moments[-1] + 1)) <= 2  # FFmpeg may repeat the last picture
     shown = numbers(str(target), 0, clip.frames)
     late = shift(open_wav(clip.audio), noise(0.5)) / 640
-    for number, moment in enumerate(moments):  # each picture is where it was in the sound, within a frame
-        assert number not in shown or abs(shown.index(number) - late - moment) <= 1, number
+    for number in set(shown):  # each picture is where it was in the sound, within a frame
+        away = [abs(place - late - moments[number]) for place, n in enumerate(shown) if n == number]
+        assert min(away) <= 1, number
     assert len(set(shown)) > FRAMES / 2
 
 
