@@ -64,14 +64,16 @@ def replace_file(path: str, mode: str = "w", flush: bool = True) -> Iterator[IO]
     part = partial_path(path)
     try:
         encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
-        with open(part, mode, encoding=encoding, errors=errors) as file:
-            with contextlib.suppress(OSError):  # a file system without locks, where leftovers are kept
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield file
-            file.flush()
-            if flush:
-                _sync(file.fileno())
-        os.replace(part, path)
+        with contextlib.ExitStack() as locked:  # until it has its name
+            with open(part, mode, encoding=encoding, errors=errors) as file:
+                locked.callback(os.close, os.dup(file.fileno()))
+                with contextlib.suppress(OSError):  # a file system without locks, where leftovers are kept
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield file
+                file.flush()
+                if flush:
+                    _sync(file.fileno())
+            os.replace(part, path)
     except BaseException as raised:
         if os.path.exists(part):
             os.remove(part)

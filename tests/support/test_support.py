@@ -123,6 +123,19 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
     process.wait()
 
 
+def test_a_file_is_no_leftover_until_it_has_its_name(tmp_path, monkeypatch):
+    real = os.replace
+
+    def replace(part, path):
+        remove_leftovers(str(path) for path in tmp_path.iterdir())  # as another command does at its start
+        real(part, path)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with replace_file(str(tmp_path / "a.wav")) as file:
+        file.write("whole")
+    assert (tmp_path / "a.wav").read_text() == "whole"
+
+
 def test_leftovers_stay_where_locks_are_not_supported(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
