@@ -140,7 +140,39 @@ def test_other_networks_are_refused(tmp_path, change, words):
     assert str(refused.value).startswith(b) and words.format(a=a) in str(refused.value)
 
 
-def test_what_cannot_be_averaged(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(torch.full((8,), torch.nan), "not finite"), (torch.ones(8, dtype=torch.cfloat), "is complex")],
+)
+def test_the_first_checkpoint_is_checked_too(tmp_path, value, words):
+    good, bad = tmp_path / "good.model", tmp_path / "bad.model"
+    state = dict(make(good, 0).state_dict())
+    torch.save(state, good)
+    torch.save(state | {"__S__.norm.bias": value}, bad)
+    with pytest.raises(CheckpointError, match=f"^{bad}: __S__.norm.bias .*{words}"):
+        average_checkpoints([str(bad), str(good)])
+
+
+@pytest.mark.parametrize(("missing", "words"), [(3, "has no c$"), (4, "has no c and 1 more")])
+def test_the_first_three_differences_are_listed(tmp_path, missing, words):
+    names = "abcd"[:missing]
+    torch.save({name: torch.ones(1) for name in ("x", *names)}, tmp_path / "a.model")
+    torch.save({"x": torch.ones(1)}, tmp_path / "b.model")
+    with pytest.raises(CheckpointError, match=words.replace("no c", "no __S__.c")):
+        average_checkpoints([str(tmp_path / "a.model"), str(tmp_path / "b.model")])
+
+
+def test_the_mean_has_the_names_and_the_larger_number_type(tmp_path):
+    """Of the network alone: the names of a complete checkpoint. 1 and 1 + 2^-12 differ in float32 only."""
+    torch.save({"norm.bias": torch.tensor([1.0]).half()}, tmp_path / "a.model")
+    torch.save({"norm.bias": torch.tensor([1 + 2**-12])}, tmp_path / "b.model")
+    for order in ("ab", "ba"):
+        mean, settings = average_checkpoints([str(tmp_path / f"{name}.model") for name in order])
+        assert list(mean) == ["__S__.norm.bias"] and settings == {}
+        assert mean["__S__.norm.bias"].tolist() == [1 + 2**-13]
+
+
+def test_files_that_cannot_be_averaged_are_refused(tmp_path, capsys):
     a, b, out = (tmp_path / name for name in ("a.model", "b.model", "mean.model"))
     state = make(a, 0).state_dict()
     torch.save(dict(state), b)  # as another program saves it: without settings

@@ -52,7 +52,7 @@ def trials(tmp_path_factory) -> list:
 
 @pytest.fixture(scope="module")
 def clip_list(tmp_path_factory) -> Path:
-    return make_list(tmp_path_factory.mktemp("clips"), 13, 12)
+    return make_list(tmp_path_factory.mktemp("clips"), 19, 12)
 
 
 def flags(clip_list: Path, save_path: Path) -> list:
@@ -69,7 +69,7 @@ def test_one_two_and_three_processes_give_the_same_numbers(trials, tmp_path):
     one = found.pop(0)
     for several in found.values():
         assert torch.equal(several["scores"], one["scores"])
-        for rows in ("rows", "checked"):
+        for rows in ("rows", "checked", "means"):
             torch.testing.assert_close(several[rows], one[rows], rtol=1e-5, atol=1e-6, equal_nan=True)
         size = max(g.norm() for g in one["gradients"].values())
         for name, gradient in one["gradients"].items():
@@ -97,7 +97,7 @@ def alone(clip_list, trials, tmp_path_factory) -> Path:
 
 
 def test_a_process_that_fails_ends_a_run_that_resumes_with_one_process(clip_list, alone, tmp_path):
-    failed = run(TRAIN, *flags(clip_list, tmp_path), ranks=2, FAIL_IN="1:4")
+    failed = run(TRAIN, *flags(clip_list, tmp_path), ranks=2, FAIL_IN="1:5")
     assert failed.returncode != 0 and failed.stderr.count("broken on purpose") == 1
     resumed = run(TRAIN, *flags(clip_list, tmp_path))
     assert "Resuming in epoch 2 after step 1 from" in resumed.stdout, resumed.stderr
@@ -117,12 +117,12 @@ def test_rank_zero_decides_and_the_others_follow(clip_list, trials, tmp_path):
     assert whole.returncode == 0, whole.stderr
 
     command = [*flags(clip_list, tmp_path / "run"), *more]
-    assert run(TRAIN, *command, ranks=2, FAIL_IN="1:4").returncode != 0
+    assert run(TRAIN, *command, ranks=2, FAIL_IN="1:5").returncode != 0
     done = run(TRAIN, *command, ranks=2, UNREADABLE=str(tmp_path / "run/"))
     assert "Resuming in epoch 2 after step 1 from" in done.stdout, done.stderr
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(a[name], b[name]) for name in a)
-    assert a["__S__.norm.num_batches_tracked"] == 2 * 2 * 2  # both streams, two epochs of two batches
+    assert a["__S__.norm.num_batches_tracked"] == 2 * 2 * 3  # both streams, two epochs of three batches
 
     command += ["--eval", "--initial_model", tmp_path / "whole/model/model000000002.model"]
     done = run(TRAIN, *command, ranks=2, UNREADABLE=str(tmp_path / "whole/"))

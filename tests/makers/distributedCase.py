@@ -9,9 +9,9 @@ import sys
 import torch
 from torch import nn
 
-from syncnet.compute import distributed
+from syncnet.compute import distributed, precision
 from syncnet.support.errors import UserError
-from syncnet.training.state import sync_from_rank_zero
+from syncnet.training.state import fingerprint, sync_from_rank_zero
 from SyncNetDist import SyncNet
 
 BATCH, STEPS, T = 6, 2, 9
@@ -31,7 +31,8 @@ class Batches:
             yield tuple(x.chunk(distributed.processes())[distributed.rank()] for x in (video, audio))
 
 
-def make_network() -> SyncNet:
+def make_network(frozen: bool = True) -> SyncNet:
+    """frozen: batch norms use running statistics, with which the share of a process does not matter."""
     torch.manual_seed(0)
     network = SyncNet(model="tinyModel", nOut=8, maxFrames=T, learning_rate=0.01, device="cpu")
     train = network.train
@@ -43,20 +44,28 @@ def make_network() -> SyncNet:
                 module.eval()
         return network
 
-    network.train = train_with_frozen_norms
+    if frozen:
+        network.train = train_with_frozen_norms
     return network
 
 
-def check_that_differences_are_named() -> None:
-    """Of several processes the last one differs; each of them says which, and in what."""
+def check_that_differences_are_named(network: SyncNet) -> None:
+    """Of several processes the last one has another setting; each of them says so."""
     last = distributed.processes() - 1
     try:
-        distributed.check_same({"lists": "same", "weights": str(distributed.rank() == last)})
+        sync_from_rank_zero(network, {"same": "", "lists": str(distributed.rank() == last)})
     except UserError as error:
-        assert f"process {last} does not have the same weights as process 0" in str(error)
+        assert f"process {last} does not have the same lists as process 0" in str(error)
     else:
         assert last == 0
     assert distributed.on_rank_zero(distributed.rank) == 0
+    assert distributed.union([distributed.rank(), 7]) == [*range(last + 1), 7]
+
+
+def check_that_all_take_the_precision_of_rank_zero() -> None:
+    own = "fp32" if distributed.rank() else "bf16"
+    precision.faster_precision = lambda _: (own, "")
+    assert precision.choose_precision("auto", torch.device("cpu"))[0] == "bf16"
 
 
 def check_that_counts_are_shared() -> None:
@@ -75,7 +84,8 @@ def main(output: str, trials: str, wavs: str) -> None:
         for tensor in network.state_dict().values():
             tensor += distributed.rank()  # until they are those of the first
     sync_from_rank_zero(network, {"lists": "the same"})
-    check_that_differences_are_named()
+    check_that_differences_are_named(network)
+    check_that_all_take_the_precision_of_rank_zero()
     check_that_counts_are_shared()
     gradients = []
     step = network.__optimizer__.step
@@ -88,8 +98,13 @@ def main(output: str, trials: str, wavs: str) -> None:
     scores, _ = network.evaluateFromListSave(trials, test_path=wavs, num_eval=2)
     result = network.run_epoch(Batches(), alpC=0.7, alpI=1.3)
     checked = network.run_epoch(Batches(), evalmode=True)
+    norms = make_network(frozen=False)
+    norms.update(norms.train()(*next(iter(Batches())), 1.0, 1.0)[0])
+    means = norms.__S__.norm.running_mean
+    distributed.check_same({"running statistics": fingerprint([means])})
     if distributed.is_main():
         found = {
+            "means": means,
             "rows": torch.tensor(result.rows),
             "checked": torch.tensor(checked.rows),
             "gradients": gradients[0],

@@ -16,6 +16,7 @@ from syncnet.networks.losses import (
     identity_logits,
     identity_loss,
     inverse_distance,
+    unit,
 )
 
 CLIPS, SIZE, MOMENTS = 3, 6, 5
@@ -27,6 +28,7 @@ def embeddings(seed: int, *shape: int) -> torch.Tensor:
 
 
 VIDEO, AUDIO = embeddings(1, CLIPS, SIZE, MOMENTS), embeddings(2, CLIPS, SIZE, MOMENTS)
+CLIPS_OF_BOTH = list(zip(VIDEO, AUDIO, strict=True))
 FACE, VOICE = embeddings(3, CLIPS, SIZE), embeddings(4, CLIPS, SIZE)
 
 
@@ -57,6 +59,25 @@ def tasks(distance: str) -> dict[str, list[list[float]]]:
 
 LOSSES = {"content": (content_loss, VIDEO, AUDIO), "identity": (identity_loss, FACE, VOICE)}
 CONFUSIONS = {"content": (content_confusion, VIDEO, AUDIO), "identity": (identity_confusion, FACE, VOICE)}
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_logits_against_the_definition(distance):
+    """Of a face or a moment of it in each row, of a voice in each column."""
+    found = identity_logits(FACE, VOICE, W, B, distance)
+    expected = [[logit(face, voice, distance) for voice in VOICE] for face in FACE]
+    torch.testing.assert_close(found, torch.tensor(expected))
+    found = content_logits(VIDEO, AUDIO, W, B, distance)
+    expected = [[[logit(x, y, distance) for y in audio.T] for x in video.T] for video, audio in CLIPS_OF_BOTH]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_vectors_shorter_than_1e_8_are_not_scaled_to_unit_length():
+    """As torch's cosine_similarity: they are divided by 1e-8."""
+    assert unit(torch.tensor([[3e-9, 4e-9], [3.0, 4.0]])).tolist() == [
+        pytest.approx([0.3, 0.4]),
+        pytest.approx([0.6, 0.8]),
+    ]
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
@@ -100,9 +121,9 @@ def test_confusion_pushes_towards_the_uniform_distribution():
     torch.testing.assert_close(logits.grad, (p - 1 / 4) / 8)  # eight rows; what is too likely goes down
 
     face, voice = FACE.clone().requires_grad_(), VOICE.clone().requires_grad_()
-    descent = torch.optim.SGD([face, voice], lr=0.2)
+    descent = torch.optim.SGD([face, voice], lr=0.4)
     losses = []
-    for _ in range(200):
+    for _ in range(100):
         descent.zero_grad()
         losses.append(identity_confusion(face, voice, W, B))
         losses[-1].backward()

@@ -227,6 +227,16 @@ def test_the_parts_add_up(distance, monkeypatch):
         network(*batch(), 0, 0, 1)
 
 
+def test_validation_changes_nothing_and_keeps_no_graph():
+    network = SyncNet(**TINY)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    graphs = []
+    network.register_forward_hook(lambda *hooked: graphs.append(hooked[2][0].requires_grad))
+    network.run_epoch(Batches(), evalmode=True)
+    assert graphs == [False, False]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
 def test_what_was_not_computed_is_a_dash():
     network = SyncNet(**TINY)
     result = network.run_epoch(Batches(), alpI=0)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from clipMaker import make_list
 from scipy.io import wavfile
 
 import trainSyncNet
-from syncnet.checkpoints.checkpoints import epoch_checkpoints
+from syncnet.checkpoints.checkpoints import epoch_checkpoints, read_checkpoint
+from syncnet.checkpoints.recorded_settings import trained_with
 from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.training import run_folder, signals
 from syncnet.training import state as trainingState
@@ -308,6 +310,11 @@ def test_changed_settings_are_named_and_refused(clip_list, short_run, tmp_path, 
     status, out, _ = run(capsys, *changed, "--force_resume", "--max_epoch", 2)
     assert status == 0 and "resuming with other settings" in out and "Resuming in epoch 2" in out
     assert "LR 0.019000" in result_lines(short_run)[-1]
+    logged = (short_run / "result/scores.txt").read_text().splitlines()
+    assert [line for line in logged if line.startswith("lr ")] == ["lr 0.01", "lr 0.02"]
+    assert logged.count("maxFrames 6") == 1
+    status, _, err = run(capsys, *flags(clip_list, short_run, "--precision", "bf16"))
+    assert status == 1 and "precision: fp32 then, bf16 now" in err
 
 
 def test_the_learning_rate_is_part_of_the_state(clip_list, short_run, capsys):
@@ -324,12 +331,45 @@ def test_the_learning_rate_is_part_of_the_state(clip_list, short_run, capsys):
     assert "--lr 0.04: the learning rate is 0.0114 in epoch 3, where --lr 0.01 had reached 0.00285" in out
 
 
+def test_a_learning_rate_of_zero_can_be_raised(clip_list, tmp_path, capsys):
+    assert run(capsys, *flags(clip_list, tmp_path, "--max_epoch", 1, "--lr", 0))[0] == 0
+    assert run(capsys, *flags(clip_list, tmp_path, "--max_epoch", 2, "--force_resume"))[0] == 0
+    assert "LR 0.010000" in result_lines(tmp_path)[-1]
+
+
+def test_another_learning_rate_reaches_all_groups_and_the_scheduler(clip_list, tmp_path, capsys, monkeypatch):
+    """A scheduler that sets the rate from its own base rates: half of them."""
+    real = SyncNet.__init__
+
+    def init(self, *args, **kwargs) -> None:
+        real(self, *args, **kwargs)
+        weights, biases = (
+            [p for p in self.parameters() if p.dim() > 1],
+            [p for p in self.parameters() if p.dim() <= 1],
+        )
+        rate = self.learning_rate
+        groups = [{"params": biases, "lr": rate / 10}, {"params": weights}]
+        self.__optimizer__ = torch.optim.SGD(groups, rate, momentum=0.9)
+        self.__scheduler__ = torch.optim.lr_scheduler.LambdaLR(self.__optimizer__, lambda _: 0.5)
+
+    monkeypatch.setattr(SyncNet, "__init__", init)
+    for lr, epoch, more in ((0.01, 1, ()), (0.04, 2, ("--force_resume",))):
+        done = run(capsys, *flags(clip_list, tmp_path, "--max_epoch", epoch, "--lr", lr, *more))
+        assert done[0] == 0, done[2]
+        state = torch.load(tmp_path / "training_state.pt", weights_only=True)
+        rates = [group["lr"] for group in state["optimizer"]["param_groups"]]
+        assert rates == pytest.approx([0.05 * lr * 0.95, 0.5 * lr * 0.95])  # decayed after the epoch
+        assert f"LR {0.5 * lr:.6f}" in result_lines(tmp_path)[-1]  # the highest
+    assert "--lr 0.04: the learning rate is 0.019 in epoch 2, where --lr 0.01 had reached 0.00475" in done[1]
+
+
 def test_another_optimizer_is_refused_or_starts_from_scratch(clip_list, short_run, capsys, monkeypatch):
     use_adam(monkeypatch)
     status, _, err = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))
     assert status == 1 and "optimizer: SGD then, AdamW now" in err
     status, out, err = run(capsys, *flags(clip_list, short_run, "--max_epoch", 2, "--force_resume"))
     assert status == 0 and "the optimizer and its scheduler start from scratch" in out, err
+    assert "epoch 2, learning rate 0.00095\n" in out  # decayed once, and a tenth in the warm-up's first step
 
 
 CLOSED_TERMINAL = """
@@ -402,6 +442,46 @@ def test_free_settings_may_change(clip_list, short_run, tmp_path, capsys):
     free = ("--nDataLoaderThread", 1, "--train_list", copy, "--max_epoch", 2, "--keep", 1)
     assert run(capsys, *flags(clip_list, short_run, *free))[0] == 0
     assert list(epoch_checkpoints(str(short_run / "model"))) == [2]
+
+
+def test_clips_that_hung_stay_in_the_state_of_both_lists(clip_list, short_run, capsys):
+    path = short_run / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    hung = {name: [(f"{name}.mp4", 0, 1)] for name in ("train_list", "verify_list")}
+    torch.save(state | {"hung": hung}, path)
+    assert run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))[0] == 0
+    assert torch.load(path, weights_only=True)["hung"] == hung
+
+
+def test_the_state_is_saved_every_so_many_steps(clip_list, tmp_path, capsys, stopped_at):
+    with stopped_at(6):
+        assert run(capsys, *flags(clip_list, tmp_path, "--save_steps", 3))[0] == 1
+    assert "Resuming in epoch 1 after step 3" in run(capsys, *flags(clip_list, tmp_path, "--max_epoch", 1))[1]
+
+
+@pytest.mark.parametrize("lost", [None, "training_state.pt"])
+def test_settings_are_those_of_the_run_and_not_of_the_initial_model(clip_list, tmp_path, capsys, lost):
+    other = str(tmp_path / "other.model")
+    for name, more in (("run", ()), ("other", ("--crop", "mouth"))):
+        assert run(capsys, *flags(clip_list, tmp_path / name, "--max_epoch", 1, *more))[0] == 0
+    shutil.copy(tmp_path / "other/model/model000000001.model", other)
+    if lost:
+        (tmp_path / "run" / lost).unlink()
+    command = flags(clip_list, tmp_path / "run", "--max_epoch", 2, "--initial_model", other)
+    for flag in ("--maxFrames", "--nOut"):  # which the run's checkpoint and state have, too
+        at = command.index(flag)
+        del command[at : at + 2]
+    status, out, err = run(capsys, *command)
+    assert status == 0 and f"--initial_model {other} is not used" in out and "crop mouth" not in out, err
+    assert trained_with(read_checkpoint(str(tmp_path / "run/model/model000000002.model")))["crop"] == "face"
+
+
+def test_a_run_does_not_resume_with_defaults_in_place_of_its_flags(clip_list, short_run, capsys):
+    command = flags(clip_list, short_run, "--max_epoch", 2)
+    at = command.index("--nOut")
+    del command[at : at + 2]
+    status, _, err = run(capsys, *command)
+    assert status == 1 and "nOut: 8 then, 1024 now" in err
 
 
 def test_settings_of_an_older_state_were_the_defaults(clip_list, short_run, capsys):
@@ -516,7 +596,8 @@ def test_damaged_files_fall_back(clip_list, short_run, capsys):
     assert status == 0
     assert "WARNING" in out and "training_state.pt: not loaded" in out and "without the momentum" in out
     assert "model000000002.model: not loaded" in out and "Resuming after epoch 1" in out
-    assert [line[:4] for line in result_lines(short_run)] == ["IT 1", "IT 2", "IT 3"]
+    rates = [line.split(", T")[0] for line in result_lines(short_run)]
+    assert rates == ["IT 1, LR 0.010000", "IT 2, LR 0.009500", "IT 3, LR 0.009025"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK damaged"])
@@ -534,10 +615,16 @@ def test_damaged_checkpoints_are_skipped_unless_all_are(clip_list, short_run, ca
         assert status == 1 and "model000000001.model: not loaded" in err and "epoch 1," not in out
 
 
-def test_a_full_disk_is_reported_before_training(clip_list, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    status, out, err = run(capsys, *flags(clip_list, tmp_path / "run"))
-    assert status == 1 and "Make room" in err and "epoch 1," not in out
+def test_a_full_disk_is_reported_before_training(tmp_path, monkeypatch):
+    """There must be room for a checkpoint and two states, weights and momenta each."""
+    network = SyncNet(model="tinyModel", nOut=8, device="cpu")
+    size = sum(tensor.nbytes for tensor in network.state_dict().values())
+    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: Namespace(free=5 * size))
+    with run_folder.run_folder(str(tmp_path), network):
+        pass
+    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: Namespace(free=5 * size - 1))
+    with pytest.raises(OSError, match="Make room"), run_folder.run_folder(str(tmp_path), network):
+        pass
 
 
 def test_an_unwritable_folder_is_reported_before_training(clip_list, tmp_path, capsys):

@@ -77,6 +77,12 @@ class Run:
         with open(self.folder / "run/result/metrics.csv", newline="") as file:
             return [row[name] for row in csv.DictReader(file)]
 
+    def losses_add_up(self, split: str, *weights: float) -> bool:
+        """Is the loss of each epoch the sum of its parts with these weights?"""
+        parts = [self.column(f"{split}_{part}_loss") for part in ("content", "identity", "disentanglement")]
+        totals = np.dot(weights, np.array(parts, float))
+        return np.allclose(np.array(self.column(f"{split}_loss"), float), totals, rtol=1e-5)
+
     def setting(self, name: str) -> object:
         """What the newest checkpoint says of a setting."""
         return trained_with(read_checkpoint(str(self.newest)))[name]
@@ -255,18 +261,10 @@ TRAINED: dict[str, tuple[str, Callable[[Run, Run], bool]]] = {
     "alphaC": ("--alphaC 0", lambda run, _: run.column("train_content_loss") == ["", ""]),
     "alphaI": ("--alphaI 0", lambda run, _: run.column("train_identity_loss") == ["", ""]),
     "alphaD": (
-        "--alphaD 0.5",
+        "--alphaC 0.7 --alphaI 1.3 --alphaD 0.5",
         lambda run, default: default.column("train_disentanglement_loss") == ["", ""]
-        and np.allclose(
-            [float(total) for total in run.column("train_loss")],
-            [
-                float(c) + float(i) + 0.5 * float(d)
-                for c, i, d in zip(
-                    *(run.column(f"train_{part}_loss") for part in ("content", "identity", "disentanglement")),
-                    strict=True,
-                )
-            ],
-        ),
+        and run.losses_add_up("train", 0.7, 1.3, 0.5)
+        and run.losses_add_up("val", 1, 1, 1),
     ),
     "distance": (
         "--distance euclidean",
@@ -288,6 +286,7 @@ TRAINED: dict[str, tuple[str, Callable[[Run, Run], bool]]] = {
     "test_interval": (
         "--test_interval 2",
         lambda run, _: [bool(eer) for eer in run.column("eer")] == [False, True]
+        and run.crops == 4 * 3  # of four files, --num_eval each
         and json.loads((run.folder / "run/result/best.json").read_text())["epoch"] == 2,
     ),
     "test_sync": (
@@ -415,6 +414,15 @@ def test_flag_of_the_cohort(make_run, default, normalized, corpus, flag, embedde
     assert run.status == 0, run.err
     assert run.crops == embedded * 3 and run.scores() == normalized.scores()
     assert run.scores("_asnorm") != normalized.scores("_asnorm")
+
+
+def test_the_seed_draws_the_cohort(make_run, default):
+    drawn = {
+        tuple(run.scores("_asnorm"))
+        for seed in ("0", "1", "1")
+        for run in [make_run("--eval", *ASNORM.split(), "--cohort_size", "3", "--seed", seed, after=default)]
+    }
+    assert len(drawn) == 2
 
 
 def test_load_embeddings(make_run, default, evaluated):
