@@ -1,8 +1,8 @@
-"""The journal of makeFileList.py: the results that an interrupted run leaves for the next.
+"""The journal of makeFileList.py, which lets an interrupted run resume.
 
-A result depends on the video and the kind of check only, not on how its folder was typed, its sound, its txt or other
+A result depends only on the video and the kind of check, not on how the folder was typed, the audio, the txt or other
 flags. Each line therefore holds the real path, size and modification time of one video, the kind of check, and the
-result; sound and txt files are cheap to read and are read again.
+result. Audio and txt files are cheap to read and are always read again.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ from syncnet.support.files import journal_at
 
 JOURNAL_VERSION = 5
 
-Key = tuple[str, str]  # real path of a video, kind of check
+Key = tuple[str, str]  # real path of the video, kind of check
 Fingerprint = tuple[int, int]  # size in bytes, modification time in ns
-# [frames, width, height] of a video that can be used, else [reason, detail]; see clip_check.py.
+# [frames, width, height] if the video can be used, otherwise [reason, detail]; see clip_check.py.
 Result = list
 
 
 def file_fingerprint(path: str) -> Fingerprint | None:
-    """Size and modification time of a file; None if it cannot be read."""
+    """Return the size and modification time of a file, or None if it cannot be read."""
     try:
         facts = os.stat(path)
     except OSError:
@@ -30,10 +30,10 @@ def file_fingerprint(path: str) -> Fingerprint | None:
 
 
 class CheckJournal:
-    """Results by video and kind of check, of earlier runs and of this one.
+    """Results of earlier runs and of this one, by video and kind of check.
 
-    check: this run's kind of check. path: the file, which need not exist. Damaged lines are ignored; an incomplete
-    last line is removed. Raises OSError.
+    path: the journal file, which need not exist. check: this run's kind of check. Damaged lines are ignored; an
+    incomplete last line is removed. Raises OSError.
     """
 
     def __init__(self, path: str, check: str) -> None:
@@ -44,13 +44,13 @@ class CheckJournal:
             file.truncate(self._read(file))
 
     def _read(self, lines: Iterator[bytes]) -> int:
-        """Read the results of a file; returns the length of its complete lines in bytes."""
+        """Read the results from a file; returns the length of its complete lines in bytes."""
         complete = 0
         for line in lines:
             if not line.endswith(b"\n"):
                 break
             complete += len(line)
-            with contextlib.suppress(ValueError, TypeError):  # the version, or damaged
+            with contextlib.suppress(ValueError, TypeError):  # the version line, or a damaged line
                 video, check, size, changed, result = json.loads(line)
                 self._results[video, check] = (size, changed), list(result)
         return complete
@@ -61,12 +61,12 @@ class CheckJournal:
         return sum(kind == self.check for _, kind in self._results)
 
     def take(self, video: str) -> tuple[str, tuple[Fingerprint, Result] | None]:
-        """The real path of a video, and the fingerprint and result of an earlier run, which are removed here."""
+        """Return a video's real path, and remove and return its fingerprint and result from an earlier run."""
         real = self._real_path(video)
         return real, self._results.pop((real, self.check), None)
 
     def _real_path(self, path: str) -> str:
-        """os.path.realpath, with a cache of folders."""
+        """os.path.realpath with cached folders."""
         if os.path.islink(path):
             return os.path.realpath(path)
         folder, name = os.path.split(path)
@@ -86,9 +86,9 @@ class CheckJournal:
             )
 
     def close(self) -> int:
-        """Remove the file once the list is made, unless it has results that this run did not use.
+        """Remove the journal once the list is written, unless it has results that this run did not use.
 
-        Returns the number of these.
+        Returns the number of unused results.
         """
         if not self._results:
             with contextlib.suppress(FileNotFoundError):  # removed by another run with this --output

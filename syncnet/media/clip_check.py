@@ -1,4 +1,4 @@
-"""Can a clip be used for training? Checks its video, its sound and its offset, and gives the reason if not."""
+"""Check whether a clip can be used for training: its video, its audio and its offset. Gives the reason if not."""
 
 import os
 import shlex
@@ -27,7 +27,7 @@ from syncnet.media.wav import SilentError, WavFormatError, check_heard, open_wav
 MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
 PADDED = 2  # frames; AAC decoders add up to this much
 NO_WAV, NO_TXT = "wav missing", "txt missing"
-HIGHER = 3  # levels above the given folder at which another one is searched for
+HIGHER = 3  # levels above the given folder that are searched for a folder that fits
 # Why a clip is skipped -> what to do about it.
 REMEDIES = VIDEO_REMEDIES | {
     NO_TXT: "unpack the txt archive into --txt_dir; for clips that have none: --no_txt",
@@ -45,7 +45,7 @@ REMEDIES = VIDEO_REMEDIES | {
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """What decides whether a clip is listed. The folders have no trailing slash."""
+    """Settings that decide whether a clip is listed. Folder names have no trailing slash."""
 
     mp4_dir: str
     txt_dir: str | None  # None: offset 0
@@ -55,29 +55,29 @@ class CheckSettings:
 
 
 class SkipClip(Exception):
-    """A clip that is skipped: a key of REMEDIES, and the details."""
+    """Raised for a clip to be skipped. reason: a key of REMEDIES. detail: the file and what was found."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
 
 
 def clip_paths(settings: CheckSettings, relative: str) -> tuple[str, str, str | None]:
-    """(video, wav, txt) of the clip whose video has this path relative to mp4_dir."""
+    """Return the (video, wav, txt) paths of a clip. relative: path of its video below mp4_dir."""
     stem = os.path.splitext(relative)[0]
     txt = beside(settings.txt_dir, stem, ".txt") if settings.txt_dir else None
     return os.path.join(settings.mp4_dir, relative), beside(settings.wav_dir, stem, ".wav"), txt
 
 
 def sharing_a_wav(videos: list[str]) -> set[str]:
-    """The videos whose paths differ only in their extensions, so that they would have one wav."""
+    """Return the videos that would share a wav because their paths differ only in the extension."""
     stems = Counter(os.path.splitext(video)[0] for video in videos)
     return {video for video in videos if stems[os.path.splitext(video)[0]] > 1}
 
 
 def folder_that_fits(settings: CheckSettings, relative: str, reason: str) -> str | None:
-    """The flag with the folder, above or below the given one, in which a clip's missing wav or txt is found; or None.
+    """Find a folder above or below the given one that has a clip's missing wav or txt.
 
-    relative: the clip's video. reason: NO_WAV or NO_TXT.
+    relative: path of the clip's video. reason: NO_WAV or NO_TXT. Returns the flag with that folder, or None.
     """
     wavs = ("wav_dir", settings.wav_dir, ".wav")
     wanted = [wavs] if settings.txt_dir is None else [wavs, ("txt_dir", settings.txt_dir, ".txt")]
@@ -101,7 +101,7 @@ def folder_that_fits(settings: CheckSettings, relative: str, reason: str) -> str
 
 
 def shorter(folder: str, by: int) -> str:
-    """The folder that is `by` levels up, as typed."""
+    """Return the folder `by` levels up, relative or absolute as typed."""
     parts = folder.split(os.sep)
     if len(parts) <= by or ".." in parts:
         return os.path.normpath(os.path.join(os.path.abspath(folder), *[os.pardir] * by))
@@ -109,7 +109,7 @@ def shorter(folder: str, by: int) -> str:
 
 
 def read_offset(path: str) -> int:
-    """The audio-to-video offset in video frames, from line 3 of a VoxCeleb2 txt. Raises SkipClip."""
+    """Read the audio-to-video offset in video frames from line 3 of a VoxCeleb2 txt. Raises SkipClip."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = [file.readline(1000) for _ in range(3)]
@@ -126,7 +126,7 @@ def read_offset(path: str) -> int:
 
 
 def wav_samples(path: str) -> int:
-    """The number of samples of a wav that can be used for training. Raises SkipClip."""
+    """Return the number of samples of a wav. Raises SkipClip if it cannot be used for training."""
     if not os.path.isfile(path):
         raise SkipClip(NO_WAV, f"{path}: no such file")
     try:
@@ -142,7 +142,7 @@ def wav_samples(path: str) -> int:
 
 
 def without_wav(video: str, skip: SkipClip) -> SkipClip:
-    """Why a clip has no wav, as an exception to raise: the video's fault, if no wav can be made of it."""
+    """Return the exception for a clip without a wav; it blames the video if no wav can be made from it."""
     try:
         with open_container(video) as container:
             mute = not container.streams.audio
@@ -154,7 +154,7 @@ def without_wav(video: str, skip: SkipClip) -> SkipClip:
 
 
 def check_lengths(samples: int, frames: int, path: str) -> None:
-    """Raise SkipClip unless sound and video end within MAX_DIFFERENCE frames of each other."""
+    """Raise SkipClip unless audio and video end within MAX_DIFFERENCE frames of each other."""
     excess = samples / SAMPLES_PER_FRAME - frames
     if abs(excess) > MAX_DIFFERENCE:
         padded = 0 < excess <= PADDED
@@ -164,7 +164,7 @@ def check_lengths(samples: int, frames: int, path: str) -> None:
 
 
 def check_video(settings: CheckSettings, video: str) -> Result:
-    """[frames, width, height] of an intact video of 25 frames per second, else [reason, detail]."""
+    """Return [frames, width, height] for an intact video at 25 frames per second, otherwise [reason, detail]."""
     try:
         facts = probe(video, decode=settings.check == "decode")
         facts.check(allow_resize=True)
@@ -180,9 +180,9 @@ def check_video(settings: CheckSettings, video: str) -> Result:
 def check_clip(
     settings: CheckSettings, relative: str, video_result: Callable[[str], Result]
 ) -> tuple[int, int]:
-    """(offset, frames) of a clip that can be used. Raises SkipClip.
+    """Return (offset, frames) of a clip. Raises SkipClip if it cannot be used.
 
-    video_result: check_video, or a cache of its results.
+    video_result: returns the result of check_video for a path, possibly from a cache.
     """
     video, wav, txt = clip_paths(settings, relative)
     try:
@@ -206,16 +206,16 @@ def check_clip(
     return offset, frames
 
 
-# Reasons that hold for as long as the file does not change. Other videos may be readable another time.
+# Reasons that hold until the file changes. With any other reason, the video may be readable next time.
 CERTAIN = (INTERLACED, CHANGES, OTHER_RATE, VARIABLE_RATE)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The result for a clip. outcome: (offset, frames), or (reason, detail) for one that cannot be used.
+    """The result for a clip. outcome: (offset, frames), or (reason, detail) if the clip cannot be used.
 
-    found: the video's fingerprint and result, if it was checked in this run and is worth recording. reused: the
-    video's result was known.
+    found: the video's fingerprint and result, if this run checked it and should record it. reused: the video's
+    result comes from an earlier run.
     """
 
     relative: str
@@ -225,9 +225,9 @@ class Checked:
 
 
 def check_job(settings: CheckSettings, job: tuple[str, tuple[Fingerprint, Result] | None]) -> Checked:
-    """Check a clip. job: its path relative to mp4_dir, and its video's fingerprint and result of an earlier run.
+    """Check a clip. job: its path relative to mp4_dir, and the fingerprint and result of its video in an earlier run.
 
-    That result is reused if the video still has this fingerprint.
+    That result is reused if the fingerprint is still the same.
     """
     relative, known = job
     found = None
@@ -238,7 +238,7 @@ def check_job(settings: CheckSettings, job: tuple[str, tuple[Fingerprint, Result
         fingerprint = file_fingerprint(video)
         if known and known[0] == fingerprint:
             reused = True
-            # The recorded detail lacks the path, which may have been typed differently.
+            # The detail is recorded without the path, which may be typed differently this time.
             result = known[1]
             return result if len(result) == 3 else [result[0], video + result[1]]
         result = check_video(settings, video)

@@ -1,4 +1,4 @@
-"""The numbers of the clip format, and list lines: `mp4path wavpath offset frames`. Imports no torch."""
+"""Constants of the clip format, and lists of clips: `mp4path wavpath offset frames`. Does not import torch."""
 
 import os
 import shlex
@@ -12,15 +12,15 @@ from syncnet.support.tar_members import is_file
 SAMPLE_RATE = 16000
 FPS = 25
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
-FRAME_SIZE = 224  # pixels per side, of VoxCeleb2's face tracks
+FRAME_SIZE = 224  # pixels per side of VoxCeleb2's face tracks
 MARGIN = 4  # a clip is used for training if frames - |offset| >= maxFrames + MARGIN
-LEAST_CROP, LEAST_BATCH = 5, 2  # frames that an embedding sees; clips to compare
-LEAST_FRAMES = LEAST_CROP + MARGIN  # of a clip that can be used for training
-LOOKED_AT = 20  # paths of a list that are looked up to see whether it was made in this folder
+LEAST_CROP, LEAST_BATCH = 5, 2  # frames per embedding; clips needed for a comparison
+LEAST_FRAMES = LEAST_CROP + MARGIN  # shortest clip that can be used for training
+LOOKED_AT = 20  # paths of a list that are checked to see whether it was made in this folder
 
 
 class MediaError(UserError):
-    """A list line, video or wav that cannot be used; the message names the file and what to do."""
+    """A list line, video or wav cannot be used; the message names the file and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Clip:
 
 
 def parse_list_line(line: str, where: str) -> Clip:
-    """Read `mp4path wavpath offset frames`, separated by spaces, or by tabs where a path has spaces.
+    """Parse `mp4path wavpath offset frames`, separated by spaces, or by tabs if a path contains spaces.
 
-    `where` names the file and line in the error. Raises MediaError.
+    where: file and line number for the error message. Raises MediaError.
     """
     fields = line.split("\t") if "\t" in line else line.split()
     if len(fields) != 4:
@@ -60,21 +60,21 @@ def parse_list_line(line: str, where: str) -> Clip:
 
 
 def format_list_line(clip: Clip) -> str:
-    """The inverse of parse_list_line, without a line end. Raises MediaError for a path that a list cannot hold."""
+    """The inverse of parse_list_line, without a line end. Raises MediaError if a path cannot be put in a list."""
     if any(c in path for path in (clip.video, clip.audio) for c in "\t\r\n"):
         raise MediaError(f"{clip.video!r}: a path in a list cannot contain tabs or line ends; rename it")
     if not is_utf8(clip.video + clip.audio):
         raise MediaError(f"{printable(clip.video)}: a path in a list must be UTF-8; rename it")
-    # str.split() splits at any white space, so all of it requires tabs.
+    # str.split() splits at any whitespace, so any whitespace in a path requires tabs.
     spaced = any(c.isspace() for c in clip.video + clip.audio)
     separator = "\t" if spaced else " "
     return separator.join((clip.video, clip.audio, str(clip.offset), str(clip.frames)))
 
 
 def text_lines(path: str, remedy: str) -> Iterator[tuple[str, str]]:
-    """The lines of a UTF-8 text file that are not blank: (file and line number for messages, line without its end).
+    """Yield the non-blank lines of a UTF-8 text file: (file and line number for messages, line without its end).
 
-    Raises MediaError, with the remedy, if there is no such file or it is not text.
+    Raises MediaError, ending with `remedy`, if there is no such file or it is not text.
     """
     if os.path.isdir(path):
         raise MediaError(f"{path}: is a folder, expected a text file. {remedy}")
@@ -90,7 +90,7 @@ def text_lines(path: str, remedy: str) -> Iterator[tuple[str, str]]:
 
 
 def read_list(path: str) -> list[Clip]:
-    """All clips of a list made by makeFileList.py. Raises MediaError naming file and line."""
+    """Read the clips of a list made by makeFileList.py. Raises MediaError, naming the file and line."""
     clips = [
         parse_list_line(line, where) for where, line in text_lines(path, "Make it with makeFileList.py.")
     ]
@@ -100,9 +100,9 @@ def read_list(path: str) -> list[Clip]:
 
 
 def check_paths(path: str, named: Sequence[str], kind: str = "file") -> None:
-    """Raise MediaError if the relative paths in the list `path` do not exist: it was made in another folder.
+    """Raise MediaError if the relative paths in a list do not exist, because it was made in another folder.
 
-    named: the paths. kind: what they are, for the message.
+    path: the list. named: the paths in it. kind: what they name, for the message.
     """
     looked_at = named[:LOOKED_AT]
     if not looked_at or any(os.path.isabs(name) or is_file(name) for name in looked_at):

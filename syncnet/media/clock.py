@@ -1,4 +1,4 @@
-"""One clock for the streams of a file, whose time stamps may restart or be wrong by a constant."""
+"""A common clock for the streams of a file when time stamps restart or are off by a constant."""
 
 import bisect
 from collections.abc import Iterator
@@ -10,44 +10,44 @@ from av.packet import Packet
 
 from syncnet.media.open_media import container_kind, open_media, picture_stream, sound_streams, tick
 
-MAX_RETURN = 1.0  # seconds; time stamps that go back by more belong to another recording
-MAX_JUMP = 3600.0  # seconds; so do time stamps that go forward by more
-SAME_RESTART = 10.0  # seconds; streams whose time stamps restart this close together restart together
-INDEXED = ("mp4", "avi")  # containers with an index of all packets: their time stamps cannot restart
+MAX_RETURN = 1.0  # seconds; a larger step back in the time stamps starts another recording
+MAX_JUMP = 3600.0  # seconds; so does a larger step forward
+SAME_RESTART = 10.0  # seconds; restarts of two streams this close together are one restart
+INDEXED = ("mp4", "avi")  # containers with an index of all packets, where time stamps cannot restart
 
 
 class Clock:
-    """One clock for the streams of a file, whose time stamps may restart.
+    """A common clock for the streams of a file when time stamps restart.
 
-    In concatenated files and interrupted recordings, time stamps go back, or forward by hours. What follows is moved
-    behind what came before, all streams by the same time, so that picture and sound stay together.
+    In concatenated files and interrupted recordings, time stamps jump back, or forward by hours. Everything after a
+    jump is shifted to follow what came before. The shift is the same for all streams, so streams stay in sync.
     """
 
     def __init__(self, delays: dict[int, int] | None = None) -> None:
-        """delays: ticks by which FFmpeg stamps the packets of a stream (its index) too early."""
+        """delays: stream index -> ticks by which FFmpeg stamps the packets of that stream too early."""
         self.delays = delays or {}
-        self._moved = [0.0]  # seconds by which each recording is moved
-        self._at: dict[int, tuple[int, float]] = {}  # stream -> its recording, and its last time stamp there
-        self._end = 0.0  # of all streams so far, on this clock
-        self._begins: list[float] = []  # of the second and later recordings, on this clock
+        self._moved = [0.0]  # seconds by which each recording is shifted
+        self._at: dict[int, tuple[int, float]] = {}  # stream -> current recording and last time stamp
+        self._end = 0.0  # latest end of any stream so far, on this clock
+        self._begins: list[float] = []  # starts of the second and later recordings, on this clock
 
     @property
     def restarts(self) -> int:
-        """How often the time stamps have restarted so far."""
+        """The number of restarts so far."""
         return len(self._moved) - 1
 
     def recording_at(self, time: float) -> int:
-        """The number of the recording, from 0, that is shown at a time in seconds on this clock."""
+        """Return the index of the recording at a time in seconds on this clock."""
         return bisect.bisect(self._begins, time)
 
     def set(self, packet: Packet, restarts: bool = True) -> None:
-        """Put the time stamps of a packet, the file's next one, on this clock. restarts: may they restart?"""
+        """Convert the time stamps of the next packet to this clock. restarts: whether time stamps may restart."""
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is None:
             return
         unit, index = float(tick(packet)), packet.stream_index
         shown = stamp * unit
-        # Decoding times rise, whatever the order of the pictures; but where FFmpeg made them up, they lag behind.
+        # Decoding times increase whatever the display order, but they lag behind when FFmpeg has made them up.
         time = shown if packet.dts is None else packet.dts * unit
         time = shown if shown > time + MAX_JUMP else time
         recording, before = self._at.get(index, (0, None))
@@ -61,14 +61,14 @@ class Clock:
             packet.dts = None if packet.dts is None else packet.dts + move
 
     def _recording(self, time: float, current: int, before: float | None) -> int:
-        """The recording of a time stamp that does not follow `before`, its stream's last one in the current one."""
+        """Return the recording of a time stamp that does not follow `before`, the last one of its stream."""
 
         def distance(number: int) -> float:
             return abs(time + self._moved[number] - self._end)
 
         if before is None:
             return min(range(len(self._moved)), key=distance) if self.restarts else 0
-        later = range(current + 1, len(self._moved))  # another stream has reached the restart already
+        later = range(current + 1, len(self._moved))  # another stream has already restarted
         earlier = range(current)  # a few time stamps were wrong
         for numbers, most in ((later, SAME_RESTART), (earlier, MAX_RETURN)):
             nearest = min(numbers, key=distance, default=current)
@@ -80,10 +80,10 @@ class Clock:
 
 
 def packets(container: InputContainer, clock: Clock) -> Iterator[Any]:
-    """The packets of picture and sound in the file's order, on one clock. Raises FFmpegError.
+    """Yield the packets of the video and audio streams in file order, with time stamps on `clock`.
 
-    They are those of all streams that count, because all of them set the clock. The last packet of each stream is
-    empty: it flushes the decoder.
+    All audio streams that belong to the picture are included, because they all set the clock. The last packet of each
+    stream is empty and flushes the decoder. Raises FFmpegError.
     """
     picture = picture_stream(container)
     restarts = container_kind(container) not in INDEXED
@@ -94,7 +94,7 @@ def packets(container: InputContainer, clock: Clock) -> Iterator[Any]:
 
 
 def restarts(path: str) -> bool:
-    """Do the time stamps of a file restart? Reads all packets, decodes none. Raises MediaError."""
+    """Return whether the time stamps of a file restart. Reads all packets without decoding. Raises MediaError."""
     with open_media(path) as container:
         clock = Clock()
         if container_kind(container) in INDEXED:
@@ -106,10 +106,10 @@ def restarts(path: str) -> bool:
 
 
 def picture_delay(container: InputContainer, path: str) -> dict[int, int]:
-    """The ticks by which FFmpeg stamps the pictures of an mp4 too early, by the index of their stream.
+    """Return the ticks by which FFmpeg stamps the pictures of an mp4 too early, by stream index.
 
-    A trim without re-encoding may begin between two pictures. The earlier one stays up from time 0 on; FFmpeg drops
-    it and stamps the next one 0, although that appears up to a picture later. path: of the file, which is reopened.
+    A trim without re-encoding may begin between two pictures. Players show the earlier one from time 0; FFmpeg drops
+    it and stamps the next one 0, although it appears up to one frame later. path: the file, which is opened again.
     """
     if picture_stream(container) is None or container_kind(container) != "mp4":
         return {}

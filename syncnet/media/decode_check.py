@@ -1,4 +1,4 @@
-"""PyAV's pictures of a video, to check those that OpenCV decoded."""
+"""Check the pictures that OpenCV decodes against PyAV's."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -23,14 +23,14 @@ from syncnet.media.video_facts import (
 )
 from syncnet.media.video_pass import FRAME
 
-STILL = 0.5  # mean difference of pixels; up to here a picture repeats the one before
+STILL = 0.5  # mean pixel difference up to which a picture counts as a repeat of the one before
 
 
 class DecodeCheck:
-    """Compares OpenCV's pictures of a video with PyAV's, from the beginning to the end.
+    """Compares OpenCV's pictures of a video with PyAV's, in order.
 
-    turned: OpenCV rotates the pictures, PyAV does not. Raises VideoError if the file cannot be used for training,
-    apart from the size of its pictures.
+    turned: whether OpenCV rotates the pictures, which PyAV does not. Raises VideoError if the file cannot be used for
+    training for any reason except its frame size.
     """
 
     def __init__(self, path: str, turned: bool) -> None:
@@ -44,13 +44,13 @@ class DecodeCheck:
         self._stream.codec_context.thread_count = 1
         self._pictures = self._decode()
         self._position = 0
-        self._truth = np.empty(0)  # the picture before that position, if it was compared
+        self._truth = np.empty(0)  # PyAV's version of the picture compared last
 
     def close(self) -> None:
         self._container.close()
 
     def compare(self, first: int, pictures: Iterable[np.ndarray]) -> None:
-        """Raise VideoError unless `pictures`, each (height, width, 3) uint8 BGR, are the frames from `first` on."""
+        """Raise VideoError unless `pictures`, (height, width, 3) uint8 BGR, are the frames starting at `first`."""
         before = None
         for number, found in enumerate(pictures, first):
             if number >= self._position:

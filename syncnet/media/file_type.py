@@ -1,4 +1,4 @@
-"""The kind of a file by its first bytes, whatever its name; and the extensions that are searched for."""
+"""Detect the type of a file from its first bytes, regardless of its name; extensions of media files."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ import re
 
 from syncnet.support.tar_members import open_file
 
-# By name, what may hold sound or pictures; its content decides what it holds.
+# Extensions of files that may hold audio or video; the content of a file decides what it is.
 SOUND_FILES = (
     *(".wav", ".m4a", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aac", ".ac3", ".aif", ".aiff", ".aifc"),
     *(".amr", ".ape", ".au", ".bwf", ".caf", ".dsf", ".dts", ".eac3", ".m4b", ".mka", ".mp2", ".mpc", ".ra"),
@@ -19,7 +19,7 @@ VIDEO_FILES = (
 )
 
 EMPTY, TEXT, WAV, RIFX, MP4, UNKNOWN = "empty", "a text file", "WAV", "RIFX", "MP4", "unknown"
-HEAD = 4096  # bytes that are read
+HEAD = 4096  # bytes that sniff_content reads
 _MAGIC = (
     (re.compile(rb"\Z"), EMPTY),
     (re.compile(rb"(RIFF|RF64|BW64)....WAVE", re.DOTALL), WAV),
@@ -31,7 +31,7 @@ _VOXCELEB2 = re.compile(r"(?:^|/)id\d{5}/[\w-]{11}/\d{5}\.\w+$")
 
 
 def sniff_content(path: str) -> str:
-    """The kind of a file: EMPTY, TEXT, WAV, RIFX (a big-endian wav), MP4 or UNKNOWN. Raises OSError."""
+    """Return EMPTY, TEXT, WAV, RIFX (a big-endian wav), MP4 or UNKNOWN. Raises OSError."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, "not a file")  # reading a pipe would block
     with open_file(path) as file:
@@ -40,7 +40,7 @@ def sniff_content(path: str) -> str:
 
 
 def get_again(path: str) -> str:
-    """What to do about a damaged file. Only a path as in VoxCeleb2's archives comes from them."""
+    """Return what to do about a damaged file: only a path as in VoxCeleb2's archives can be unpacked again."""
     if _VOXCELEB2.search(path):
         return "download or unpack it again"
     return "copy it again from its source, or remove it"

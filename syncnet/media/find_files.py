@@ -1,11 +1,11 @@
-"""Which files of a folder, at any depth, count: by extension, without what systems put beside them."""
+"""Find files by extension in a folder, at any depth, ignoring files that operating systems add."""
 
 import os
 from collections.abc import Callable, Sequence
 
 from syncnet.media.clips import MediaError
 
-# Made by macOS, NAS systems and Windows.
+# Created by macOS, NAS systems, Windows and Linux file systems.
 SYSTEM_FOLDERS = {
     *("__MACOSX", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN"),
     *("System Volume Information", "lost+found"),
@@ -15,11 +15,11 @@ SYSTEM_FOLDERS = {
 def find_files(
     folder: str, extensions: tuple[str, ...], unread: Callable[[MediaError], None] | None = None
 ) -> list[str]:
-    """Paths, relative to `folder`, of all files with one of `extensions` (lower case), sorted as strings.
+    """Return the paths, relative to `folder`, of all files with one of `extensions` (lower case), sorted as strings.
 
     Skips macOS's ._name files, system folders and hidden folders (.Trash-1000). Follows symbolic links, except those
-    that lead back to a folder around them. unread: called for each subfolder that cannot be read. Raises OSError for
-    `folder` itself, and without `unread` for subfolders too.
+    to a folder that contains them. unread: called for each subfolder that cannot be read. Raises OSError if `folder`
+    itself cannot be read, or any subfolder if `unread` is None.
     """
     top = os.path.abspath(folder)
 
@@ -30,7 +30,7 @@ def find_files(
         unread(MediaError(f"{inside}: this folder and its contents cannot be read ({error.strerror})"))
 
     found = []
-    # A folder -> real paths from the top down to itself.
+    # Folder -> real paths from the top folder down to the folder itself.
     real_paths: dict[str, tuple[str, ...]] = {top: (os.path.realpath(top),)}
     for path, folders, files in os.walk(top, followlinks=True, onerror=skip):
         around = real_paths.pop(path)
@@ -50,16 +50,16 @@ def find_files(
 
 
 def beside(folder: str, stem: str, ending: str) -> str:
-    """The path of stem + ending in `folder`; with the ending in capitals if only that file exists."""
+    """Return the path of stem + ending in `folder`, with the ending in upper case if only that file exists."""
     path = os.path.join(folder, stem + ending)
     capitals = os.path.join(folder, stem + ending.upper())
     return capitals if not os.path.exists(path) and os.path.exists(capitals) else path
 
 
 def folder_of_people(clips: Sequence[str]) -> str | None:
-    """The deepest folder around all clips, relative as their paths are; None for fewer than two clips.
+    """Return the deepest folder that contains all clips, relative like their paths; None for fewer than two clips.
 
-    Below it, each folder (or clip) counts as a person: with clips of one person only, each video of that person, or
-    each clip of the only video.
+    Each folder (or clip) directly below it counts as a person. If all clips are of one person, that is each video of
+    the person; if all are of one video, each clip.
     """
     return os.path.commonpath([os.path.dirname(clip) for clip in clips]) if len(clips) > 1 else None

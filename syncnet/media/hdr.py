@@ -9,18 +9,18 @@ import numpy as np
 from syncnet.media.open_media import HLG
 
 BT2020 = 9  # color primaries, as numbered in ITU-T H.273
-PEAK = 1000.0  # cd/m2: peak of the HLG reference display; brighter light is clipped
-WHITE = 100.0  # cd/m2 of SDR white, as usual in conversions between the two
-KNEE = 0.7  # of SDR white; brightness below is not compressed
-TO_BT709 = np.array(  # from BT.2020 primaries, red, green, blue (ITU-R BT.2087)
+PEAK = 1000.0  # cd/m2: peak of the HLG reference display; anything brighter is clipped
+WHITE = 100.0  # cd/m2: SDR white, the usual value in HDR to SDR conversion
+KNEE = 0.7  # fraction of SDR white up to which brightness is not compressed
+TO_BT709 = np.array(  # from BT.2020 primaries, in RGB order (ITU-R BT.2087)
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )
 LUMINANCE = np.array([[0.2627, 0.6780, 0.0593]], np.float32)  # BT.2020
-STEPS = 4096  # steps of the square root of brightness
+STEPS = 4096  # entries of the lookup table, over the square root of brightness
 
 
 def sdr_picture(frame: av.VideoFrame, size: tuple[int, int], transfer: int, primaries: int) -> np.ndarray:
-    """An HDR frame scaled to size (width, height), in SDR: (height, width, 3) uint8 in BGR order."""
+    """Convert an HDR frame to SDR, scaled to size (width, height): (height, width, 3) uint8 in BGR order."""
     coded = frame.reformat(*size, format="rgb48le", interpolation="AREA").to_ndarray()
     light = _brightness(transfer)[coded]
     if transfer == HLG:  # the display's OOTF (BT.2100, table 5)
@@ -35,7 +35,7 @@ def sdr_picture(frame: av.VideoFrame, size: tuple[int, int], transfer: int, prim
 
 @cache
 def _brightness(transfer: int) -> np.ndarray:
-    """16-bit signal -> light, where 1 is WHITE; for HLG before the OOTF: (65536,) float32."""
+    """Lookup table from 16-bit signal to light, where 1 is WHITE (for HLG, before the OOTF): (65536,) float32."""
     signal = np.arange(65536) / 65535
     if transfer == HLG:  # inverse OETF
         a, b, c = 0.17883277, 0.28466892, 0.55991073
@@ -49,9 +49,9 @@ def _brightness(transfer: int) -> np.ndarray:
 
 @cache
 def _shown() -> np.ndarray:
-    """Square root of brightness in STEPS, up to PEAK -> 8-bit SDR (ITU-R BT.1886): (STEPS,) uint8.
+    """Lookup table from the square root of brightness, 0 to PEAK, to 8-bit SDR (ITU-R BT.1886): (STEPS,) uint8.
 
-    Above the knee, brightness is compressed so that PEAK becomes white (Reinhard's curve).
+    Above KNEE, brightness is compressed so that PEAK becomes white (Reinhard's curve).
     """
     most = PEAK / WHITE
     light = (np.arange(STEPS) / (STEPS - 1)) ** 2 * most

@@ -1,4 +1,4 @@
-"""How a sound or video file is opened, and which of its streams count: one rule, used everywhere."""
+"""Open audio and video files, and choose the streams to use; every command uses these rules."""
 
 import re
 from fractions import Fraction
@@ -17,22 +17,22 @@ from syncnet.media.clips import MediaError
 from syncnet.media.file_type import EMPTY, MP4, RIFX, TEXT, UNKNOWN, get_again, sniff_content
 from syncnet.support.tar_members import name_for_ffmpeg
 
-# FFmpeg's demuxers that read the one file they are given. Playlists, which name other files, are not among them.
+# FFmpeg demuxers that read only the given file. Playlists, which refer to other files, are excluded.
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,mxf,ogg,nut,rm,dv,gxf,wtv,"
     "h264,hevc,ivf,obu,m4v,mpegvideo,wav,w64,aiff,au,caf,nistsphere,flac,mp3,aac,ac3,eac3,amr,wv,"
     "ape,dsf,dts,mpc,mpc8,sox,tak,tta,voc"
 )
-LOCAL_ONLY = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}  # a crafted file may name addresses
+LOCAL_ONLY = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}  # a crafted file may contain URLs
 SEARCH = "50000000"  # bytes and microseconds that FFmpeg may read to find all streams of an MPEG file
-MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's own time base
+MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's internal time base
 STILLS = ("mjpeg", "png", "apng", "bmp", "gif", "tiff", "webp", "jpegls")  # codecs of thumbnails
 PQ, HLG = HDR_TRANSFERS = (16, 18)  # transfer functions of HDR, as numbered in ITU-T H.273
 UNKNOWN_CODEC = "its sound cannot be decoded here; convert it with a program that can play it"
 
 
 class NotMediaError(MediaError):
-    """A file that is neither sound nor video, or damaged at its beginning. found: the message without the remedy."""
+    """A file is neither audio nor video, or its beginning is damaged. found: the message without the remedy."""
 
     def __init__(self, found: str, remedy: str = "") -> None:
         super().__init__(f"{found}; {remedy}" if remedy else found)
@@ -40,9 +40,9 @@ class NotMediaError(MediaError):
 
 
 def open_media(path: str, **options: str) -> InputContainer:
-    """Open a sound or video file by its content, whatever its name; close the result.
+    """Open an audio or video file by content, regardless of its name. The caller closes the container.
 
-    options: further ones of FFmpeg's demuxer. Raises NotMediaError, or MediaError for a file that cannot be read.
+    options: additional demuxer options for FFmpeg. Raises NotMediaError, or MediaError if the file cannot be read.
     """
     kind = UNKNOWN
     try:
@@ -53,14 +53,14 @@ def open_media(path: str, **options: str) -> InputContainer:
             raise NotMediaError(f"{path}: a text file, neither sound nor video")
         if kind == RIFX:  # FFmpeg decodes it to noise
             raise NotMediaError(f"{path}: a big-endian wav (RIFX)", "write it as a RIFF wav")
-        # A title that is not UTF-8 must not keep a file from opening. PyAV 19 handles this by itself.
+        # A title that is not UTF-8 must not keep a file from opening. PyAV 19 handles this itself.
         before_19 = int(av.__version__.split(".")[0]) < 19
         decoding: dict[str, Any] = {"metadata_errors": "surrogateescape"} if before_19 else {}
         with name_for_ffmpeg(path) as name:
             return av.open(
                 name,
                 format="mp4" if kind == MP4 else None,  # VoxCeleb2's; probing all demuxers takes a while
-                # For the container only: PyAV before 16 crashes when streams that appear later get options.
+                # Container options only: PyAV before 16 crashes if streams that appear later get options.
                 container_options={**LOCAL_ONLY, "analyzeduration": SEARCH, **options},
                 **decoding,
             )
@@ -74,20 +74,21 @@ def open_media(path: str, **options: str) -> InputContainer:
 
 
 def tick(timed: Stream | Packet | Frame) -> Fraction:
-    """Seconds per time stamp unit of a stream, packet or frame."""
+    """Return the time base of a stream, packet or frame in seconds."""
     return timed.time_base or MICROSECOND
 
 
 def container_kind(container: InputContainer) -> str:
-    """FFmpeg's first name for the container: mov and mp4 are two names of one format."""
+    """Return FFmpeg's first name for the container format; "mp4" for mov, which is the same format."""
     kind = container.format.name.split(",")[0]
     return "mp4" if kind == "mov" else kind
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
-    """The video stream that counts, or None: no cover and no thumbnail, the default one, then the largest.
+    """Return the video stream to use: the default one, then the largest; None if there is none.
 
-    A stream of still images counts only if there is no other, as in Motion JPEG; likewise one without a decoder.
+    Cover art and thumbnails are ignored. A still-image codec (as in Motion JPEG) or a stream without a decoder is
+    chosen only if there is no other.
     """
     others = Disposition.attached_pic | Disposition.timed_thumbnails
     streams = [s for s in container.streams.video if not s.disposition & others]
@@ -102,13 +103,14 @@ def picture_stream(container: InputContainer) -> VideoStream | None:
             context.width * context.height if known else 0,
         )
 
-    return max(streams, key=rank, default=None)  # the first of equals
+    return max(streams, key=rank, default=None)  # the first in case of a tie
 
 
 def sound_streams(container: InputContainer) -> list[AudioStream]:
-    """The sound streams that belong to the picture, in the order in which a player prefers them.
+    """Return the audio streams that belong to the picture, in a player's order of preference.
 
-    Only those of the picture's program, default ones first; those without a decoder only if there is no other.
+    Only streams of the same program as the picture, default streams first. Streams without a decoder are returned
+    only if there are no others.
     """
     picture = picture_stream(container)
     streams = list(container.streams.audio)
@@ -125,7 +127,7 @@ def can_be_decoded(stream: Stream) -> bool:
 
 
 def has_sound(path: str) -> bool:
-    """Does a file have a sound stream? Raises MediaError if it does not open or its sound cannot be decoded."""
+    """Return whether a file has audio. Raises MediaError if it does not open or its audio cannot be decoded."""
     with open_media(path) as container:
         streams = sound_streams(container)
         if streams and not can_be_decoded(streams[0]):
@@ -134,7 +136,7 @@ def has_sound(path: str) -> bool:
 
 
 def program_streams(container: InputContainer) -> list[set[int]]:
-    """The indices of the streams of each program."""
+    """Return the stream indices of each program."""
     programs: list[set[int]] = []
     for line in _description(container).splitlines():
         if re.match(r"  Program \d", line):
@@ -147,9 +149,9 @@ def program_streams(container: InputContainer) -> list[set[int]]:
 
 
 def cropping(container: InputContainer, stream: VideoStream) -> tuple[int, int, int, int]:
-    """Hidden columns at the left and right and hidden rows at the top and bottom of a stream's pictures.
+    """Return the hidden columns at the left and right and the hidden rows at the top and bottom of a video stream.
 
-    The clean aperture of mp4 and mov, the cropping of Matroska.
+    These come from the clean aperture of mp4 and mov, or the cropping of Matroska.
     """
     index = None
     for line in _description(container).splitlines():
@@ -164,7 +166,7 @@ def cropping(container: InputContainer, stream: VideoStream) -> tuple[int, int, 
 
 
 def _description(container: InputContainer) -> str:
-    """FFmpeg's own description of a file: programs and side data, which PyAV does not expose."""
+    """Return FFmpeg's description of a file, with programs and side data that PyAV does not expose."""
     level = logging.get_level()
     logging.set_level(logging.INFO)
     try:

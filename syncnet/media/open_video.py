@@ -1,18 +1,18 @@
-"""A video as OpenCV opens it: local files only, upright, silent; and when a frame is late."""
+"""Open videos with OpenCV: local files only, rotated upright, without messages on stderr."""
 
 import os
 
 from syncnet.media.open_media import LOCAL_ONLY
 
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-# MediaError says what is wrong with a file, with its name, instead of the decoder on stderr.
+# MediaError names the file and says what is wrong with it; decoder messages on stderr would not.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-if os.environ["OPENCV_LOG_LEVEL"] == "OFF":  # again, in case cv2 was imported earlier
+if os.environ["OPENCV_LOG_LEVEL"] == "OFF":  # in case cv2 was imported earlier
     (cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging).setLogLevel(0)
 
 from syncnet.media.clips import MediaError  # noqa: E402
@@ -20,9 +20,9 @@ from syncnet.support.tar_members import file_size, is_file, name_for_ffmpeg  # n
 
 
 def open_video(path: str) -> cv2.VideoCapture:
-    """Open a video, upright, with one decoding thread (clips are decoded in parallel instead); release the result.
+    """Open a video, rotated upright, with one decoding thread because clips are decoded in parallel.
 
-    Raises MediaError.
+    The caller releases the result. Raises MediaError.
     """
     if not is_file(path):
         raise MediaError(f"{path}: no such video")
@@ -35,12 +35,12 @@ def open_video(path: str) -> cv2.VideoCapture:
     if not video.isOpened():
         size = file_size(path)
         raise MediaError(f"{path}: cannot be opened as a video ({size} bytes); damaged, or not a video")
-    video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # the default of most versions of OpenCV, not of all
+    video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # the default in most versions of OpenCV, but not in all
     return video
 
 
 def restrict_opencv() -> None:
-    """Add the whitelists to the user's environment variable, which OpenCV reads for each video."""
+    """Add the whitelists to the OPTIONS environment variable, which OpenCV reads for each video."""
     given = os.environ.get(OPTIONS, "")
     options = dict(option.split(";") for option in given.split("|") if option.count(";") == 1)
     options.pop("", None)
@@ -50,7 +50,7 @@ def restrict_opencv() -> None:
 
 
 def first_picture(path: str) -> tuple[np.ndarray | None, bool]:
-    """OpenCV's first picture, (height, width, 3) uint8 BGR, or None; and whether it was rotated.
+    """Return OpenCV's first picture, (height, width, 3) uint8 BGR or None, and whether it was rotated.
 
     Raises MediaError if the video does not open.
     """
