@@ -20,8 +20,10 @@ import inferSyncNet
 import makeDemoData
 import makeFaceTracks
 import makeFileList
+from syncnet.inference.protocols import PROTOCOLS
 from syncnet.inference.videos import FaceTrack, Tracks
-from syncnet.media.clips import read_list
+from syncnet.loading.two_lists import next_step
+from syncnet.media.clips import Clip, read_list
 from syncnet.support.commands import Parser
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
@@ -253,6 +255,17 @@ def test_flags_of_the_tracks_that_are_made(corpus, command, capsys):
     assert "--face_detector none.onnx: cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", [name for name, protocol in PROTOCOLS.items() if protocol.is_named])
+def test_a_protocol_looks_at_every_frame(corpus, name):
+    """By its own sizes, in whole shots."""
+    rule = arguments_of("syncnet.inference.lse.face_tracks", *typed("lse", corpus, "--protocol", name))[
+        "rule"
+    ]
+    least = {"wav2lip-lrs": 34, "wav2lip-real": 101, "latentsync": 51, "mocha": 51, "mova": 21}
+    face = 60 if name == "wav2lip-lrs" else 100
+    assert (rule.detect_every, rule.min_frames, rule.min_face) == (1, least[name], face) and not rule.divide
+
+
 # --------------------------------------------------------------- lists, tracks, demo data
 
 
@@ -306,6 +319,14 @@ def test_flag_of_a_list(clips, tmp_path, flag):
     if "shards" in added:
         shards = sorted((tmp_path / "shards").iterdir())
         assert [sum(str(shard) in clip.video for clip in listed) for shard in shards] == other
+
+
+@pytest.mark.parametrize("resize", [False, True])
+def test_the_training_of_scaled_clips_scales_them_too(resize):
+    args = argparse.Namespace(output="dev.txt", val_output="val.txt", val_fraction=0.5, allow_resize=resize)
+    clips = {f"id{k}/a/{n}.mp4": Clip("a.mp4", "a.wav", 0, 60) for k in range(2) for n in range(9)}
+    line = next_step(args, [], clips, (40, 8))
+    assert line.startswith("Next: ") and ("--allow_resize" in line) == resize
 
 
 def test_flag_resume_of_a_list(clips, tmp_path, monkeypatch, capsys):

@@ -149,10 +149,10 @@ def test_other_formats_are_decoded_in_memory(network, voices, tmp_path):
 
 def test_face_embeddings(network, clips, tmp_path):
     paths = [clip.video for clip in read_list(str(clips / "list.txt"))[:2]]
-    crops = embed(network, paths, face=True, num_eval=3, per_crop=True)[1]
+    crops = embed(network, paths, face=True, num_eval=12, per_crop=True)[1]
     with torch.inference_mode():
         for path, found in zip(paths, crops, strict=True):
-            for start, vector in zip((0, 11, 22), found, strict=True):  # 30 frames, crops of 8
+            for start, vector in zip(range(0, 23, 2), found, strict=True):  # 30 frames, crops of 8
                 identity = network.__S__.forward_vid(get_frames(path, T, start))[1].mean(2)[0]
                 assert torch.allclose(vector, identity / identity.norm(), atol=1e-5)
     one_by_one = embed(network, paths, face=True, num_eval=3, batch=1)[1]
@@ -164,6 +164,17 @@ def test_face_embeddings(network, clips, tmp_path):
     with pytest.raises(MediaError, match="160x160"):
         embed(network, [str(tmp_path / "small.mp4")], face=True)
     assert embed(network, [str(tmp_path / "small.mp4")], face=True, allow_resize=True)[1].shape == (1, 8)
+
+
+@pytest.mark.parametrize("output", ["v.npz", "v"])
+def test_faces_voices_and_crops_of_one_video_are_not_confused(network, checkpoint, tmp_path, capsys, output):
+    video = str(tmp_path / "a.mp4")
+    make_clip(video, 20, sound=noise(0.8))
+    common = ("--initial_model", checkpoint, video, "--num_eval", 2, "--output", tmp_path / output)
+    for flags in ({}, {"face": True}, {"face": True, "per_crop": True}):
+        assert run(capsys, "embed", *common, *(f"--{flag}" for flag in flags))[0] == 0
+        expected = embed(network, [video], num_eval=2, **flags)[1][0].numpy()
+        np.testing.assert_allclose(embedded(tmp_path / output)["a"], expected, atol=1e-5)
 
 
 def test_embed_command(network, checkpoint, voices, clips, tmp_path, capsys):
@@ -815,6 +826,17 @@ def test_match_tells_too_few_speakers_before_it_embeds(clips, monkeypatch):
         match(None, listed)
     with pytest.raises(UserError, match="1 clips of 1 speakers: nothing to tell apart"):
         match(None, listed[:1], ways=(2,))
+
+
+def test_match_leaves_out_clips_without_a_face_or_a_voice(clips):
+    network = SyncNet(**NETWORK)
+    network.__S__ = Familiar()
+    listed = read_list(str(clips / "list.txt"))
+    listed[2] = Clip("none.mp4", listed[2].audio, 0, 30)
+    listed[5] = Clip(listed[5].video, "none.wav", 0, 30)
+    skipped = []
+    there, back, speakers = match(network, listed, ways=(2,), num_eval=1, skip=skipped.append)
+    assert len(speakers) == 6 and len(skipped) == 2 and there[0].accuracy == back[0].accuracy == 100
 
 
 def test_match_embeds_faces_and_voices_alike(monkeypatch):

@@ -116,6 +116,13 @@ def test_turns_are_found(scene, tmp_path, capsys):
     assert "no face speaks in sync" in capsys.readouterr().out and len(files[2].read_text().splitlines()) == 1
     assert [colours(files[0], slot) for slot in turns] == [["red", "red"]] * 2  # whatever the confidence
 
+    # Above --off all the time, and above --on at some.
+    assert run(video, "--tracks", tracks, "--csv", files[2], "--max_offset", 5, "--on", 0.2, "--off", -9) == 0
+    with open(files[2], newline="") as file:
+        times = [(float(row["begin_s"]), float(row["end_s"])) for row in csv.DictReader(file)]
+    measured = (FIRST / 25, (FIRST + FRAMES) / 25)
+    assert times == [measured] * 2
+
 
 def colours(video: Path, slot: int) -> list[str]:
     """Of the left sides of both boxes in a drawn picture."""
