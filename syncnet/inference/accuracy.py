@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from syncnet.compute import distributed
 from syncnet.inference.command_flags import (
     COMMAND,
     MODEL,
@@ -30,7 +29,6 @@ from syncnet.inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from syncnet.inference.protocols import mean_interval
 from syncnet.media.clips import Clip, MediaError
 from syncnet.media.file_type import VIDEO_FILES
-from syncnet.networks.output_check import require_content
 from syncnet.support.commands import Parser
 from syncnet.support.files import check_output, file_hash, replace_file
 from syncnet.support.names import counted
@@ -108,6 +106,8 @@ class SyncTest:
     """
 
     def __init__(self, network: Network, clips: Sequence[Clip], count: int, allow_resize: bool = False):
+        from syncnet.networks.output_check import require_content
+
         require_content(network)
         chosen = np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int)
         self.network, self.clips, self.allow_resize = network, [clips[n] for n in chosen], allow_resize
@@ -118,6 +118,8 @@ class SyncTest:
         Clips that cannot be measured do not count; without any, the figures are NaN.
         """
         import torch
+
+        from syncnet.compute import distributed
 
         rows = torch.zeros(len(self.clips), len(CONTEXTS), device=self.network.device)
         with progress_bar(total=len(self.clips), unit="clip", desc="accuracy", leave=False) as bar:
