@@ -1,8 +1,8 @@
-"""inferSyncNet.py accuracy: how often the right shift of picture and sound is found, as papers report it.
+"""inferSyncNet.py accuracy: how often the best shift between picture and sound is the true one.
 
-As Perfect Match (Chung et al., 2019), VocaLiST (Kadandale et al., 2022) and later papers report it for LRS2 and LRS3:
-of each window of five frames, which of 31 shifts of the sound is the best? Right is one within a frame of the true
-one.
+This is the accuracy that Perfect Match (Chung et al., 2019), VocaLiST (Kadandale et al., 2022) and later papers
+report for LRS2 and LRS3: for each window of five frames, the best of 31 shifts of the sound is right if it is within
+one frame of the true shift.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
     from syncnet.networks.interface import Network
 
 HELP = (
-    "In how many of its windows does a clip in sync have its best shift, of 31, within a frame of the right one? As "
-    "papers on synchronization report it, for windows of 5 to 15 frames; means over clips, in percent."
+    "Sync accuracy, as papers on audio-video synchronization report it: the percentage of windows whose best shift, "
+    "out of 31, is within one frame of the true one, for windows of 5 to 15 frames; means over clips."
 )
 EXAMPLE = [
     f"{COMMAND} accuracy {MODEL} data/test.txt --json accuracy.json",
     f"{COMMAND} accuracy {PUBLISHED} lrs2/mp4 --wav lrs2/wav",
 ]
 CONTEXTS = (5, 7, 9, 11, 13, 15)  # frames
-LIP_FRAMES = 5  # of a window
+LIP_FRAMES = 5  # per window
 WITHIN = 1  # frames
 CHANCE = (2 * WITHIN + 1) / (2 * MAX_OFFSET + 1)
 
@@ -62,11 +62,11 @@ def add_flags(parser: Parser) -> None:
 
 
 def right_windows(scores: np.ndarray, context: int) -> float:
-    """The share of windows whose best shift is right.
+    """The fraction of windows whose best shift is right.
 
-    scores: (windows, shifts) of windows of 5 frames, the right shift in the middle, -inf where there is no sound.
-    context: frames; at each shift, the scores of the context - 4 windows centered on one are averaged, fewer at the
-    clip's ends.
+    scores: (windows, shifts) for windows of 5 frames; the middle column is the true shift; -inf where there is no
+    sound. context: frames; at each shift, the scores of the context - 4 windows centered on a window are averaged,
+    fewer at the ends of the clip.
     """
     beside = (context - LIP_FRAMES) // 2
     means = [scores[max(0, i - beside) : i + beside + 1].mean(0) for i in range(len(scores))]
@@ -82,10 +82,10 @@ def accuracy(
     batch: int = WINDOWS_AT_ONCE,
     allow_resize: bool = False,
 ) -> np.ndarray:
-    """The share of right windows of a clip for each of CONTEXTS, (6,).
+    """The fraction of windows of a clip whose best shift is right, for each of CONTEXTS: (6,) float64.
 
-    offset: at which the clip is in sync, as a list has it; windows without the right sound, at an end of the clip, do
-    not count. For the rest and for errors see lip_sync.distances.
+    offset: true offset of the clip, as in its list line. Windows at the ends of the clip do not count if their sound
+    is missing. For the other arguments and errors, see lip_sync.distances.
     """
     from syncnet.inference.lip_sync import distances
 
@@ -101,8 +101,8 @@ def accuracy(
 class SyncTest:
     """The sync accuracy of clips of a list, measured repeatedly during training.
 
-    clips: of the list; `count` of them are taken, evenly spread. allow_resize: scale frames that are not 224x224.
-    Raises UserError for a network without content embeddings.
+    clips: all clips of the list. count: how many of them, evenly spread, are measured. allow_resize: scale frames
+    that are not 224x224. Raises UserError for a network without content embeddings.
     """
 
     def __init__(self, network: Network, clips: Sequence[Clip], count: int, allow_resize: bool = False):
@@ -113,9 +113,9 @@ class SyncTest:
         self.network, self.clips, self.allow_resize = network, [clips[n] for n in chosen], allow_resize
 
     def run(self) -> dict[str, float]:
-        """Print and return the accuracies in percent of the network as it is now; several processes share the clips.
+        """Print and return the network's current accuracies in percent; several processes share the clips.
 
-        Clips that cannot be measured do not count; without any, the figures are NaN.
+        Clips that cannot be measured are skipped; if all are, the figures are NaN.
         """
         import torch
 
@@ -168,11 +168,11 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
 
 
 def table(rows: Sequence[np.ndarray]) -> str:
-    """The means over clips, for people."""
+    """The means over clips, as a table to print."""
     header = "frames    " + " ".join(f"{context:6d}" for context in CONTEXTS)
     means = "accuracy  " + " ".join(f"{100 * mean:6.2f}" for mean in np.mean(rows, 0))
-    said = f"of {counted(len(rows), 'clip')}, in %; {2 * MAX_OFFSET + 1} shifts, right within {WITHIN} frame; chance "
-    return f"{header}\n{means}\n{said}{100 * CHANCE:.1f}"
+    note = f"of {counted(len(rows), 'clip')}, in %; {2 * MAX_OFFSET + 1} shifts, right within {WITHIN} frame; chance "
+    return f"{header}\n{means}\n{note}{100 * CHANCE:.1f}"
 
 
 def write(rows: Sequence[np.ndarray], args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""inferSyncNet.py average: the mean of the weights of several checkpoints."""
+"""inferSyncNet.py average: average the weights of several checkpoints."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from syncnet.support.commands import Parser
 from syncnet.support.errors import UserError
 from syncnet.support.files import check_output
 
-HELP = "The mean of the weights of several checkpoints, usually of a run's last epochs, as one checkpoint."
+HELP = "Average the weights of several checkpoints, usually a run's last epochs, into one checkpoint."
 EXAMPLE = [f"{COMMAND} average data/exp01/model/model0000004*.model --output data/exp01/mean.model"]
 
 
 def add_flags(parser: Parser) -> None:
-    parser.add_argument("checkpoints", nargs="+", help="two checkpoints or more, of one network and settings")
+    parser.add_argument(
+        "checkpoints", nargs="+", help="two or more checkpoints with the same network and settings"
+    )
     parser.add_argument("--output", required=True, metavar="MODEL", help="checkpoint to write")
 
 

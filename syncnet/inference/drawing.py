@@ -1,4 +1,4 @@
-"""The face tracks of a video: found in the folder of makeFaceTracks.py, and drawn on it with their confidences."""
+"""Find the face tracks of a video in a folder of makeFaceTracks.py, and draw them on it with their confidences."""
 
 import csv
 import os
@@ -25,20 +25,20 @@ from syncnet.tracks.track_folder import read_records
 from syncnet.tracks.track_sound import read_sound
 
 IN_SYNC, OUT_OF_SYNC, UNKNOWN = (60, 200, 60), (40, 40, 220), (160, 160, 160)  # BGR
-SHADOW = (0, 0, 0)  # around a number, so that it is read on any ground
+SHADOW = (0, 0, 0)  # outline that keeps numbers readable on any background
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-LINE = 1 / 250  # of the picture's larger side
-TEXT_HEIGHT = 1 / 24  # of the picture's smaller side
-SOUND_BLOCK = 1000  # slots whose sound is held at a time
+LINE = 1 / 250  # width, as a fraction of the picture's larger side
+TEXT_HEIGHT = 1 / 24  # as a fraction of the picture's smaller side
+SOUND_BLOCK = 1000  # slots of sound that are read at once
 ENCODING = {"preset": "veryfast", "crf": "20", "threads": "1"}
 
 
 @dataclass(frozen=True, eq=False)
 class SeenFace:
-    """A face track on the clock of its source: from slot `first` on (see syncnet/media/timeline.py).
+    """A face track on the timeline of its source video, starting at slot `first` (see syncnet/media/timeline.py).
 
-    boxes: (frames, 4) left, top, width and height in fractions of the picture. confidences: (frames,), NaN where
-    it was not measured. speaks: (frames,) whether it speaks; None: where the confidence is high.
+    boxes: (frames, 4) left, top, width and height as fractions of the picture. confidences: (frames,), NaN where not
+    measured. speaks: (frames,) bool, True while the face speaks; None derives it from the confidences.
     """
 
     first: int
@@ -51,13 +51,13 @@ class SeenFace:
 
 
 class NoTracksError(MediaError):
-    """A folder without tracks of a video."""
+    """A folder has no tracks of a video."""
 
 
 def find_tracks(folder: str, video: str) -> list[str]:
-    """The tracks of a video in a folder of makeFaceTracks.py: <name>/00001 ..., as tracks.csv has them.
+    """The tracks of a video in a folder of makeFaceTracks.py: <name>/00001 ..., as in tracks.csv.
 
-    The video is recognized by its size and time of modification, which the folder records of each source, and by the
+    The video is recognized by its size and modification time, which the folder records for each source, and by the
     end of its path. Raises MediaError, also for another video of the same name.
     """
     table = os.path.join(folder, "tracks.csv")
@@ -92,20 +92,20 @@ def find_tracks(folder: str, video: str) -> list[str]:
 
 
 def find_source(folder: str, video: str, sources: Iterable[str], ends: set[str]) -> str | None:
-    """The source among those of tracks.csv that a video is; None if it is none of them.
+    """Find the source in tracks.csv that is this video; None if there is none.
 
-    ends: the ends of its path, as tracks.csv would have them. Warns where that is not certain. Raises MediaError for
-    a video that has the name of a source and another size.
+    ends: all trailing parts of its path, as tracks.csv writes them. Warns if the match is uncertain. Raises
+    MediaError for a video with the name of a source but another size.
     """
     try:
         records = {printable(record.source): record for record in read_records(folder).values()}
         recorded = {source: records[source].facts for source in sources if source in records}
-    except (ValueError, TypeError):  # of another version of this program
+    except (ValueError, TypeError):  # written by another version of this program
         recorded = {}
     found = os.stat(video)
     same_size = {source for source, (size, _) in recorded.items() if size == found.st_size}
     same = {source for source in same_size if recorded[source][1] == found.st_mtime_ns}
-    if same & ends or len(same) == 1:  # in its place, or moved or renamed
+    if same & ends or len(same) == 1:  # in place, moved or renamed
         return max(same & ends or same, key=len)
     named = ends & set(sources)
     if not named:
@@ -132,9 +132,9 @@ def find_source(folder: str, video: str, sources: Iterable[str], ends: set[str])
 
 
 def confidence_of_frames(found: LipSync | None, frames: int) -> np.ndarray:
-    """The confidence of each frame of a track: of the window in whose middle it is, or next to whose it is. (frames,)
+    """The confidence of each frame of a track, (frames,): that of the window centered on it, or the nearest one.
 
-    found: None for a track that could not be measured, whose confidences are NaN.
+    found: None for a track that could not be measured; its confidences are NaN.
     """
     if found is None:
         return np.full(frames, np.nan)
@@ -144,9 +144,9 @@ def confidence_of_frames(found: LipSync | None, frames: int) -> np.ndarray:
 
 
 def draw_faces(picture: np.ndarray, slot: int, faces: Iterable[SeenFace], in_sync: float) -> None:
-    """Draw the boxes of the faces that are there at a slot, each with its confidence, into the picture.
+    """Draw the boxes and confidences of the faces at a slot into the picture.
 
-    picture: (height, width, 3) uint8, BGR. in_sync: confidence from which on a face is green.
+    picture: (height, width, 3) uint8, BGR. in_sync: smallest confidence at which a face is green.
     """
     height, width = picture.shape[:2]
     line = max(2, round(max(height, width) * LINE))
@@ -157,12 +157,12 @@ def draw_faces(picture: np.ndarray, slot: int, faces: Iterable[SeenFace], in_syn
         confidence = face.confidences[slot - face.first]
         left, top, wide, high = face.boxes[slot - face.first] * (width, height, width, height)
         speaks = confidence >= in_sync if face.speaks is None else face.speaks[slot - face.first]
-        colour = UNKNOWN if np.isnan(confidence) else IN_SYNC if speaks else OUT_OF_SYNC
+        color = UNKNOWN if np.isnan(confidence) else IN_SYNC if speaks else OUT_OF_SYNC
         corner, other = (round(left), round(top)), (round(left + wide), round(top + high))
-        cv2.rectangle(picture, corner, other, colour, line)
+        cv2.rectangle(picture, corner, other, color, line)
         if not np.isnan(confidence):
             place = (corner[0], max(corner[1] - 2 * line, round(min(height, width) * TEXT_HEIGHT) + line))
-            for shade, thick in ((SHADOW, 3 * line), (colour, line)):
+            for shade, thick in ((SHADOW, 3 * line), (color, line)):
                 cv2.putText(picture, f"{confidence:.2f}", place, FONT, scale, shade, thick, cv2.LINE_AA)
 
 
@@ -173,11 +173,11 @@ def draw_video(
     in_sync: float,
     shown: Callable[[int, int | None], None] = lambda *_: None,
 ) -> int:
-    """Write `output`, an mp4 of the source `video` at 25 frames a second with its sound and the faces drawn.
+    """Write the mp4 `output`: the source `video` at 25 frames per second with its sound and the faces drawn on it.
 
-    in_sync: see draw_faces. shown: told (slots so far, slots that the file declares or None) after every picture.
-    Returns the slot after the last. Memory does not grow with the length. Raises MediaError, also when a face has
-    later slots than the video, and OSError.
+    in_sync: see draw_faces. shown: called with (slots so far, slots that the file declares or None) after every slot.
+    Returns the number of slots. Memory does not grow with the length of the video. Raises OSError, and MediaError,
+    also if a face is in later slots than the video has.
     """
     with (
         VideoReader(video) as reader,
@@ -193,7 +193,7 @@ def draw_video(
         for slot, frame in reader.slots():
             picture = reader.bgr(frame)
             if not end:
-                height, width = (side // 2 * 2 for side in picture.shape[:2])  # H.264 has even sizes
+                height, width = (side // 2 * 2 for side in picture.shape[:2])  # H.264 needs even sizes
                 pictures.height, pictures.width = height, width
             draw_faces(picture, slot, faces, in_sync)
             if picture.shape[:2] != (height, width):
@@ -218,16 +218,16 @@ def draw_video(
 
 
 class _Sound:
-    """The sound of a video, slot after slot."""
+    """Reads the sound of a video slot by slot."""
 
     def __init__(self, video: str, first_time: float) -> None:
         self._video, self._first_time = video, first_time
         self._seek = not restarts(video)
-        self._block = np.empty(0, np.int16)  # sound of the slots from self._slot on
+        self._block = np.empty(0, np.int16)  # sound from slot self._slot on
         self._slot = 0
 
     def until(self, slot: int) -> av.AudioFrame:
-        """The sound from where the last call ended up to the end of this slot."""
+        """The sound from the end of the previous call to the end of this slot."""
         wanted = (slot + 1 - self._slot) * SAMPLES_PER_FRAME
         while len(self._block) < wanted:
             first = self._slot + len(self._block) // SAMPLES_PER_FRAME

@@ -42,14 +42,15 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
-        help="sound files (16 kHz mono wav as it is; other wav, m4a, mp4, flac, mp3, ogg decoded), face tracks with "
-        "--face, folders of them, or lists: a path a line, or made by makeFileList.py",
+        help="sound files (wav, m4a, mp4, flac, mp3, ogg, ...; converted to 16 kHz mono) or, with --face, face "
+        "tracks; folders of them; or lists, with one path per line or made by makeFileList.py",
     )
     parser.add_argument("--face", action="store_true", help="embed the faces of 224x224 mp4 face tracks")
     parser.add_argument(
         "--output",
         required=True,
-        help="x.npz: arrays files and vectors (files, nOut); any other name: a folder, with one .npy a file",
+        help="x.npz: a file with the arrays files and vectors (files, nOut); any other name: a folder with one .npy "
+        "per input",
     )
     parser.add_argument(
         "--per_crop", action="store_true", help="keep the num_eval vectors of each file instead of their mean"
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
         raise MediaError(
             f"--output {args.output}: two inputs would have the same .npy; write an .npz instead"
         )
-    if args.precision == AUTO:  # which measures again, and may choose another
+    if args.precision == AUTO:  # which may choose another one than for existing embeddings
         args.precision = recorded_precision(args.output) or AUTO
     network = load_network(args)
     settings = embedding_settings(args, network)
@@ -86,8 +87,8 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
         try:
             output.write_all(iter_embeddings(network, missing, *options, problems))
         except KeyboardInterrupt:
-            said = f"{args.output}: {len(output.done)} {of_all} are embedded; the same command resumes"
-            tqdm.write(said, file=sys.stderr)
+            message = f"{args.output}: {len(output.done)} {of_all} are embedded; the same command resumes"
+            tqdm.write(message, file=sys.stderr)
             raise
     if output.done:
         files, shape = output.finish()
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
 
 
 def embedding_settings(args: argparse.Namespace, network: Network) -> dict[str, object]:
-    """All that decides what `embed` writes for a recording."""
+    """Everything that determines what `embed` writes for a recording."""
     return {
         "program": VERSION,
         "checkpoint": file_hash(args.initial_model)[:16],

@@ -1,7 +1,7 @@
 """Embeddings on disk: each is written as soon as it is computed, and the same command resumes where it stopped.
 
-A journal beside the output has a line for each embedding: which recording it is of, and what it was made with. An
-embedding is reused only if both still are the same, and its own file is unchanged.
+A journal next to the output has one line per embedding, with its recording and the settings that it was computed
+with. An embedding is reused only if both are still the same and its file is unchanged.
 """
 
 import base64
@@ -27,9 +27,9 @@ from syncnet.verification.embedding_cache import Recording, cached_settings, fin
 
 @dataclass(eq=False)
 class Entry:
-    """What the journal says of an embedding. settings: their key in the journal.
+    """An embedding in the journal. settings: key of its settings in the journal.
 
-    vector: the embedding itself, where it has no file of its own; else crc: checksum of its .npy.
+    vector: the embedding, if the output is an .npz. crc: checksum of its .npy, if the output is a folder.
     """
 
     recording: Recording
@@ -41,9 +41,9 @@ class Entry:
 class EmbeddingFiles:
     """The output of `embed`: one .npz, or a folder with one .npy per file.
 
-    path: ends with .npz, or names a folder. names: source file -> name of its .npy in the folder. settings: all that
-    decides what an embedding is, beside its recording; JSON values by name.
-    done: the sources whose embeddings exist. others: what the remaining ones are, in words.
+    path: an .npz, or a folder. names: source file -> name of its .npy in the folder. settings: everything besides the
+    recording that determines an embedding; JSON values by name.
+    done: the sources with reusable embeddings. others: why other existing embeddings cannot be reused, in words.
     """
 
     def __init__(self, path: str, names: dict[str, str], settings: dict[str, object]) -> None:
@@ -53,13 +53,13 @@ class EmbeddingFiles:
         self._key = key_of(settings)
         self._made_with: dict[str, dict] = {}
         self._entries: dict[str, Entry] = {}
-        self._cut_off = False  # the journal's last line
+        self._cut_off = False  # is the journal's last line incomplete?
         if self.one_file:
             self._read_finished()
         self._read_journal()
         self.recordings: dict[str, Recording] = {}
         for source in names:
-            with contextlib.suppress(MediaError):  # embedding it reports why
+            with contextlib.suppress(MediaError):  # reported when it is embedded
                 self.recordings[source] = find_recording(source)
         self.done, self.others = self._compare()
 
@@ -72,20 +72,20 @@ class EmbeddingFiles:
         return [source for source in self.names if source not in self.done]
 
     def write_all(self, embeddings: Iterable[tuple[str, Tensor]]) -> None:
-        """Write each (source, embedding) as soon as it comes. Raises OSError; what is written stays."""
+        """Write each (source, embedding) as soon as it is computed. Raises OSError; finished ones are kept."""
         os.makedirs(os.path.dirname(self.journal) or ".", exist_ok=True)
         with journal_at(self.journal) as add:
             if self._cut_off:
                 add("")
             add(json.dumps({"settings": self.settings}))
             for source, embedding in embeddings:
-                if source not in self.recordings:  # it has appeared meanwhile
+                if source not in self.recordings:  # it did not exist at the start
                     self.recordings[source] = find_recording(source)
                 entry = Entry(self.recordings[source], self._key)
                 vector = np.ascontiguousarray(embedding.numpy())
                 line: dict[str, object] = {"recording": [entry.recording.path, *entry.recording.fingerprint]}
                 if self.one_file:
-                    entry.vector = vector.copy()  # without the rest of its batch
+                    entry.vector = vector.copy()  # a view would keep its whole batch in memory
                     line |= {"shape": vector.shape, "vector": base64.b64encode(vector.tobytes()).decode()}
                 else:
                     entry.crc = self._write_npy(source, vector)
@@ -95,9 +95,9 @@ class EmbeddingFiles:
                 self.done.add(source)
 
     def finish(self) -> tuple[int, tuple[int, ...]]:
-        """Write the .npz from all embeddings that exist: their count, and the shape of one.
+        """Write the .npz; a folder is already complete. Returns the number of embeddings and the shape of one.
 
-        A folder is complete already. Raises OSError.
+        Raises OSError.
         """
         used = [source for source in self.names if source in self.done]
         if not self.one_file:
@@ -118,16 +118,16 @@ class EmbeddingFiles:
         return source if self.one_file else self.names[source]
 
     def _write_npy(self, source: str, vector: np.ndarray) -> int:
-        """The checksum of the file."""
+        """Write the .npy of a source and return its checksum."""
         data = io.BytesIO()
-        np.save(data, vector)  # straight into a file it would not say that the disk is full
-        # Not flushed to the disk one by one: after a power failure, the checksum shows which are incomplete.
+        np.save(data, vector)  # np.save straight into a file does not report a full disk
+        # Not synced to disk one by one: after a power failure, the checksums show which files are incomplete.
         with replace_file(os.path.join(self.path, self.names[source]), "wb", flush=False) as file:
             file.write(data.getvalue())
         return zlib.crc32(data.getvalue())
 
     def _compare(self) -> tuple[set[str], list[str]]:
-        """The sources whose embeddings can be reused, and why others cannot."""
+        """The sources whose embeddings can be reused, and why others cannot be."""
         done: set[str] = set()
         changed, damaged = 0, 0
         others: dict[str, int] = {}
@@ -143,17 +143,17 @@ class EmbeddingFiles:
                 damaged += 1
             else:
                 done.add(source)
-        said = [f"{changed} of recordings that have changed"] * bool(changed)
-        said += [f"{damaged} whose .npy is missing or has changed"] * bool(damaged)
+        reasons = [f"{changed} of recordings that have changed"] * bool(changed)
+        reasons += [f"{damaged} whose .npy is missing or has changed"] * bool(damaged)
         for key, count in others.items():
             changes = differences(self._made_with.get(key, {}), self.settings)
-            said.append(
+            reasons.append(
                 f"{count} made with " + ", ".join(f"{n} {was} (now {now})" for n, was, now in changes)
             )
-        return done, said
+        return done, reasons
 
     def _read_finished(self) -> None:
-        """The embeddings of an earlier run's .npz."""
+        """Read the embeddings in the .npz of an earlier run."""
         try:
             with np.load(self.path, allow_pickle=False) as kept:
                 files, vectors = kept["files"].tolist(), kept["vectors"]
@@ -165,11 +165,11 @@ class EmbeddingFiles:
             self._entries = {
                 file: Entry(Recording(path, tuple(stamp)), key, row) for file, path, stamp, row in rows
             }
-        except Exception:  # none, or not one that can be reused; it is replaced at the end
+        except Exception:  # no .npz, or not a reusable one; it is replaced at the end
             self._entries = {}
 
     def _read_journal(self) -> None:
-        """The embeddings of a run that was stopped. A line that was cut off does not count."""
+        """Read the journal of an interrupted run. Incomplete lines are ignored."""
         try:
             file = open(self.journal, encoding="ascii", errors="replace")  # noqa: SIM115
         except FileNotFoundError:
@@ -196,7 +196,7 @@ class EmbeddingFiles:
         self._entries[line["file"]] = entry
 
     def _remove_leftovers(self) -> None:
-        """Remove what a killed run was writing."""
+        """Remove the partial files of a killed run."""
         targets = [self.path] if self.one_file else [os.path.join(self.path, n) for n in self.names.values()]
         for folder in {os.path.dirname(path) or "." for path in targets}:
             own = os.path.basename(self.path) if self.one_file else ""
@@ -205,7 +205,7 @@ class EmbeddingFiles:
 
 
 def recorded_precision(path: str) -> str | None:
-    """The precision of the embeddings that are in an output or its journal; None without any."""
+    """The precision of the embeddings in an output or its journal; None if there are none."""
     journal = EmbeddingFiles.journal_of(path)
     settings = cached_settings(path)
     with contextlib.suppress(OSError, ValueError, KeyError), open(journal, encoding="ascii") as file:
@@ -215,12 +215,12 @@ def recorded_precision(path: str) -> str | None:
 
 
 def key_of(settings: dict) -> str:
-    """A short name for settings, the same for the same ones."""
+    """A short hash of settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def checksum(path: str) -> int:
-    """CRC-32 of a file; -1 where it cannot be read."""
+    """CRC-32 of a file; -1 if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return zlib.crc32(file.read())

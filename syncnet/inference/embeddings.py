@@ -1,4 +1,4 @@
-"""Sound and video files to embeddings: who speaks (identity), and what is said at every frame (content)."""
+"""Embeddings of sound and video files: identity (who speaks), and content at every frame (what is said)."""
 
 import os
 import shlex
@@ -25,16 +25,16 @@ from syncnet.networks.two_streams import LIP_FRAMES, content_of
 from syncnet.support.progress import progress_bar
 from syncnet.support.tar_members import is_file
 
-# The loader starts the video at frame start + offset - 1, so that is what the network learned as in sync.
+# DatasetLoader starts the video at frame start + offset - 1, so networks learn that alignment as in sync.
 LOADER_LEAD = 1
-BLOCK = 250  # frames whose content is computed at once; bounds memory, and is not a choice of the caller
-Skip = Callable[[MediaError], None]  # told of a file that cannot be used; without one, the error is raised
+BLOCK = 250  # frames whose content is computed at once; bounds memory
+Skip = Callable[[MediaError], None]  # called with the error of an unusable file; if None, it is raised
 
 
 def heard_sound(path: str) -> np.ndarray:
-    """The sound of any sound or video file as 16 kHz mono: (samples,) int16.
+    """The sound of any sound or video file, converted to 16 kHz mono: (samples,) int16.
 
-    Raises MediaError, also for a file in which nothing is heard.
+    Raises MediaError, also for a silent file.
     """
     if not is_file(path):
         raise MediaError(
@@ -46,7 +46,7 @@ def heard_sound(path: str) -> np.ndarray:
 
 
 def clip_sound(video: str, wav: str | None) -> np.ndarray:
-    """The sound of a clip: of `wav`, or of the video itself; see heard_sound. Raises MediaError."""
+    """The sound of a clip, from `wav` or else from the video; see heard_sound. Raises MediaError."""
     try:
         return heard_sound(wav or video)
     except MediaError as error:
@@ -56,9 +56,10 @@ def clip_sound(video: str, wav: str | None) -> np.ndarray:
 
 
 def wav_apart(video: str) -> str:
-    """Where the sound of a face track lies that has it in a wav of its own, in words; "" where it is not there.
+    """For an error message, the --wav flag of a face track whose sound is in a separate wav; "" if there is none.
 
-    As makeFaceTracks.py, VoxCeleb2 and convertAudio.py have them: <folder>/mp4/a/b.mp4 and <folder>/wav/a/b.wav.
+    The wav is found in the layout of makeFaceTracks.py, VoxCeleb2 and convertAudio.py: <folder>/mp4/a/b.mp4 and
+    <folder>/wav/a/b.wav.
     """
     parts = video.split(os.sep)
     if "mp4" not in parts[:-1]:
@@ -72,14 +73,14 @@ def wav_apart(video: str) -> str:
 
 
 def count_frames(path: str) -> int:
-    """Frames that a video shows, which is whole and of 25 frames a second; of any size. Raises MediaError."""
+    """The number of frames of a video, of any size. Raises MediaError unless it is intact and at 25 fps."""
     facts = probe(path)
     facts.check(allow_resize=True)
     return facts.frames
 
 
 def voice_crops(path: str, maxFrames: int, num_eval: int) -> Tensor:
-    """The evenly spread crops that the evaluation takes: (num_eval, maxFrames*640 + 240) float32, int16 scale.
+    """Evenly spread crops, as in evaluation: (num_eval, maxFrames*640 + 240) float32, int16 scale.
 
     Raises MediaError; see heard_sound.
     """
@@ -96,7 +97,7 @@ def face_crops(path: str, maxFrames: int, num_eval: int, allow_resize: bool = Fa
     crops = np.empty((num_eval, maxFrames, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     with FrameReader(path, allow_resize) as reader:
         for number, start in enumerate(crop_starts(frames, maxFrames, num_eval)):
-            known = max(0, reader.position - start)  # frames at the end of the crop before this one
+            known = max(0, reader.position - start)  # frames shared with the end of the previous crop
             crops[number, :known] = crops[number - 1, maxFrames - known :]
             reader.read(start + known, crops[number, known:])
     return torch.from_numpy(crops).permute(0, 4, 1, 2, 3)
@@ -112,10 +113,10 @@ def iter_embeddings(
     allow_resize: bool = False,
     skip: Skip | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """The embeddings of files in order, each as soon as it is computed; for arguments and errors see embed.
+    """Yield the embeddings of files in order, each as soon as it is computed; for arguments and errors, see embed.
 
-    Yields (file, (nOut,) float32), with per_crop (file, (num_eval, nOut)). Memory holds the crops of one batch and of
-    the few files that are read ahead, however many files there are.
+    Yields (file, (nOut,) float32), or with per_crop (file, (num_eval, nOut)). Memory holds only the crops of one
+    batch and of a few files that are read ahead.
     """
     require_identity(network)
 
@@ -146,16 +147,16 @@ def embed(
     allow_resize: bool = False,
     skip: Skip | None = None,
 ) -> tuple[list[str], Tensor]:
-    """Voice embeddings of sound files, or with `face` face embeddings of 224x224 face tracks.
+    """Voice embeddings of sound files, or, with `face`, face embeddings of 224x224 face tracks.
 
     A crop's embedding is the mean over time of the identity output, at unit length. A file's embedding is the mean
     over its num_eval evenly spread crops of maxFrames, normalized to unit length.
-    per_crop: return the crops' embeddings instead. batch: crops computed at once, from as many files as that takes
-    (None: 40 voice crops, 10 face crops). skip: called with the error of each file that cannot be used, which is
-    then missing from the result; without it the error is raised.
-    Returns (files, (files, nOut) float32); per_crop (files, num_eval, nOut). The dot product of the means of two
-    files' crops is their score in --eval. To process embeddings one by one, see iter_embeddings. Raises MediaError,
-    and UserError for a network without identity heads.
+    per_crop: return the embeddings of the crops instead. batch: crops computed at once, of one file or several (None:
+    40 voice crops, 10 face crops). skip: called with the error of each file that cannot be used, which is then
+    missing from the result; if None, the error is raised.
+    Returns (files, (files, nOut) float32), or with per_crop (files, (files, num_eval, nOut)). The dot product of the
+    means of two files' crops is their score in --eval. To process embeddings one by one, use iter_embeddings. Raises
+    MediaError, and UserError for a network without identity heads.
     """
     used: list[str] = []
     vectors = torch.empty(len(files), *([num_eval] if per_crop else []), network.nOut)
@@ -175,9 +176,9 @@ def verify(network: Network, a: str, b: str, num_eval: int = NUM_EVAL, batch: in
 
 
 def face_content(network: Network, path: str, allow_resize: bool = False) -> Tensor:
-    """Content embedding of the picture at every frame, unit length: (frames - 4, nOut) on the CPU.
+    """Content embeddings of the face at every frame, unit length: (frames - 4, nOut) on the CPU.
 
-    Row v sees the frames v ... v + 4. network: of any temporal stride. Raises MediaError.
+    Row v sees frames v ... v + 4. network: any temporal stride. Raises MediaError.
     """
     frames = count_frames(path)
     if frames < LIP_FRAMES:
@@ -193,15 +194,16 @@ def face_windows(
     allow_resize: bool = False,
     bilinear: bool = False,
 ) -> Iterator[Tensor]:
-    """Content outputs of the picture at every frame, `batch` at a time: (<= batch, nOut) float32 on the device.
+    """Yield content outputs of the face at every frame, `batch` at a time: (<= batch, nOut) float32 on the device.
 
-    Output v sees the frames v ... v + 4 of the first `frames`. network: of any temporal stride. Raises MediaError.
+    Output v sees frames v ... v + 4; only the first `frames` are read. network: any temporal stride. Raises
+    MediaError.
     """
     streams = at_every_frame(network)
     memory = np.empty((batch + LIP_FRAMES - 1, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     with FrameReader(path, allow_resize, bilinear) as reader:
         for first in range(0, frames - LIP_FRAMES + 1, batch):
-            known = reader.position - first  # frames at the end of the block before this one
+            known = reader.position - first  # frames shared with the end of the previous block
             memory[:known] = memory[batch : batch + known].copy()
             block = memory[: frames - first]
             reader.read(first + known, block[known:])
@@ -212,19 +214,19 @@ def face_windows(
 
 
 def voice_content(network: Network, samples: np.ndarray) -> Tensor:
-    """Content embedding of the sound at every video frame, unit length: (frames - 4, nOut) on the CPU.
+    """Content embeddings of the voice at every video frame, unit length: (frames - 4, nOut) on the CPU.
 
-    samples: (n,) int16 at 16 kHz, of at least 5 frames; frames = (n - 240) // 640. network: of any temporal
-    stride. See voice_windows.
+    samples: (n,) int16 at 16 kHz, at least 5 frames; frames = (n - 240) // 640. network: any temporal stride. See
+    voice_windows.
     """
     return torch.cat([unit(part).cpu() for part in voice_windows(network, samples)])
 
 
 def voice_windows(network: Network, samples: np.ndarray) -> Iterator[Tensor]:
-    """Content outputs of the sound at every video frame, in blocks: (<= BLOCK, nOut) float32 on the device.
+    """Yield content outputs of the voice at every video frame, in blocks: (<= BLOCK, nOut) float32 on the device.
 
-    samples: (n,) int16 at 16 kHz. Output a hears the frames a ... a + 4, and a little around them. The front end
-    normalises over a block.
+    samples: (n,) int16 at 16 kHz. Output a hears frames a ... a + 4 and a little around them. The front end
+    normalizes each block separately.
     """
     frames = (len(samples) - WINDOW_TAIL) // SAMPLES_PER_FRAME
     streams = at_every_frame(network)

@@ -1,4 +1,4 @@
-"""inferSyncNet.py export: a stream with one head as an ONNX file, front end inside."""
+"""inferSyncNet.py export: export a stream with one head to ONNX, including the front end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from syncnet.support.commands import Parser
 from syncnet.support.files import check_output, file_hash
 
 HELP = (
-    "Write a stream with one head as an ONNX file, front end inside, for programs without this one. Needs the "
-    "packages onnx, onnxscript and onnxruntime; the file is checked against PyTorch."
+    "Export a stream with one head to ONNX, including the front end, for use in other programs. Needs the packages "
+    "onnx, onnxscript and onnxruntime; the file is checked against PyTorch."
 )
 EXAMPLE = [
     f"{COMMAND} export {MODEL} --stream voice --head identity --output voice.onnx",
@@ -26,13 +26,14 @@ def add_flags(parser: Parser) -> None:
         required=True,
         choices=("voice", "face"),
         help="voice: waveform (batch, samples) float32 at 16 kHz, -32768 to 32767; face: frames (batch, frames, 224, "
-        "224, 3) uint8, BGR, 25 a second",
+        "224, 3) uint8, BGR, 25 per second",
     )
     parser.add_argument(
         "--head",
         required=True,
         choices=("identity", "content"),
-        help="identity: a unit vector a clip, (batch, nOut); content: a vector each moment, (batch, moments, nOut)",
+        help="identity: one unit vector per clip, (batch, nOut); content: one vector per "
+        "time step, (batch, steps, nOut)",
     )
     parser.add_argument("--output", required=True, metavar="ONNX", help="file to write")
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, _problems: Problems
     from syncnet.inference.onnx_file import INPUTS, export, import_packages
 
     check_output("--output", args.output)
-    import_packages()  # before anything is computed
+    import_packages()  # fail before anything is computed
     network = load_network(args)
     checkpoint = {"checkpoint_sha256": file_hash(args.initial_model)}
     difference = export(network, args.stream, args.head, args.output, checkpoint)
