@@ -6,6 +6,7 @@ project there.
 
 import ast
 import dataclasses
+import functools
 import graphlib
 import importlib
 import inspect
@@ -51,6 +52,7 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if module.startswith("syncnet.") else module.split(".")[0]
 
 
+@functools.cache
 def imports(root: Path) -> dict[str, set[str]]:
     """Each of our modules -> those of ours that it imports, anywhere in it: those for hints only, too."""
     modules = product(root)

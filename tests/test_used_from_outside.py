@@ -9,13 +9,13 @@ import threading
 import warnings
 from pathlib import Path
 
+import processes
 import pytest
 import torch
-from clipMaker import make_clip, make_wav
+from clipMaker import make_list
 
 import trainSyncNet
 from DatasetLoader import DatasetLoader
-from syncnet.media.clips import Clip, format_list_line
 from syncnet.support.names import FLAGS_OF_2020
 from SyncNetDist import SyncNet
 
@@ -23,12 +23,23 @@ REPOSITORY = Path(__file__).parent.parent
 T = 16
 
 
-def run(folder: Path, script: str, stdin: bool = False) -> subprocess.CompletedProcess:
-    """A script in another folder, with this project at the end of its path."""
+def write(folder: Path, script: str) -> str:
+    """Write a script in another folder, with this project at the end of its path."""
     text = f"import sys; sys.path.append({str(REPOSITORY)!r})\n" + textwrap.dedent(script)
     (folder / "script.py").write_text(text)
+    return text
+
+
+def run(folder: Path, script: str, stdin: bool = False) -> subprocess.CompletedProcess:
+    text = write(folder, script)
     line = [sys.executable, "-" if stdin else "script.py"]
     return subprocess.run(line, cwd=folder, input=text if stdin else None, capture_output=True, text=True)
+
+
+def run_forked(folder: Path, script: str) -> subprocess.CompletedProcess:
+    """As `run`, from a process that has PyTorch, but none of our modules."""
+    write(folder, script)
+    return processes.run(folder / "script.py", cwd=folder, PYTHONPATH=str(folder))
 
 
 # ---------------------------------------------------------------- arguments
@@ -38,13 +49,7 @@ def run(folder: Path, script: str, stdin: bool = False) -> subprocess.CompletedP
 def flags(tmp_path_factory) -> dict[str, object]:
     """The namespace of the 2020 program, with all its flags."""
     folder = tmp_path_factory.mktemp("clips")
-    lines = []
-    for k in range(2):
-        clip = Clip(str(folder / f"{k}.mp4"), str(folder / f"{k}.wav"), 0, 24)
-        make_clip(clip.video, 24)
-        make_wav(clip.audio, 24 * 640)
-        lines.append(format_list_line(clip) + "\n")
-    (folder / "list.txt").write_text("".join(lines))
+    clips = make_list(folder, 2, 24)
     flags: dict[str, object] = dict.fromkeys(FLAGS_OF_2020, "")
     flags |= {
         "maxFrames": T,
@@ -61,7 +66,7 @@ def flags(tmp_path_factory) -> dict[str, object]:
         "lr": 0.001,
         "lr_decay": 0.95,
     }
-    return flags | {"train_list": str(folder / "list.txt"), "alphaC": 1.0, "alphaI": 1.0, "eval": False}
+    return flags | {"train_list": str(clips), "alphaC": 1.0, "alphaI": 1.0, "eval": False}
 
 
 def test_the_calls_of_2020(flags):
@@ -151,28 +156,21 @@ def test_a_run_on_a_thread(flags, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("first", "made_of"), [("", "package"), ("import models", "folder"), ("import models.mine", "package")]
+    ("first", "files", "theirs"),
+    [
+        ("", ("models/__init__.py", "models/mine.py"), "models.mine"),
+        ("import models", ("models/mine.py",), "models.mine"),
+        ("import models.mine", ("models/__init__.py", "models/mine.py"), "models.mine"),
+        ("import models.SyncNetModelFBank", ("models/SyncNetModelFBank.py",), "models.SyncNetModelFBank"),
+        ("import models", ("models.py",), "models"),
+    ],
 )
-def test_a_callers_package_models_does_no_harm(tmp_path, first, made_of):
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/mine.py").write_text("HERE = 'my own'")
-    if made_of == "package":
-        (tmp_path / "models/__init__.py").write_text("")
-    done = run(tmp_path, USE.format(first=first, name="models.mine"))
-    assert done.stdout == "models.SyncNetModelFBank\nmy own\n", done.stderr
-
-
-def test_a_callers_network_of_the_same_name_is_unchanged(tmp_path):
-    """Ours is loaded by path, and theirs is not replaced."""
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/SyncNetModelFBank.py").write_text("HERE = 'my own'")
-    done = run(tmp_path, USE.format(first="import models.SyncNetModelFBank", name="models.SyncNetModelFBank"))
-    assert done.stdout == "models.SyncNetModelFBank\nmy own\n", done.stderr
-
-
-def test_a_callers_module_models_does_no_harm(tmp_path):
-    (tmp_path / "models.py").write_text("HERE = 'my own'")
-    done = run(tmp_path, USE.format(first="import models", name="models"))
+def test_a_callers_own_models_and_ours_do_not_conflict(tmp_path, first, files, theirs):
+    """Ours are loaded by path, and theirs are not replaced."""
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("HERE = 'my own'")
+    done = run_forked(tmp_path, USE.format(first=first, name=theirs))
     assert done.stdout == "models.SyncNetModelFBank\nmy own\n", done.stderr
 
 
@@ -218,5 +216,5 @@ def test_training_starts_without_matplotlib(tmp_path):
     import trainSyncNet, makeFileList
     print("there")
     """
-    done = run(tmp_path, script)
+    done = run_forked(tmp_path, script)
     assert done.stdout == "there\n", done.stderr

@@ -81,7 +81,7 @@ def test_layers_of_single_frames_do_not_unfold():
     assert "conv2d" in called.names and "unfold" not in called.names
 
 
-@pytest.mark.parametrize("stride, frames", [(1, 5), (1, 6), (1, 8), (2, 9), (2, 11), (2, 12)])
+@pytest.mark.parametrize("stride, frames", [(1, 5), (1, 6), (2, 9), (2, 12)])
 def test_gradients_in_bfloat16_are_finite_for_short_clips(stride, frames):
     """oneDNN's 3-D convolutions gave NaN for 1 to 4 embeddings per clip, on processors with AMX."""
     torch.manual_seed(0)

@@ -2,10 +2,10 @@
 
 import importlib
 import importlib.util
-import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -119,11 +119,14 @@ def test_torchaudio_is_replaced_if_it_does_not_load(error, blocked):
 def test_a_command_without_torchaudio(tmp_path):
     """The network is built, and --version says what it uses."""
     (tmp_path / "torchaudio.py").write_text("raise OSError('Could not load this library: libtorchaudio.so')")
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import runpy; sys.argv[0] = 'trainSyncNet.py'"
-    code += "; sys.path.insert(0, '.'); from SyncNetDist import SyncNet; print(SyncNet(nOut=8).__S__.torchfb)"
-    code += "; runpy.run_path('trainSyncNet.py', run_name='__main__')"
-    line = [sys.executable, "-c", code, str(tmp_path), "--version"]
-    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True)
+    code = (
+        "import runpy, sys; [sys.modules.pop(name) for name in [*sys.modules] if name[:10] == 'torchaudio']; "
+    )
+    code += f"sys.path.append({str(REPOSITORY)!r}); from SyncNetDist import SyncNet; "
+    code += "print(SyncNet(nOut=8).__S__.torchfb); "
+    code += f"runpy.run_path({str(REPOSITORY / 'trainSyncNet.py')!r}, run_name='__main__')"
+    (tmp_path / "program.py").write_text(code)
+    done = processes.run(tmp_path / "program.py", "--version", PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "PlainMelSpectrogram" in done.stdout and "libtorchaudio.so)" in done.stdout.splitlines()[-1]
 

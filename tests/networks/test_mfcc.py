@@ -77,7 +77,7 @@ def test_no_gradient_goes_through_the_front_end():
 def test_both_networks_and_streams_give_the_same_number_of_embeddings(stride):
     modules = (SyncNetModelFBank, SyncNetModelMFCC)
     models = [module.SyncNetModel(8, stride).to("meta") for module in modules]  # shapes without computing
-    for frames in range(10, 61):
+    for frames in (*range(10, 18), 50, 61):
         expected = (1, 512, (frames - 5) // stride + 1)
         for model, bands in zip(models, (40, 13), strict=True):
             trunk = model.netcnnaud(torch.empty(1, 1, bands, 4 * frames, device="meta"))

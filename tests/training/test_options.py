@@ -2,11 +2,8 @@
 
 import csv
 import math
-import os
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +140,7 @@ def test_unknown_choices(settings, message):
         ("ipu", 0, "device ipu: this PyTorch cannot compute there"),
     ],
 )
-def test_devices_that_are_not_there_are_told(monkeypatch, device, gpus, message):
+def test_missing_devices_are_reported(monkeypatch, device, gpus, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     if message is None:
@@ -159,7 +156,7 @@ HEADS = {"content": ("netfcaud", "netfclip"), "identity": ("netfcspk", "netfcfac
 
 
 @pytest.mark.parametrize("off", ["content", "identity"])
-def test_a_part_of_weight_zero_is_not_computed_nor_changed(off):
+def test_a_loss_of_weight_zero_is_not_computed_and_changes_no_weights(off):
     torch.manual_seed(0)
     network = SyncNet(nOut=8, maxFrames=T, temporal_stride=2, device="cpu", learning_rate=0.01)
     calls = []
@@ -265,18 +262,15 @@ def run(capsys, clip_list: Path, save_path: Path, *more) -> tuple[int, str, str]
 
 
 OPTIONS = {
-    "mouth": ("--crop", "mouth"),
-    "sync only": ("--alphaI", 0),
     "identity only": ("--alphaC", 0),
     "disentangled": ("--alphaD", 0.5),
-    "euclidean": ("--distance", "euclidean"),
     "all": ("--crop", "mouth", "--alphaI", 0, "--alphaD", 0.5, "--distance", "euclidean"),
 }
 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_run_goes_on_and_is_the_same(name, clip_list, tmp_path, capsys, stopped_at):
+def test_a_stopped_run_resumes_exactly(name, clip_list, tmp_path, capsys, stopped_at):
     """Two epochs in one go, and with a stop after the first step of the second, end alike."""
     flags = (*OPTIONS[name], "--save_steps", 1)
     assert run(capsys, clip_list, tmp_path / "whole", *flags, "--max_epoch", 2)[0] == 0
@@ -351,15 +345,14 @@ def test_a_network_without_identity_is_refused_before_training(tmp_path, capsys)
 def test_deterministic_computing(tmp_path):
     """In its own process, which it changes permanently."""
     clips = make_list(tmp_path, 3, 20)
-    code = "import os, sys, torch, trainSyncNet; status = trainSyncNet.main(sys.argv[1:]); "
+    code = "import os, sys, torch, trainSyncNet; os.environ.pop('CUBLAS_WORKSPACE_CONFIG', None); "
+    code += "status = trainSyncNet.main(); "
     code += "print(torch.are_deterministic_algorithms_enabled(), os.environ['CUBLAS_WORKSPACE_CONFIG']); "
     code += "sys.exit(status)"
+    (tmp_path / "program.py").write_text(code)
     flags = f"--train_list {clips} --verify_list {clips} --maxFrames 8 --nBatchSize 2 --device cpu --nOut 8"
     flags += f" --model tinyModel --max_epoch 1 --save_path {tmp_path}/run --deterministic --crop mouth"
-    paths = processes.PATHS
-    environment = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
-    line = [sys.executable, "-c", code, *flags.split()]
-    done = subprocess.run(line, env=environment | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    done = processes.run(tmp_path / "program.py", *flags.split())
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("True :4096:8\n") and "IT 1," in done.stdout
     error = RuntimeError(
