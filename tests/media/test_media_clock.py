@@ -194,7 +194,8 @@ def test_channels_that_cancel_each_other(tmp_path, kind, gain):
     left = noise(2)
     right = np.rint(left * gain).astype(np.int16)
     path = str(tmp_path / "a")
-    make_sound(path, np.array([left, right]), kind=kind[0], codec=kind[1])
+    channels = [right, left] if gain == -0.8 else [left, right]  # then the louder one is the second
+    make_sound(path, np.array(channels), kind=kind[0], codec=kind[1])
     heard = decode_audio(path)
     lag, alike = heard_ratio(heard, left)
     level = np.sqrt((heard.astype(float) ** 2).mean() / (left.astype(float) ** 2).mean())
@@ -203,19 +204,42 @@ def test_channels_that_cancel_each_other(tmp_path, kind, gain):
     assert level == pytest.approx(1.0 if gain <= -0.8 else (1 + gain) / 2, rel=0.15)
 
 
+def make_tracks(path: str, kind: str, codec: str, sounds: list[np.ndarray]) -> None:
+    """A file of several sound tracks, each (samples,) or (2, samples) int16 at 16 kHz; the first is the default."""
+    with av.open(path, "w", format=kind) as container:
+        layouts = ["mono" if sound.ndim == 1 else "stereo" for sound in sounds]
+        tracks = [container.add_stream(codec, rate=16000, layout=layout) for layout in layouts]
+        tracks[0].disposition = Disposition.default
+        packets = []
+        for track, layout, sound in zip(tracks, layouts, sounds, strict=True):
+            for first in range(0, sound.shape[-1], 1600):
+                samples = sound[..., first : first + 1600].T.reshape(1, -1)
+                frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+                frame.sample_rate, frame.pts, frame.time_base = 16000, first, Fraction(1, 16000)
+                packets += track.encode(frame)
+            packets += track.encode(None)
+        container.mux(sorted(packets, key=lambda packet: packet.pts * packet.time_base))
+
+
 @pytest.mark.parametrize("kind", ["matroska", "mpegts", "mp4"])
 def test_a_silent_track_before_one_that_is_heard(tmp_path, kind):
     path, sound = str(tmp_path / "a"), noise(2)
-    with av.open(path, "w", format=kind) as container:
-        tracks = [container.add_stream("mp2", rate=16000, layout="mono") for _ in range(3)]
-        tracks[0].disposition = Disposition.default
-        for track, samples in zip(tracks, (sound * 0, sound, noise(2, seed=9)), strict=True):
-            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
-            container.mux([*track.encode(frame), *track.encode(None)])
+    make_tracks(path, kind, "mp2", [sound * 0, sound, noise(2, seed=9)])
     heard = decode_audio(path)
     assert heard_ratio(heard, sound)[1] > 0.95
     assert heard_ratio(read_sound(path, 0.0, 0, 40).samples, sound)[1] > 0.95
+
+
+@pytest.mark.parametrize("silent", ["one channel", "the first 20 seconds"])
+def test_a_track_that_is_silent_in_part_is_used(tmp_path, silent):
+    path, sound = str(tmp_path / "a.mkv"), noise(2)
+    if silent == "one channel":
+        first = np.array([sound * 0, sound])
+        expected = sound / 2  # the mean of the channels
+    else:
+        first = expected = np.concatenate([np.zeros(20 * 16000, np.int16), sound])
+    make_tracks(path, "matroska", "pcm_s16le", [first, noise(first.shape[-1] / 16000, seed=9)])
+    assert np.abs(decode_audio(path) - expected).max() <= 1
 
 
 def test_a_video_without_sound_beside_its_sound(tmp_path):

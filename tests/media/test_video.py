@@ -29,7 +29,7 @@ from syncnet.media.find_files import find_files
 from syncnet.media.open_media import open_media
 from syncnet.media.open_video import open_video
 from syncnet.media.video import FrameReader, read_frames
-from syncnet.media.video_facts import REMEDIES, REWRITE, VideoError, probe
+from syncnet.media.video_facts import REMEDIES, REWRITE, VideoError, allowed_lateness, probe
 from syncnet.media.wav import open_wav
 from SyncNetDist import SyncNet
 
@@ -265,6 +265,10 @@ def test_a_picture_that_opencv_did_not_convert_is_refused(tmp_path, monkeypatch,
                 numbers(path, first, count)
         else:
             assert numbers(path, first, count) == list(range(first, first + count))
+    with FrameReader(path) as reader, pytest.raises(VideoError, match="OpenCV decodes frame"):
+        block = np.empty((4, 224, 224, 3), np.uint8)  # reused
+        for first in range(0, FRAMES, 4):
+            reader.read(first, block)
 
 
 class Losing(Converting):
@@ -392,16 +396,17 @@ def test_files_that_are_cut_off_are_refused(tmp_path, name, how, check):
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_file_that_is_cut_off_between_two_pictures_is_refused(tmp_path, check):
+@pytest.mark.parametrize("lost", [1, 6])
+def test_a_file_that_is_cut_off_between_two_pictures_is_refused(tmp_path, check, lost):
     path = tmp_path / "clip.mp4"
-    make_video(str(path), STEADY, muxing={"movflags": "faststart"})
-    make_wav(str(tmp_path / "clip.wav"), (FRAMES - 6) * 640)
+    make_video(str(path), STEADY, muxing={"movflags": "faststart"}, options={"bf": "0"})
+    make_wav(str(tmp_path / "clip.wav"), (FRAMES - lost) * 640)
     with av.open(str(path)) as container:
         ends = sorted(packet.pos + packet.size for packet in container.demux(video=0) if packet.size)
-    path.write_bytes(path.read_bytes()[: ends[FRAMES - 7]])
+    path.write_bytes(path.read_bytes()[: ends[FRAMES - lost - 1]])
     assert made_list(tmp_path, check) == []
     assert reasons(tmp_path / "list.txt") == {str(path): "frames missing"}
-    with pytest.raises(VideoError, match=f"{FRAMES - 6} frames found, it ends 0.2. s before"):
+    with pytest.raises(VideoError, match=f"{FRAMES - lost} frames found, it ends 0.{4 * lost:02} s before"):
         syncnet.inference.embeddings.count_frames(str(path))
 
 
@@ -461,6 +466,33 @@ def test_a_whole_video_is_read_in_one_pass(tmp_path, monkeypatch):
             reader.read(40, block)
     assert found == [*range(3, 23), *range(33, 43)]
     assert decoded == list(range(43))
+
+
+@pytest.mark.parametrize(("bilinear", "expected"), [(False, 85), (True, 0)])
+def test_frames_of_another_size_are_scaled_by_area_unless_bilinear(tmp_path, bilinear, expected):
+    """To a third of their size; one column of three is white, but not the middle one."""
+
+    def stripes(picture, number):
+        picture[:] = 0
+        picture[60 * number :, ::3] = 255  # no two are the same
+
+    path, out = str(tmp_path / "clip.mp4"), np.empty((2, 224, 224, 3), np.uint8)
+    videoMaker.make_video(
+        path, np.arange(4) / 25, size=(672, 672), flash=None, draw=stripes, options={"crf": "1"}
+    )
+    with FrameReader(path, allow_resize=True, bilinear=bilinear) as reader:
+        reader.read(1, out)
+    assert out[:, 60:].mean() == pytest.approx(expected, abs=8)
+
+
+def test_the_error_that_is_allowed_in_a_time_stamp():
+    """5 ms, or the container's unit up to 10 ms, and 0.4 ms per second; at most half a frame."""
+    assert [allowed_lateness(time) for time in (0.0, 10.0, 37.5, 1000.0)] == pytest.approx(
+        [0.005, 0.009, 0.02, 0.02]
+    )
+    assert [allowed_lateness(0.0, step) for step in (0.001, 0.008, 0.04)] == pytest.approx(
+        [0.005, 0.008, 0.01]
+    )
 
 
 def test_system_files_are_skipped(tmp_path):
