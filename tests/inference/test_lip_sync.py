@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from clipMaker import RAMP, frame_number, make_clip, make_wav
+from clipMaker import make_clip, make_wav
 from oracle import recipe
 from oracleCase import load_case, oracle_state
 from python_speech_features import mfcc
 from scipy.io import wavfile
-from torch import Tensor, nn
+from torch import Tensor
 
 from DatasetLoader import get_frames
 from inferSyncNet import load
@@ -292,49 +292,25 @@ def test_means_over_tracks_and_their_interval():
 # ---------------------------------------------------------------- networks of this program
 
 
-class Clock(nn.Module):
-    """Content embeddings that tell which frame it is, read from the numbers that clipMaker puts into clips."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = torch.randn(200, 64, generator=torch.Generator().manual_seed(0))
-
-    def content(self, numbers: list[int]) -> Tensor:
-        return 3 * self.table[torch.tensor(numbers[:-4])].T[None]
-
-    def forward_vid(self, video: Tensor) -> tuple[Tensor, None]:
-        return self.content(
-            [frame_number(picture.permute(1, 2, 0).numpy()) for picture in video[0].unbind(1)]
-        ), None
-
-    def forward_aud(self, audio: Tensor) -> tuple[Tensor, None]:
-        starts = audio[0, :-240:640].numpy().astype(int) + RAMP // 2
-        return self.content((starts // 640).tolist()), None
-
-
 @pytest.mark.parametrize("late", [-4, 0, 5])
-def test_another_network_finds_the_offset_that_a_list_needs(tmp_path, late):
-    network = SyncNet(model="tinyModel", nOut=8, device="cpu")
-    network.__S__ = Clock()
+def test_another_network_finds_the_offset_that_a_list_needs(clock, tmp_path, late):
     video, wav = str(tmp_path / "a.mp4"), str(tmp_path / "a.wav")
     make_clip(video, 50, first=20)
     make_wav(wav, 50 * 640, first=(20 + late) * 640)
-    found = lse(network, video, wav, batch=8)
-    assert found.offset == late + 1 == offset(network, video, wav).frames
+    found = lse(clock, video, wav, batch=8)
+    assert found.offset == late + 1 == offset(clock, video, wav).frames
     assert len(found.mean_distances) == 31 and found.lse_c > 1 and found.frames == 50
-    assert lse(network, video, wav, batch=50).lse_c == pytest.approx(found.lse_c, abs=1e-6)
+    assert lse(clock, video, wav, batch=50).lse_c == pytest.approx(found.lse_c, abs=1e-6)
 
 
 @pytest.mark.parametrize("edge", [-3, 3])
-def test_another_network_is_searched_as_far_either_way(tmp_path, edge):
-    network = SyncNet(model="tinyModel", nOut=8, device="cpu")
-    network.__S__ = Clock()
+def test_another_network_is_searched_as_far_either_way(clock, tmp_path, edge):
     video, wav = str(tmp_path / "a.mp4"), str(tmp_path / "a.wav")
     make_clip(video, 30, first=20)
     make_wav(wav, 30 * 640, first=(20 + edge - 1) * 640)
     for most in (3, 4):
-        assert lse(network, video, wav, most).offset == edge == offset(network, video, wav, most).frames
-    assert abs(lse(network, video, wav, 2).offset) <= 2 and lse(network, video, wav, 1).lse_d > 0.3
+        assert lse(clock, video, wav, most).offset == edge == offset(clock, video, wav, most).frames
+    assert abs(lse(clock, video, wav, 2).offset) <= 2 and lse(clock, video, wav, 1).lse_d > 0.3
 
 
 @pytest.mark.parametrize(

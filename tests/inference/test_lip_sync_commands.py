@@ -13,7 +13,6 @@ import pytest
 import torch
 from clipMaker import make_clip, make_wav, noise
 from scipy.io import wavfile
-from test_lip_sync import Clock
 from test_show import colour_at, pictures_of
 from videoMaker import make_video
 
@@ -21,7 +20,7 @@ import inferSyncNet
 from inferSyncNet import lse, offset, show
 from syncnet.inference.drawing import find_tracks
 from syncnet.inference.offset import PUBLISHED_FOUND, Offset
-from syncnet.media.clips import MediaError, read_list
+from syncnet.media.clips import MediaError
 from syncnet.tracks.track_files import track_text
 from syncnet.tracks.track_folder import STATE, Record, mark_of
 from syncnet.tracks.track_settings import Rule
@@ -141,26 +140,6 @@ def test_of_the_published_network_the_confidence_tells_whether_an_offset_was_fou
     measured = Offset(frames, confidence, shifts, -np.abs(shifts - frames), enough=PUBLISHED_FOUND)
     assert measured.found == found
     assert ("no offset found" in str(measured)) == (found != "yes")
-
-
-def test_clips_with_a_large_offset_are_left_out(checkpoint, tmp_path, capsys, monkeypatch):
-    clock = SyncNet(model="tinyModel", nOut=8, device="cpu")
-    clock.__S__ = Clock()
-    monkeypatch.setattr(inferSyncNet, "load_network", lambda *_, **__: clock)
-    for name, late in (("early", -5), ("right", -1), ("late", 2)):  # offsets -4, 0 and 3
-        make_clip(str(tmp_path / f"mp4/{name}.mp4"), 40, first=30)
-        make_wav(str(tmp_path / f"wav/{name}.wav"), 40 * 640, first=(30 + late) * 640)
-    flags = ("--initial_model", checkpoint, "--wav", tmp_path / "wav", "--write_list", tmp_path / "new.txt")
-    for most, kept in ((None, 3), (4, 3), (3, 2), (0, 1)):
-        asked = () if most is None else ("--max_shift", most)
-        status, out, _ = run(capsys, "offset", tmp_path / "mp4", *flags, *asked)
-        assert status == 0 and out[-1].endswith(f"{kept} of 3 clips")
-        assert all(most is None or abs(clip.offset) <= most for clip in read_list(str(tmp_path / "new.txt")))
-    make_clip(str(tmp_path / "mp4/short.mp4"), 12)
-    make_wav(str(tmp_path / "wav/short.wav"), 12 * 640)
-    status, _, err = run(capsys, "offset", tmp_path / "mp4", *flags, "--min_confidence", 9)
-    assert status == 1 and "use --max_offset" in err[0] or "leave this clip out" in err[0]
-    assert "of 4 clips, 1 that cannot be read, 3 with less confidence than --min_confidence 9" in err[-1]
 
 
 # ---------------------------------------------------------------- show

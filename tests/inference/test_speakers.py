@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from clipMaker import make_clip, make_wav
 from scipy.io import wavfile
-from test_lip_sync import Clock
 from test_show import colour_at, pictures_of
 from videoMaker import make_video
 
@@ -19,7 +18,6 @@ from syncnet.tracks.track_files import track_text
 from syncnet.tracks.track_folder import STATE, Record, mark_of
 from syncnet.tracks.track_settings import Rule
 from syncnet.tracks.tracks import Track
-from SyncNetDist import SyncNet
 
 FIRST, FRAMES, TURN = 10, 44, 22  # slot at which both tracks begin, frames, and of the first turn
 WIDTH, HEIGHT = 320, 240
@@ -43,7 +41,7 @@ def test_spans_have_two_thresholds_and_a_shortest_length(confidences, shortest, 
 
 
 @pytest.fixture
-def scene(tmp_path, monkeypatch) -> tuple[Path, Path]:
+def scene(clock, tmp_path, monkeypatch) -> tuple[Path, Path]:
     """A video of two people who speak in turns, and its face tracks.
 
     The left one shows the frames 0, 1 ..., the right one 50, 51 ...; the sound of the left one is heard first.
@@ -72,8 +70,6 @@ def scene(tmp_path, monkeypatch) -> tuple[Path, Path]:
     (tracks / STATE / "finished.jsonl").write_text(
         json.dumps(asdict(Record("a talk.mp4", mark, "a talk", rows, version=2))) + "\n"
     )
-    clock = SyncNet(model="tinyModel", nOut=8, device="cpu")
-    clock.__S__ = Clock()
     monkeypatch.setattr(inferSyncNet, "load_network", lambda *_, **__: clock)
     return video, tracks
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from clipMaker import make_clip, make_wav
-from test_lip_sync import Clock
 
 import inferSyncNet
 from inferSyncNet import accuracy
@@ -53,13 +52,6 @@ def test_as_the_protocol_has_it(windows, context):
 def test_chance_is_three_of_31():
     scores = np.random.default_rng(0).normal(0, 1, (20000, 31))
     assert right_windows(scores, 5) == pytest.approx(3 / 31, abs=0.01)
-
-
-@pytest.fixture
-def clock() -> SyncNet:
-    network = SyncNet(model="tinyModel", nOut=8, device="cpu")
-    network.__S__ = Clock()
-    return network
 
 
 @pytest.mark.parametrize(("late", "share"), [(-1, 1.0), (0, 1.0), (-2, 1.0), (1, 0.0), (-3, 0.0), (5, 0.0)])
