@@ -92,7 +92,7 @@ def add_resize(parser: Parser) -> None:
     parser.add_argument(
         "--allow_resize",
         action="store_true",
-        help="scale videos that are not 224x224 instead of refusing them",
+        help="scale whole frames that are not 224x224, instead of refusing the video or making face tracks from it",
     )
 
 

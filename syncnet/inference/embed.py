@@ -72,7 +72,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
         raise MediaError(
             f"--output {args.output}: two inputs would have the same .npy; write an .npz instead"
         )
-    if args.precision == AUTO:  # which may choose another one than for existing embeddings
+    if args.precision == AUTO:  # reuse the choice of an earlier run
         args.precision = recorded_precision(args.output) or AUTO
     network = load_network(args)
     settings = embedding_settings(args, network)

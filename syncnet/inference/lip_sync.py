@@ -1,9 +1,10 @@
-"""Lip sync of face tracks: offset, LSE-D, LSE-C, and how well lips and sound fit at every frame.
+"""Lip sync of face tracks: offset, LSE-D, LSE-C, and the confidence of every frame.
 
-Chung and Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016, section 4.1; the figures
-LSE-D (distance, less is better) and LSE-C (confidence, more is better) are its minimum and its median less
-minimum, as Prajwal et al., "A lip sync expert is all you need", ACM Multimedia 2020, report them. Published
-figures are made with the network models/SyncNetV2.py; other networks are measured the same way, on unit vectors.
+The method is that of Chung and Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016, section
+4.1. LSE-D (distance, lower is better) is the minimum of the mean distances over all shifts, and LSE-C (confidence,
+higher is better) their median minus their minimum, as in Prajwal et al., "A lip sync expert is all you need", ACM
+Multimedia 2020. Published figures use the network models/SyncNetV2.py; other networks are measured the same way, on
+unit vectors.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,21 +32,21 @@ from syncnet.networks.two_streams import LIP_FRAMES
 
 LEAST_FRAMES = 6
 MEDIAN_OVER = 9  # frames
-EPS = 1e-6  # of torch's pairwise_distance, with which published figures are made
+EPS = 1e-6  # of torch's pairwise_distance, which published figures use
 COEFFICIENTS_AT_ONCE = 6000  # a minute of sound
-# Confidence of a frame from which on a face is taken to speak in sync: of the published network and of others.
+# Smallest confidence of a frame at which a face counts as speaking in sync: for the published network, and others.
 PUBLISHED_IN_SYNC, TRAINED_IN_SYNC = 3.0, 0.15
 
 
 @dataclass(frozen=True, eq=False)
 class LipSync:
-    """What is measured of a track.
+    """The lip sync of a track.
 
-    frames: of picture and sound. offset: frames by which the picture is later than the sound, as a list's
-    third field. lse_d: LSE-D, the least of the mean distances. lse_c: LSE-C, their median less their least.
-    mean_distances: (2 * max_offset + 1,) float64, element j at the offset max_offset - j.
-    confidences: (windows,) float64, element i of the frames i ... i + 4: the median of all mean distances less
-    its distance at the chosen offset, median-filtered over 9 (zeros before and after, as in the original).
+    frames: number of frames with picture and sound. offset: frames by which the picture lags the sound, as in a list
+    line. lse_d: the smallest mean distance. lse_c: the median of the mean distances minus the smallest.
+    mean_distances: (2 * max_offset + 1,) float64; element j is at offset max_offset - j.
+    confidences: (windows,) float64; element i is for frames i ... i + 4: the median of all mean distances minus the
+    distance of the window at `offset`, median-filtered over 9 windows with zero padding, as in the original.
     """
 
     frames: int
@@ -57,9 +58,9 @@ class LipSync:
 
 
 def summarize(distances: np.ndarray, frames: int) -> LipSync:
-    """The figures of a track from the distance of each of its windows at every shift.
+    """The lip sync of a track, from the distances of its windows at every shift.
 
-    distances: (windows, 2 * max_offset + 1); column j is at the offset max_offset - j.
+    distances: (windows, 2 * max_offset + 1); column j is at offset max_offset - j.
     """
     means = distances.mean(0, dtype=np.float64)
     chosen = int(means.argmin())
@@ -71,12 +72,12 @@ def summarize(distances: np.ndarray, frames: int) -> LipSync:
 
 
 def is_published(network: Network) -> bool:
-    """Is it the network of published figures (whatever its weights)?"""
+    """True for the architecture that published figures use, whatever its weights."""
     return isinstance(network.__S__, SoundWindows)
 
 
 def in_sync_confidence(network: Network) -> float:
-    """The confidence of a frame from which on a face is usually one that speaks in sync."""
+    """Smallest confidence of a frame at which a face usually speaks in sync."""
     return PUBLISHED_IN_SYNC if is_published(network) else TRAINED_IN_SYNC
 
 
@@ -89,7 +90,7 @@ def lse(
     allow_resize: bool = False,
     bilinear: bool = False,
 ) -> LipSync:
-    """Measure the lip sync of a 224x224 face track of at least 6 frames; for arguments and errors see distances."""
+    """Measure the lip sync of a 224x224 face track of at least 6 frames; for arguments and errors, see distances."""
     found = distances(network, video, wav, max_offset, batch, allow_resize, bilinear)
     return summarize(found.rows, found.frames)
 
@@ -98,8 +99,8 @@ def lse(
 class Distances:
     """The distance of each lip window of a track to the sound at every shift.
 
-    rows: (windows, 2 * max_offset + 1); column j is at the offset max_offset - j. there: of the same shape, where the
-    track has that sound. frames: of picture and sound.
+    rows: (windows, 2 * max_offset + 1) float32; column j is at offset max_offset - j. there: same shape, bool, True
+    if the track has that sound. frames: number of frames with picture and sound.
     """
 
     rows: np.ndarray
@@ -117,14 +118,15 @@ def distances(
     bilinear: bool = False,
     offset: int = 0,
 ) -> Distances:
-    """The distances of a 224x224 face track of at least 6 frames.
+    """Distances between lips and sound of a 224x224 face track of at least 6 frames.
 
-    network: models.SyncNetV2, or any other, whose unit content vectors at every frame are compared: those figures
-    are not comparable with published ones. wav: the track's sound; None takes the sound track of the video.
-    max_offset: frames, both ways. batch: windows computed at once; changes memory and speed, not results.
-    bilinear: pictures of another size are scaled bilinearly, as Wav2Lip's script does, else by area. offset: column
-    max_offset is at this one, as a list has it, instead of at 0.
-    Of a long track, memory holds its sound and its distances, not its pictures. Raises MediaError.
+    network: models.SyncNetV2, or any other; others compare unit content vectors at every frame, and their figures are
+    not comparable with published ones. wav: the track's sound; None: the sound track of the video.
+    max_offset: frames, in either direction. batch: windows computed at once; affects memory and speed, not results.
+    bilinear: scale frames of another size bilinearly, as Wav2Lip's script does, instead of by area. offset: offset of
+    the middle column, as in a list line.
+    Memory holds the sound and the distances of the whole track, but not its frames. Raises MediaError, and UserError
+    for a network without content embeddings.
     """
     require_content(network)
     samples = clip_sound(video, wav)
@@ -155,10 +157,10 @@ def distances(
 
 @torch.inference_mode()
 def published_sound(network: Network, samples: np.ndarray, windows: int, batch: int) -> Iterator[Tensor]:
-    """Outputs of the published network for sound windows 0 ... windows - 1: (<= batch, nOut) float32 on the device.
+    """Yield outputs of the published network for sound windows 0 ... windows - 1: (<= batch, nOut) float32.
 
-    samples: (n,) int16 at 16 kHz. Window i has the coefficients 4i ... 4i + 19 of the whole sound, and goes through
-    the trunk by itself.
+    samples: (n,) int16 at 16 kHz. Window i is MFCCs 4i ... 4i + 19 of the whole sound; each window passes through the
+    trunk separately.
     """
     published = network.__S__
     assert isinstance(published, SoundWindows)
@@ -176,10 +178,10 @@ def published_sound(network: Network, samples: np.ndarray, windows: int, batch: 
 def coefficient_blocks(
     published: SoundWindows, samples: np.ndarray, needed: int, device: torch.device
 ) -> Iterator[Tensor]:
-    """The first `needed` MFCCs of a sound: (1, 1, 13, <= COEFFICIENTS_AT_ONCE) float32 each."""
+    """Yield the first `needed` MFCCs of a sound in blocks: (1, 1, 13, <= COEFFICIENTS_AT_ONCE) float32."""
     for first in range(0, needed, COEFFICIENTS_AT_ONCE):
         last = min(first + COEFFICIENTS_AT_ONCE, needed)
-        before = min(first, 1)  # one more, since the pre-emphasis of a sample needs the sample before it
+        before = min(first, 1)  # one more: pre-emphasis needs the previous sample
         block = samples[(first - before) * HOP_LENGTH : (last - 1) * HOP_LENGTH + WINDOW_LENGTH]
         audio = torch.from_numpy(block.astype(np.float32))[None]
         yield published.mfcc(audio.to(device))[..., before:]
@@ -188,11 +190,11 @@ def coefficient_blocks(
 def beside_every_shift(
     lips: Iterable[Tensor], sounds: Iterator[Tensor], max_offset: int, lead: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each block of lips the sounds at every shift: ((b, nOut), (b, nOut, 2 * max_offset + 1)).
+    """Yield each block of lips with the sounds at every shift: ((b, nOut), (b, nOut, 2 * max_offset + 1)).
 
-    lips, sounds: outputs of the windows 0, 1, 2 ... in blocks of any sizes. lead: offset, as a list has it, of lips
-    and sound of the same number. Sound j beside lips i is at the offset max_offset - j: number
-    i + j - max_offset + lead, a vector of zeros where there is none. Holds no more sounds than it needs.
+    lips, sounds: outputs for windows 0, 1, 2, ... in blocks of any size. lead: offset, as in a list line, between lip
+    and sound windows of the same number. Sound j for lip window i is at offset max_offset - j: sound window
+    i + j - max_offset + lead, or zeros if there is none. Memory holds only the sounds of the current block.
     """
     kept: Tensor | None = None
     for block in lips:
@@ -209,10 +211,10 @@ def beside_every_shift(
 
 
 def euclidean(lips: Tensor, sounds: Tensor) -> Tensor:
-    """Distances as torch's pairwise_distance has them: (b, nOut), (b, nOut, shifts) -> (b, shifts)."""
+    """Distances as in torch's pairwise_distance: (b, nOut), (b, nOut, shifts) -> (b, shifts)."""
     return torch.linalg.vector_norm(lips[..., None] - sounds + EPS, dim=1)
 
 
 def chord(lips: Tensor, sounds: Tensor) -> Tensor:
-    """Distances of unit vectors; one of zeros is as far away as an unrelated one: sqrt(2). See euclidean."""
+    """Distances of unit vectors; a vector of zeros is at sqrt(2), like an unrelated one. See euclidean."""
     return (2 - 2 * torch.einsum("bn,bns->bs", lips, sounds)).clamp(min=0).sqrt()

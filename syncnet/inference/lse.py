@@ -1,4 +1,4 @@
-"""inferSyncNet.py lse: LSE-D and LSE-C of videos, counted as papers count them, and confidences of frames."""
+"""inferSyncNet.py lse: LSE-D and LSE-C of videos, counted as in papers, and the confidence of every frame."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from syncnet.tracks.track_settings import Rule
 
 HELP = (
-    "Lip sync of videos and face tracks: offset, LSE-D (distance, less is better) and LSE-C (confidence) of each "
-    "face track, and means, counted as a paper counts them (--protocol). Comparable with published figures only with "
-    "syncnet_v2.model; see docs/inference.md."
+    "Measure lip sync of videos and face tracks: offset, LSE-D (distance, lower is better) and LSE-C (confidence, "
+    "higher is better) of each face track, and means, counted as in a paper (--protocol). Only figures of "
+    "syncnet_v2.model are comparable with published ones; see docs/lse.md."
 )
 EXAMPLE = [
     f"{COMMAND} lse {PUBLISHED} my_videos/ --protocol latentsync --json lse.json",
@@ -60,13 +60,13 @@ EXAMPLE = [
     f"{COMMAND} lse {PUBLISHED} my_tracks/mp4 --wav my_tracks/wav --frames frames",
 ]
 COLUMNS = ("clip", "wav", "frames", "offset", "lse_d", "lse_c")
-OF_VIDEO = ("video", "first_s", "last_s")  # further columns, where tracks were made of videos
+OF_VIDEO = ("video", "first_s", "last_s")  # further columns, for tracks that were made from videos
 HEADER = "offset   LSE-D   LSE-C  frames  clip"
 NAMES = {"lse_d": "LSE-D", "lse_c": "LSE-C", "best_lse_d": "best LSE-D", "best_lse_c": "best LSE-C"}
 # Measured on real clips with other weights of the published network; see docs/lse.md.
 JPEG_MOVES = "moves LSE-D by up to 1 % and LSE-C by up to 4 %"
 PUBLISHED_SHA256 = "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442"  # of syncnet_v2.model
-TRACK_NAME = re.compile(r"\d{5}$")  # of a face track in the folder of its video
+TRACK_NAME = re.compile(r"\d{5}$")  # name of a face track in the folder of its video
 
 
 def add_flags(parser: Parser) -> None:
@@ -85,27 +85,27 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--csv",
         metavar="CSV",
-        help="write a row per face track: clip, wav, frames, offset, lse_d, lse_c; of videos also "
+        help="write one row per face track: clip, wav, frames, offset, lse_d, lse_c; for videos also "
         + ", ".join(OF_VIDEO),
     )
     parser.add_argument(
         "--video_csv",
         metavar="CSV",
-        help="write a row per video: video, tracks, and its figures by the protocol",
+        help="write one row per video: video, tracks, the figures of the protocol, and no_face, why there are none",
     )
     parser.add_argument(
-        "--json", metavar="JSON", help="write the means with 95 %% intervals, and all that they depend on"
+        "--json", metavar="JSON", help="write the means with 95 %% intervals, and everything they depend on"
     )
     parser.add_argument(
         "--frames",
         metavar="DIR",
-        help="write a CSV a track with the confidence of every frame, median-filtered over 9",
+        help="write one CSV per track with the confidence of every frame, median-filtered over 9 frames",
     )
     add_track_making(parser)
 
 
 def check(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuse flags that would make another protocol of a named one."""
+    """Refuse flags that would change a named protocol."""
     if args.protocol == "tracks":
         return
     for flag in ("min_frames", "min_face"):
@@ -131,7 +131,7 @@ class Measured:
 
 @dataclass(eq=False)
 class Video:
-    """What is counted for a video: its tracks that count, and why there are none."""
+    """A video: its tracks that count, or why it has none."""
 
     name: str
     rows: list[Measured] = field(default_factory=list)
@@ -190,12 +190,12 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
 
 
 def flags_of(protocol: Protocol) -> dict[str, int]:
-    """The flags of makeFaceTracks.py that a protocol has."""
+    """The flags of makeFaceTracks.py that a protocol sets."""
     return {"min_frames": protocol.min_frames or MADE["min_frames"], "min_face": protocol.min_face}
 
 
 def check_names(folder: str | None, names: Sequence[str]) -> None:
-    """Raise MediaError where two tracks would have the same file in the folder --frames."""
+    """Raise MediaError if two tracks would have the same file in the folder --frames."""
     if folder and repeated(names):
         raise MediaError(
             f"--frames {folder}: two inputs would have the same .csv; give the folder they are in"
@@ -209,7 +209,7 @@ def measure(
     protocol: Protocol,
     problems: Problems,
 ) -> list[Measured]:
-    """The figures of face tracks; prints a line for each, and writes --frames."""
+    """Measure face tracks; print one line for each, and write --frames."""
     from tqdm import tqdm
 
     from syncnet.inference.lip_sync import lse
@@ -231,10 +231,10 @@ def measure(
 
 
 def by_video(rows: Sequence[Measured], tracks: Tracks, protocol: Protocol) -> list[Video]:
-    """The videos with the tracks that count for each.
+    """Group the tracks that count by video.
 
-    Of face tracks that were given, and a named protocol: those numbered in one folder (00001.mp4) are of one video,
-    and shorter ones than the protocol's do not count.
+    For face tracks as inputs, a named protocol takes numbered ones in the same folder (00001.mp4, ...) as one video,
+    and tracks that are shorter than its min_frames do not count.
     """
     videos = {name: Video(name, no_face=reason) for name, reason in tracks.without_face.items()}
     for row in rows:
@@ -257,7 +257,7 @@ def line_of(clip: str, found: LipSync) -> str:
 
 
 def cells(summary: Summary, columns: Sequence[str]) -> str:
-    """The means, with their intervals where there are some."""
+    """The means, with their intervals if there are any."""
     texts = [f"{NAMES[column]} {mean:.3f}" for column, mean in zip(columns, summary.means, strict=True)]
     if summary.low is not None and summary.high is not None:
         texts = [
@@ -268,10 +268,10 @@ def cells(summary: Summary, columns: Sequence[str]) -> str:
 
 
 def mean_line(summary: Summary, tracks: int) -> str:
-    """The means over face tracks that were given, with their 95 % intervals where there are several."""
-    said = cells(summary, ("lse_d", "lse_c"))
+    """The means over face tracks as inputs, with 95 % intervals if there are several."""
+    text = cells(summary, ("lse_d", "lse_c"))
     return (
-        f"1 track: {said}" if tracks == 1 else f"mean of {tracks} tracks: {said}; 95 % intervals over tracks"
+        f"1 track: {text}" if tracks == 1 else f"mean of {tracks} tracks: {text}; 95 % intervals over tracks"
     )
 
 
@@ -280,11 +280,11 @@ def summary_lines(summary: Summary, videos: Sequence[Video], protocol: Protocol)
     counting = [video for video in videos if video.rows]
     number = sum(len(video.rows) for video in counting)
     without = len(videos) - len(counting)
-    said = f"{protocol.name}: {cells(summary, protocol.columns)}; of {counted(len(counting), 'video')}"
-    said += f", {counted(number, 'face track')}" * (not protocol.whole)
-    said += f", {counted(without, 'video')} without a face not counted" * (without > 0)
-    said += "; 95 % intervals over videos" * (summary.low is not None)
-    return f"{said}\nCounted: {protocol.counted}."
+    line = f"{protocol.name}: {cells(summary, protocol.columns)}; of {counted(len(counting), 'video')}"
+    line += f", {counted(number, 'face track')}" * (not protocol.whole)
+    line += f", {counted(without, 'video')} without a face not counted" * (without > 0)
+    line += "; 95 % intervals over videos" * (summary.low is not None)
+    return f"{line}\nCounted: {protocol.counted}."
 
 
 def comparability(tracks: Tracks, rule: Rule, protocol: Protocol) -> str:
@@ -295,13 +295,13 @@ def comparability(tracks: Tracks, rule: Rule, protocol: Protocol) -> str:
 
 
 def differences(tracks: Tracks, rule: Rule, protocol: Protocol) -> str:
-    """What is not as in the protocol's script."""
-    said = (
+    """How the measurement differs from the protocol's script."""
+    faces = (
         []
         if protocol.whole
         else [f"faces are found by {found_by(tracks)} in {every(rule)}, there by S3FD in every frame"]
     )
-    return "; ".join([*said, f"frames are not written as JPEG first, which {JPEG_MOVES}"])
+    return "; ".join([*faces, f"frames are not written as JPEG first, which {JPEG_MOVES}"])
 
 
 def found_by(tracks: Tracks) -> str:
@@ -335,9 +335,9 @@ def remark(network: Network, checkpoint: str) -> str | None:
 
 
 def write_table(rows: Sequence[Measured], path: str, kept: bool) -> None:
-    """Write the CSV with a row per track. Raises OSError.
+    """Write the CSV with one row per track. Raises OSError.
 
-    kept: the tracks that were made of videos are; else their names stand for their files.
+    kept: tracks that were made from videos are kept; if not, their names are written instead of their files.
     """
     of_videos = any(row.track.first is not None for row in rows)
     with replace_file(path) as file:
@@ -352,9 +352,9 @@ def write_table(rows: Sequence[Measured], path: str, kept: bool) -> None:
 
 
 def write_videos(videos: Sequence[Video], protocol: Protocol, path: str) -> None:
-    """Write the CSV with a row per video. Raises OSError.
+    """Write the CSV with one row per video. Raises OSError.
 
-    A video without a face has no figures, with the protocol mocha zeros; neither counts.
+    The figures of a video without a face are empty, or zeros for the protocol mocha; the video does not count.
     """
     with replace_file(path) as file:
         table = csv.writer(file, lineterminator="\n")
@@ -377,7 +377,7 @@ def write_summary(
     args: argparse.Namespace,
     note: str | None,
 ) -> None:
-    """Write --json: the means, null where no video counts, and all that they depend on. Raises OSError."""
+    """Write --json: the means (null if no video counts), and everything they depend on. Raises OSError."""
     counting = [video for video in videos if video.rows]
     sides = (summary.means, summary.low, summary.high) if summary else (None, None, None)
     means, low, high = ([None] * len(protocol.columns) if side is None else side.tolist() for side in sides)
@@ -406,9 +406,9 @@ def write_summary(
 
 
 def write_frames(found: LipSync, path: str) -> None:
-    """Write the CSV with the confidence of every frame that a window has in its middle. Raises OSError.
+    """Write the CSV with the confidence of every frame on which a window is centered. Raises OSError.
 
-    frame: number from 0 on. The first two frames and the last few are in the middle of none.
+    Frames are numbered from 0. No window is centered on the first two and the last few frames.
     """
     from syncnet.networks.two_streams import LIP_FRAMES
 

@@ -1,4 +1,4 @@
-"""inferSyncNet.py match: whose voice belongs to a face? The test of what the identity loss learns."""
+"""inferSyncNet.py match: face-voice matching, a test of what the identity loss learns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from syncnet.inference.embeddings import Skip
     from syncnet.networks.interface import Network
 
-HELP = "How well do faces find their voices among others?"
+HELP = "Face-voice matching: how often does a face pick its own voice among others, and a voice its own face?"
 EXAMPLE = [f"{COMMAND} match {MODEL} data/test.txt --ways 2 10"]
 RESAMPLES = 1000
 
@@ -41,20 +41,20 @@ def add_flags(parser: Parser) -> None:
     add_crops(parser)
     add_resize(parser)
     parser.add_argument(
-        "list", help="list of clips made by makeFileList.py; <id>/<ref>/<utt>.mp4 tells who is who"
+        "list", help="list of clips made by makeFileList.py; <id> in <id>/<ref>/<utt>.mp4 is the speaker"
     )
     parser.add_argument(
         "--ways",
         type=at_least(int, 2),
         nargs="+",
         default=list(WAYS),
-        help="choices: 2 is one wrong, one right",
+        help="number of candidates; 2: one right, one wrong",
     )
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Accuracy, in percent, of finding the right one of `ways`, with its 95 % interval."""
+    """Accuracy, in percent, of picking the right one of `ways` candidates, with its 95 % interval."""
 
     ways: int
     accuracy: float
@@ -71,10 +71,10 @@ def match(
     allow_resize: bool = False,
     skip: Skip | None = None,
 ) -> tuple[list[Matching], list[Matching], list[str]]:
-    """How often a face finds its own voice among N - 1 voices of other people, and a voice its face.
+    """How often a face picks its own voice among those of N - 1 other people, and a voice its own face.
 
-    Returns (face to voice, voice to face, speaker of each clip used); see matching_accuracy. Raises MediaError, and
-    UserError when there are too few speakers, before anything is computed where the list tells.
+    For num_eval to skip, see embed. Returns (face to voice, voice to face, speaker of each clip used); see
+    matching_accuracy. Raises MediaError, and UserError for too few speakers, before computing if the list shows it.
     """
     import torch
 
@@ -97,15 +97,18 @@ def match(
 
 
 def speakers_of_clips(videos: Sequence[str]) -> list[str]:
-    """Who is in each video: the folder two above it (<id>/<ref>/<utt>.mp4); where all share one, each its own."""
+    """The speaker of each video: the folder two levels up, <id> in <id>/<ref>/<utt>.mp4.
+
+    If all videos share that folder, each is its own speaker.
+    """
     folders = [os.path.dirname(os.path.dirname(os.path.abspath(path_without_tar(v)))) for v in videos]
     return list(videos) if len(set(folders)) == 1 else folders
 
 
 def check_ways(speakers: Sequence[str], ways: Sequence[int]) -> None:
-    """Raise UserError unless every clip has ways - 1 clips of other speakers to be told from.
+    """Raise UserError unless every clip has ways - 1 clips of other speakers to be compared with.
 
-    speakers: of each clip.
+    speakers: one per clip.
     """
     counts = Counter(speakers)
     if len(counts) < 2:
@@ -120,12 +123,12 @@ def check_ways(speakers: Sequence[str], ways: Sequence[int]) -> None:
 
 
 def matching_accuracy(similarity: np.ndarray, speakers: Sequence[str], ways: int, seed: int = 0) -> Matching:
-    """N-way accuracy, exactly as of drawing every set of ways - 1 wrong clips of other speakers.
+    """N-way accuracy, averaged exactly over all sets of ways - 1 wrong clips of other speakers.
 
-    similarity: (clips, clips), row i, column i a pair that belongs together. A row is won by a draw that has
-    none of the other speakers' columns that are at least as similar: of m columns, b of them, with
-    probability C(m - b, ways - 1) / C(m, ways - 1). The interval is a bootstrap over speakers, whose clips
-    are not independent. Raises UserError when there are too few other speakers' clips.
+    similarity: (clips, clips); row i and column i belong together. If b of the m columns of other speakers are at
+    least as similar as the right one, a row is matched with probability C(m - b, ways - 1) / C(m, ways - 1), that of
+    drawing none of them. The interval is a bootstrap over speakers, since clips of a speaker are not independent.
+    Raises UserError if there are too few clips of other speakers.
     """
     from scipy.special import gammaln
 

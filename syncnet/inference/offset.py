@@ -1,7 +1,4 @@
-"""inferSyncNet.py offset: by how many frames picture and sound of a clip are apart.
-
-It is measured with the content embeddings.
-"""
+"""inferSyncNet.py offset: the offset between picture and sound of a clip, measured with content embeddings."""
 
 from __future__ import annotations
 
@@ -52,18 +49,18 @@ if TYPE_CHECKING:
 
     from syncnet.networks.interface import Network
 
-HELP = "By how many frames are picture and sound apart?"
+HELP = "Measure the offset between picture and sound, in frames."
 EXAMPLE = [
     f"{COMMAND} offset {MODEL} clip.mp4 --plot offset.png",
     f"{COMMAND} offset {MODEL} data/test.txt --csv offsets.csv --write_list data/checked.txt",
     f"{COMMAND} offset {PUBLISHED} my.txt --write_list checked.txt --min_confidence 3 --max_shift 5",
 ]
-MIN_MOMENTS = 10  # embeddings for which picture and sound have to overlap at every shift
-# Confidence of this program's networks from which on an offset counts as found. With the demo's network, clips in
-# sync had 0.40 at least and 0.57 in the middle, with the sound of another clip 0.19 in the middle (drawn people talk
-# much alike); with noise, and with a network that has hardly learned, below 0.06.
+MIN_MOMENTS = 10  # embeddings by which picture and sound must overlap at every shift
+# Smallest confidence at which an offset counts as found, for networks of this program. With the demo's network, clips
+# in sync had at least 0.40 (median 0.57); with the sound of another clip, the median was 0.19 (drawn people talk much
+# alike); with noise, and with a network that has hardly learned, all were below 0.06.
 FOUND = 0.2
-PUBLISHED_FOUND = 2.0  # confidence of the published lip-sync network below which nothing was found
+PUBLISHED_FOUND = 2.0  # the same for the published lip-sync network
 NO_OFFSET = "in which no offset was found"
 
 
@@ -72,8 +69,8 @@ def add_flags(parser: Parser) -> None:
     add_inputs(parser)
     add_resize(parser)
     add_max_offset(parser)
-    parser.add_argument("--plot", metavar="PNG", help="draw the similarity at every shift")
-    parser.add_argument("--csv", metavar="CSV", help="write a table")
+    parser.add_argument("--plot", metavar="PNG", help="plot the similarity at every shift")
+    parser.add_argument("--csv", metavar="CSV", help="write one row per clip")
     parser.add_argument(
         "--write_list", metavar="TXT", help="write a list of the clips with the offsets found"
     )
@@ -81,29 +78,29 @@ def add_flags(parser: Parser) -> None:
         "--min_confidence",
         type=float,
         default=0.0,
-        help="--write_list leaves out clips below it. Usual of clips in sync: about 7 with syncnet_v2.model, where "
-        "below 2 to 3 nothing was found; 0.3 to 0.7 with a network of this program, where below 0.2 nothing was",
+        help="--write_list skips clips with less confidence. Clips in sync often have about 7 with syncnet_v2.model, "
+        "where no offset is found below 2, and 0.3 to 0.7 with other networks, where none is found below 0.2",
     )
     parser.add_argument(
         "--max_shift",
         type=at_least(int, 0),
         metavar="N",
-        help="--write_list leaves out clips whose offset is larger, either way; by default none",
+        help="--write_list skips clips with a larger offset, in either direction; by default none",
     )
     add_track_making(parser)
 
 
 @dataclass(frozen=True, eq=False)
 class Offset:
-    """The offset of a clip as the list's third field has it: the picture is `frames` later than the sound.
+    """The offset of a clip, as in a list line: the picture lags the sound by `frames`.
 
-    similarity: (shifts,) mean cosine of picture and sound at each of `shifts` (frames); of the published lip-sync
-    network the negative of their mean distance. measure: what it is, in words. enough: confidence from which on an
-    offset counts as found.
+    similarity: (shifts,) mean cosine of picture and sound at each of `shifts` (frames); for the published lip-sync
+    network, the negative of their mean distance. measure: name of the similarity. enough: smallest confidence at
+    which an offset counts as found.
     """
 
     frames: int
-    confidence: float  # highest similarity less the median over all shifts; near 0: nothing was found
+    confidence: float  # highest similarity minus the median over all shifts; near 0: no offset found
     shifts: np.ndarray
     similarity: np.ndarray
     measure: str = "mean similarity"
@@ -111,7 +108,7 @@ class Offset:
 
     @property
     def found(self) -> str:
-        """Was there an offset to be found? "yes", "no", or "edge" (it may lie beyond the shifts)."""
+        """Was an offset found? "yes", "no", or "edge" (it may lie beyond the shifts)."""
         if abs(self.frames) == self.shifts[-1]:
             return "edge"
         return "yes" if self.confidence >= self.enough else "no"
@@ -143,9 +140,9 @@ def find_offset(video: Tensor, audio: Tensor, max_offset: int = MAX_OFFSET) -> O
     """The offset at which the mean similarity of the two streams is highest.
 
     video, audio: unit content embeddings at every frame, (moments, nOut) each. Embedding v of the picture
-    belongs to embedding a of the sound when v = a + offset - 1, as in training. Chung and Zisserman, "Out of
-    time: automated lip sync in the wild", ACCV workshops 2016, section 4.1 (there with distances, and the
-    confidence is median less minimum). Raises UserError when the two overlap too little for max_offset.
+    belongs to embedding a of the sound if v = a + offset - 1, as in training. Chung and Zisserman, "Out of time:
+    automated lip sync in the wild", ACCV workshops 2016, section 4.1 (with distances instead of similarities, so that
+    the confidence is the median minus the minimum). Raises UserError if the two overlap too little for max_offset.
     """
     from syncnet.inference.embeddings import LOADER_LEAD
     from syncnet.networks.two_streams import LIP_FRAMES
@@ -171,10 +168,10 @@ def offset(
     max_offset: int = MAX_OFFSET,
     allow_resize: bool = False,
 ) -> Offset:
-    """Measure the offset of a clip. network: of any temporal stride; its content is computed at every frame.
+    """Measure the offset of a clip. network: any temporal stride; content is computed at every frame.
 
-    Of the published lip-sync network (models/SyncNetV2.py) it is that of lse(). wav: the clip's sound; None takes the
-    sound track of the video. max_offset: frames, both ways. Raises MediaError.
+    With the published lip-sync network (models/SyncNetV2.py), the offset is that of lse(). wav: the clip's sound;
+    None: the sound track of the video. max_offset: frames, in either direction. Raises MediaError.
     """
     from syncnet.inference.embeddings import clip_sound, face_content, voice_content
     from syncnet.inference.lip_sync import is_published, lse
@@ -186,7 +183,7 @@ def offset(
     if is_published(network):
         found = lse(network, video, wav, max_offset, allow_resize=allow_resize)
         shifts = np.arange(-max_offset, max_offset + 1)
-        nearness = -found.mean_distances[::-1]  # at the shift -max_offset the sound is the latest
+        nearness = -found.mean_distances[::-1]  # mean_distances starts at offset max_offset
         return Offset(found.offset, found.lse_c, shifts, nearness, "mean distance, negative", PUBLISHED_FOUND)
     samples = clip_sound(video, wav)
     need = crop_samples(LIP_FRAMES)
@@ -200,7 +197,7 @@ def offset(
 
 
 def plot_offsets(found: Sequence[tuple[str, Offset]], path: str) -> None:
-    """Write a PNG: the curve of one (path, offset), or the curves of several as rows of a map. Raises OSError."""
+    """Plot the similarities of (path, offset) pairs as a PNG: one as a curve, several as a map. Raises OSError."""
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
     if len(found) == 1:
@@ -275,7 +272,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
 def measure(
     network: Network, tracks: Sequence[FaceTrack], args: argparse.Namespace, problems: Problems
 ) -> list[Measured]:
-    """The offsets of face tracks; prints a line for each."""
+    """Measure the offsets of face tracks; print one line for each."""
     from tqdm import tqdm
 
     def one(track: FaceTrack) -> Offset:
@@ -288,15 +285,15 @@ def measure(
     for track, found in measure_each(tracks, one, problems, "offset"):
         if found:
             rows.append((track, found))
-            said = track.listed.offset if track.listed else "-"
+            listed = track.listed.offset if track.listed else "-"
             figures = f"{found.frames:6d} {found.milliseconds:6d} {found.confidence:11.3f}"
-            figures += f" {found.found:>7} {said:>7}"
+            figures += f" {found.found:>7} {listed:>7}"
             tqdm.write(f"{figures}  {track}" if several else f"{track}: {found}")
     return rows
 
 
 def report(rows: Sequence[Measured], tracks: Tracks, args: argparse.Namespace, problems: Problems) -> None:
-    """Say what the offsets have in common, and write the files that were asked for."""
+    """Print a summary of the offsets, and write the requested files."""
     for video, why in tracks.without_face.items():
         problems(MediaError(f"{video}: {why}"))
     several = len(tracks.tracks) > 1
@@ -332,52 +329,52 @@ def report(rows: Sequence[Measured], tracks: Tracks, args: argparse.Namespace, p
 
 
 def correction(args: argparse.Namespace, video: str) -> str:
-    """The command that writes a video with its sound in step."""
+    """The command that writes a video with its sound in sync."""
     stem, ending = os.path.splitext(video)
     names = [shlex.quote(name) for name in (args.initial_model, video, f"{stem}_in_sync{ending}")]
     return f"{COMMAND} resync --initial_model {names[0]} {names[1]} --output {names[2]}"
 
 
 def write_offset_table(rows: Sequence[Measured], path: str, kept: bool) -> None:
-    """Write the CSV with a row a clip. Raises OSError."""
+    """Write the CSV with one row per clip. kept: see lse.write_table. Raises OSError."""
     with replace_file(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["clip", "wav", "offset", "milliseconds", "confidence", "listed", "found"])
         for track, found in rows:
-            said = track.listed.offset if track.listed else ""
-            row = [found.frames, found.milliseconds, f"{found.confidence:.6f}", said, found.found]
+            listed = track.listed.offset if track.listed else ""
+            row = [found.frames, found.milliseconds, f"{found.confidence:.6f}", listed, found.found]
             files = [track.clip, track.wav or ""] if kept or track.first is None else [str(track), ""]
             table.writerow([*files, *row])
 
 
 def write_checked_list(args: argparse.Namespace, rows: Sequence[Measured], clips: int) -> None:
-    """Write --write_list: the clips with the offsets found. Raises UserError where none is left, OSError.
+    """Write --write_list: the clips with the offsets found. Raises UserError if no clip is left, and OSError.
 
-    clips: how many there are, with those that could not be measured.
+    clips: number of all clips, including those that could not be measured.
     """
     from syncnet.inference.embeddings import count_frames
 
     kept: list[Measured] = []
-    left_out = Counter({"that cannot be read": clips - len(rows)})
+    skipped = Counter({"that cannot be read": clips - len(rows)})
     for row in rows:
         reason = reason_to_leave_out(row[1], args)
         if reason:
-            left_out[reason] += 1
+            skipped[reason] += 1
         else:
             kept.append(row)
     if not kept:
-        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+        counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
         raise UserError(f"{args.write_list}: not written, no clip is left: of {clips} clips, {counts}")
     with replace_file(args.write_list) as file:
         for track, measured in kept:
             frames = track.listed.frames if track.listed else count_frames(track.clip)
             file.write(format_list_line(Clip(track.clip, track.wav or "", measured.frames, frames)) + "\n")
-    without = f" ({left_out[NO_OFFSET]} left out because no offset was found)" if left_out[NO_OFFSET] else ""
+    without = f" ({skipped[NO_OFFSET]} left out because no offset was found)" if skipped[NO_OFFSET] else ""
     print(f"{args.write_list}: {len(kept)} of {counted(clips, 'clip')}{without}")
 
 
 def reason_to_leave_out(measured: Offset, args: argparse.Namespace) -> str:
-    """Why --write_list leaves a clip out; "" for one that it takes."""
+    """Why --write_list skips a clip; "" if it does not."""
     if not is_found(measured):
         return NO_OFFSET
     if not measured.confidence >= args.min_confidence:
