@@ -1,4 +1,4 @@
-"""A video written again with other sound: its pictures are copied as they are, without decoding them."""
+"""Replace the audio of a video. Its video stream is copied without re-encoding."""
 
 import contextlib
 import os
@@ -19,14 +19,14 @@ FORMATS = {
     **{".avi": "avi", ".ts": "mpegts", ".mts": "mpegts", ".m2ts": "mpegts", ".mpg": "mpeg", ".mpeg": "mpeg"},
     **{".flv": "flv", ".wmv": "asf", ".asf": "asf", ".ogv": "ogg", ".3gp": "3gp", ".nut": "nut"},
 }
-# By codec; the encoders of others have its name.
+# Codec -> encoder, if their names differ.
 ENCODERS = {"mp3": "libmp3lame", "opus": "libopus", "vorbis": "libvorbis"}
-JITTER = 0.05  # seconds by which the time stamps of sound may be off without a gap
-AHEAD = 0.5  # seconds of sound that are written ahead of the pictures
+JITTER = 0.05  # seconds; larger deviations of audio time stamps are gaps or overlaps
+AHEAD = 0.5  # seconds by which audio is written ahead of the pictures
 
 
 class Copy(NamedTuple):
-    """An open video, and an output that takes its pictures."""
+    """An open video, and an output with a copy of its video stream."""
 
     source: av.container.InputContainer
     pictures: av.VideoStream
@@ -36,7 +36,7 @@ class Copy(NamedTuple):
 
 @contextlib.contextmanager
 def copying(video: str, output: str, format: str) -> Iterator[Copy]:
-    """Open both; a failure of the output's container becomes a MediaError, and leaves no output."""
+    """Open a video and an output. Raises MediaError, without leaving an output, if the container cannot hold them."""
     with open_media(video) as source, replace_file(output, "wb") as file:
         pictures = picture_stream(source)
         if pictures is None:
@@ -51,7 +51,7 @@ def copying(video: str, output: str, format: str) -> Iterator[Copy]:
 
 
 def join(video: str, samples: np.ndarray, output: str) -> None:
-    """Write the pictures of a video, as a NUT file, with a sound that begins with the first picture.
+    """Write a NUT file with the pictures of a video and the given audio, which starts at the first picture.
 
     samples: (n,) int16 at 16 kHz. Raises MediaError, OSError.
     """
@@ -74,11 +74,10 @@ def join(video: str, samples: np.ndarray, output: str) -> None:
 
 
 def move_sound(video: str, output: str, frames: int) -> None:
-    """Write `output`: the pictures of a video as they are, and its sound `frames` / 25 s later, of the same length.
+    """Copy a video to `output` with its audio shifted by `frames` / 25 s: later if positive, earlier if negative.
 
-    A negative number moves it to be earlier. What is moved over an end is cut, what is missing at the other is
-    silence. The sound that belongs to the pictures is encoded again by its own codec, in AVI as PCM;
-    other streams are not written. Raises MediaError, OSError.
+    The audio keeps its length: it is cut at one end and padded with silence at the other. It is re-encoded with the
+    same codec (with PCM in AVI); the pictures are copied, and other streams are dropped. Raises MediaError, OSError.
     """
     format = format_of(output)
     with copying(video, output, format) as (source, pictures, target, copied):
@@ -88,7 +87,7 @@ def move_sound(video: str, output: str, frames: int) -> None:
         sound = choice.stream(source)
         context = sound.codec_context
         rate, layout = context.sample_rate, context.layout.name
-        # AVI has no place for the delay of an encoder.
+        # AVI cannot store an encoder delay.
         name = "pcm_s16le" if format == "avi" else context.codec.canonical_name
         encoder = target.add_stream(ENCODERS.get(name, name), rate=rate, layout=layout)
         assert isinstance(encoder, av.AudioStream)
@@ -110,7 +109,7 @@ def move_sound(video: str, output: str, frames: int) -> None:
 
 
 def format_of(output: str) -> str:
-    """FFmpeg's name of the container of a file to be written. Raises MediaError."""
+    """Return FFmpeg's name of the container format for an output file. Raises MediaError."""
     format = FORMATS.get(os.path.splitext(output)[1].lower())
     if format is None:
         raise MediaError(
@@ -120,27 +119,27 @@ def format_of(output: str) -> str:
 
 
 def sound_frame(samples: np.ndarray, format: str, layout: str, rate: int, place: int) -> av.AudioFrame:
-    """samples: (channels, n), of a planar format or with a single channel. place: that of the first one."""
+    """Make an audio frame. samples: (channels, n), planar or mono. place: index of the first sample in the stream."""
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=format, layout=layout)
     frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), place
     return frame
 
 
 class MovedSound:
-    """A sound, frame after frame, that comes out `by` samples later, and ends where it ended.
+    """Shifts audio by `by` samples (earlier if negative), frame by frame, without changing where it ends.
 
-    format: that of what comes out, a planar one, known from the first frame on.
+    format: planar sample format of the output, set by the first frame.
     """
 
     def __init__(self, by: int, rate: int) -> None:
         self.by, self.rate = by, rate
         self.format = ""
-        self._first = 0  # place of the first sample, counted in samples
-        self._taken = self._given = 0  # samples
+        self._first = 0  # position of the first sample in the stream
+        self._taken = self._given = 0  # samples in, samples out
         self._held = np.empty((0, 0))
 
     def add(self, frame: av.AudioFrame) -> Iterator[tuple[np.ndarray, int]]:
-        """What comes out with a frame: (channels, n) samples, and the place of the first."""
+        """Add a frame, and yield the output so far: (channels, n) samples and the position of the first."""
         samples = channels_of(frame)
         if not self.format:
             self.format = frame.format.planar.name
@@ -158,7 +157,7 @@ class MovedSound:
         yield from self._give(self._held.shape[1] - max(0, self.by))
 
     def end(self) -> Iterator[tuple[np.ndarray, int]]:
-        """What comes out at the end: silence, where the sound was moved to be earlier."""
+        """Yield the rest of the output. If the audio was moved earlier, it is silence."""
         missing = self._taken - self._given
         self._held = self._silence(self._held, missing) if self.by < 0 else self._held
         yield from self._give(missing)

@@ -1,4 +1,4 @@
-"""The sound of any sound or video file, decoded in sync with its pictures."""
+"""Decode the audio of any audio or video file, in sync with its pictures."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -25,26 +25,25 @@ from syncnet.media.sound_placement import Run, place_frames
 from syncnet.media.wav import map_wav
 
 Pieces = list[tuple[float, np.ndarray]]  # (start in seconds, 16 kHz mono int16)
-# Containers whose tracks declare their length, and those whose time does not begin at 0.
-DECLARING = ("mp4", "wav", "w64", "aiff", "au", "caf", "flac", "ogg")
-CLOCKS = ("mpegts", "mpeg", "mp3")
-MAX_PADDING = 0.1  # seconds; sound that ends earlier than declared by more than this is cut off
-MAX_FILL = 0.25  # seconds; sound that ends earlier than the pictures by more than this is not padded
+DECLARING = ("mp4", "wav", "w64", "aiff", "au", "caf", "flac", "ogg")  # containers with exact track lengths
+CLOCKS = ("mpegts", "mpeg", "mp3")  # containers with time stamps that do not begin at 0
+MAX_PADDING = 0.1  # seconds; audio that ends earlier than declared by more than this is truncated
+MAX_FILL = 0.25  # seconds; audio that ends earlier than the pictures by more than this is not padded
 SAMPLE_FLOATS = ("flt", "dbl")  # sample formats of files with float samples
-LOUDEST = 32.0  # of full scale; larger floats are on another scale
+LOUDEST = 32.0  # times full scale; larger float samples use another scale
 OPENING = SAMPLE_RATE // 4  # samples
 JITTER = 5.0  # seconds over which jittering time stamps average out
 
 
 class NoSoundError(MediaError):
-    """A file without a sound track."""
+    """The file has no audio track."""
 
 
 def extent(tracks: "_Tracks") -> tuple[float, int | None]:
-    """Where the wav lies on the file's clock: (time of its first sample in seconds, number of samples).
+    """Return the extent of the wav on the file's clock: (time of its first sample in seconds, number of samples).
 
-    The wav begins with the first picture, or at time 0 if there is no video (with the sound, in files whose clock has
-    no 0), and ends at the declared end of the sound track. samples is None if the track declares none.
+    The wav begins with the first picture; without video, at time 0, or in containers of CLOCKS, with the audio. It
+    ends at the declared end of the audio track. The number of samples is None if the track declares no end.
     """
     container, first = tracks.container, tracks.pictures or tracks.sound
     origin = 0.0
@@ -55,9 +54,9 @@ def extent(tracks: "_Tracks") -> tuple[float, int | None]:
 
 
 def declared_end(container: InputContainer, sound: AudioStream) -> float | None:
-    """When a sound track ends, in seconds on the file's clock; None if FFmpeg only estimates it.
+    """Return the end of an audio track in seconds on the file's clock, or None if FFmpeg only estimates it.
 
-    What the decoder returns beyond is padding.
+    Anything that the decoder returns after this is padding.
     """
     if sound.duration is None or container_kind(container) not in DECLARING:
         return None
@@ -65,21 +64,21 @@ def declared_end(container: InputContainer, sound: AudioStream) -> float | None:
 
 
 def decode_audio(path: str) -> np.ndarray:
-    """The sound of any sound or video file as a player plays it, in sync with its pictures: (samples,) int16, 16 kHz.
+    """Decode the audio of any audio or video file as a player plays it, in sync with its pictures.
 
-    Sample i is heard i / 16000 s after the first picture appears. Time stamps account for encoder delay, edit lists,
-    late or early starts and gaps; the end is cut, or padded with silence for at most MAX_PADDING, to the declared
-    duration. A wav of that format is memory-mapped, not decoded. Raises NoSoundError, MediaError.
+    Returns (samples,) int16 at 16 kHz; sample i is heard i / 16000 s after the first picture appears. Encoder delay,
+    edit lists, late or early starts and gaps are taken from the time stamps. The end is cut to the declared duration,
+    or padded by at most MAX_PADDING. A 16 kHz mono int16 wav is memory-mapped. Raises NoSoundError, MediaError.
     """
     plain = map_wav(path)
     return _decode(path)[0] if plain is None else plain
 
 
 def decode_clip(path: str) -> np.ndarray:
-    """decode_audio, made to end with the pictures.
+    """Like decode_audio, but the audio ends with the pictures.
 
-    Sound that ends more than a video frame later than the pictures is cut; sound that ends up to MAX_FILL earlier is
-    padded with silence. Sound that ends earlier still keeps its length.
+    Audio that ends more than one video frame after the pictures is cut. Audio that ends at most MAX_FILL before them
+    is padded with silence; if it ends even earlier, its length is kept.
     """
     plain = map_wav(path)
     if plain is not None:
@@ -90,16 +89,17 @@ def decode_clip(path: str) -> np.ndarray:
 
 
 def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
-    """What is known of decode_clip(path) without decoding it all: (its length, its first OPENING samples at most).
+    """Return the length of decode_clip(path) and its first OPENING samples, without decoding the whole file.
 
-    The length is None if it is known only after decoding. Raises as decode_clip.
+    The length is None if it is known only after decoding. There are fewer samples if the clip is shorter. Raises the
+    same errors as decode_clip.
     """
     plain = map_wav(path)
     if plain is not None:
         return len(plain), plain[:OPENING]
     with open_media(path) as container:
         tracks = _Tracks(container, path)
-        # A little more, because a resampler looks ahead, and time stamps may jitter.
+        # Decode a little more, because the resampler looks ahead and time stamps may jitter.
         more = MAX_PADDING if container_kind(container) in DECLARING else JITTER
         pieces = tracks.pieces(until=tracks.origin + OPENING / SAMPLE_RATE + more)
         samples, span = tracks.samples(), tracks.span()
@@ -109,7 +109,7 @@ def clip_opening(path: str) -> tuple[int | None, np.ndarray]:
 
 
 def _decode(path: str) -> tuple[np.ndarray, int | None]:
-    """The sound as the track declares it, and the length of the pictures in samples."""
+    """Return the audio with the declared length of its track, and the duration of the pictures in samples."""
     with open_media(path) as container:
         tracks = _Tracks(container, path)
         pieces = tracks.pieces()
@@ -128,14 +128,14 @@ def _decode(path: str) -> tuple[np.ndarray, int | None]:
 
 
 def _end(pieces: Pieces, origin: float) -> int:
-    """The number of the sample after the last one that was decoded."""
+    """Return the index after the last decoded sample."""
     return max((round((start - origin) * SAMPLE_RATE) + len(piece) for start, piece in pieces), default=0)
 
 
 def _lay_out(pieces: Pieces, origin: float, samples: int) -> np.ndarray:
-    """Pieces of sound at their places, silence between them: (samples,) int16."""
+    """Place pieces of audio at their start times, with silence between them: (samples,) int16."""
     if len(pieces) == 1 and pieces[0][0] == origin and len(pieces[0][1]) >= samples:
-        return pieces[0][1][:samples]  # nearly always
+        return pieces[0][1][:samples]  # the usual case
     wav = np.zeros(samples, np.int16)
     for start, piece in pieces:
         first = round((start - origin) * SAMPLE_RATE)
@@ -146,7 +146,7 @@ def _lay_out(pieces: Pieces, origin: float, samples: int) -> np.ndarray:
 
 
 def _clip_length(samples: int, span: int | None) -> int:
-    """The length of decode_clip's result, for sound and pictures of these lengths, in samples."""
+    """Return the length of decode_clip's result. samples, span: lengths of the audio and pictures, in samples."""
     if span is not None and (
         samples > span + SAMPLES_PER_FRAME
         or span - MAX_FILL * SAMPLE_RATE <= samples < span - SAMPLES_PER_FRAME
@@ -156,14 +156,14 @@ def _clip_length(samples: int, span: int | None) -> int:
 
 
 def decode_pieces(frames: Iterable[av.AudioFrame], path: str, channel: int | None = None) -> Pieces:
-    """Runs of sound without a gap: [(start in seconds on the file's clock, (samples,) 16 kHz mono int16), ...].
+    """Convert decoded frames to gapless pieces: [(start in seconds on the file's clock, (samples,) int16), ...].
 
-    frames: from the decoder. channel: the only one to use; None for a mix of all. Raises MediaError, naming `path`,
-    if decoding fails.
+    The pieces are 16 kHz mono. frames: from the decoder. channel: the only channel to use; None: mix all. Raises
+    MediaError, naming `path`, if decoding fails.
     """
     stamps: list[float] = []
     lengths: list[float] = []  # both in seconds
-    parts: list[tuple[int, _Resampled]] = []  # with the number of their first frame
+    parts: list[tuple[int, _Resampled]] = []  # (index of its first frame, part) per sample format
     due, kind = 0.0, None
     try:
         for frame in frames:
@@ -199,7 +199,7 @@ def decode_pieces(frames: Iterable[av.AudioFrame], path: str, channel: int | Non
 
 
 def _placed(samples: np.ndarray, counted: float, run: Run) -> tuple[float, np.ndarray]:
-    """(time of the first sample, samples without drift) for samples of a run. counted: seconds before the first."""
+    """Return (time of the first sample, samples corrected for drift). counted: seconds counted before the first."""
     if len(run.late) == 1:
         return counted + float(run.late[0]), samples
     ends = np.array([counted, counted + len(samples) / SAMPLE_RATE])
@@ -218,7 +218,7 @@ def _placed(samples: np.ndarray, counted: float, run: Run) -> tuple[float, np.nd
 
 
 def _check_scale(frame: av.AudioFrame, time: float, path: str) -> None:
-    """Raise MediaError for float samples on a scale on which 1 is not full scale: they would be clipped to noise."""
+    """Raise MediaError for float samples if full scale is not 1: they would be clipped to noise."""
     values = frame.to_ndarray()
     if not (np.abs(values) <= LOUDEST).all():  # NaN included
         raise MediaError(
@@ -228,7 +228,7 @@ def _check_scale(frame: av.AudioFrame, time: float, path: str) -> None:
 
 
 class _Tracks:
-    """The sound and the pictures of a file, read in one pass. Raises NoSoundError, MediaError."""
+    """The audio and the picture times of a file, read in one pass. Raises NoSoundError, MediaError."""
 
     def __init__(self, container: InputContainer, path: str) -> None:
         self.container = container
@@ -244,12 +244,12 @@ class _Tracks:
         self.delays = picture_delay(container, path)
         self.clock = Clock(self.delays)
         self.origin = extent(self)[0]
-        self.begin: float | None = None  # of the first packet of sound, in seconds
-        self.end = 0.0  # of the last
-        self.shown: list[float] = []  # when each picture appears and disappears, in seconds
+        self.begin: float | None = None  # start of the first audio packet, in seconds
+        self.end = 0.0  # end of the last audio packet
+        self.shown: list[float] = []  # times at which each picture appears and disappears, in seconds
 
     def pieces(self, until: float = math.inf) -> Pieces:
-        """The sound up to `until` seconds; all packets are read for the times of the pictures."""
+        """Decode the audio up to `until` seconds. All packets are read, to get the times of the pictures."""
         return decode_pieces(self._frames(until), self.path, self.channel)
 
     def _frames(self, until: float) -> Iterator[av.AudioFrame]:
@@ -272,10 +272,10 @@ class _Tracks:
                 return
 
     def samples(self) -> int | None:
-        """extent()'s length, once all has been read, corrected for an mp4's edit list.
+        """The length from extent(), corrected for an mp4's edit list. Valid once the file has been read.
 
-        The declared length of a fragmented file counts what the edit list hides; that of a trimmed one, the pause
-        before late sound.
+        The declared length of a fragmented file includes what the edit list hides; that of a trimmed file includes
+        the pause before late audio.
         """
         samples = extent(self)[1]
         if samples is None or self.begin is None or container_kind(self.container) != "mp4":
@@ -291,12 +291,12 @@ class _Tracks:
         return max(0, samples - round(lead * SAMPLE_RATE))
 
     def span(self) -> int | None:
-        """The length of the pictures in samples, once all has been read. None: no pictures, or a single one."""
+        """The duration of the pictures in samples, or None with fewer than two. Valid once the file has been read."""
         return round((max(self.shown) - min(self.shown)) * SAMPLE_RATE) if len(self.shown) > 2 else None
 
 
 def _shown(packet: Packet) -> list[float]:
-    """When a packet's picture appears and disappears, in seconds; [] for one that is not shown."""
+    """Return the times at which a packet's picture appears and disappears, in seconds; [] if it is not shown."""
     stamp = packet.dts if packet.pts is None else packet.pts
     if stamp is None or packet.is_discard:
         return []
@@ -307,10 +307,10 @@ def _shown(packet: Packet) -> list[float]:
 
 
 class _Resampled:
-    """Decoded frames of one format, one after the other, on their way to 16 kHz mono int16.
+    """Converts decoded frames of one format to 16 kHz mono int16.
 
-    plain: they are 16 kHz mono float already, as VoxCeleb2's are; rounding them here, as FFmpeg rounds them, takes
-    half the time of its filter graph. channel: the only one to use.
+    plain: whether they already are 16 kHz mono float, as VoxCeleb2's; rounding these here, the way FFmpeg does, takes
+    half the time of its filter graph. channel: the only channel to use; None: mix all.
     """
 
     def __init__(self, plain: bool, channel: int | None = None) -> None:
@@ -320,7 +320,7 @@ class _Resampled:
 
     def add(self, frame: av.AudioFrame) -> None:
         if self.resampler is None:
-            # Copied, because a decoder that gets its frames back does not allocate new ones.
+            # Copied, so that the decoder gets its frame back and need not allocate a new one.
             self.parts.append(bytes(frame.planes[0])[: 4 * frame.samples])
             return
         if self.channel is not None and self.channel < len(frame.layout.channels):

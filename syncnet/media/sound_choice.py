@@ -1,5 +1,5 @@
-"""Which sound of a file is used: the track that a player plays, unless it is silent; and all of its channels mixed,
-unless they cancel each other.
+"""Choose the audio of a file: the track that a player plays unless it is silent, with its channels mixed unless they
+cancel each other.
 """
 
 from collections.abc import Iterator
@@ -12,27 +12,27 @@ from av.container import InputContainer
 
 from syncnet.media.open_media import MICROSECOND, can_be_decoded, open_media, sound_streams
 
-SPOTS, SPOT = 10, 1.0  # places in the file that are listened to, and seconds at each
-SILENT = (3 / 32768) ** 2  # mean square of samples at full scale 1; below is silence
-CANCELS = 0.25  # of the energy that the mean of channels has if they are independent
+SPOTS, SPOT = 10, 1.0  # number of positions in the file that are decoded, and seconds at each
+SILENT = (3 / 32768) ** 2  # mean square of samples, with full scale 1, up to which audio counts as silence
+CANCELS = 0.25  # channels cancel if their mean has less than this fraction of the energy of independent ones
 
 
 @dataclass(frozen=True)
 class SoundChoice:
-    """index: of the stream in its file. channel: the only one to use, or None for a mix of all."""
+    """index: the stream's index in the file. channel: the only channel to use; None: mix all."""
 
     index: int
     channel: int | None = None
 
     def stream(self, container: InputContainer) -> AudioStream:
-        """The stream, in a container that was opened again."""
+        """Return the stream in another container opened from the same file."""
         return next(stream for stream in container.streams.audio if stream.index == self.index)
 
 
 def choose_sound(container: InputContainer, path: str) -> SoundChoice | None:
-    """The sound that belongs to the picture and is not silent; None for a file without a sound track.
+    """Choose audio that belongs to the picture and is not silent; None for a file without an audio track.
 
-    path: of the file, which is opened again to listen at some places unless there is only one choice.
+    path: the file, which is opened again to decode samples of the audio if there is more than one choice.
     """
     streams = sound_streams(container)
     if not streams:
@@ -52,7 +52,7 @@ def choose_sound(container: InputContainer, path: str) -> SoundChoice | None:
 
 
 def _levels(container: InputContainer, stream: AudioStream) -> tuple[np.ndarray, float]:
-    """(channels,) mean squares of the samples, where 1 is full scale, and that of the channels' mean."""
+    """Return the mean square of each channel, (channels,) with full scale 1, and that of the mean of all channels."""
     energies, mixed, samples = np.zeros(1), 0.0, 0
     for frame in _spots(container, stream):
         channels = _floats(frame)
@@ -65,7 +65,7 @@ def _levels(container: InputContainer, stream: AudioStream) -> tuple[np.ndarray,
 
 
 def _floats(frame: av.AudioFrame) -> np.ndarray:
-    """The samples of a frame: (channels, samples) float64, where 1 is full scale."""
+    """Return the samples of a frame: (channels, samples) float64 with full scale 1."""
     values = channels_of(frame)
     if values.dtype.kind == "f":
         return values.astype(np.float64)
@@ -74,13 +74,13 @@ def _floats(frame: av.AudioFrame) -> np.ndarray:
 
 
 def channels_of(frame: av.AudioFrame) -> np.ndarray:
-    """The samples of a frame: (channels, samples), in the frame's own sample format."""
+    """Return the samples of a frame: (channels, samples), in the sample format of the frame."""
     values = frame.to_ndarray()
     return values if frame.format.is_planar else values.reshape(frame.samples, -1).T
 
 
 def _spots(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
-    """Frames from places all over a file; the first ones of a short file, or one without a declared length."""
+    """Yield frames from positions spread over a file, or the first ones if it is short or declares no length."""
     length = float((container.duration or 0) * MICROSECOND)
     begin = float((container.start_time or 0) * MICROSECOND)
     spots = [None] if length <= SPOTS * SPOT else [begin + length * k / SPOTS for k in range(SPOTS)]

@@ -1,24 +1,24 @@
-"""When decoded sound is heard: its samples are counted, and time stamps correct the count in the long run."""
+"""Compute when decoded audio is heard, by counting samples and correcting the count with the time stamps."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-MIN_GAP = 0.02  # seconds; time stamps may be this coarse, a larger lasting step is a gap in the sound
-STEADY = 0.004  # seconds; the spread of time stamps that are exact except for rounding
-FEW, MANY = 3, 64  # frames that show a step in exact time stamps, and in jittering ones
-WINDOW = 1.0  # seconds that MANY frames cover at least
+MIN_GAP = 0.02  # seconds; time stamps may be this coarse; a larger lasting step is a gap in the audio
+STEADY = 0.004  # seconds; spread of time stamps that are exact up to rounding
+FEW, MANY = 3, 64  # frames needed to detect a step in exact and in jittering time stamps
+WINDOW = 1.0  # seconds; MANY frames are extended to cover at least this
 SURE = 11.0  # standard errors by which two medians of jittering time stamps may differ without a step
-COARSE = 0.01  # seconds; time stamps on a grid at least this wide were rounded down to it
-KNOT = 2.0  # seconds between two measurements of a drift
+COARSE = 0.01  # seconds; time stamps on a grid at least this coarse were rounded down
+KNOT = 2.0  # seconds between measurements of a drift
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """Frames first ... last - 1, without a gap.
 
-    counted: seconds, counted in samples from frame 0. late: seconds by which the sound is later than that. Both have
-    one value per measurement of a drift; one value if there is no drift.
+    counted: time in seconds from counting samples since frame 0. late: seconds by which the audio is later than that.
+    Both have one value per measurement of the drift, or a single value without drift.
     """
 
     first: int
@@ -28,10 +28,10 @@ class Run:
 
 
 def place_frames(stamps: np.ndarray, lengths: np.ndarray) -> list[Run]:
-    """Divide decoded frames of sound into runs without a gap, in order.
+    """Divide decoded audio frames into runs without a gap, in order.
 
     stamps: (frames,) seconds, NaN for a frame without a time stamp. lengths: (frames,) seconds. Jitter and rounding
-    of time stamps average out; a lasting step is a gap or an overlap; a slow drift is followed.
+    are averaged out; a lasting step is a gap or an overlap; a slow drift is tracked.
     """
     counted = np.cumsum(lengths) - lengths
     late = _filled(stamps - counted)
@@ -63,7 +63,7 @@ def place_frames(stamps: np.ndarray, lengths: np.ndarray) -> list[Run]:
 
 
 def _filled(late: np.ndarray) -> np.ndarray:
-    """Replace NaN: a frame without a time stamp follows the one before, or precedes the first that has one."""
+    """Replace NaN with the value of the previous frame, or with the first known value at the beginning."""
     known = ~np.isnan(late)
     if not known.any():
         return np.zeros_like(late)
@@ -72,13 +72,13 @@ def _filled(late: np.ndarray) -> np.ndarray:
 
 
 def _noise(late: np.ndarray, block: int) -> float:
-    """The typical spread within a block of frames, as a standard deviation; robust against gaps."""
+    """Estimate the standard deviation within blocks of frames; robust against gaps."""
     blocks = [late[a : a + block] for a in range(0, len(late), block)]
     return float(np.median([1.4826 * np.median(np.abs(part - np.median(part))) for part in blocks]))
 
 
 def _cut_off(stamps: np.ndarray) -> float:
-    """Half the width of the grid to which time stamps were rounded down, which is their mean error; 0 without one."""
+    """Return the mean error of time stamps that were rounded down, half the grid width; 0 if there is no grid."""
     steps = np.diff(stamps[~np.isnan(stamps)])
     steps = steps[np.abs(steps) > 0.001]
     if not len(steps):
@@ -89,18 +89,18 @@ def _cut_off(stamps: np.ndarray) -> float:
 
 
 def _medians_ahead(late: np.ndarray, window: int) -> np.ndarray:
-    """The median of each frame and the ones after it; at the end, of the last window."""
+    """Return the median of each window that starts at a frame; frames near the end get that of the last window."""
     medians = np.empty_like(late)
     whole = len(late) - window + 1
     windows = np.lib.stride_tricks.sliding_window_view(late, window)
-    for first in range(0, whole, 10_000):  # each window is copied
+    for first in range(0, whole, 10_000):  # in blocks, because median copies each window
         medians[first : min(first + 10_000, whole)] = np.median(windows[first : first + 10_000], axis=1)
     medians[whole:] = medians[whole - 1]
     return medians
 
 
 def _steps(late: np.ndarray, levels: np.ndarray, window: int, step: float) -> list[int]:
-    """The frames at which a run begins: 0, and those where the level changes by a step."""
+    """Return the frames at which runs begin: 0, and every frame at which the level changes by a step."""
     starts = [0]
     while True:
         first = starts[-1]
@@ -108,7 +108,7 @@ def _steps(late: np.ndarray, levels: np.ndarray, window: int, step: float) -> li
         seen = first + int(away.argmax())
         if not away[seen - first]:
             return starts
-        # The step is where the levels before and after fit the frames around it best.
+        # Place the step where the levels before and after it fit the surrounding frames best.
         after = levels[min(seen + window // 2, len(late) - 1)]
         begin = max(first + 1, seen - window)
         around = late[begin : seen + window]

@@ -1,8 +1,7 @@
-"""The pictures of any video file on a clock of 25 per second, by their time stamps.
+"""Resample the pictures of any video file to 25 per second by their time stamps.
 
-Slot k of the clock shows the picture of the source that is up in the middle of the time from k / 25 to (k + 1) / 25 s
-after the first picture. So nothing depends on the source's frame rate, and no picture is more than half a slot early
-or late.
+Slot k gets the picture that is shown in the middle of the interval from k / 25 to (k + 1) / 25 s after the first
+picture. The source may have any frame rate, and no picture is more than half a slot early or late.
 """
 
 import bisect
@@ -28,25 +27,24 @@ from syncnet.media.open_media import (
     tick,
 )
 
-DECODING_TIMES = ("avi",)  # containers that store only when a packet is decoded, not when it is shown
-MIDDLE = 0.49  # of a slot; just before its middle, where two pictures meet at 50 per second
-MAX_HOLD = 0.5  # seconds that a picture stays up; if the next comes later, the slots between have no picture
-# Seconds before the wanted time to seek to: in some files, a seek leads to a later picture than requested.
+DECODING_TIMES = ("avi",)  # containers that store decoding times (dts) but no presentation times
+MIDDLE = 0.49  # fraction of a slot; just before its middle, where two pictures meet at 50 per second
+MAX_HOLD = 0.5  # seconds that a picture is shown; if the next comes later, the slots between have no picture
+# Seconds to seek before the requested time: in some files, a seek lands on a later picture.
 SEEK_MARGINS = (0.0, 2.0, 12.0)
-MAX_LEAD = 40.0  # seconds before a slot; a file whose seeks lead further back is slow to read in parts
-ORDERED = 25  # pictures whose time stamps rise: then these are the times at which they are shown
-FROM_FIRST = ("mpegts", "mpeg")  # containers whose duration counts from their first time stamp, not from 0
-# Since version 17, PyAV starts threads for every picture that it converts, one per core.
+MAX_LEAD = 40.0  # seconds before a slot; a file with seeks that land further back is slow to read in parts
+ORDERED = 25  # pictures with increasing time stamps after which these count as presentation times
+FROM_FIRST = ("mpegts", "mpeg")  # containers with a duration that counts from the first time stamp
+# Since version 17, PyAV starts one thread per core for every picture that it converts.
 ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 Timed = tuple[float, av.VideoFrame]  # time in seconds, frame
 
 
 class VideoReader:
-    """The pictures of a file as a player shows them. Use it in a with statement; reading continues where it stopped.
+    """Reads the pictures of a file as a player shows them; a context manager.
 
-    first_time: seconds on the file's own clock at which the first picture appears; slot 0 begins then.
-    clock: the clock of the time stamps, as far as the file has been read.
-    Raises MediaError if there are no pictures.
+    first_time: time of the first picture, in seconds on the file's clock; slot 0 begins then. clock: the clock of
+    the time stamps, as far as the file has been read. Raises MediaError if there are no pictures.
     """
 
     def __init__(self, path: str, first_time: float | None = None) -> None:
@@ -58,7 +56,7 @@ class VideoReader:
         self.clock = Clock(self._delays)
         self._crop = cropping(self.container, self.stream)
         aspect, coded = self.stream.sample_aspect_ratio, self.stream.codec_context.sample_aspect_ratio
-        self._aspects = [(-float("inf"), float(aspect or 1))]  # (time in seconds, pixel aspect from then on)
+        self._aspects = [(-float("inf"), float(aspect or 1))]  # (start in seconds, pixel aspect ratio)
         self._aspect_of_container = bool(aspect) and aspect != coded
         self._lag = self._decoding_lag()
         if first_time is None:
@@ -78,7 +76,7 @@ class VideoReader:
             raise MediaError(f"{self.path}: no pictures in it")
         self.stream = stream
         self.clock = Clock(self._delays)
-        self.stream.thread_count = 1  # files and parts of files are read in parallel instead
+        self.stream.thread_count = 1  # parallelism is over files and parts of files
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -87,11 +85,11 @@ class VideoReader:
         self.container.close()
 
     def declared_slots(self) -> tuple[int | None, bool]:
-        """The length that the file declares, in slots, or None; and whether it is the length of the pictures."""
+        """Return the declared length in slots, or None, and whether it is that of the video stream."""
         end = None
         of_pictures = True
         tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", self.stream.metadata.get("DURATION", "").strip())
-        if self.stream.frames > self.container.size:  # a placeholder, in an AVI written to a pipe
+        if self.stream.frames > self.container.size:  # a placeholder in an AVI that was written to a pipe
             return None, False
         if self.stream.duration:
             end = ((self.stream.start_time or 0) + self.stream.duration) * float(tick(self.stream))
@@ -105,7 +103,7 @@ class VideoReader:
         return None if end is None else max(1, round((end - self.first_time) * FPS)), of_pictures
 
     def can_seek(self, slots: list[int]) -> bool:
-        """Does seeking to each slot lead to a picture not after it, and not more than MAX_LEAD before it?"""
+        """Return whether seeking to each slot lands on a picture at most MAX_LEAD before it, and none after it."""
         for slot in slots:
             time = self._time(slot)
             frames = self._seek(time)
@@ -114,13 +112,13 @@ class VideoReader:
         return True
 
     def packets(self) -> Iterator[av.Packet]:
-        """The packets of the pictures, from the current position, as far as the file is intact."""
+        """Yield the packets of the video stream from the current position, as far as the file is intact."""
         return (p for p in whole_packets(self.container, self.clock) if p.stream is self.stream)
 
     def slots(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield (slot, frame) for the slots first ... last - 1 that have a picture, in order.
+        """Yield (slot, frame) in order, for the slots first ... last - 1 that have a picture. last: None for all.
 
-        A frame shown in several slots is yielded once per slot, as the same object. last: None for all.
+        A frame that is shown in several slots is yielded once per slot, as the same object.
         """
         frames = self._from_slot(first)
         due, shown, shown_time, hold = first, None, 0.0, 1 / FPS
@@ -137,15 +135,15 @@ class VideoReader:
             while self._time(due) < time:  # no picture there
                 due += 1
         if shown is not None:
-            end = shown_time + min(hold, MAX_HOLD)  # the last picture stays as long as the one before
+            end = shown_time + min(hold, MAX_HOLD)  # the last picture is shown as long as the one before it
             while self._time(due) < end and (last is None or due < last):
                 yield due, shown
                 due += 1
 
     def bgr(self, frame: av.VideoFrame, scale: float = 1.0) -> np.ndarray:
-        """A frame as displayed, upright and with square pixels: (height, width, 3) uint8 in BGR order.
+        """Convert a frame to what is displayed, upright with square pixels: (height, width, 3) uint8 in BGR order.
 
-        scale: factor on the displayed size.
+        scale: scale factor of the displayed size.
         """
         aspect = self._pixel_aspect(frame.time)
         wide, high = max(1.0, aspect) * scale, max(1.0, 1 / aspect) * scale
@@ -166,14 +164,14 @@ class VideoReader:
         return turn_upright(picture, self._turn)
 
     def _pixel_aspect(self, time: float | None) -> float:
-        """Width by height of the pixels of the picture shown at a time in seconds."""
+        """Return the pixel aspect ratio (width / height) at a time in seconds."""
         place = 0 if time is None else bisect.bisect(self._aspects, (time + 1e-6, float("inf")))
         return self._aspects[max(0, place - 1)][1]
 
     def _follow_aspect(self, packet: av.Packet) -> None:
-        """Note where the pixel aspect changes. packet: the one just decoded.
+        """Record a change of the pixel aspect ratio. packet: the packet just decoded.
 
-        If the container and the pictures disagree, the container is right.
+        If the container and the video stream disagree, the container takes precedence.
         """
         coded = self.stream.codec_context.sample_aspect_ratio
         if packet.pts is None or not packet.is_keyframe or not coded or self._aspect_of_container:
@@ -198,7 +196,7 @@ class VideoReader:
         return self._frames()
 
     def _seek(self, time: float) -> Iterator[Timed] | None:
-        """Frames from at or before `time` seconds on; None if the file cannot seek there."""
+        """Return frames starting at or before `time` seconds, or None if the file cannot seek there."""
         for margin in SEEK_MARGINS:
             self.clock = Clock(self._delays)
             try:
@@ -212,11 +210,11 @@ class VideoReader:
         return None
 
     def _frames(self) -> Iterator[Timed]:
-        """Decoded frames with their times in seconds, which increase. Damaged packets are skipped."""
+        """Yield (time in seconds, frame), with increasing times. Damaged packets are skipped."""
         before, step = None, 1 / float(self.stream.average_rate or FPS)
         deinterlacer = _Deinterlacer(self.stream)
         for frame in deinterlacer.run(self._stamped()):
-            if frame.pts is None and before is None:  # its place relative to the sound is unknown
+            if frame.pts is None and before is None:  # its time relative to the audio is unknown
                 continue
             due = 0.0 if before is None else before + step
             time = due if frame.pts is None else float(frame.pts * tick(frame))
@@ -226,17 +224,17 @@ class VideoReader:
                 yield time, frame
 
     def _stamped(self) -> Iterator[av.VideoFrame]:
-        """Decoded frames, stamped with the times at which they are shown."""
+        """Yield decoded frames with their presentation times as pts."""
         for frame in decoded(self.container, self.clock, self.stream, self._follow_aspect):
-            if self._lag is not None:  # FFmpeg only guesses when they are shown
+            if self._lag is not None:  # FFmpeg only guesses presentation times
                 frame.pts = None if frame.dts is None else frame.dts - self._lag
             yield frame
 
     def _decoding_lag(self) -> int | None:
-        """For a file with decoding times only, the ticks by which pictures leave the decoder late; else None.
+        """Return the decoder delay in ticks for a file that has only decoding times, otherwise None.
 
-        Such times are those of the pictures in display order, and the first picture has the first time: programs
-        that write such files start picture and sound together.
+        These times, in order, belong to the pictures in display order, and the first time to the first picture:
+        programs that write such files start video and audio together.
         """
         always = container_kind(self.container) in DECODING_TIMES
         if not always and not getattr(self.stream.codec_context, "has_b_frames", False):
@@ -246,9 +244,9 @@ class VideoReader:
         return lag
 
     def _lag_of_packets(self, always: bool) -> int | None:
-        """_decoding_lag, from the file's beginning. always: its times are known to be decoding times."""
-        times: list[int] = []  # of decoding
-        stamps: list[int] = []  # of pictures
+        """Compute _decoding_lag from the beginning of the file. always: the container has only decoding times."""
+        times: list[int] = []  # dts of packets
+        stamps: list[int] = []  # pts of pictures
         lag = 0
         try:
             for packet in self.container.demux(self.stream):
@@ -258,7 +256,7 @@ class VideoReader:
                 times += [packet.dts] if packet.size and packet.dts is not None else []
                 if pictures and not stamps:
                     steps = np.diff(times).tolist()
-                    # The first picture may stay up longer than the others.
+                    # The first picture may be shown longer than the others.
                     lag = len(steps) * min(steps, default=0)
                     if always:
                         return lag
@@ -273,7 +271,7 @@ class VideoReader:
 
 
 def whole_packets(container: av.container.InputContainer, clock: Clock) -> Iterator[Any]:
-    """The packets of picture and sound on a clock, as far as the file is intact."""
+    """Yield the video and audio packets of a file on a clock, as far as the file is intact."""
     with contextlib.suppress(av.error.FFmpegError):
         yield from packets(container, clock)
 
@@ -284,9 +282,9 @@ def decoded(
     stream: av.stream.Stream,
     after: Callable[[av.Packet], None] | None = None,
 ) -> Iterator[Any]:
-    """The frames of a stream on a clock, as far as the file is intact; damaged packets are skipped.
+    """Yield the frames of a stream on a clock, as far as the file is intact. Damaged packets are skipped.
 
-    after: called with each packet that has been decoded.
+    after: called with each packet after it has been decoded.
     """
     for packet in whole_packets(container, clock):
         if packet.stream is not stream:
@@ -301,7 +299,7 @@ def decoded(
 
 
 class _Deinterlacer:
-    """Deinterlaces frames with FFmpeg's yadif, from the first interlaced one on; one frame out for each in."""
+    """Deinterlaces with FFmpeg's yadif, starting at the first interlaced frame; one frame out per frame in."""
 
     def __init__(self, stream: av.VideoStream) -> None:
         self.stream = stream
@@ -349,9 +347,9 @@ class _Deinterlacer:
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """(a, b, c, d), each -1, 0 or 1: pixel (x, y) of the frame is displayed at (a x + c y, b x + d y)."""
-    # Not frame.side_data: before PyAV 19 it refers back to the frame, which stays until garbage is collected.
-    container: Any = SideDataContainer  # whose type hints lack its argument
+    """Return (a, b, c, d), each -1, 0 or 1: pixel (x, y) of the frame is displayed at (a x + c y, b x + d y)."""
+    # Not frame.side_data: before PyAV 19 it creates a reference cycle, which keeps the frame until it is collected.
+    container: Any = SideDataContainer  # its type hints lack the argument
     data = container(frame).get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
@@ -361,7 +359,7 @@ def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
 
 
 def turn_upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """Rotate and mirror a picture (height, width, 3) by display_matrix(); the result is C-contiguous."""
+    """Rotate and mirror a picture, (height, width, 3), as display_matrix() says; the result is C-contiguous."""
     a, b, c, d = matrix
     if a == 0:  # x and y are swapped
         picture, a, d = picture.transpose(1, 0, 2), c, b

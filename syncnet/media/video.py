@@ -1,9 +1,9 @@
-"""The pictures of a clip, decoded in order with OpenCV straight into the memory of their batch.
+"""Decode the frames of a clip with OpenCV, in order, directly into the memory of a batch.
 
-OpenCV reports success when it has failed: a picture that it cannot convert (an interlaced one, since 4.13) keeps
-whatever the memory held, and one that cannot be decoded is dropped, so that all later ones come a frame early. Both
-leave traces that are free to check. If there is one, PyAV decodes the file again, and the clip is refused unless both
-give the same pictures.
+OpenCV may report success although it has failed. If it cannot convert a picture (an interlaced one, since 4.13), the
+buffer keeps its old contents; if it cannot decode one, it drops it, and all later ones come one frame early. Both
+leave traces that cost nothing to check. If there is one, PyAV decodes the file again, and the clip is refused unless
+both decoders agree.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ from syncnet.media.decode_check import DecodeCheck
 from syncnet.media.open_video import cv2, open_video
 from syncnet.media.video_facts import DRIFT, ROUNDING, probe
 
-ROWS = slice(8, None, 56)  # of a picture, for a quick comparison
+ROWS = slice(8, None, 56)  # rows used for a quick comparison of pictures
 
 
 def repeats(pictures: np.ndarray, before: np.ndarray | None) -> bool:
-    """Is any of (T, height, width, 3) uint8 pictures identical to the one before it?
+    """Return whether any of (T, height, width, 3) uint8 pictures is identical to the previous one.
 
-    before: the picture before the first one. A picture that OpenCV cannot convert repeats the one before.
+    before: the picture before the first one. A picture that OpenCV cannot convert repeats the previous one.
     """
     if before is not None and (before[ROWS] == pictures[0, ROWS]).all() and (before == pictures[0]).all():
         return True
@@ -31,11 +31,11 @@ def repeats(pictures: np.ndarray, before: np.ndarray | None) -> bool:
 
 
 def read_frames(path: str, first: int, out: np.ndarray, allow_resize: bool = False) -> None:
-    """Decode len(out) consecutive frames of `path`, from frame number `first` (0-based), into `out`.
+    """Decode len(out) consecutive frames of `path`, starting at frame `first` (0-based), into `out`.
 
-    out: (T, FRAME_SIZE, FRAME_SIZE, 3) uint8, C-contiguous, filled in OpenCV's BGR order.
+    out: (T, FRAME_SIZE, FRAME_SIZE, 3) uint8, C-contiguous, filled in BGR order.
     allow_resize: scale frames of another size instead of refusing them.
-    Raises MediaError if the video does not open, ends early, has frames of another size or another rate than 25 per
+    Raises MediaError if the video does not open, ends early, has another frame size, does not have 25 frames per
     second, or if OpenCV does not decode it correctly.
     """
     with FrameReader(path, allow_resize) as reader:
@@ -51,7 +51,7 @@ def flip_frames(frames: np.ndarray) -> None:
 class FrameReader:
     """Reads a video once, from beginning to end. Raises MediaError as read_frames does.
 
-    bilinear: how frames of another size are scaled; else by area.
+    bilinear: scale frames of another size by bilinear interpolation instead of area averaging.
     """
 
     def __init__(self, path: str, allow_resize: bool = False, bilinear: bool = False) -> None:
@@ -61,7 +61,7 @@ class FrameReader:
         self.position = 0  # number of the next frame
         self._video = open_video(path)
         self._last: np.ndarray | None = None  # the picture before the next one
-        self._off_time = False  # was a picture shown at another time than its number implies?
+        self._off_time = False  # True if the time stamp of a picture did not match its frame number
         self._check: DecodeCheck | None = None
 
     def __enter__(self) -> "FrameReader":
@@ -73,11 +73,11 @@ class FrameReader:
             self._check.close()
 
     def read(self, first: int, out: np.ndarray) -> None:
-        """Decode frames `first` ... first + len(out) - 1 into `out`; `first` is at least `position`."""
+        """Decode frames `first` ... first + len(out) - 1 into `out`; `first` must be at least `position`."""
         if first < self.position:
             raise ValueError(f"frame {first} was requested after frame {self.position - 1}")
-        # Grabbing decodes in order, so it is exact whatever the key frames; it only skips the
-        # conversion to BGR. VoxCeleb2 has a key frame every 250 frames: seeking would not be faster.
+        # Grabbing decodes in order and skips only the conversion to BGR, so it is exact wherever the key frames
+        # are. VoxCeleb2 has a key frame every 250 frames: seeking would not be faster.
         while self.position < first - 1:
             if not self._video.grab():
                 raise self._ended(f"frame {first} was requested")
@@ -92,14 +92,14 @@ class FrameReader:
             return
         if self._off_time:
             self._prove(first, out)
-        elif self._last is None:  # the first picture of the file has none to compare with
+        elif self._last is None:  # the first picture of the file has no previous one
             self._prove(first, out if repeats(out, None) else out[:1])
         elif repeats(out, self._last):
             self._prove(first - 1, [self._last, *out])
         self._last = out[-1].copy()
 
     def _prove(self, first: int, pictures: Iterable[np.ndarray]) -> None:
-        """Raise MediaError unless these are the frames from `first` on, shown at 25 per second."""
+        """Raise MediaError unless these are the frames starting at `first`, shown at 25 per second."""
         if self._check is None:
             self._check = DecodeCheck(self.path, self._video.get(cv2.CAP_PROP_ORIENTATION_META) != 0)
         self._check.compare(first, pictures)
@@ -125,7 +125,7 @@ class FrameReader:
         self.position += 1
 
     def _ended(self, expected: str) -> MediaError:
-        """Why there is no further picture, as an error to raise."""
+        """Return the error to raise when there are no more frames."""
         try:
             probe(self.path).check(allow_resize=True)
         except MediaError as error:

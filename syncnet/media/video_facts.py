@@ -1,6 +1,6 @@
-"""Can a video be used as a face track: one verdict, with one remedy, for list making, training and inference.
+"""Check whether a video can be used as a face track, with the same result and remedy in all commands.
 
-probe() reads the packets, or decodes every picture, with PyAV; VideoFacts.check() says why a file cannot be used.
+probe() reads the packets with PyAV, or decodes every picture; VideoFacts.check() says why a file cannot be used.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from syncnet.media.video_pass import FRAME, VideoPass, codec_name
 from syncnet.support.tar_members import file_size, is_file
 
 ROUNDING, MAX_ROUNDING = 0.005, 0.01  # seconds of error allowed in a time stamp
-DRIFT = 0.0004  # of the elapsed time: one frame in 100 s, as at 25.01 frames per second
-OTHER_PICTURE = 24  # mean difference of pixels; two decoders' versions of a picture differ by less
+DRIFT = 0.0004  # fraction of the elapsed time: one frame in 100 s, as at 25.01 frames per second
+OTHER_PICTURE = 24  # mean pixel difference; the same picture from two decoders differs by less
 
 REWRITE = "ffmpeg -i in.mp4 -vf yadif=deint=interlaced,fps=25 -c:v libx264 -crf 18 -af apad -shortest out.mp4"
 REWRITTEN = f"rewrite it: {REWRITE}, then run convertAudio.py again"
@@ -38,7 +38,7 @@ OTHER_RATE = "not 25 frames a second"
 VARIABLE_RATE = "variable frame rate"
 OTHER_SIZE = "not 224x224"
 FRAMES_MISSING = "frames missing"
-# Why a video cannot be used -> what to do about it.
+# Reason why a video cannot be used -> what to do about it.
 REMEDIES = {
     EMPTY: "copy or make it again",
     NOT_OPENED: "cut off, damaged, or not a video: copy or make it again",
@@ -56,7 +56,7 @@ REMEDIES = {
 
 
 class VideoError(MediaError):
-    """A video that cannot be used. reason: a key of REMEDIES. detail: the file, and what was found."""
+    """The video cannot be used. reason: a key of REMEDIES. detail: the file and what was found."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{detail}. {REMEDIES[reason][0].upper()}{REMEDIES[reason][1:]}")
@@ -66,18 +66,18 @@ class VideoError(MediaError):
 
 @dataclass(frozen=True, eq=False)
 class VideoFacts:
-    """What probe() found. times: (frames,) seconds at which each picture is shown, relative to the first one.
+    """The result of probe(). times: (frames,) presentation time of each picture in seconds after the first one.
 
     codec: FFmpeg's name. size: (width, height) as stored. start: time of the first picture on the file's clock.
-    hdr: HLG or PQ, which OpenCV does not tone-map. missing: what part of the file is missing, or "". step: seconds
-    between two time stamps that the container can distinguish.
+    hdr: HLG or PQ, which OpenCV does not tone-map. missing: the part of the file that is missing, or "". step: the
+    container's time stamp resolution in seconds.
     """
 
     path: str
     codec: str
-    decodable: bool  # by the OpenCV that training reads with
+    decodable: bool  # by OpenCV, which training uses
     interlaced: bool
-    changes: bool  # of size or pixel format, within the file
+    changes: bool  # size or pixel format changes within the file
     hdr: bool
     size: tuple[int, int]
     start: float
@@ -87,11 +87,11 @@ class VideoFacts:
 
     @property
     def frames(self) -> int:
-        """The number of pictures that are shown, whatever the header declares."""
+        """The number of pictures that are shown, regardless of what the header declares."""
         return len(self.times)
 
     def check(self, allow_resize: bool = False) -> None:
-        """Raise VideoError unless this can be used for training: complete, 25 frames per second, 224x224."""
+        """Raise VideoError unless the video can be used for training: complete, 25 frames per second, 224x224."""
         if not self.decodable:
             raise VideoError(NO_DECODER, f"{self.path}: cannot decode {self.codec.upper()}")
         if self.missing:
@@ -123,22 +123,22 @@ class VideoFacts:
 
 
 def check_size(path: str, size: tuple[int, int], allow_resize: bool) -> None:
-    """Raise VideoError unless pictures of this (width, height) can be used for training."""
+    """Raise VideoError if pictures of this (width, height) cannot be used for training."""
     if size != (FRAME_SIZE, FRAME_SIZE) and not allow_resize:
         raise VideoError(OTHER_SIZE, f"{path}: {size[0]}x{size[1]} pixels")
 
 
 def allowed_lateness(time: np.ndarray | float, step: float = 0.0) -> np.ndarray | float:
-    """Seconds by which a frame may deviate from its nominal `time` in a video of 25 frames per second.
+    """Return the seconds by which a frame may deviate from its nominal `time` in a video of 25 frames per second.
 
-    step: seconds between two time stamps that the container can distinguish. At most half a frame: beyond that,
-    another picture would be nearer.
+    step: the container's time stamp resolution in seconds. The result is at most half a frame: beyond that, another
+    picture would be closer.
     """
     return np.minimum(max(ROUNDING, min(step, MAX_ROUNDING)) + DRIFT * np.abs(time), FRAME / 2)
 
 
 def open_container(path: str) -> InputContainer:
-    """Open a video by its content; close the result. Raises VideoError if it does not open or has no video."""
+    """Open a video by its content. The caller closes it. Raises VideoError if it does not open or has no video."""
     if not is_file(path):
         raise MediaError(f"{path}: no such video")
     if file_size(path) == 0:
@@ -161,25 +161,25 @@ def open_container(path: str) -> InputContainer:
 
 
 def probe(path: str, decode: bool = False) -> VideoFacts:
-    """The facts of a video file, from its packets and its first picture, or from decoding every picture.
+    """Examine a video file: its packets and first picture, or with `decode`, every picture.
 
-    Without `decode` it is about 12 times faster and misses damaged pictures, and interlaced ones after a progressive
-    first one; for intact files the facts are the same. Raises VideoError for a file that cannot be opened.
+    Without `decode`, this is about 12 times faster, but misses damaged pictures, and interlaced ones if the first is
+    progressive; the result for intact files is the same. Raises VideoError if the file cannot be opened.
     """
     with open_container(path) as container:
         stream = picture_stream(container)
         context = stream.codec_context if stream else None
         if stream is None or context is None:  # PyAV has more decoders than OpenCV
             raise VideoError(NO_DECODER, f"{path}: cannot decode its pictures")
-        context.thread_count = 1  # clips are checked in parallel instead
+        context.thread_count = 1  # clips are checked in parallel
         codec = codec_name(stream)
         kind = (container.format.name, codec, context.pix_fmt, context.profile, context.width, context.height)
         order = getattr(context, "field_order", 0)  # 0: unknown, 1: progressive, others: interlaced
         needs_picture = decode or order == 0 or kind not in _shown_by_opencv
         seen = VideoPass(container, stream, decode, needs_picture)
         if not decode and not seen.reordered and getattr(context, "has_b_frames", False):
-            return probe(path, decode=True)  # only decoding gives the display order
-        decodable = True  # if nothing can be decoded, the file is damaged
+            return probe(path, decode=True)  # the display order is known only after decoding
+        decodable = True  # a file with no decodable picture is reported as damaged
         if seen.picture and kind not in _shown_by_opencv:
             decodable = opencv_shows(path, seen.picture)
             if decodable:
@@ -204,7 +204,7 @@ _shown_by_opencv: set[tuple] = set()  # kinds of videos that OpenCV has decoded 
 
 
 def opencv_shows(path: str, picture: VideoFrame) -> bool:
-    """Does OpenCV decode the first picture of a video to what PyAV decoded?"""
+    """Return whether OpenCV decodes the first picture of a video as PyAV did."""
     try:
         shown, turned = first_picture(path)
     except MediaError:  # only PyAV can open it
@@ -215,10 +215,10 @@ def opencv_shows(path: str, picture: VideoFrame) -> bool:
 
 
 def as_bgr(picture: VideoFrame, like: np.ndarray) -> np.ndarray:
-    """PyAV's picture as uint8 BGR, scaled to the size of another one: (height, width, 3)."""
+    """Convert PyAV's picture to uint8 BGR, scaled to the size of `like`: (height, width, 3)."""
     return picture.to_ndarray(format="bgr24", width=like.shape[1], height=like.shape[0])
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean absolute difference of two uint8 pictures, from a quarter of their rows."""
+    """Return the mean absolute difference of two uint8 pictures, computed on every fourth row."""
     return float(np.abs(one[::4].astype(np.int16) - other[::4]).mean())

@@ -1,4 +1,4 @@
-"""One pass over a video file with PyAV: what its packets say, and its pictures if they are decoded."""
+"""One pass over a video file with PyAV, which reads its packets and optionally decodes its pictures."""
 
 import av
 import numpy as np
@@ -12,11 +12,11 @@ from syncnet.media.open_media import container_kind, tick
 from syncnet.media.timeline import DECODING_TIMES
 
 FRAME = 1 / FPS  # seconds
-VP8_SHOWN = 0x10  # bit of a VP8 frame's first byte; frames without it only serve to predict others
+VP8_SHOWN = 0x10  # bit of a VP8 frame's first byte; frames without it are only references for others
 
 
 def codec_name(stream: VideoStream) -> str:
-    """FFmpeg's name of the codec; PyAV has that of the decoder."""
+    """Return FFmpeg's name of the codec; PyAV only has that of the decoder."""
     decoder = stream.codec_context.name
     return "av1" if decoder == "libdav1d" else decoder
 
@@ -26,7 +26,7 @@ def shape_of(picture: VideoFrame) -> tuple[int, int, str]:
 
 
 class VideoPass:
-    """The packets of a video, and the pictures that were decoded on the way.
+    """The packets of a video, and the pictures decoded from them.
 
     decode: decode all pictures. needs_picture: decode at least the first one.
     """
@@ -38,14 +38,14 @@ class VideoPass:
         self.decode = decode
         self.picture: VideoFrame | None = None  # the first one
         self.interlaced = False
-        self.changes = False  # of size or pixel format
-        self.reordered = False  # do packets say that they are shown in another order than decoded?
+        self.changes = False  # size or pixel format changes
+        self.reordered = False  # display order differs from decoding order, according to the packets
         self._kind = container_kind(container)
         self._packets = 0
-        self._hidden = False  # does an edit list hide packets?
-        self._shown: list[int | None] = []  # time stamps of the packets that an edit list does not hide
-        self._decoded: list[int | None] = []  # time stamps of pictures
-        self._refused = 0  # packets that the decoder refused
+        self._hidden = False  # an edit list hides packets
+        self._shown: list[int | None] = []  # time stamps of the packets that no edit list hides
+        self._decoded: list[int | None] = []  # time stamps of decoded pictures
+        self._refused = 0  # packets rejected by the decoder
         self._end = 0  # time stamp after the last picture
         self._broken = ""
         vp8 = codec_name(stream) == "vp8"
@@ -85,8 +85,8 @@ class VideoPass:
                     self._broken = f"frame {len(self._decoded) - 1} is damaged"
 
     def times(self) -> tuple[float, np.ndarray]:
-        """When the first picture is shown, and all of them relative to it: seconds, (frames,) float64 seconds."""
-        # Pictures come in the order in which they are shown, packets in that in which they are decoded.
+        """Return the time of the first picture in seconds, and all times relative to it, (frames,) float64."""
+        # Pictures come in display order, packets in decoding order.
         in_order = self.decode and self._kind not in DECODING_TIMES and None not in self._decoded
         stamps = self._decoded if in_order else self._shown
         known = [stamp for stamp in stamps if stamp is not None]
@@ -98,30 +98,30 @@ class VideoPass:
         return float(times[0]), times - times[0]
 
     def missing(self) -> str:
-        """What part of the file is missing, or ""."""
+        """Describe the part of the file that is missing; "" if it is complete."""
         found = len(self._shown)
         if self._broken or not found:
             return self._broken or "no frames in it"
         if self.decode and not self._all_decoded():
             return f"{len(self._decoded)} of its {found} frames can be decoded"
         stream = self.stream
-        # Only an mp4 declares when its pictures end. Others that are cut off are complete up to there, and so is the
-        # sound made of them.
+        # Only mp4 declares the end of its pictures. A truncated file of another kind is complete up to its end, as is
+        # the audio converted from it.
         if self._kind != "mp4" or not stream.duration or (stream.frames and self._packets >= stream.frames):
             return ""
         start = stream.start_time or 0
-        if not stream.frames:  # a fragmented file, whose length may count from 0 nevertheless
+        if not stream.frames:  # the length of a fragmented file may still count from 0
             start = min(0, start)
-        # If pictures begin late and are trimmed, the length counts from 0.
+        # If the pictures start late and are trimmed, the length counts from 0.
         late = min((first + stream.duration - self._end for first in {start, min(start, 0)}), key=abs)
         seconds = float(late * tick(stream))
-        # The first picture may have been up before the trimmed part began: FFmpeg drops it.
+        # FFmpeg drops the first picture if it was already shown before the trimmed part began.
         if seconds > (FRAME * 1.25 if self._hidden else FRAME / 2):
             return f"{found} frames found, it ends {seconds:.2f} s before its declared end"
         return ""
 
     def _all_decoded(self) -> bool:
-        """Has every frame that is shown become a picture? Some codecs have packets that show nothing."""
+        """Return whether every shown frame was decoded. Some codecs have packets without a picture."""
         if len(self._decoded) == len(self._shown):
             return True
         decoded, shown = (

@@ -1,4 +1,4 @@
-"""Wavs as training reads them, without a decoder: 16 kHz, mono, int16."""
+"""Read and write 16 kHz mono int16 wavs, the format that training reads, without a decoder."""
 
 import os
 import shlex
@@ -14,11 +14,11 @@ from syncnet.support.files import replace_file
 from syncnet.support.tar_members import is_file, member_of, open_file
 
 EXPECTED = f"expected {SAMPLE_RATE} Hz, 1 channel, int16"
-PIPE_SIZE = 0x7FFFF000  # bytes; programs that write to a pipe declare 0, or this and more
+PIPE_SIZE = 0x7FFFF000  # bytes; programs that write to a pipe declare a size of 0, or at least this
 
 
 class WavFormatError(MediaError):
-    """Sound that can be converted to a 16 kHz mono int16 wav but is none. found: what it is instead."""
+    """The file is not a 16 kHz mono int16 wav but can be converted to one. found: its format."""
 
     def __init__(self, path: str, found: str, folder: str | None = None):
         member = member_of(path)
@@ -37,30 +37,30 @@ class WavFormatError(MediaError):
         self.found = found
 
     def for_all_in(self, folder: str) -> "WavFormatError":
-        """The same error, with the command that converts a whole folder."""
+        """Return the same error with the command that converts a whole folder."""
         return WavFormatError(self.path, self.found, folder)
 
 
 class SilentError(MediaError):
-    """Digital silence: there is no voice in it."""
+    """The audio is digital silence."""
 
 
 def conversion_line(folder: str) -> str:
-    """The command that converts all sound of a folder, into a new folder beside it."""
+    """Return the command that converts all audio in a folder, into a new folder next to it."""
     made = converted_folder(folder)
     return f"python convertAudio.py --src {shlex.quote(folder)} --dst {shlex.quote(made)}"
 
 
 def converted_folder(folder: str) -> str:
-    """The folder that conversion_line makes."""
+    """Return the folder that the command of conversion_line creates."""
     plain = os.path.normpath(folder)
     return "wav_16k" if plain.strip("./") == "" else plain + "_16k"
 
 
 def map_wav(path: str) -> np.ndarray | None:
-    """The samples of a 16 kHz mono int16 wav, memory-mapped: (samples,) int16; None for any other file.
+    """Memory-map the samples of a 16 kHz mono int16 wav: (samples,) int16; None for any other file.
 
-    Raises MediaError for such a wav that is cut off.
+    Raises MediaError if the wav is truncated.
     """
     if not is_file(path):
         return None
@@ -75,7 +75,7 @@ def map_wav(path: str) -> np.ndarray | None:
 
 
 def open_wav(path: str) -> np.ndarray:
-    """map_wav; raises MediaError for a file that is missing or broken, WavFormatError for one to be converted."""
+    """Like map_wav, but raises MediaError if the wav is missing or broken, WavFormatError if it must be converted."""
     samples = map_wav(path)
     if samples is None:
         raise _other_format(path)
@@ -83,17 +83,17 @@ def open_wav(path: str) -> np.ndarray:
 
 
 def plain_length(path: str) -> int | None:
-    """The number of samples of a 16 kHz mono int16 wav; None for any other file. Raises MediaError, OSError."""
+    """Return the length of a 16 kHz mono int16 wav in samples; None for any other file. Raises MediaError, OSError."""
     with open_file(path) as file:
         found = _find_samples(file, path)
     return found[1] if found else None
 
 
 def read_wav(path: str, first: int, out: np.ndarray) -> None:
-    """Read the samples of a 16 kHz mono int16 wav from number `first` (0-based) into `out`: (samples,).
+    """Read samples of a 16 kHz mono int16 wav, starting at sample `first` (0-based), into `out`: (samples,).
 
-    Seeks instead of mapping: unmapping a file stops all threads for a moment. Raises MediaError if the wav is
-    missing, broken, of another format or too short.
+    Seeks instead of mapping the file, because unmapping briefly stops all threads. Raises MediaError if the wav is
+    missing, broken, in another format or too short.
     """
     try:
         with open_file(path) as file:
@@ -113,13 +113,13 @@ def read_wav(path: str, first: int, out: np.ndarray) -> None:
 
 
 def _find_samples(file: BinaryIO, path: str) -> tuple[int, int] | None:
-    """(first byte, number) of the samples of a 16 kHz mono int16 wav; None for any other file.
+    """Return (first byte, number of samples) of a 16 kHz mono int16 wav; None for any other file.
 
-    A wav that was written to a pipe does not declare its length: its samples extend to the end of the file.
+    A wav written to a pipe does not declare its length: its samples extend to the end of the file.
     """
     try:
         head = wave.open(file, "rb")  # noqa: SIM115 (leaves the file open); reads up to the samples
-    except (wave.Error, EOFError, RuntimeError):  # the last for a chunk that leaves its file
+    except (wave.Error, EOFError, RuntimeError):  # RuntimeError: a chunk extends beyond the file
         return None
     if (head.getframerate(), head.getnchannels(), head.getsampwidth()) != (SAMPLE_RATE, 1, 2):
         return None
@@ -133,7 +133,7 @@ def _find_samples(file: BinaryIO, path: str) -> tuple[int, int] | None:
 
 
 def _other_format(path: str) -> MediaError:
-    """Why a file is no 16 kHz mono int16 wav, as an exception to raise."""
+    """Return the exception for a file that is not a 16 kHz mono int16 wav."""
     if not is_file(path):
         return MediaError(f"{path}: no such wav file")
     with open_media(path) as container:
@@ -153,9 +153,9 @@ def _other_format(path: str) -> MediaError:
 
 
 def check_heard(path: str, samples: np.ndarray) -> None:
-    """Raise SilentError for sound that does not change: zeros, or another constant.
+    """Raise SilentError if all samples are the same.
 
-    samples: (n,) of any number type. Reads only the first second of a file that is not silent there.
+    samples: (n,) of any number type. Reads only the first second of a memory-mapped wav, unless that is constant.
     """
     if len(samples) and (
         (samples[:SAMPLE_RATE] != samples[0]).any() or (samples[SAMPLE_RATE:] != samples[0]).any()
@@ -165,10 +165,10 @@ def check_heard(path: str, samples: np.ndarray) -> None:
 
 
 def write_wav(path: str, sound: np.ndarray) -> None:
-    """Write (samples,) int16 at 16 kHz: `path` is complete or missing. Raises OSError.
+    """Write (samples,) int16 at 16 kHz atomically. Raises OSError.
 
-    The file is not flushed to disk, which would take longer than the conversion: after a power failure a wav may be
-    too short, and is then converted again.
+    The file is not flushed to disk, because that would take longer than the conversion. A wav that is too short
+    after a power failure is converted again.
     """
     with replace_file(path, "wb", flush=False) as file, wave.open(file, "wb") as wav:
         wav.setparams((1, 2, SAMPLE_RATE, len(sound), "NONE", "not compressed"))
