@@ -1,7 +1,7 @@
 """Augmentation of training clips: additive noise, room impulse responses, horizontal flips.
 
-All draws come from the generator that is passed in. Sounds stay float32 on the int16 scale and are not clipped: the
-network's front end does not need that range.
+All random draws use the generator that is passed in. Audio stays float32 on the int16 scale and is not clipped, which
+the network's front end does not need.
 """
 
 import hashlib
@@ -38,16 +38,16 @@ LEVELS = (
     "; ".join(f"{name}: {low:g} to {high:g} dB" for name, (low, high) in SNRS.items())
     + f"; other names: {OTHER_SNRS[0]:g} to {OTHER_SNRS[1]:g} dB"
 )
-# RIRS_NOISES (OpenSLR 28) has folders of either kind, and one in which file names tell the kind.
+# RIRS_NOISES (OpenSLR 28) has a folder for each kind, and one with both kinds, distinguished by file name.
 RESPONSES_ALONE, NOISES_ALONE, BOTH = "simulated_rirs", "pointsource_noises", "real_rirs_isotropic_noises"
 FLIPPED = 0.5  # fraction of the clips
-MAX_DRAWS = 20  # sounds tried per clip, if the ones before are damaged or silent
+MAX_DRAWS = 20  # files tried per clip if they are damaged or silent
 CACHE_SIZE = 64 * 2**20  # bytes of decoded sounds
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A file of a folder of sounds. name: relative path. snrs: lowest and highest, in dB, if used as noise."""
+    """An audio file of a SoundFolder. name: relative path. snrs: lowest and highest SNR in dB, for noise."""
 
     name: str
     size: int
@@ -55,11 +55,11 @@ class Sound:
 
 
 class SoundFolder:
-    """The sounds of a folder, at any depth, of any format; MUSAN and RIRS_NOISES are recognized by folder names.
+    """The audio files of a folder, at any depth and of any format. Recognizes MUSAN and RIRS_NOISES by folder names.
 
-    flag: for messages. responses: use room impulse responses, not noises; of RIRS_NOISES, only that kind is used.
-    decode: returns the samples of a file that is not a 16 kHz mono int16 wav. Raises UserError if there is no usable
-    sound.
+    flag: for messages. responses: use the files as room impulse responses, not as noise; from RIRS_NOISES, only files
+    of that kind are used. decode: returns the samples of a file that is not a 16 kHz mono int16 wav. Raises UserError
+    if no file can be used.
     """
 
     def __init__(self, flag: str, folder: str, responses: bool, decode: Decode):
@@ -70,17 +70,17 @@ class SoundFolder:
         kept = [name for name in names if holds_response(self._places(name)) in (responses, None)]
         self.skipped = len(names) - len(kept)
         self.sounds = [
-            # Responses have no level: their folder names must not change the fingerprint.
+            # Responses have no SNR: their folder names must not change the fingerprint.
             Sound(name, _size(self._path(name)), OTHER_SNRS if responses else snrs_of(self._places(name)))
             for name in kept
         ]
         self.bad: dict[str, str] = {}
         self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()  # guards both of these
+        self._lock = threading.Lock()  # guards bad and _cache
         self._check_that_some_can_be_read()
 
     def __getstate__(self) -> dict[str, object]:
-        """For copies and other processes: all but the lock."""
+        """Copy and pickle everything except the lock."""
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -88,16 +88,16 @@ class SoundFolder:
         self._lock = threading.Lock()
 
     def fingerprint(self) -> str:
-        """A hash of names, sizes and levels: equal for the same sounds in another place."""
+        """Return a hash of names, sizes and SNRs, which does not depend on where the folder is."""
         lines = (f"{sound.name}\t{sound.size}\t{sound.snrs}\n" for sound in self.sounds)
         return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
     def draw(
         self, draws: np.random.Generator, read: Callable[[Sound], np.ndarray]
     ) -> tuple[Sound, np.ndarray] | None:
-        """A sound, drawn uniformly, and the result of `read` for it; None if none of MAX_DRAWS can be used.
+        """Draw a sound uniformly; return it with the result of `read`, or None if none of MAX_DRAWS can be used.
 
-        Silent sounds are skipped, and damaged ones, with a warning the first time.
+        Silent and damaged sounds are skipped; the first time, a damaged one is reported in a warning.
         """
         for _ in range(MAX_DRAWS):
             sound = self.sounds[draws.integers(len(self.sounds))]
@@ -113,15 +113,15 @@ class SoundFolder:
         return None
 
     def read(self, sound: Sound) -> np.ndarray:
-        """The whole sound: (samples,) of any number type, 16 kHz, at least one sample. Raises MediaError."""
+        """Read a whole sound: (samples,) of any number type, 16 kHz, at least one sample. Raises MediaError."""
         path = self._path(sound.name)
         samples = plain_length(path)
         return self._decoded(path) if samples is None else self._read_plain(path, 0, samples)
 
     def read_segment(self, sound: Sound, draws: np.random.Generator, samples: int) -> np.ndarray:
-        """A segment from a random position, (samples,) float32; a shorter sound is repeated. Raises MediaError.
+        """Read a segment at a random position, (samples,) float32; a shorter sound is repeated. Raises MediaError.
 
-        Of a wav that needs no decoder, only the segment is read.
+        Only the segment is read if the file is a wav that needs no decoder.
         """
         path = self._path(sound.name)
         length = plain_length(path)
@@ -135,7 +135,7 @@ class SoundFolder:
         return whole[first : first + samples].astype(np.float32)
 
     def __str__(self) -> str:
-        """A description of the folder."""
+        """Describe the folder in one line."""
         line = f"{self.flag} {self.folder}: {len(self.sounds)} files"
         if not self.responses:
             ranges = Counter(sound.snrs for sound in self.sounds)
@@ -149,7 +149,7 @@ class SoundFolder:
         return os.path.join(self.folder, name)
 
     def _places(self, name: str) -> list[str]:
-        """The names of the folders around a file, the given one first, and the file's name last."""
+        """Return the parts of a file's path, from the given folder's name to the file's name."""
         return [os.path.basename(os.path.abspath(self.folder)), *name.split(os.sep)]
 
     def _read_plain(self, path: str, first: int, samples: int) -> np.ndarray:
@@ -160,7 +160,7 @@ class SoundFolder:
         return sound
 
     def _decoded(self, path: str) -> np.ndarray:
-        """The samples of a file that needs a decoder, from the cache if possible."""
+        """Return the samples of a file that needs a decoder, from the cache if possible."""
         with self._lock:
             if path in self._cache:
                 self._cache.move_to_end(path)
@@ -208,11 +208,11 @@ class SoundFolder:
 
 
 class Augmentation:
-    """The augmentation of training clips. Thread-safe.
+    """Augments training clips. Thread-safe.
 
     noise: folder of noises to add ("": none). rir: folder of room impulse responses ("": none). probability: fraction
-    of the clips whose sound is augmented; with both folders, half of these get a noise and half a room. flip: flip
-    all frames of every second clip, as drawn, horizontally. Raises UserError for a folder without usable sound.
+    of clips with augmented audio; with both folders, half of these get noise and half get a room. flip: flip half of
+    the clips, drawn at random, horizontally. Raises UserError if a folder has no usable audio.
     """
 
     def __init__(self, noise: str = "", rir: str = "", probability: float = 0.6, flip: bool = False):
@@ -234,12 +234,12 @@ class Augmentation:
             self._changes[draws.integers(len(self._changes))](draws, audio)
 
     def fingerprints(self) -> dict[str, str]:
-        """A hash of the content of each folder, by the name of the setting."""
+        """Return the fingerprint of each folder, by setting name."""
         return {f"content of {folder.flag}": folder.fingerprint() for folder in self.folders}
 
 
 def add_drawn_noise(noises: SoundFolder, draws: np.random.Generator, audio: np.ndarray) -> None:
-    """Add a segment of one of the noises to (samples,) float32 speech, in place, at an SNR from its range."""
+    """Add a random segment of a random noise to (samples,) float32 speech, in place, at a random SNR in its range."""
     drawn = noises.draw(draws, lambda sound: noises.read_segment(sound, draws, len(audio)))
     if drawn:
         sound, noise = drawn
@@ -247,24 +247,24 @@ def add_drawn_noise(noises: SoundFolder, draws: np.random.Generator, audio: np.n
 
 
 def add_drawn_room(rooms: SoundFolder, draws: np.random.Generator, audio: np.ndarray) -> None:
-    """Convolve (samples,) float32 speech with one of the room impulse responses, in place."""
+    """Convolve (samples,) float32 speech with a random room impulse response, in place."""
     drawn = rooms.draw(draws, rooms.read)
     if drawn:
         reverberate(audio, drawn[1])
 
 
 def add_noise(speech: np.ndarray, noise: np.ndarray, snr: float) -> None:
-    """Add (samples,) noise to (samples,) float32 speech, in place, at an SNR (ratio of mean powers) of `snr` dB."""
+    """Add (samples,) noise to (samples,) float32 speech, in place. snr: ratio of their mean powers in dB."""
     loudness = math.sqrt(power(speech) / power(noise) / 10 ** (snr / 10))
     speech += noise * np.float32(loudness)
 
 
 def reverberate(speech: np.ndarray, response: np.ndarray) -> None:
-    """Convolve (samples,) float32 speech with a room impulse response, in place, without delay, at the same level.
+    """Convolve (samples,) float32 speech with a room impulse response, in place, at the same mean power.
 
-    response: (n,); its largest value is the direct sound, which is not delayed. The level is the mean power.
+    response: (n,); its largest absolute value is the direct sound, which is not delayed.
     """
-    from scipy.signal import fftconvolve  # takes half a second and 50 MB, needed for rooms only
+    from scipy.signal import fftconvolve  # importing it takes half a second and 50 MB
 
     samples, direct = len(speech), int(np.abs(response).argmax())
     heard = response[max(0, direct - samples + 1) : direct + samples].astype(np.float32)
@@ -277,15 +277,15 @@ def reverberate(speech: np.ndarray, response: np.ndarray) -> None:
 
 
 def power(sound: np.ndarray) -> float:
-    """The mean square of (samples,) samples of any number type."""
+    """Return the mean square of (samples,) audio of any number type."""
     return float(np.mean(np.square(sound, dtype=np.float64)))
 
 
 def first_channel(path: str) -> np.ndarray:
-    """The first channel of a file's sound track, from its first sample on: (samples,) float32, 16 kHz.
+    """Decode the first channel of a file's audio track, from its first sample on: (samples,) float32, 16 kHz.
 
-    Unlike a mix of several microphones, that is the room at one place; unlike int16, float32 has the range of a
-    response. Raises NoSoundError, MediaError.
+    For room impulse responses: one microphone records the room at one place, a mix of several does not, and int16
+    lacks the dynamic range. Raises NoSoundError, MediaError.
     """
     plain = map_wav(path)
     if plain is not None:
@@ -294,7 +294,7 @@ def first_channel(path: str) -> np.ndarray:
         streams = sound_streams(container)
         if not streams:
             raise NoSoundError(f"{path}: no sound track")
-        # Packed: PyAV takes any number of channels.
+        # A packed format, in which PyAV supports any number of channels.
         resampler = av.AudioResampler(format="flt", rate=SAMPLE_RATE)
         parts: list[np.ndarray] = []
         try:
@@ -311,16 +311,16 @@ def first_channel(path: str) -> np.ndarray:
 
 
 def snrs_of(places: Sequence[str]) -> tuple[float, float]:
-    """Lowest and highest SNR in dB for a file, by the names of the folders around it.
+    """Return the lowest and highest SNR in dB for a file, by the names of its folders.
 
-    places: from the given folder to the file's name. Inner folders take precedence over the given one.
+    places: path parts from the given folder to the file's name. Inner folders take precedence over the given one.
     """
     given, *inside = (place.lower() for place in places[:-1])
     return next((SNRS[place] for place in (*inside, given) if place in SNRS), OTHER_SNRS)
 
 
 def holds_response(places: Sequence[str]) -> bool | None:
-    """Is a file a room impulse response of RIRS_NOISES? None for a file that is not of RIRS_NOISES."""
+    """Return whether a file of RIRS_NOISES is a room impulse response; None if it is not part of RIRS_NOISES."""
     *folders, name = (place.lower() for place in places)
     for folder in folders:
         if folder == RESPONSES_ALONE:

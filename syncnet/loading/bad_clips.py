@@ -1,4 +1,4 @@
-"""Clips that cannot be read: counted and logged; too many of them stop an epoch."""
+"""Count and log clips that cannot be read, and stop the epoch if there are too many."""
 
 import itertools
 import os
@@ -13,9 +13,9 @@ _loaders = itertools.count()
 class BadClips:
     """The clips that could not be read so far, with the `reasons`.
 
-    log: file with one line for each video; None for no log. clips: number per epoch, of all processes together.
-    max_bad: the fraction of them that may be replaced by other draws, over all processes; 0: the first one stops the
-    epoch. Processes must create theirs, and begin epochs, in the same order.
+    log: file with one line per video; None for no log. clips: clips per epoch, over all processes. max_bad: the
+    fraction of them that may be replaced by other clips, over all processes; 0: the first one stops the epoch. All
+    processes must create these objects, and begin epochs, in the same order.
     """
 
     def __init__(self, log: str | None, clips: int, max_bad: float):
@@ -28,12 +28,12 @@ class BadClips:
         self._replaced: list[str] = []
 
     def begin_epoch(self) -> None:
-        """Count replaced draws from 0 again."""
+        """Reset the count of replaced clips."""
         self._epoch += 1
         self._replaced = []
 
     def reject(self, clip: Clip, reason: str) -> None:
-        """Add a clip that must be replaced. Raises MediaError if there are more than max_bad allows."""
+        """Count a clip that must be replaced. Raises MediaError if there are more than max_bad allows."""
         self.note(clip, reason)
         self._replaced.append(reason)
         allowed = self.max_bad * self.clips
@@ -49,7 +49,7 @@ class BadClips:
         )
 
     def note(self, clip: Clip, reason: str) -> None:
-        """Remember a clip, and log it unless this or another process has."""
+        """Record a clip, and log it unless this or another process has logged it."""
         self.reasons[clip] = reason
         if self.log and clip.video not in self._logged:
             self._logged |= read_log(self.log)
@@ -58,7 +58,7 @@ class BadClips:
                 self._write(f"{clip.video}\t{clip.audio}\t{' '.join(reason.split())}\n")
 
     def _write(self, line: str) -> None:
-        """Add a line to the log, whose folder may be missing on other machines. Warns if it cannot be written."""
+        """Append a line to the log; its folder may not exist on other machines. Warns if it cannot be written."""
         assert self.log
         try:
             os.makedirs(os.path.dirname(self.log) or ".", exist_ok=True)
@@ -71,7 +71,7 @@ class BadClips:
 
 
 def read_log(path: str) -> set[str]:
-    """The videos that are logged."""
+    """Return the videos in a log."""
     if not os.path.exists(path):
         return set()
     with open(path, encoding="utf-8", errors="replace") as log:

@@ -1,4 +1,4 @@
-"""Threads that decode clips straight into the memory of their batch, and survive clips that hang the decoder."""
+"""Decode clips in threads, directly into the memory of a batch, even if some clips hang the decoder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ RejectClip = Callable[[Clip, int, str, bool], None]
 
 
 class Batch:
-    """The memory of one batch, and the clips that are decoded into it.
+    """The memory of one batch, and the clips decoded into it.
 
-    number: of the batch in its epoch. first: position in the epoch of the clip in slot 0.
+    number: index of the batch in its epoch. first: position in the epoch of the clip in slot 0.
     """
 
     def __init__(self, number: int, first: int, video: np.ndarray, audio: Tensor):
@@ -39,7 +39,7 @@ class Batch:
 
 @dataclass(eq=False)
 class Task:
-    """One clip of a batch to decode. attempt: number of draws before this one that could not be read."""
+    """One clip of a batch to decode. attempt: number of clips drawn before for this slot that could not be read."""
 
     batch: Batch
     slot: int
@@ -50,15 +50,15 @@ class Task:
 
 
 class DecodingPool:
-    """The threads that decode one epoch. OpenCV decodes without the interpreter lock.
+    """The threads that decode the clips of one epoch. OpenCV releases the GIL while decoding.
 
-    threads: their number. timeout: seconds allowed per clip. draw(position, attempt): the clip at a position of the
-    epoch; attempt is the number of earlier ones that could not be read. read(clip, position, attempt, video, audio):
-    decodes it into these arrays, its slot of a batch. reject(clip, position, reason, hung): called for each clip that
-    could not be read; what it raises stops the epoch.
+    threads: number of threads. timeout: seconds allowed per clip. draw(position, attempt): returns the clip for a
+    position in the epoch after `attempt` earlier ones could not be read. read(clip, position, attempt, video, audio):
+    decodes a clip into these arrays, its slot of a batch. reject(clip, position, reason, hung): called for each clip
+    that could not be read; an exception that it raises stops the epoch.
 
-    Threads that hang in a decoder are not joined: such a clip is abandoned after the timeout, its memory is left to
-    its thread, and another thread takes its place.
+    A thread that hangs in a decoder is not joined. After the timeout, its clip is abandoned, the thread keeps the
+    memory that it may still write to, and a new thread replaces it.
     """
 
     def __init__(self, threads: int, timeout: float, draw: DrawClip, read: ReadClip, reject: RejectClip):
@@ -83,7 +83,7 @@ class DecodingPool:
             self.tasks.put(Task(batch, slot))
 
     def wait_for(self, batch: Batch) -> None:
-        """Return when the batch is decoded. Raises at once what stops the epoch, from any batch."""
+        """Wait until the batch is decoded. Raises the error that stops the epoch as soon as there is one."""
         with self.changed:
             while not self.error and not batch.ready:
                 deadline = min((task.deadline for task in self.running.values()), default=float("inf"))
@@ -104,7 +104,7 @@ class DecodingPool:
                 task.abandoned = True
                 del self.running[thread]
                 self.threads.remove(thread)
-                # The lost thread may write into this memory at any time.
+                # The abandoned thread may write to the old memory at any time.
                 task.batch.video, task.batch.audio = task.batch.video.copy(), task.batch.audio.clone()
                 reason = f"{task.clip.video}: took longer than {self.timeout:g} s to decode"
                 self.replace(task.clip, task.batch.first + task.slot, reason, hung=True)
@@ -112,7 +112,7 @@ class DecodingPool:
                 self.start_thread()
 
     def replace(self, clip: Clip, position: int, reason: str, hung: bool = False) -> None:
-        """Report a clip that must be replaced, which may stop the epoch. Called with the lock held."""
+        """Reject a clip that must be replaced, which may stop the epoch. The caller holds the lock."""
         try:
             self.reject(clip, position, reason, hung)
         except Exception as error:
@@ -131,7 +131,7 @@ class DecodingPool:
                 return
 
     def fill(self, task: Task) -> bool:
-        """Decode a task's clip, or the first of its replacements that can be read. Returns False if abandoned."""
+        """Decode a task's clip, or the first readable replacement. Returns False if the task was abandoned."""
         batch, slot = task.batch, task.slot
         position = batch.first + slot
         while not self.error:
@@ -167,7 +167,7 @@ class DecodingPool:
         return True
 
     def close(self) -> None:
-        """End the threads after their current clips. Waits no longer than the timeout for all of them."""
+        """Stop the threads after their current clips. Waits at most `timeout` for all of them together."""
         with self.changed:
             self.error = self.error or GeneratorExit()
         for _ in self.threads:

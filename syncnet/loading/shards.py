@@ -1,8 +1,8 @@
 """Shards: clips copied into uncompressed tars, so that a shared file system holds thousands of files, not millions.
 
-A shard holds clips in the order of the list, video and wav side by side, in WebDataset's naming: id__ref__utt.mp4,
-id__ref__utt.wav. It is complete or does not exist. It begins with a hash of the names, sizes and modification times
-of its files, so that an interrupted run recognizes the shards it has finished without reading them.
+A shard holds clips in list order, each video followed by its wav, with WebDataset's naming: id__ref__utt.mp4,
+id__ref__utt.wav. Shards are written atomically. Each begins with a hash of the names, sizes and modification times of
+its files, so a run that resumes recognizes finished shards without reading them.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from syncnet.support.processes import map_in_processes
 from syncnet.support.progress import progress_bar
 from syncnet.support.tar_members import BLOCK, Member, flat_name
 
-END = bytes(2 * BLOCK)  # of a tar
+END = bytes(2 * BLOCK)  # end-of-archive marker of a tar
 
 
 def blocks_of(clips: Sequence[str], folder: str, output: str, size: int) -> dict[str, Sequence[str]]:
-    """The clips that each shard may hold, `size` consecutive ones: <folder>/<name of output>-000000.tar and so on."""
+    """Assign `size` consecutive clips to each shard: <folder>/<name of output>-000000.tar, ...-000001.tar, ..."""
     name = os.path.splitext(os.path.basename(output))[0]
     starts = range(0, len(clips), size)
     return {
@@ -30,9 +30,9 @@ def blocks_of(clips: Sequence[str], folder: str, output: str, size: int) -> dict
 
 
 def write_shards(shards: dict[str, list[tuple[str, str, str]]], workers: int) -> dict[str, tuple[str, str]]:
-    """Write shards, unless they are there. Returns the paths of each clip's video and wav in its shard.
+    """Write the shards that do not exist yet. Returns the paths of each clip's video and wav in its shard.
 
-    shards: by path, (clip, video, wav) of each clip. Raises OSError, UserError; see write_shard.
+    shards: shard path -> (clip, video, wav) of each clip. Raises OSError, UserError; see write_shard.
     """
     total = sum(map(len, shards.values()))
     paths: dict[str, tuple[str, str]] = {}
@@ -55,10 +55,10 @@ def _write_clips(job: tuple[str, list[tuple[str, str, str]]]) -> dict[str, tuple
 
 
 def write_shard(path: str, files: Sequence[tuple[str, str]]) -> list[str]:
-    """Copy files into a tar at `path`, unless it holds them already. Returns each file's path as a member of the tar.
+    """Copy files into a tar at `path`, unless it already holds them. Returns their paths as members of the tar.
 
-    files: (name, source) of each: its name with folders, and the file to copy. Raises OSError, and UserError for a
-    file that changes while it is copied, or for two files whose names in the tar would be the same.
+    files: (name with folders, file to copy) of each. Raises OSError, or UserError if a file changes while it is copied
+    or two files would have the same name in the tar.
     """
     headers, members, times = [], [], []
     sources: dict[str, str] = {}
@@ -92,7 +92,7 @@ def write_shard(path: str, files: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _has(path: str, top: bytes, size: int) -> bool:
-    """Is there a shard of this size that begins so?"""
+    """Return whether there is a shard of this size that begins with `top`."""
     if not os.path.isfile(path) or os.path.getsize(path) != size:
         return False
     with open(path, "rb") as shard:

@@ -1,4 +1,4 @@
-"""Which crop length and batch size suit lists that are too short for the ones requested."""
+"""Find a crop length and batch size for lists that are too short for the requested ones."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from syncnet.media.clips import LEAST_BATCH, LEAST_CROP, LEAST_FRAMES, Clip, Med
 
 
 class TooFewClips(MediaError):
-    """A list with less than one batch of clips to train on. found: the message without the remedy."""
+    """A list has less than one batch of clips to train on. found: the message without the remedy."""
 
     def __init__(self, found: str, remedy: str) -> None:
         super().__init__(f"{found} {remedy}")
@@ -16,10 +16,10 @@ class TooFewClips(MediaError):
 def sizes_that_fit(
     lists: Sequence[Sequence[Clip]], maxFrames: int, batch: int, multiple: int = 1
 ) -> tuple[int, int] | None:
-    """(maxFrames, nBatchSize), at most those given, for which every list has a batch; None if there are none.
+    """Return (maxFrames, nBatchSize), at most the given ones, for which every list has a batch; None if impossible.
 
-    The crop is shortened if a list has less than a batch of longer clips, so that most of it is used. multiple: the
-    batch must be divisible by it.
+    The crop is shortened if a list has less than a batch of clips of that length, so that most clips are used.
+    multiple: the batch size must be divisible by it.
     """
     lengths = [sorted((clip.longest_crop for clip in clips), reverse=True) for clips in lists]
     if not all(lengths):
@@ -31,13 +31,13 @@ def sizes_that_fit(
 
 
 def size_flags(sizes: tuple[int, int], usual: tuple[int, int]) -> str:
-    """The flags for (maxFrames, nBatchSize), as typed, that differ from the usual sizes."""
+    """Return the flags for (maxFrames, nBatchSize) on a command line, if they differ from the usual sizes."""
     named = zip(("--maxFrames", "--nBatchSize"), sizes, usual, strict=True)
     return " ".join(f"{flag} {size}" for flag, size, other in named if size != other)
 
 
 def longer_lists(multiple: int = 1) -> str:
-    """What to do about lists that are too short for any size."""
+    """Return what to do about lists that are too short for any sizes."""
     return (
         f"Use a longer list: training needs at least {max(LEAST_BATCH, multiple)} clips of {LEAST_FRAMES} frames "
         "in each list."
@@ -45,7 +45,7 @@ def longer_lists(multiple: int = 1) -> str:
 
 
 def sizes_remedy(lists: Sequence[Sequence[Clip]], maxFrames: int, batch: int, multiple: int = 1) -> str:
-    """What to do if one of the lists has less than a batch of clips to train on. See sizes_that_fit."""
+    """Return what to do about a list with less than one batch of clips to train on. See sizes_that_fit."""
     sizes = sizes_that_fit(lists, maxFrames, batch, multiple)
     if sizes is None:
         return longer_lists(multiple)

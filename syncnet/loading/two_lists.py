@@ -1,4 +1,4 @@
-"""A list for training and one for validation, by people: --val_output of makeFileList.py, and what to run next."""
+"""Split clips by person into a training and a validation list: --val_output of makeFileList.py."""
 
 import argparse
 import hashlib
@@ -12,18 +12,18 @@ from syncnet.support.commands import retyped
 from syncnet.support.errors import UserError
 from syncnet.support.names import counted
 
-FRACTIONS_TRIED = 100  # values of --val_fraction
+FRACTIONS_TRIED = 100  # values of --val_fraction to try
 
 
 def person(clip: str) -> str:
-    """The person in a clip, by its path below --mp4_dir: the first folder, or the clip itself if it is in none."""
+    """Return the person in a clip: the first folder in its path below --mp4_dir, or the clip itself."""
     return clip.split(os.sep)[0]
 
 
 def split_people(clips: list[str], output: str, val_output: str, fraction: float) -> dict[str, list[str]]:
-    """The clips for training and for validation, by the path of their list; no person appears in both.
+    """Split clips into {output: training clips, val_output: validation clips}; no person appears in both lists.
 
-    clips: of at least two people. A hash of their names decides who is used for validation.
+    clips: of at least two people. Hashes of the people's names decide who is used for validation.
     """
     people = sorted(set(map(person, clips)), key=lambda name: hashlib.sha256(name.encode()).digest())
     validating = set(people[: min(max(1, round(fraction * len(people))), len(people) - 1)])
@@ -34,7 +34,7 @@ def split_people(clips: list[str], output: str, val_output: str, fraction: float
 
 
 def check_people(clips: list[str], args: argparse.Namespace, argv: list[str] | None) -> None:
-    """Raise UserError, with the command to use instead, unless the clips are of at least two people."""
+    """Raise UserError, with a command to use instead, unless there are clips of at least two people."""
     people = set(map(person, clips))
     if len(people) > 1:
         return
@@ -47,7 +47,7 @@ def check_people(clips: list[str], args: argparse.Namespace, argv: list[str] | N
 
 
 def other_videos(clips: list[str], args: argparse.Namespace, argv: list[str] | None) -> str:
-    """How to validate on other videos of the only person in these clips."""
+    """Return how to validate on other videos of the same person, if all clips are of one person."""
     folder = folder_of_people(clips)
     if len(clips) < 2 * LEAST_BATCH or not folder:
         return (
@@ -62,7 +62,7 @@ def other_videos(clips: list[str], args: argparse.Namespace, argv: list[str] | N
 
 
 def missing_tracks(mp4_dir: str) -> str:
-    """How many videos makeFaceTracks.py made no tracks of; "" if it made them of all, or did not make mp4_dir."""
+    """Return a message about videos without face tracks; "" if there are none or makeFaceTracks.py was not used."""
     path = os.path.join(os.path.dirname(os.path.abspath(mp4_dir)), "no_tracks.txt")
     if os.path.basename(os.path.abspath(mp4_dir)) != "mp4" or not os.path.isfile(path):
         return ""
@@ -81,9 +81,9 @@ def missing_tracks(mp4_dir: str) -> str:
 def next_step(
     args: argparse.Namespace, argv: list[str] | None, clips: dict[str, Clip], usual: tuple[int, int]
 ) -> str:
-    """A line with the command that trains on the two lists, with sizes that suit them; or what to run instead.
+    """Return a line with the command that trains on the two lists, with sizes that fit, or with what to run instead.
 
-    clips: all that are listed, by path below --mp4_dir. usual: maxFrames and nBatchSize of training.
+    clips: all listed clips, by path below --mp4_dir. usual: default maxFrames and nBatchSize of training.
     """
 
     def sizes_with(fraction: float) -> tuple[int, int] | None:

@@ -83,7 +83,7 @@ def open_wav(path: str) -> np.ndarray:
 
 
 def plain_length(path: str) -> int | None:
-    """Return the length of a 16 kHz mono int16 wav in samples; None for any other file. Raises MediaError, OSError."""
+    """Return the number of samples in a 16 kHz mono int16 wav; None for other files. Raises MediaError, OSError."""
     with open_file(path) as file:
         found = _find_samples(file, path)
     return found[1] if found else None
