@@ -57,7 +57,7 @@ def _write_clips(job: tuple[str, list[tuple[str, str, str]]]) -> dict[str, tuple
 def write_shard(path: str, files: Sequence[tuple[str, str]]) -> list[str]:
     """Copy files into a tar at `path`, unless it already holds them. Returns their paths as members of the tar.
 
-    files: (name with folders, file to copy) of each. Raises OSError, or UserError if a file changes while it is copied
+    files: (name with folders, file to copy) of each. Raises OSError, and UserError if a file changes while copied
     or two files would have the same name in the tar.
     """
     headers, members, times = [], [], []

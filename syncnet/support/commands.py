@@ -1,4 +1,4 @@
-"""What all commands share: flags and their help, errors in one line, the exit status.
+"""Shared by all commands: flags and help texts, one-line error messages, exit statuses.
 
 A command looks like this:
 
@@ -40,11 +40,11 @@ INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + 13  # as a shell reports S
 
 
 def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
-    """Make `main` a command: it returns an exit status, and errors that the user can fix leave no traceback.
+    """Make `main` a command: it returns an exit status, and errors that the user can fix print no traceback.
 
-    UserError, OSError and lack of memory become one line on stderr, `name.py: message`, and status 1. Ctrl-C gives
-    130; a closed output pipe (`| head`) gives 141. Any other exception is a bug and keeps its traceback. Characters
-    that the terminal cannot show are printed as escapes.
+    UserError, OSError and out-of-memory errors become one line on stderr, `name.py: message`, and status 1. Ctrl-C
+    returns 130; a closed output pipe (`| head`) returns 141. Any other exception is a bug and keeps its traceback.
+    Characters that the terminal cannot show are printed as escapes.
     """
     name = os.path.basename(main.__code__.co_filename)
 
@@ -60,7 +60,7 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
             print("\nStopped.", file=sys.stderr)
             return INTERRUPTED
         except BrokenPipeError:
-            # Python flushes stdout at exit: send what is left to where that cannot fail.
+            # Python flushes stdout at exit; redirect it so that this cannot fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return BROKEN_PIPE
         except Exception as error:
@@ -76,7 +76,7 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
 
 
 def user_message(error: Exception, command: str) -> str | None:
-    """An error in one line, with a remedy; None for a bug. command: file name of the script that failed."""
+    """Return an error as one line with a remedy, or None for a bug. command: file name of the script that failed."""
     if is_out_of_memory(error):
         where = " on the GPU" if re.search("CUDA|CUBLAS|CUDNN", str(error)) else ""
         requested = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
@@ -89,12 +89,12 @@ def user_message(error: Exception, command: str) -> str | None:
 
 
 def is_first_process() -> bool:
-    """True unless torchrun started this process as another one than rank 0."""
+    """Return False only in a process that torchrun started with a rank other than 0."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
 
 
 def _report_to_torchrun(message: str) -> None:
-    """Make torchrun's own report, the last thing it prints, end with our message."""
+    """Make torchrun's report, which it prints last, end with our message."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         reply = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
         with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:
@@ -102,20 +102,20 @@ def _report_to_torchrun(message: str) -> None:
 
 
 def prepare() -> None:
-    """Let characters be printed that the terminal cannot show."""
+    """Print characters that the terminal cannot show as escapes instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def answer_flags(parse_args: Callable[[], object]) -> None:
-    """Answer --help and wrong flags before imports that take seconds; main() parses the flags again."""
+    """Handle --help and wrong flags before imports that take seconds; main() parses the flags again."""
     prepare()
     parse_args()
 
 
 def error_text(error: BaseException) -> str:
-    """An error's message; for an OSError, the file and the reason without the error number."""
+    """Return an error's message; for an OSError, the file and the reason without the error number."""
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{where}{error.strerror}"
@@ -126,7 +126,7 @@ def error_text(error: BaseException) -> str:
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Help texts that end with the default, unless there is none or the text mentions it."""
+    """Appends the default to each help text, unless there is none or the text mentions it."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
@@ -140,9 +140,9 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Version(argparse.Action):
-    """Print the versions and exit. They are looked up only here, because that imports PyTorch."""
+    """Print the versions and exit. They are looked up only on request, because that imports torchaudio."""
 
-    def __init__(self, **settings: Any) -> None:  # those of Action
+    def __init__(self, **settings: Any) -> None:  # as for Action
         super().__init__(**settings | {"default": argparse.SUPPRESS, "nargs": 0})
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
@@ -151,12 +151,12 @@ class Version(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser without abbreviations that suggests the right name for a misspelled flag.
+    """An ArgumentParser without abbreviations that suggests the correct name of a misspelled flag.
 
-    example: command lines for the end of the help.
+    example: command lines to show at the end of the help.
     """
 
-    def __init__(self, *, example: Sequence[str] = (), **settings: Any) -> None:  # those of ArgumentParser
+    def __init__(self, *, example: Sequence[str] = (), **settings: Any) -> None:  # as for ArgumentParser
         settings.setdefault("formatter_class", Help)
         settings.setdefault("allow_abbrev", False)
         if example:
@@ -182,13 +182,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(WRONG_FLAGS, f"usage: {self.prog} --help shows all flags\n{self.prog}: error: {message}\n")
 
     def _refuse_unknown(self, given: list[str]) -> None:
-        """Report unknown flags before argparse reports a required flag, which may only be misspelled, as missing."""
+        """Report unknown flags before argparse reports a required flag as missing: it may only be misspelled."""
         commands = [
             name for action in self._actions if isinstance(action.choices, dict) for name in action.choices
         ]
         known = [name[2:] for name in self._option_string_actions if name.startswith("--")]
         for argument in given:
-            if argument == "--" or argument in commands:  # the rest are values, or flags of a subcommand
+            if argument == "--" or argument in commands:  # values or flags of a subcommand follow
                 return
             flag = argument.split("=")[0]
             if not re.match(r"-{1,2}[A-Za-z]", flag) or " " in flag or flag in self._option_string_actions:
@@ -198,9 +198,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def retyped(script: str, argv: Sequence[str] | None, **changes: object) -> str:
-    """A command line with changed values for some flags, for a message: it can be typed as it is.
+    """Return a shell command line with new values for some flags, for a message.
 
-    argv: the arguments of the script; None: those of this process. changes: values by flag, without the dashes.
+    argv: arguments of the script; None: those of this process. changes: new values by flag name, without dashes.
     """
     kept: list[str] = []
     skip = False
@@ -217,7 +217,7 @@ def retyped(script: str, argv: Sequence[str] | None, **changes: object) -> str:
 
 
 def at_least(kind: type, least: float) -> Callable[[str], float]:
-    """An argparse type: a finite number not below `least`."""
+    """Return an argparse type for finite numbers of at least `least`."""
 
     def number(text: str) -> float:
         value = kind(text)

@@ -2,7 +2,7 @@
 
 import errno
 
-# In the messages of PyTorch (CPU, CUDA, cuBLAS, cuDNN), C++, OpenCV and Python.
+# Parts of out-of-memory messages from PyTorch (CPU, CUDA, cuBLAS, cuDNN), C++, OpenCV and Python.
 OUT_OF_MEMORY = (
     "can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED",
     "std::bad_alloc", "Insufficient memory", "Failed to allocate", "can't start new thread",
@@ -10,15 +10,14 @@ OUT_OF_MEMORY = (
 
 
 class UserError(ValueError):
-    """Bad input: the message names the file, line or flag, what was found, what was expected, and what to do.
+    """Bad input. The message names the file, line or flag, and says what was found, what was expected, what to do.
 
-    Commands print it as one line, without a traceback. A ValueError that is not a UserError is a bug and keeps its
-    traceback.
+    Commands print it as one line without a traceback. Any other ValueError is a bug and keeps its traceback.
     """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True if an error means too little memory, on the CPU or a GPU. Libraries raise many classes for it."""
+    """Return whether an error means that the CPU or a GPU is out of memory; libraries raise many classes for this."""
     if isinstance(error, UserError):
         return False
     if isinstance(error, OSError) and error.errno is not None:

@@ -1,4 +1,4 @@
-"""Files that are either complete or absent: written beside, flushed to disk, then renamed. Locks and journals."""
+"""Atomic writes (to a temporary file, flushed to disk, then renamed), locks and journals."""
 
 import contextlib
 import errno
@@ -14,19 +14,15 @@ from typing import IO
 
 from syncnet.support.errors import UserError
 
-UNSUPPORTED = {
-    errno.EINVAL,
-    errno.ENOSYS,
-    errno.ENOTSUP,
-    errno.EOPNOTSUPP,
-}  # fsync on some network file systems
+# Errors of fsync on some network file systems.
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-MAX_NAME = 255  # bytes; the limit of file systems
+MAX_NAME = 255  # bytes; limit of common file systems
 _warned: set[str] = set()
 
 
 def file_hash(path: str) -> str:
-    """SHA-256 of a file, as printed by sha256sum."""
+    """Return the SHA-256 of a file, as printed by sha256sum."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -35,14 +31,14 @@ def file_hash(path: str) -> str:
 
 
 def warn_once(kind: str, message: str) -> None:
-    """Print a warning to stderr, if it is the first of its kind in this process."""
+    """Print a warning to stderr if it is the first of its kind in this process."""
     if kind not in _warned:
         _warned.add(kind)
         print(f"WARNING: {message}", file=sys.stderr, flush=True)
 
 
 def partial_path(path: str) -> str:
-    """The temporary name under which this process writes `path`; see remove_leftovers."""
+    """Return the name of the temporary file for writing `path` in this process; see remove_leftovers."""
     folder, name = os.path.split(path)
     host = re.sub(r"[^\w.-]", "-", socket.gethostname())
     suffix = f".{os.getpid()}@{host}.part"
@@ -53,11 +49,11 @@ def partial_path(path: str) -> str:
 
 @contextmanager
 def replace_file(path: str, mode: str = "w", flush: bool = True) -> Iterator[IO]:
-    """Open a temporary file for writing; on success it becomes `path`, on an error it is removed.
+    """Open a temporary file for writing; it is renamed to `path` on success and removed on an error.
 
     mode: "w" (UTF-8 text; invalid characters are escaped) or "wb". Readers see the old file or the complete new one.
-    flush: write through to the disk. Without it, which is faster for many small files, a power failure may leave an
-    incomplete file. Raises OSError (disk full, no permission) with `path` untouched.
+    flush: flush to disk. False is faster for many small files, but a power failure may leave an incomplete file.
+    Raises OSError (disk full, no permission) and leaves `path` unchanged.
     """
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
@@ -67,7 +63,7 @@ def replace_file(path: str, mode: str = "w", flush: bool = True) -> Iterator[IO]
         with contextlib.ExitStack() as locked:  # until it has its name
             with open(part, mode, encoding=encoding, errors=errors) as file:
                 locked.callback(os.close, os.dup(file.fileno()))
-                with contextlib.suppress(OSError):  # a file system without locks, where leftovers are kept
+                with contextlib.suppress(OSError):  # no locks on this file system: leftovers are not removed
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield file
                 file.flush()
@@ -79,12 +75,12 @@ def replace_file(path: str, mode: str = "w", flush: bool = True) -> Iterator[IO]
             os.remove(part)
         error = _write_error(raised)
         if isinstance(error, OSError) and error.errno and error.filename in (None, part):
-            error.filename, error.filename2 = path, None  # the name that the user knows
+            error.filename, error.filename2 = path, None  # the user does not know the temporary name
         if error is raised:
             raise
         raise error from None
     if flush:
-        with contextlib.suppress(OSError):  # the rename; a folder that cannot be read or synced is no error
+        with contextlib.suppress(OSError):  # flush the rename, if the folder can be read and synced
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -101,7 +97,7 @@ def _sync(descriptor: int) -> None:
 
 
 def _write_error(error: BaseException) -> BaseException:
-    """The OSError of a failed write that a library, such as torch.save, hides behind its own; otherwise `error`."""
+    """Return the OSError of a failed write behind a library's own error (as in torch.save), otherwise `error`."""
     cause: BaseException | None = error
     while cause and not (isinstance(cause, OSError) and cause.errno in WRITE_ERRORS):
         cause = cause.__cause__ or cause.__context__
@@ -110,9 +106,9 @@ def _write_error(error: BaseException) -> BaseException:
 
 @contextmanager
 def journal_at(path: str, mode: str = "a") -> Iterator[Callable[[str], None]]:
-    """Open a file that grows by whole ASCII lines; yields a function that adds one. mode: "a", or "w" to start over.
+    """Open a journal and yield a function that appends one ASCII line. mode: "a", or "w" to start over.
 
-    Raises OSError with the file name, also when the disk is full.
+    A line is written as a whole. Raises OSError with the file name, including when the disk is full.
     """
     with open(path, mode + "b", buffering=0) as file:
 
@@ -129,9 +125,9 @@ def journal_at(path: str, mode: str = "a") -> Iterator[Callable[[str], None]]:
 
 
 def check_output(flag: str, path: str, folder: bool = False) -> None:
-    """Raise UserError unless a file can be written at `path`, or with `folder` files in that folder.
+    """Raise UserError unless the file `path` can be written, or files in it if `folder` is set.
 
-    For the start of a long computation; creates nothing. flag: names the path in the message.
+    To be called before a long computation; creates nothing. flag: name of the flag, for the message.
     """
     wanted = "folder" if folder else "file"
     if not path:
@@ -160,11 +156,11 @@ def check_output(flag: str, path: str, folder: bool = False) -> None:
 
 @contextmanager
 def lock_file(path: str, taken: str, shared: bool = False) -> Iterator[None]:
-    """Create `path` and lock it until the process ends. Raises OSError(taken) if another process holds the lock.
+    """Create `path` and lock it until the context ends. Raises OSError(taken) if another process holds the lock.
 
-    shared: hold it together with others that share it. On a file system without locks, a warning takes its place.
+    shared: take a shared lock. On a file system without locks, prints a warning instead.
     """
-    with open(path, "a+") as file:  # NFS locks only what may be read and written
+    with open(path, "a+") as file:  # NFS can lock only files opened for reading and writing
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -175,13 +171,12 @@ def lock_file(path: str, taken: str, shared: bool = False) -> Iterator[None]:
 
 
 def remove_leftovers(paths: Iterable[str]) -> None:
-    """Remove those of `paths` that a killed process left behind while it wrote them; see partial_path.
+    """Remove the temporary files among `paths` that killed processes left behind; see partial_path.
 
-    A file that is being written is locked, and the lock ends with the process, on whichever machine it runs.
+    A file that is still being written is locked; the lock ends with its process, on any machine.
     """
-    for path in filter(
-        re.compile(r"\.\d+(@[^/]*)?\.part$").search, paths
-    ):  # earlier versions did not add the host
+    is_partial = re.compile(r"\.\d+(@[^/]*)?\.part$").search  # earlier versions did not add the host
+    for path in filter(is_partial, paths):
         with contextlib.suppress(OSError), open(path, "r+b") as file:  # locked, or gone meanwhile
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.remove(path)

@@ -1,10 +1,10 @@
-"""Names of flags and arguments: those of the 2020 program, and suggestions for misspelled ones. Names of files."""
+"""Names of the 2020 flags, suggestions for misspelled flags and arguments, and printable file names."""
 
 import difflib
 import unicodedata
 from collections.abc import Iterable
 
-# Scripts pass all of them, as `**vars(args)`, to functions that use some of them.
+# Scripts pass all of these, as `**vars(args)`, to functions that use only some of them.
 FLAGS_OF_2020 = (
     *("maxFrames", "nBatchSize", "nTrainPerEpoch", "nTestPerEpoch", "nDataLoaderThread", "max_epoch"),
     *("temporal_stride", "model", "nOut", "lr", "lr_decay", "alphaC", "alphaI", "initial_model", "save_path"),
@@ -13,9 +13,9 @@ FLAGS_OF_2020 = (
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant by `name`, or None: one that it begins, else the most similar one.
+    """Return the known name probably meant by `name`, or None: one that begins with it, else the most similar one.
 
-    Case, dashes and underscores do not count.
+    Ignores case, dashes and underscores.
     """
     plain = {_plain(candidate): candidate for candidate in known}
     begun = [candidate for candidate in plain if candidate.startswith(_plain(name))]
@@ -38,31 +38,31 @@ def _plain(name: str) -> str:
 
 
 def is_utf8(name: str) -> bool:
-    """True if a path is valid UTF-8. Linux allows any bytes in a name; Python maps invalid ones to surrogates."""
+    """Return whether a path is valid UTF-8. Linux allows any bytes; Python maps invalid ones to surrogates."""
     return printable(name) == name
 
 
 def printable(name: str) -> str:
-    """A path for display and text files, with bytes that are not UTF-8 as escapes."""
+    """Return a path for display and text files, with bytes that are not UTF-8 escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: str) -> str:
-    """printable() without line ends or terminal control characters."""
+    """Like printable(), and also escapes line ends and terminal control characters."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in printable(text))
 
 
 def counted(number: int, one: str, several: str | None = None) -> str:
-    """A number with its noun: "1 clip", "2 clips"."""
+    """Return a number with its noun: "1 clip", "2 clips"."""
     return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 def repeated(names: Iterable[str]) -> dict[int, int]:
-    """Index of each name that occurred before -> index of its first occurrence."""
+    """Return {index of each repeated name: index of its first occurrence}."""
     first: dict[str, int] = {}
     return {n: first[name] for n, name in enumerate(names) if first.setdefault(name, n) != n}
 
 
 def as_any_system(name: str) -> str:
-    """A key that is equal for names that macOS, Windows or exFAT treat as the same, by case or Unicode form."""
+    """Return a key that is equal for names that macOS, Windows or exFAT treat as equal (case, Unicode form)."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,7 +1,7 @@
-"""A command's work in parts, --part 3/64, processed by any number of machines at any time in one shared folder.
+"""Divide a command's work into parts (--part 3/64), processed by any machines at any time in a shared folder.
 
-Each part leaves a record of its results. The part that finds all records complete combines them and writes what a run
-without parts would write.
+Each part writes a record of its results. The part that completes the set of records combines them and writes what a
+run without parts would write.
 """
 
 import argparse
@@ -17,15 +17,15 @@ from typing import Any
 from syncnet.support.files import replace_file
 
 PART_HELP = (
-    "do part K of N of the work only, for example each on another machine; the run that completes the last part "
-    "writes the {}. An interrupted part resumes with the same command"
+    "do only part K of N of the work, for example each on a different machine; the run that completes the last part "
+    "writes the {}. The same command resumes an interrupted part"
 )
-SHOWN = 10  # missing parts in a message
+SHOWN = 10  # missing parts listed in a message
 
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number`, from 1, of `count`."""
+    """Part `number` (1-based) of `count`."""
 
     number: int
     count: int
@@ -35,7 +35,7 @@ class Part:
 
 
 def part_of_all(text: str) -> Part:
-    """The argparse type of --part: K/N."""
+    """The argparse type of --part K/N."""
     number, _, count = text.partition("/")
     if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
         return Part(int(number), int(count))
@@ -43,12 +43,12 @@ def part_of_all(text: str) -> Part:
 
 
 def part_number(name: str, count: int) -> int:
-    """Which of `count` parts processes a file; it depends only on the name."""
+    """Return which of `count` parts processes a file; depends only on the name."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count + 1
 
 
 def shares(names: Sequence[str], part: Part) -> list[list[str]]:
-    """The names that each part processes, in order; see part_number."""
+    """Return the names that each part processes, in order; see part_number."""
     found: list[list[str]] = [[] for _ in range(part.count)]
     for name in names:
         found[part_number(name, part.count) - 1].append(name)
@@ -58,8 +58,8 @@ def shares(names: Sequence[str], part: Part) -> list[list[str]]:
 class PartRecords:
     """The records of all parts, in a folder.
 
-    shares: the names that each part processes. settings: whatever else the results depend on. Records with another
-    share or other settings do not count.
+    shares: the names that each part processes. settings: everything else that the results depend on. Records with
+    a different share or different settings are ignored.
     """
 
     def __init__(self, folder: str, part: Part, shares: Sequence[Sequence[str]], settings: object) -> None:
@@ -73,7 +73,7 @@ class PartRecords:
         return list(self.shares[self.part.number - 1])
 
     def path(self, ending: str, number: int = 0) -> str:
-        """The file of a part, by default this one. Creates its folder."""
+        """Return the path of a file of a part, by default this part. Creates the folder."""
         os.makedirs(self.folder, exist_ok=True)
         return os.path.join(self.folder, f"part-{number or self.part.number}-of-{self.part.count}.{ending}")
 
@@ -83,12 +83,12 @@ class PartRecords:
             json.dump({"share": self._digest(self.part.number), "result": result}, file)
 
     def remove(self) -> None:
-        """Remove the record of this part, before its work starts again."""
+        """Remove the record of this part before its work starts again."""
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.path("json"))
 
     def results(self) -> list[Any] | None:
-        """The results of all parts; None if one is missing."""
+        """Return the results of all parts, or None if any is missing."""
         records = []
         self.missing = []
         for number in range(1, self.part.count + 1):
@@ -104,8 +104,8 @@ class PartRecords:
         return None if self.missing else records
 
     def progress(self, output: str) -> str:
-        """A line about the missing parts, after results(). output: the file that the last part writes."""
-        if self.part.number in self.missing:  # removed by remove_all
+        """Return a line about the missing parts; call results() first. output: the file that the last part writes."""
+        if self.part.number in self.missing:  # another part called remove_all
             return f"{output} (another part has completed it)"
         shown = ", ".join(map(str, self.missing[:SHOWN])) + ", ..." * (len(self.missing) > SHOWN)
         return (

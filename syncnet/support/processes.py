@@ -1,4 +1,4 @@
-"""A map over worker processes: results as they arrive, with Ctrl-C and killed workers handled."""
+"""A parallel map over worker processes that yields results as they arrive and handles Ctrl-C and killed workers."""
 
 import contextlib
 import itertools
@@ -18,11 +18,11 @@ from syncnet.support.remedies import FEWER_WORKERS, MAIN_GUARD, ONE_WORKER
 
 
 class WorkerError(UserError):
-    """Worker processes could not start, or died."""
+    """Worker processes could not start, or one died."""
 
 
 def available_cores() -> int:
-    """Processor cores available to this process: on a shared machine, fewer than it has."""
+    """Return the number of CPU cores available to this process; on a shared machine, fewer than it has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -31,10 +31,10 @@ def map_in_processes(
 ) -> Iterator[Any]:
     """Yield function(item) for all items, in order of completion, computed by `workers` processes.
 
-    function: importable by name (or a functools.partial of such a function). chunk: items sent at a time, for work so
-    short that sending would dominate. With one worker, everything runs in this process.
-    Leaving early (Ctrl-C) waits for the items in progress. The workers end when this process is killed.
-    Raises what `function` raises, and WorkerError if the workers cannot start or one dies.
+    function: importable by name (or a functools.partial of such a function). chunk: items sent to a worker at once;
+    use more than 1 if items take less time than sending them. With one worker, everything runs in this process.
+    On an early exit (Ctrl-C), waits for the items in progress. Workers exit if this process is killed.
+    Raises what `function` raises, or WorkerError if the workers cannot start or one dies.
     """
     if workers == 1:
         yield from map(function, items)
@@ -44,12 +44,12 @@ def map_in_processes(
     check_script()
     source = iter(items)
     running: dict[Future, list] = {}
-    # Spawned, not forked: a fork copies locks whose threads do not exist in the copy.
+    # Spawned, not forked: a fork copies locks but not the threads that hold them.
     context = get_context("spawn")
     try:
         started = context.Event()
         executor = ProcessPoolExecutor(workers, context, _start_worker, (started,))
-    except (OSError, ImportError, NotImplementedError) as error:  # no shared memory
+    except (OSError, ImportError, NotImplementedError) as error:  # shared memory is not available
         reason = getattr(error, "strerror", None) or str(error)
         raise WorkerError(
             f"worker processes need shared memory, which is not available here (/dev/shm: {reason}); {ONE_WORKER}"
@@ -57,7 +57,7 @@ def map_in_processes(
     with executor as pool:
         try:
             while True:
-                # Three chunks per worker keep all of them busy without queueing a million items.
+                # Three chunks per worker keep all workers busy without queueing a million items.
                 while len(running) < 3 * workers and (batch := list(itertools.islice(source, chunk))):
                     with _ctrl_c_deferred():
                         running[pool.submit(_map, function, batch)] = batch
@@ -84,12 +84,12 @@ def _map(function: Callable[[Any], Any], batch: list) -> list:
 
 @contextlib.contextmanager
 def _ctrl_c_deferred() -> Iterator[None]:
-    """Defer Ctrl-C while worker processes start; the workers themselves never receive it."""
+    """Defer Ctrl-C while worker processes start; the workers never receive it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     pressed = []
-    # The workers inherit the mask; the handler is for a signal delivered to another thread.
+    # The workers inherit the mask; the handler catches a signal that is delivered to another thread.
     handler = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -102,7 +102,7 @@ def _ctrl_c_deferred() -> Iterator[None]:
 
 
 def is_rerun_of_script() -> bool:
-    """True in a worker that is still importing the script of the process that started it."""
+    """Return True in a worker that is still importing the script of its parent process."""
     return bool(getattr(current_process(), "_inheriting", False))
 
 
@@ -117,7 +117,7 @@ def check_script() -> None:
 
 
 def _start_worker(started: Event) -> None:
-    """In a worker: exit as soon as the main process is gone, even if it was killed by SIGKILL."""
+    """In a worker: exit as soon as the main process is gone, even after SIGKILL."""
     started.set()
     main = parent_process()
     assert main is not None  # only workers call this

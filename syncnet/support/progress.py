@@ -10,7 +10,7 @@ LOG_INTERVAL = 30.0  # seconds between lines in a log file
 
 
 class LogLines:
-    """A text stream for a bar, which redraws itself: each state becomes a separate line."""
+    """A text stream that turns each redraw of a progress bar into a separate line."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
@@ -24,7 +24,7 @@ class LogLines:
 
 
 class LogBar(tqdm):
-    """A bar for a log file: changes of its postfix do not redraw it."""
+    """A progress bar for a log file; setting the postfix does not redraw it."""
 
     def __init__(self, *items: Any, **settings: Any):
         settings |= {"mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL, "file": LogLines(sys.stderr)}
@@ -38,9 +38,9 @@ class LogBar(tqdm):
 
 
 def progress_bar(*items: Any, disable: bool = False, **settings: Any) -> tqdm:
-    """A tqdm bar on stderr with rate and ETA; takes tqdm's arguments. Only the first process shows it.
+    """A tqdm bar on stderr with rate and ETA; takes tqdm's arguments. Shown only on rank 0.
 
-    If stderr is not a terminal: one line at the start, one every LOG_INTERVAL seconds, and the last.
+    If stderr is not a terminal, prints one line at the start, one every LOG_INTERVAL seconds, and one at the end.
     """
     kind = tqdm if sys.stderr.isatty() else LogBar
     return kind(*items, disable=disable or int(os.environ.get("RANK", 0)) > 0, **settings)

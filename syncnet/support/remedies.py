@@ -1,14 +1,14 @@
-"""What a user can do about a fault: the advice that messages end with, in one place.
+"""Remedies at the end of error messages.
 
-Remedies that depend on the data (which sizes would fit, which command to type) are computed where the data is.
+Remedies that depend on the data (sizes that would fit, a command to type) are computed where the data is.
 """
 
-# By command, for when memory runs out.
+# By command.
 OUT_OF_MEMORY = {
     "trainSyncNet.py": "Use a smaller --nBatchSize or --maxFrames (with --force_resume, if this run has been saved "
     "already), or --precision bf16",
 }
-CLOSE_PROGRAMS = "Close other programs, or use a machine with more memory"  # for the other commands
+CLOSE_PROGRAMS = "Close other programs, or use a machine with more memory"  # out of memory in other commands
 DISK_FULL = "Make room, then run the same command again"
 
 ONE_WORKER = "use nWorkers 1 (--nWorkers 1), which starts none"

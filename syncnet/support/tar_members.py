@@ -1,9 +1,9 @@
-"""Members of uncompressed tars, read as files by a path that needs no index: x.tar/id1/ref/00001.mp4#1536+238114.
+"""Read members of uncompressed tars like files, by paths that need no index: x.tar/id1/ref/00001.mp4#1536+238114.
 
-The path holds the tar, the member's name, and the range of its bytes in the tar: first byte and number of bytes.
-Every function that opens a file by its path opens these too, with one read of that range. The member's header, which
-lies just before the range, is read with it and must have this name and this size: a list that does not fit its tar
-is an error, never another clip.
+The path holds the tar, the member's name, and its byte range in the tar: first byte and number of bytes. Every
+function that opens a file by its path also opens these, with one read of that range. The member's header, just before
+the range, is read with it and must have the same name and size, so a list that does not match its tar is an error and
+never yields another clip.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from typing import BinaryIO, NamedTuple
 
 from syncnet.support.names import is_utf8
 
-BLOCK = tarfile.BLOCKSIZE  # 512 bytes: a header, and the unit that contents are padded to
-LONGEST = (
-    tarfile.LENGTH_NAME
-)  # bytes of a name in a header; longer names stand elsewhere, and are cut off here
+BLOCK = tarfile.BLOCKSIZE  # 512 bytes: size of a header, and unit of padding
+LONGEST = tarfile.LENGTH_NAME  # bytes of a name in a header; longer names are truncated there
 TAR = ".tar"
 MEMBER = re.compile(r"(.+\.tar)/(.+)#(\d+)\+(\d+)", re.DOTALL)
 
 
 class Member(NamedTuple):
-    """A file in a tar. name: with folders. first, size: of its content, in bytes."""
+    """A file in a tar. name: with folders. first, size: byte range of its content in the tar."""
 
     tar: str
     name: str
@@ -41,40 +39,40 @@ class Member(NamedTuple):
 
 
 def member_of(path: str) -> Member | None:
-    """The member that a path names; None for the path of a file."""
+    """Parse the path of a member; returns None for the path of a file."""
     found = MEMBER.fullmatch(path)
     return Member(found[1], found[2], int(found[3]), int(found[4])) if found else None
 
 
 def flat_name(name: str) -> str:
-    """A member's name as WebDataset wants it, without folders and with one dot: id__ref__utt.mp4."""
+    """Return a member's name in WebDataset's form, without folders and with one dot: id__ref__utt.mp4."""
     stem, ending = os.path.splitext(os.path.normpath(name).replace(os.sep, "__"))
     return stem.replace(".", "_") + ending
 
 
 def path_without_tar(path: str) -> str:
-    """The path of a member without its tar: dir/id1/ref/00001.mp4 for dir/x.tar/id1/ref/00001.mp4#1536+238114.
+    """Return a member's path without its tar: dir/id1/ref/00001.mp4 for dir/x.tar/id1/ref/00001.mp4#1536+238114.
 
-    Names and speakers follow from it, so that a speaker may be in several tars. Paths of files stay as they are.
+    Names and speakers are derived from this path, so a speaker may be in several tars. Paths of files are unchanged.
     """
     member = member_of(path)
     return os.path.join(os.path.dirname(member.tar), member.name) if member else path
 
 
 def is_file(path: str) -> bool:
-    """Is there such a file, or the tar that a member is in?"""
+    """Return whether a file exists, or for a member, its tar."""
     member = member_of(path)
     return os.path.isfile(member.tar if member else path)
 
 
 def file_size(path: str) -> int:
-    """Bytes of a file or a member. Raises OSError."""
+    """Return the size of a file or a member in bytes. Raises OSError."""
     member = member_of(path)
     return member.size if member else os.path.getsize(path)
 
 
 def open_file(path: str) -> BinaryIO:
-    """Open a file, or a member as an unnamed file in memory. Raises OSError, also for a tar that has changed."""
+    """Open a file, or a member as an unnamed file in memory. Raises OSError, including if the tar has changed."""
     member = member_of(path)
     if member is None:
         return open(path, "rb")
@@ -87,7 +85,7 @@ def open_file(path: str) -> BinaryIO:
 
 
 def read_member(member: Member) -> bytes:
-    """The content of a member. Raises OSError where the tar is missing, cut off, or has something else there."""
+    """Read a member. Raises OSError if the tar is missing or truncated, or has something else at that position."""
     descriptor = os.open(member.tar, os.O_RDONLY)
     try:
         start, data = member.first - BLOCK, b""
@@ -113,7 +111,7 @@ def read_member(member: Member) -> bytes:
 
 
 def _same_name(found: str, wanted: str) -> bool:
-    """Is this the name in a member's header? There it may be cut off, and without its accents."""
+    """Return whether a header's name matches; it may be truncated there, and have lost non-ASCII characters."""
     header, name = (flat_name(text).replace(".", "_").encode("ascii", "replace") for text in (found, wanted))
     return header == name or (len(os.fsencode(found)) >= LONGEST and name.startswith(header[:LONGEST]))
 
@@ -126,10 +124,10 @@ def _in_memory() -> BinaryIO:
 
 @contextmanager
 def name_for_ffmpeg(path: str) -> Iterator[str]:
-    """A name under which FFmpeg and OpenCV open a file, in this context. Raises OSError.
+    """Yield a path by which FFmpeg and OpenCV can open a file inside the context. Raises OSError.
 
-    Absolute, so that it cannot be mistaken for one of FFmpeg's protocols, such as "concat:". That of an open
-    descriptor for a member, and for a name that is not UTF-8, which would crash OpenCV.
+    The path is absolute, so FFmpeg cannot mistake it for a protocol such as "concat:". For a member, and for a name
+    that is not UTF-8, which would crash OpenCV, it is that of an open file descriptor.
     """
     absolute = os.path.abspath(path)
     if member_of(path) is None and is_utf8(absolute):
@@ -141,7 +139,7 @@ def name_for_ffmpeg(path: str) -> Iterator[str]:
 
 @cache
 def members_of(tar: str) -> dict[str, str]:
-    """The paths of all members of a tar by their flat names; reads one header per member. Raises OSError."""
+    """Return {flat name: path} of all members of a tar; reads one header per member. Raises OSError."""
     try:
         with tarfile.open(tar, "r:") as archive:
             files = [header for header in archive if header.isreg() and not header.issparse()]

@@ -1,4 +1,4 @@
-"""The version of the program, for --version and eval.json."""
+"""Versions of the program and its libraries, for --version and eval.json."""
 
 import functools
 import platform
@@ -10,28 +10,28 @@ LIBRARIES = ("torch", "torchaudio", "numpy", "scipy", "scikit-learn", "opencv-py
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """The versions of Python and of the installed libraries, by name. Imports none of them."""
+    """Return the versions of Python and the installed libraries, by name, without importing them."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # such as opencv-python installed instead of opencv-python-headless
+        except PackageNotFoundError:  # such as opencv-python instead of opencv-python-headless
             continue
     return found
 
 
 @functools.cache
 def torchaudio_error() -> str | None:
-    """Why torchaudio cannot be imported, in one line; None if it can."""
+    """Return why torchaudio cannot be imported, in one line, or None if it can."""
     try:
         import torchaudio.transforms  # noqa: F401
-    except Exception as error:  # missing, or built for another PyTorch: ImportError, OSError, RuntimeError
+    except Exception as error:  # ImportError; OSError or RuntimeError if built for another PyTorch
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None
 
 
 def version_text() -> str:
-    """The output of --version: the versions and, if PyTorch is installed, which mel filterbank is in use."""
+    """Return the output of --version: the versions and, if PyTorch is installed, the mel filterbank in use."""
     found = versions()
     text = f"SyncNet trainer {VERSION} ({', '.join(f'{name} {number}' for name, number in found.items())})"
     if "torch" not in found:
