@@ -99,6 +99,12 @@ def test_pictures_that_pause(tmp_path):
     assert abs(flash_time(pictures) - click_time(samples)) <= HALF_FRAME + TONE_ONSET
 
 
+def test_the_last_picture_stays_as_long_as_the_one_before(tmp_path):
+    make_video(str(tmp_path / "a.mp4"), np.arange(4) / 5, flash=None, sound_from=None)
+    with VideoReader(str(tmp_path / "a.mp4")) as reader:
+        assert [slot for slot, _ in reader.slots()] == list(range(20))
+
+
 def test_reading_from_the_middle_gives_the_same_pictures_and_sound(tmp_path):
     path = str(tmp_path / "a.mp4")
 
