@@ -171,21 +171,6 @@ def test_two_inputs_with_the_same_vector_file_are_refused(checkpoint, voices, tm
     assert status == 1 and "two inputs would have the same .npy" in errors[0]
 
 
-def test_an_unreadable_folder_is_reported_and_the_others_are_embedded(
-    checkpoint, voices, tmp_path, closed, capsys
-):
-    closed(voices / "spk1")
-    flags = ("--initial_model", checkpoint, "--device", "cpu", "--output", tmp_path / "v.npz")
-    status, _, errors = run(capsys, "embed", *flags, voices)
-    assert (
-        status == 1
-        and len(errors) == 1
-        and f"{voices}/spk1: this folder and its contents cannot be read" in errors[0]
-    )
-    with np.load(tmp_path / "v.npz") as found:
-        assert {Path(file).parent.name for file in found["files"]} == {"spk0"}
-
-
 # ---------------------------------------------------------------- written one by one, and resumed
 
 

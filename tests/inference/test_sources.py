@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clipMaker import make_clip, make_txt, make_wav
+from clipMaker import make_clip, make_txt, make_wav, noise
 from inferring import T, files_in, run
 from scipy.io import wavfile
 
@@ -182,6 +182,24 @@ def test_a_video_beside_several_sounds(tmp_path):
     named = [(Path(source.path).name, Path(wav).name) for source, wav in found]
     assert named == pairs[:3]
     assert [Path(source.path).name for source in find_sources([str(path)], VIDEO_FILES)] == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize("command", ["embed", "offset", "lse", "accuracy"])
+def test_an_unreadable_folder_is_reported_and_the_others_are_used(
+    checkpoint, tmp_path, closed, capsys, command
+):
+    make_clip(str(tmp_path / "mp4/a/1.mp4"), 20, sound=noise(0.8))
+    make_wav(str(tmp_path / "wav/a/1.wav"), 20 * 640)
+    (tmp_path / "mp4/b").mkdir()
+    closed(tmp_path / "mp4/b")
+    flags = {
+        "embed": ("--output", tmp_path / "v.npz"),
+        "offset": ("--wav", tmp_path / "wav", "--max_offset", 1),
+    }.get(command, ("--wav", tmp_path / "wav"))
+    status, out, errors = run(capsys, command, tmp_path / "mp4", "--initial_model", checkpoint, *flags)
+    assert status == 1 and len(errors) == 1 and "mp4/b: this folder and its contents cannot be" in errors[0]
+    used = {"embed": "of 1 file", "offset": "a/1.mp4: ", "lse": "1 track: LSE-D", "accuracy": "of 1 clip,"}
+    assert used[command] in out
 
 
 @pytest.mark.parametrize("form", ["{root}/mp4/{clip}.mp4", "mp4/{clip}.mp4", "{root}/./x/../mp4/{clip}.mp4"])

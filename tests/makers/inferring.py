@@ -19,7 +19,7 @@ def run(capsys, *args) -> tuple[int, str, list[str]]:
         args = (args[0], "--model", "tinyModel", *args[1:])
     status = inferSyncNet.main([str(arg) for arg in args])
     said = capsys.readouterr()
-    bars = re.compile(r"\w+: +\d+%\|")
+    bars = re.compile(r"[\w ]+: +\d+%\|")
     return status, said.out, [line for line in said.err.splitlines() if line.strip() and not bars.match(line)]
 
 
