@@ -1,4 +1,4 @@
-"""A stream of a network with one head as an ONNX file: sound or pictures in, embeddings out, front end inside."""
+"""Export a stream with one head to ONNX: sound or frames in, embeddings out, including the front end."""
 
 import contextlib
 import copy
@@ -27,18 +27,18 @@ from syncnet.support.files import replace_file
 from syncnet.support.version import VERSION
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-MOST_DIFFERENCE = 1e-3  # of an embedding's element in ONNX and in PyTorch; 1e-6 is usual
-CHECKED = ((1, 50), (3, 20))  # clips and video frames of the inputs that both compute
+MOST_DIFFERENCE = 1e-3  # between elements of ONNX and PyTorch embeddings; 1e-6 is usual
+CHECKED = ((1, 50), (3, 20))  # (clips, video frames) of the inputs that both are compared on
 INPUTS = {"voice": "waveform", "face": "frames"}
 LENGTHS = {"voice": "samples", "face": "frames"}
 
 
 class Exported(nn.Module):
-    """What an exported file computes: the batch of one stream to the embeddings of one head.
+    """The module that is exported: from a batch of one stream to embeddings of one head.
 
     network: the two streams. stream: "voice", whose input is (B, samples) float32 on the int16 scale, or "face",
     (B, T, 224, 224, 3) uint8 BGR. head: "identity" gives (B, nOut), the mean over time at unit length; "content"
-    (B, T', nOut), at unit length where `as_unit`.
+    gives (B, T', nOut), at unit length if `as_unit`.
     """
 
     def __init__(self, network: Streams, stream: str, head: str, as_unit: bool):
@@ -60,7 +60,7 @@ class Exported(nn.Module):
 
 
 class ExportedMouth(Exported):
-    """As Exported, of a network that sees the mouth: all frames are cropped at once, for any number of clips."""
+    """Like Exported, for a network with mouth crops: crops all frames at once, for any number of clips."""
 
     def __init__(self, network: Streams, stream: str, head: str, as_unit: bool):
         super().__init__(copy.deepcopy(network), stream, head, as_unit)
@@ -77,14 +77,13 @@ def export(
 ) -> float:
     """Write the ONNX file `output` and return the largest difference of its embeddings from PyTorch's.
 
-    network: on any device; the file is made from a copy on the CPU. stream: "voice" or "face". head: "identity" or
-    "content". For inputs and outputs see Exported; the number of clips and their length are free. The content of the
-    published lip-sync network is left as it is, since its figures are made with distances; other networks' has unit
-    length.
-    about: further lines for the file's metadata, which says what the file is of.
-    The file is computed with onnxruntime on other inputs than it was made with, and is only written when it gives
-    what PyTorch gives. Raises UserError where it does not, for a network without that head, for packages that are
-    not there, and OSError.
+    network: on any device; a copy on the CPU is exported. stream: "voice" or "face". head: "identity" or "content".
+    For inputs and outputs, see Exported; the number of clips and their length are dynamic. Content embeddings have
+    unit length, except those of the published lip-sync network, whose distances are measured without normalization.
+    about: further metadata for the file.
+    The model is checked with onnxruntime on other inputs than it was exported with, and written only if it agrees
+    with PyTorch. Raises UserError if it does not, for a network without that head, and for missing packages;
+    OSError.
     """
     onnxruntime = import_packages()
     if head == "identity":
@@ -101,7 +100,7 @@ def export(
     data = to_onnx(
         kind(streams, stream, head, as_unit).eval(),
         stream,
-        # Of three embeddings and more: PyTorch would take a size of 1 for one that is always 1.
+        # Three embeddings or more: torch.export would treat a dimension of size 1 as static.
         example(stream, 2, max(CHECKED[-1][1], LIP_FRAMES + 2 * network.settings.temporal_stride)),
         {"stream": stream, "head": head, "program": f"SyncNet trainer {VERSION}"}
         | {"settings": json.dumps(asdict(network.settings))}
@@ -123,7 +122,7 @@ def export(
 
 
 def import_packages() -> ModuleType:
-    """onnxruntime, when all that export needs is there. Raises UserError naming what to install."""
+    """Import all packages that export needs; return onnxruntime. Raises UserError naming what to install."""
     missing = []
     for name in PACKAGES:
         try:
@@ -136,8 +135,8 @@ def import_packages() -> ModuleType:
 
 
 def to_onnx(module: Exported, stream: str, batch: Tensor, about: dict[str, str]) -> bytes:
-    """The bytes of an ONNX file, in which the number of clips and their length are free."""
-    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim(LENGTHS[stream])}
+    """The bytes of an ONNX file in which the number of clips and their length are dynamic."""
+    dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim(LENGTHS[stream])}
     try:
         with quiet():
             program = torch.onnx.export(
@@ -146,7 +145,7 @@ def to_onnx(module: Exported, stream: str, batch: Tensor, about: dict[str, str])
                 dynamo=True,
                 input_names=[INPUTS[stream]],
                 output_names=["embedding"],
-                dynamic_shapes=(free,),
+                dynamic_shapes=(dynamic,),
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -154,7 +153,7 @@ def to_onnx(module: Exported, stream: str, batch: Tensor, about: dict[str, str])
         raise UserError(
             f"PyTorch cannot export the {stream} stream of this network to ONNX: {reason}"
         ) from error
-    assert program is not None  # the older exporter alone gives none
+    assert program is not None  # None only without dynamo
     proto = program.model_proto
     for name, value in about.items():
         proto.metadata_props.add(key=name, value=value)
@@ -163,7 +162,7 @@ def to_onnx(module: Exported, stream: str, batch: Tensor, about: dict[str, str])
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's remarks on packages that it does not need."""
+    """Silence the exporter's remarks about packages that it does not need."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -176,7 +175,7 @@ def quiet() -> Iterator[None]:
 
 
 def example(stream: str, clips: int, frames: int) -> Tensor:
-    """An input of a stream: noise that swells and fades, or pictures; the same at every call."""
+    """A reproducible random input of a stream: noise that swells and fades, or frames."""
     draws = torch.Generator().manual_seed(clips * frames)
     if stream == "face":
         shape = (clips, frames, FRAME_SIZE, FRAME_SIZE, 3)
@@ -187,8 +186,8 @@ def example(stream: str, clips: int, frames: int) -> Tensor:
 
 
 def largest_difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    """Between the elements of arrays of the same shapes; NaN where one has a NaN, infinite for other shapes."""
+    """The largest difference between elements; NaN if an array has a NaN, infinite if shapes differ."""
     if [one.shape for one in found] != [one.shape for one in expected]:
         return float("inf")
     largest = [np.abs(one - other).max() for one, other in zip(found, expected, strict=True)]
-    return float(np.max(largest))  # Python's max may pass over a NaN
+    return float(np.max(largest))  # Python's max may ignore a NaN

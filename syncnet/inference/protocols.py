@@ -1,7 +1,7 @@
-"""How published LSE figures are counted: which pictures are measured, and how a video's tracks become one figure.
+"""How published LSE figures are counted: which frames are measured, and how a video's tracks become one figure.
 
-Each named protocol is that of a public script; all use syncnet_v2.model and shifts of up to 15 frames. LSE-D and
-LSE-C are those of Prajwal et al., "A lip sync expert is all you need", ACM Multimedia 2020.
+Each named protocol follows a public script; all use syncnet_v2.model and shifts of up to 15 frames. LSE-D and
+LSE-C are defined in Prajwal et al., "A lip sync expert is all you need", ACM Multimedia 2020.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +17,10 @@ Figures = np.ndarray  # (tracks, 2): LSE-D and LSE-C of each track of a video
 class Protocol:
     """How figures are counted.
 
-    name: as --protocol. min_frames, min_face: of a face track that counts; 0 frames: whole pictures are measured.
-    of_video: the figures of a video, in the order of `columns`. over_tracks: a video weighs as much as it has tracks.
-    counted, comparable: in words.
+    name: value of --protocol. counted, comparable: how figures are counted, and what they are comparable with, in
+    words. min_frames, min_face: smallest length and face size (pixels) of a track that counts; with min_frames 0,
+    whole frames are measured. of_video: maps the figures of a video's tracks to those of the video, in the order of
+    `columns`. over_tracks: weight each video by its number of tracks.
     """
 
     name: str
@@ -33,12 +34,12 @@ class Protocol:
 
     @property
     def whole(self) -> bool:
-        """Are whole pictures measured, without looking for faces?"""
+        """Are whole frames measured, without face detection?"""
         return self.min_frames == 0
 
     @property
     def is_named(self) -> bool:
-        """Is it that of a public script?"""
+        """Does it follow a public script?"""
         return self.name != "tracks"
 
 
@@ -106,7 +107,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """Figures over videos: (columns,) means, and their 95 % intervals, None of a single video."""
+    """Means over videos, (columns,), and their 95 % intervals; None for a single video."""
 
     means: np.ndarray
     low: np.ndarray | None
@@ -114,7 +115,7 @@ class Summary:
 
 
 def summarize(protocol: Protocol, videos: Sequence[Figures]) -> Summary:
-    """The figures over videos, from the figures of the tracks of each. Raises ValueError without a video."""
+    """The means over videos. videos: at least one, each with the figures of its tracks."""
     figures = np.array([protocol.of_video(tracks) for tracks in videos])
     weights = np.array([len(tracks) if protocol.over_tracks else 1 for tracks in videos], float)
     means = np.average(figures, axis=0, weights=weights)

@@ -1,4 +1,4 @@
-"""inferSyncNet.py resync: a video with its sound moved so that lips and sound are in step."""
+"""inferSyncNet.py resync: shift the sound of a video so that lips and sound are in sync."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ from syncnet.support.files import check_output
 from syncnet.support.names import counted
 
 HELP = (
-    "Write a video with its sound moved by the offset that is measured: the pictures are copied as they are, the "
-    "sound moves by whole samples and keeps its length. Nothing is written where none is found or faces disagree."
+    "Write a video with its sound shifted by the measured offset: the video stream is copied without re-encoding, "
+    "the sound is shifted by whole samples and keeps its length. Nothing is written if no offset is found or the "
+    "faces disagree."
 )
 EXAMPLE = [
     f"{COMMAND} resync {PUBLISHED} talk.mp4 --output talk_in_sync.mp4",
@@ -42,17 +43,18 @@ AGREE = 1  # frames by which the offsets of a video's faces may differ
 
 def add_flags(parser: Parser) -> None:
     add_network(parser)
-    parser.add_argument("video", help="video of any kind")
+    parser.add_argument("video", help="video in any format")
     parser.add_argument(
-        "--output", required=True, metavar="VIDEO", help="video to write, of any kind by its ending"
+        "--output", required=True, metavar="VIDEO", help="video to write; its extension selects the format"
     )
     add_max_offset(parser)
     add_track_making(parser)
 
 
 def common_offset(measured: Sequence[tuple[FaceTrack, Offset]], video: str) -> Offset:
-    """The offset of a video: that of its most confident face track. Raises MediaError where none is found, or where
-    the tracks in which one is found differ by more than a frame.
+    """The offset of a video: that of its most confident face track.
+
+    Raises MediaError if no track has an offset, or if the offsets of the tracks differ by more than a frame.
     """
     found = sorted((m for m in measured if m[1].found == "yes"), key=lambda m: -m[1].confidence)
     if not found:

@@ -1,4 +1,4 @@
-"""inferSyncNet.py show: a video with its face tracks drawn on it, green where a face speaks in sync, else red."""
+"""inferSyncNet.py show: draw the face tracks of a video on it, green where a face speaks in sync, else red."""
 
 from __future__ import annotations
 
@@ -41,15 +41,17 @@ EXAMPLE = [
 def add_flags(parser: Parser) -> None:
     add_network(parser)
     add_windows(parser)
-    parser.add_argument("--video", required=True, help="the source of the tracks, of any kind and size")
     parser.add_argument(
-        "--output", required=True, metavar="MP4", help="the video to write, 25 frames a second"
+        "--video", required=True, help="the source video of the tracks, in any format and size"
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="MP4", help="the video to write, at 25 frames per second"
     )
     parser.add_argument(
         "--in_sync",
         type=float,
         metavar="CONFIDENCE",
-        help="confidence of a frame from which on its box is green; by default 3 with syncnet_v2.model, else 0.15",
+        help="smallest confidence of a frame with a green box; by default 3 with syncnet_v2.model, else 0.15",
     )
     add_track_making(parser)
 
@@ -64,12 +66,12 @@ def show(
     batch: int = WINDOWS_AT_ONCE,
     skip: Skip | None = None,
 ) -> list[tuple[str, LipSync | None]]:
-    """Measure the tracks that makeFaceTracks.py made of a video, and draw them on it, into the mp4 `output`.
+    """Measure the tracks that makeFaceTracks.py made from a video, and draw them on it, into the mp4 `output`.
 
-    tracks: the folder that makeFaceTracks.py wrote. in_sync: confidence of a frame from which on its box is green;
-    None takes what is usual for the network. skip: told of a track that cannot be measured, whose box is grey;
-    without one the error is raised. For the rest see lse(). Returns each track's mp4 with what was measured.
-    Raises MediaError, OSError.
+    tracks: folder that makeFaceTracks.py wrote. in_sync: smallest confidence of a frame with a green box; None: the
+    usual one of the network. skip: called with the error of each track that cannot be measured, which then has a gray
+    box; if None, the error is raised. For the other arguments, see lse(). Returns each track's mp4 and its lip sync,
+    None if not measured. Raises MediaError, OSError.
     """
     from syncnet.inference.drawing import SeenFace, confidence_of_frames, draw_video, find_tracks
     from syncnet.inference.lip_sync import in_sync_confidence, lse
@@ -129,7 +131,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
 
 @contextlib.contextmanager
 def tracks_folder(args: argparse.Namespace, rule: Rule, problems: Problems) -> Iterator[str]:
-    """A folder with the face tracks of --video: --tracks if it has them, else they are made. Raises MediaError."""
+    """The folder with the face tracks of --video, which are made if they are missing. Raises MediaError."""
     from syncnet.inference.drawing import NoTracksError, find_tracks
 
     above = os.path.dirname((args.tracks or "").rstrip(os.sep))

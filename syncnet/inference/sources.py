@@ -1,4 +1,4 @@
-"""The files that a command is given: by themselves, in folders or in lists, and the sound of each."""
+"""Input files of a command, given directly, in folders or in lists, and the sound of each."""
 
 import os
 import re
@@ -16,10 +16,10 @@ TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")
 
 @dataclass(frozen=True)
 class Source:
-    """A file to work on, with its list line where it came from a list.
+    """An input file.
 
-    name: its path below a given folder, or as the list has it; none that leads out of a folder for results.
-    listed: it came from a list.
+    name: its path relative to the given folder, or in the list; it never leads out of a folder for results. clip: its
+    line, if it came from a list of clips. listed: it came from a list.
     """
 
     path: str
@@ -34,18 +34,18 @@ def find_sources(
     with_sound: bool = False,
     unread: Callable[[MediaError], None] | None = None,
 ) -> list[Source]:
-    """Files as they are, those in folders, and those in lists, in order and once each.
+    """The files given directly, in folders and in lists, in order and without duplicates.
 
-    Of a folder without sound files the videos are taken, for their sound. A list has a path a line, or clips as
-    makeFileList.py lists them: their video where `extensions` are videos, else their wav. with_sound: a video is
-    worked on beside its sound, and counts once with each sound that a list gives it. unread: see find_files.
-    Raises MediaError for what is not there.
+    If a folder has no sound files, its videos are used for their sound. A list has one path per line, or clips as
+    listed by makeFileList.py: their videos if `extensions` are those of videos, else their wavs. with_sound: a video
+    is used together with its sound, once per sound that a list gives it. unread: see find_files. Raises MediaError
+    for missing files.
     """
     found: dict[tuple[str, str | None], Source] = {}
     for given in inputs:
         if os.path.isdir(given):
             names = find_files(given, extensions, unread)
-            names = names or find_files(given, VIDEO_FILES, lambda _: None)  # whose sound is taken
+            names = names or find_files(given, VIDEO_FILES, lambda _: None)  # for their sound
             if not names:
                 raise MediaError(f"{given}: no {' or '.join(extensions)} files in this folder")
             sources = [Source(os.path.join(given, name), name) for name in names]
@@ -60,7 +60,7 @@ def find_sources(
 
 
 def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
-    """The files of a list, or of a Kaldi wav.scp (by its ending, .scp); see find_sources."""
+    """The files of a list, or of a Kaldi wav.scp (extension .scp); see find_sources."""
     known = f"Give folders, lists, or files of these kinds: {', '.join(dict.fromkeys(SOUND_FILES + VIDEO_FILES))}."
     if path.endswith(WAV_SCP):
         return [Source(found, name_of(name), listed=True) for name, found in read_wav_scp(path).items()]
@@ -86,21 +86,21 @@ def read_sources(path: str, extensions: tuple[str, ...]) -> list[Source]:
 
 
 def is_media(path: str) -> bool:
-    """Does a path end as that of a sound or video file? See tar_members.py for the paths of members of a tar."""
+    """True if a path has the extension of a sound or video file. For paths of tar members, see tar_members.py."""
     return path_without_tar(path).lower().endswith(SOUND_FILES + VIDEO_FILES)
 
 
 def name_of(path: str) -> str:
-    """The name of a listed file: its path, taken from the root and from no folder further up."""
+    """The name of a listed file: its path relative to the root, without `..`."""
     return os.path.normpath(f"/{path_without_tar(path)}").lstrip("/")
 
 
 def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str | None]]:
-    """Each clip and its sound: `wav` or the wav in that folder, else what the list says, else None.
+    """Each clip with its sound: `wav` or the wav in that folder, else that of the list, else None.
 
-    In a folder, a wav has the path of its clip below a given folder, or in a list, less the folders at its beginning:
-    /data/mp4/id/a.mp4 has <wav>/id/a.wav, where the folder has none for a longer path. As many are dropped for all
-    clips of a list. Raises MediaError where two clips would have one wav.
+    In the folder, a wav has the same relative path as its clip has in the given folder. For clips in lists, the
+    smallest number of leading folders is dropped with which a wav is found: /data/mp4/id/a.mp4 has <wav>/id/a.wav.
+    That number is the same for all listed clips. Raises MediaError if two clips would have the same wav.
     """
     if wav is None:
         return [(source, source.clip.audio if source.clip else None) for source in sources]
@@ -124,7 +124,7 @@ def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str 
 
 
 def leading_folders(clips: list[list[str]], folder: str) -> int:
-    """How many folders to leave out of the paths of a list's clips to find their wavs in `folder`; 0 where none are.
+    """How many leading folders to drop from paths in a list to find the wavs in `folder`; 0 if none is found.
 
     clips: the parts of each path.
     """

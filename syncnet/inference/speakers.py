@@ -1,4 +1,4 @@
-"""inferSyncNet.py speakers: who speaks when, of the faces that are seen in a video."""
+"""inferSyncNet.py speakers: who speaks when, among the faces in a video."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
     from syncnet.inference.lip_sync import LipSync
 
 HELP = (
-    "Who speaks when? The spans in which the lips of a face are in sync with the sound, a person being a face track; "
-    "as a drawn video (green while a face speaks), as RTTM, as a table."
+    "Who speaks when? Find the spans in which the lips of a face are in sync with the sound, and write them as a "
+    "video (green boxes while a face speaks), as RTTM or as a table. Each face track is one person."
 )
 EXAMPLE = [
     f"{COMMAND} speakers {PUBLISHED} talk.mp4 --output seen.mp4 --rttm talk.rttm --csv talk.csv",
     f"{COMMAND} speakers {MODEL} talk.mp4 --tracks my_tracks --min_span 0.5",
 ]
 COLUMNS = ("video", "person", "begin_s", "end_s", "confidence")
-OFF = 0.5  # of --on
+OFF = 0.5  # default of --off, as a fraction of --on
 
 
 def add_flags(parser: Parser) -> None:
     add_network(parser)
-    parser.add_argument("video", help="video of any kind")
+    parser.add_argument("video", help="video in any format")
     parser.add_argument("--output", metavar="MP4", help="write the video with the faces drawn on it")
     parser.add_argument("--rttm", metavar="RTTM", help="write the spans as a NIST RTTM file")
     parser.add_argument("--csv", metavar="CSV", help="write the spans as a table: " + ", ".join(COLUMNS))
@@ -59,13 +59,13 @@ def add_flags(parser: Parser) -> None:
         "--on",
         type=float,
         metavar="CONFIDENCE",
-        help="confidence of a frame at which a span begins; by default 3 with syncnet_v2.model, else 0.15",
+        help="confidence that a span reaches in at least one frame; by default 3 with syncnet_v2.model, else 0.15",
     )
     parser.add_argument(
         "--off",
         type=float,
         metavar="CONFIDENCE",
-        help="confidence below which a span ends, at most --on; by default half of it",
+        help="confidence below which a span ends, at most --on; by default half of --on",
     )
     parser.add_argument(
         "--min_span", type=at_least(float, 0), default=0.4, metavar="S", help="shortest span, in seconds"
@@ -75,7 +75,7 @@ def add_flags(parser: Parser) -> None:
 
 
 def check(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuse a run without a result, and thresholds in the wrong order."""
+    """Refuse a run without any output, and thresholds in the wrong order."""
     if not (args.output or args.rttm or args.csv):
         parser.error("nothing to write: give --output, --rttm or --csv")
     if args.on is not None and args.off is not None and args.off > args.on:
@@ -84,7 +84,7 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Span:
-    """A face speaks: from begin to end, in seconds of the video. confidence: its mean."""
+    """A span in which a face speaks. begin, end: seconds. confidence: mean over its frames."""
 
     person: str
     begin: float
@@ -95,8 +95,8 @@ class Span:
 def speaking(confidences: np.ndarray, on: float, off: float, shortest: int) -> np.ndarray:
     """The frames in which a face speaks: (frames,) bool.
 
-    A span has at least the confidence `off` in every frame, at least `on` in one, and at least `shortest` frames.
-    Frames that were not measured (NaN) are silent.
+    In a span of speech, every frame has at least confidence `off`, one has at least `on`, and there are at least
+    `shortest` frames. Frames that were not measured (NaN) count as silent.
     """
     above = np.nan_to_num(confidences, nan=-np.inf) >= off
     edges = np.flatnonzero(np.diff(np.concatenate(([False], above, [False])).astype(int)))
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
 
 
 def write_rttm(spans: Sequence[Span], video: str, path: str) -> None:
-    """Write the spans as NIST RTTM: one SPEAKER line each. Raises OSError."""
+    """Write the spans as NIST RTTM, one SPEAKER line per span. Raises OSError."""
     name = "_".join(os.path.splitext(os.path.basename(video))[0].split())
     with replace_file(path) as file:
         for span in spans:
@@ -170,7 +170,7 @@ def write_rttm(spans: Sequence[Span], video: str, path: str) -> None:
 
 
 def write_csv(spans: Sequence[Span], video: str, path: str) -> None:
-    """Write the CSV with a row per span. Raises OSError."""
+    """Write the CSV with one row per span. Raises OSError."""
     with replace_file(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from syncnet.networks.interface import Network
 
 HELP = (
-    "Do two recordings have the same speaker? Scored as --eval: the mean over all pairs of the two files' crops, "
-    "which differ, so that a file scores below 1 with itself."
+    "Do two recordings have the same speaker? The score is that of --eval: the mean over all pairs of the two files' "
+    "crops. Since crops of a file differ, a file scores below 1 with itself."
 )
 EXAMPLE = [
     f"{COMMAND} verify {MODEL} a.wav b.wav",
@@ -35,32 +35,32 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("b", help="sound file")
     parser.add_argument(
         "--threshold",
-        help="decide: same speaker from this score on; or the eval.json of a run, for its EER's",
+        help="also decide: same speaker if the score is at least this number; for an eval.json, its threshold at the "
+        "EER",
     )
     parser.add_argument(
         "--calibration",
         metavar="JSON",
-        help="give the score as a log-likelihood ratio, and the probability of the same speaker, by what "
-        "tuneThreshold.py --calibrate made of this checkpoint's scores",
+        help="also print a log-likelihood ratio and the probability of the same speaker, with a calibration that "
+        "tuneThreshold.py --calibrate fitted to scores of this checkpoint",
     )
     parser.add_argument(
         "--prior",
         type=probability,
         metavar="P",
-        help="with --calibration: how probable the same speaker is before anything is heard, between 0 and 1 "
-        f"(default: {PRIOR})",
+        help=f"with --calibration: prior probability of the same speaker, between 0 and 1 (default: {PRIOR})",
     )
 
 
 def check(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuse flags that do not go together."""
+    """Refuse --prior without --calibration, and set its default."""
     if args.prior is not None and args.calibration is None:
         parser.error("--prior goes with --calibration")
     args.prior = PRIOR if args.prior is None else args.prior
 
 
 def probability(text: str) -> float:
-    """An argparse type: a number between 0 and 1, and neither of them."""
+    """An argparse type: a number strictly between 0 and 1."""
     value = float(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"found {text}, needs a number between 0 and 1")

@@ -1,4 +1,4 @@
-"""Videos to the face tracks that are measured: face tracks are used as they are, of other videos tracks are made."""
+"""The face tracks to measure: inputs that are face tracks, and tracks that are made from other videos."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from syncnet.tracks.track_folder import Record
 
 Figures = TypeVar("Figures")
-MADE = {"detect_every": 5, "min_frames": 34, "min_face": 60}  # as makeFaceTracks.py
+MADE = {"detect_every": 5, "min_frames": 34, "min_face": 60}  # as in makeFaceTracks.py
 SECONDS_PER_WORKER = 30  # of video; starting a process takes seconds
 
 
 def add_track_making(parser: Parser) -> None:
-    """How face tracks are made of videos that are none themselves."""
+    """Flags for making face tracks from videos that are not face tracks."""
     add = parser.add_argument_group(
-        "face tracks, made of videos that are not 224x224 at 25 frames/s"
+        "face tracks, made from videos that are not 224x224 at 25 frames/s"
     ).add_argument
     add(
         "--tracks",
         metavar="DIR",
-        help="folder of makeFaceTracks.py: its tracks are used, missing ones are added; by default a temporary one",
+        help="folder of makeFaceTracks.py: existing tracks are used, missing ones added; by default a temporary one",
     )
     add(
         "--face_detector",
@@ -50,30 +50,30 @@ def add_track_making(parser: Parser) -> None:
         "--detect_every",
         type=at_least(int, 1),
         metavar="N",
-        help="look for faces in every Nth frame; by default 5, or 1 with a named --protocol",
+        help="detect faces in every Nth frame; by default 5, or 1 with a named --protocol",
     )
     add(
         "--min_frames",
         type=at_least(int, 1),
         metavar="N",
-        help="shortest track; by default 34, or as --protocol says",
+        help="shortest track, in frames; by default 34, or that of --protocol",
     )
     add(
         "--min_face",
         type=at_least(int, MIN_FACE),
         metavar="PIXELS",
-        help="smallest face, its larger side; by default 60, or as --protocol says",
+        help="smallest face, by its larger side; by default 60, or that of --protocol",
     )
-    add("--nWorkers", type=at_least(int, 1), default=available_cores(), help="processes that look for faces")
+    add("--nWorkers", type=at_least(int, 1), default=available_cores(), help="processes that detect faces")
 
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:
     """A face track to measure.
 
-    clip: its mp4. wav: its sound; None: the sound track of clip. name: for result files, a path without extension.
-    video: what it counts for. first, frames, boxes: of a track that was made of a video, its slots there, and the txt
-    with its boxes. listed: its line in a list of clips.
+    clip: its mp4. wav: its sound; None: the sound track of clip. name: path without extension, for result files.
+    video: the video that it was made from, else clip. first, frames, boxes: if it was made from a video, its first
+    slot and number of slots there, and the txt with its boxes. listed: its line in a list of clips.
     """
 
     clip: str
@@ -87,7 +87,7 @@ class FaceTrack:
 
     @property
     def seconds(self) -> tuple[float, float] | None:
-        """Begin and end in the video; None for a track that was given."""
+        """Begin and end in the video; None for an input that is a face track."""
         return None if self.first is None else (self.first / FPS, (self.first + self.frames) / FPS)
 
     def __str__(self) -> str:
@@ -98,8 +98,9 @@ class FaceTrack:
 class Tracks:
     """The face tracks of the inputs.
 
-    without_face: video -> why it has no face track. made: the number of videos that tracks were made of. detectors:
-    by which. scaled: the number of clips that are not 224x224 and are measured whole. folder: of the made tracks.
+    without_face: video -> why it has no face track. made: number of videos that tracks were made from. detectors:
+    face detectors that found them. scaled: number of clips that are not 224x224 and are measured whole. folder: that
+    of the tracks that were made.
     """
 
     tracks: list[FaceTrack] = field(default_factory=list)
@@ -111,7 +112,7 @@ class Tracks:
 
 
 def is_face_track(facts: VideoFacts) -> bool:
-    """Is it 224x224 at 25 frames per second? Also one that is damaged, which cannot be used."""
+    """Is it 224x224 at 25 frames per second? True even if frames are missing: it is then refused, not tracked."""
     from syncnet.media.video_facts import FRAMES_MISSING, VideoError
 
     if facts.size != (FRAME_SIZE, FRAME_SIZE):
@@ -124,7 +125,7 @@ def is_face_track(facts: VideoFacts) -> bool:
 
 
 def track_rule(args: argparse.Namespace, defaults: dict[str, int], divide: bool = True) -> Rule:
-    """How tracks are made: by the flags that were given, else `defaults`. Raises UserError."""
+    """The rule for making tracks, from the flags that were given and `defaults`. Raises UserError."""
     from syncnet.tracks.make_tracks import read_detector
 
     values = {name: getattr(args, name) or default for name, default in defaults.items()}
@@ -136,7 +137,7 @@ def track_rule(args: argparse.Namespace, defaults: dict[str, int], divide: bool 
 
 
 def is_rule_given(args: argparse.Namespace) -> bool:
-    """Do the flags say how tracks are made?"""
+    """True if any flag for making tracks was given."""
     return bool(args.face_detector or any(getattr(args, name) for name in MADE))
 
 
@@ -150,11 +151,11 @@ def face_tracks(
     whole: bool = False,
     made: bool = False,
 ) -> Iterator[Tracks]:
-    """The face tracks of clips and videos. Without --tracks, those that were made are removed at the end.
+    """The face tracks of clips and videos. Without --tracks, tracks that were made are deleted at the end.
 
-    clips: each with its sound, None for its own. strict: tracks in --tracks that were made by another rule are
-    refused instead of used. whole: every clip is measured whole, whatever its size. made: tracks are made of every
-    clip. problem: called with what is wrong with a video that cannot be used. Raises UserError, OSError.
+    clips: each with its sound; None: its own sound track. strict: refuse tracks in --tracks that were made by another
+    rule, instead of using them. whole: measure every clip whole, whatever its size. made: make tracks even from face
+    tracks. problem: called with the error of each video that cannot be used. Raises UserError, OSError.
     """
     from syncnet.media.video_facts import probe
 
@@ -163,7 +164,7 @@ def face_tracks(
     seconds = 0.0
     for source, wav in clips:
         facts = None
-        with contextlib.suppress(MediaError):  # what measures it, or makes tracks of it, says why
+        with contextlib.suppress(MediaError):  # reported when it is measured or tracked
             facts = probe(source.path)
         unreadable = source.path.lower().endswith(".mp4") or not os.path.isfile(source.path)
         given = is_face_track(facts) if facts else unreadable
@@ -201,7 +202,7 @@ def face_tracks(
 def tracks_of_video(
     args: argparse.Namespace, rule: Rule, problem: Callable[[MediaError], None], made: bool = True
 ) -> Iterator[Tracks]:
-    """The face tracks of args.video; see face_tracks. Raises MediaError where it has none."""
+    """The face tracks of args.video; see face_tracks. Raises MediaError if it has none."""
     from syncnet.inference.sources import Source
 
     source = Source(args.video, os.path.basename(args.video))
@@ -210,7 +211,7 @@ def tracks_of_video(
         if not tracks.tracks:
             why = f"{args.video}: {tracks.without_face.get(args.video, 'no face track')}"
             raise reasons[0] if reasons else MediaError(why)
-        for reason in reasons:  # of a part of it
+        for reason in reasons:  # errors in a part of the video
             problem(reason)
         yield tracks
 
@@ -221,7 +222,7 @@ def measure_each(
     problem: Callable[[MediaError], None],
     what: str = "lip sync",
 ) -> Iterator[tuple[FaceTrack, Figures | None]]:
-    """What is measured of each track, with a progress bar; None where it cannot be, which `problem` is told."""
+    """Yield each track with what is measured, or None after calling `problem` with the error; show a progress bar."""
     with progress_bar(total=len(tracks), unit="track", desc=what, leave=False) as bar:
         for track in tracks:
             figures = None
@@ -241,7 +242,7 @@ def records_of(
     workers: int,
     strict: bool,
 ) -> list[Record]:
-    """The record of each video in the folder of tracks; what is missing there is made. See face_tracks."""
+    """The record of each video in the folder of tracks; missing tracks are made. See face_tracks."""
     from syncnet.inference.embeddings import clip_sound
     from syncnet.media.remux import join
     from syncnet.tracks.make_tracks import make_tracks
@@ -286,7 +287,7 @@ def records_of(
 
 
 def settings_of(record: Record) -> dict[str, int | str]:
-    """What the tracks of a record were made with; see Rule.settings."""
+    """The settings that the tracks of a record were made with; see Rule.settings."""
     return json.loads(record.mark)[-1]
 
 
@@ -299,7 +300,7 @@ def in_flags(settings: dict[str, int | str]) -> str:
 
 
 def is_complete(record: Record, folder: str) -> bool:
-    """Are all files of its tracks there?"""
+    """True if all files of its tracks exist."""
     return all(
         os.path.isfile(path)
         for track in tracks_of(record, "", folder)
@@ -308,14 +309,14 @@ def is_complete(record: Record, folder: str) -> bool:
 
 
 def has_no_face(record: Record) -> bool:
-    """Is the reason why a record has no tracks that no face was found, or none that is large and long enough?"""
+    """True if a record has no tracks because no face was found, or none was large and long enough."""
     from syncnet.tracks.track_jobs import NO_FACE
 
     return record.reason.startswith(NO_FACE)
 
 
 def tracks_of(record: Record, video: str, folder: str) -> list[FaceTrack]:
-    """The face tracks of a video as its record has them."""
+    """The face tracks in the record of a video."""
     found = []
     for number, track in enumerate(record.tracks, 1):
         name = os.path.join(record.name, f"{number:05d}")
