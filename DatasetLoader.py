@@ -60,7 +60,7 @@ def loadWAV(
 
 
 def get_frames(filename: str, max_frames: int = 100, start_frame: int = 0) -> Tensor:
-    """Decode max_frames frames from number start_frame (0-based) on: (1, 3, max_frames, 224, 224) float32.
+    """Decode max_frames frames, starting at start_frame (0-based): (1, 3, max_frames, 224, 224) float32.
 
     BGR, 0..255, neither scaled nor centered. Raises MediaError.
     """
@@ -90,12 +90,12 @@ class DatasetLoader:
     then depend on `hung`, the (video, epoch, position) of each such clip, not on timing. Save `hung` and set it
     again to resume; all processes must have the same one when an epoch begins.
 
-    share: (number, count) of the part of every batch to read, in a run of several processes: batches then have
-    nBatchSize / count clips, and those of all parts together are the batch of a single process.
+    share: (number, count), with several processes: the part of every batch that this one reads. Batches then have
+    nBatchSize / count clips, and all parts together are the batch of a single process.
 
     augment_noise, augment_rir: folders of noises and room impulse responses. augment_prob: fraction of the clips that
-    get one. flip: flip every second clip, as drawn, horizontally. See syncnet/loading/augment.py. The augmentation of
-    a clip is a function of seed, epoch and position; there is none in evalmode.
+    get one. flip: flip half of the clips, drawn at random, horizontally. See syncnet/loading/augment.py. The
+    augmentation of a clip is a function of seed, epoch and position; there is none in evalmode.
 
     The other flags of the 2020 program are accepted and ignored, so that `DatasetLoader(train_list, nPerEpoch=...,
     **vars(args))` works; any other argument raises TypeError.
@@ -186,12 +186,12 @@ class DatasetLoader:
         return self.nFiles // self.batch_size
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Make the next iteration this epoch (0-based), from this batch on."""
+        """Make the next iteration this epoch (0-based), starting at first_batch."""
         self.epoch = epoch - 1
         self.first_batch = first_batch
 
     def qsize(self) -> int:
-        """The number of decoded batches that wait."""
+        """The number of decoded batches that are waiting."""
         return sum(batch.ready for batch in self._ahead)
 
     def clips_of(self, number: int) -> list[Clip]:
@@ -204,13 +204,13 @@ class DatasetLoader:
         return [self.clips[i] for i in order[: self.nFiles]]
 
     def draw_start(self, clip: Clip, epoch: int, position: int) -> int:
-        """Start frame of the clip at a position of the epoch: uniform, as the 2020 baseline."""
+        """Start frame of the clip at a position of the epoch: uniform, as in the 2020 baseline."""
         first = 2 - min(clip.offset, 0)
         last = clip.frames - max(clip.offset, 0) - (self.maxFrames + 2)
         return int(np.random.default_rng((self.seed, epoch, position)).integers(first, last + 1))
 
     def read_clip(self, clip: Clip, start: int, video: np.ndarray, audio: np.ndarray) -> None:
-        """Fill one clip's slot of a batch: frames from start + offset - 1 on, samples from start * 640 on."""
+        """Fill one clip's slot of a batch, starting at frame start + offset - 1 and sample start * 640."""
         read_wav(clip.audio, start * SAMPLES_PER_FRAME, audio)
         read_frames(clip.video, start + clip.offset - 1, video, self.allow_resize)
 
@@ -275,7 +275,7 @@ class DatasetLoader:
         self._bad_clips.reject(clip, reason)
 
     def _room(self, number: int) -> Batch:
-        """An empty batch: reused or new video memory; the small audio is always new."""
+        """An empty batch. Its video memory may be reused; the small audio tensor is always new."""
         if self._free:
             video = self._free.pop()
         else:

@@ -1,8 +1,9 @@
-"""SyncNet: the two-stream network with its losses and its optimizer, and the step, from top to bottom.
+"""SyncNet: the two-stream network with its losses, its optimizer and the training step.
 
 A step: embeddings of a batch's faces and voices -> content, identity and (if its weight is not 0) disentanglement
 loss -> backward -> optimizer.
-`train_network` runs it over an epoch; trainSyncNet.py runs the epochs. Arrangement and names are the 2020 baseline's.
+`run_epoch` repeats it over an epoch; trainSyncNet.py loops over epochs. Structure and names are those of the 2020
+baseline.
 """
 
 import contextlib
@@ -50,25 +51,25 @@ prefer_huge_pages(True)
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-5
-STEPS_PER_FETCH = 10  # on a GPU, losses are fetched and the bar moves once in this many steps
+STEPS_PER_FETCH = 10  # on a GPU, losses are fetched and the bar is updated every so many steps
 
 
 class SyncNet(nn.Module):
     """The network (`__S__`), the scales of its losses (`__L__`), and SGD (`__optimizer__`).
 
-    SGD can be replaced; `__scheduler__`, if set, advances with every step.
+    The optimizer can be replaced; `__scheduler__`, if set, advances with every step.
 
     model: module with a SyncNetModel. nOut: embedding size. maxFrames: T, video frames (40 ms each) of
     an evaluation crop. learning_rate: of SGD. temporal_stride: frames between embeddings.
     device: "cpu", "cuda", "cuda:1" ...; None takes CUDA if available.
     precision: "fp32" (true float32), "tf32" (GPU matrix units, 10-bit mantissas), "bf16" (autocast;
-    weights, front end and losses stay float32); "auto" takes the faster of fp32 and bf16, measured here.
+    weights, front end and losses stay float32); "auto" measures which of fp32 and bf16 is faster here.
     compiled: run the training step's network through torch.compile (needs a C++ compiler; slow first step).
     crop: what the lip stream sees, "face" or "mouth" (networks/face_crop.py). distance: of the losses, "cosine" or
     "euclidean" (networks/losses.py); verification scores are cosines either way.
     The other flags of the 2020 program are accepted and ignored, so that `SyncNet(**vars(args))` works. As in 2020,
     `lr` is ignored too; set `learning_rate`. Raises UserError for a missing model or settings that do not fit,
-    TypeError for an argument of another name.
+    TypeError for an unknown argument.
     """
 
     def __init__(
@@ -119,9 +120,8 @@ class SyncNet(nn.Module):
         )
         self.__scheduler__: torch.optim.lr_scheduler.LRScheduler | None = None
         self.gradients_checked = False
-        # None or one; a list, so that it is not registered as a submodule.
         self.compiled = compiled
-        self.compiled_embeddings: Callable[..., Heads] | None = None  # made at the first step
+        self.compiled_embeddings: Callable[..., Heads] | None = None  # created at the first step
 
     # ---------------------------------------------------------------- training
 
@@ -142,7 +142,7 @@ class SyncNet(nn.Module):
         rows: Iterable[list[float]] = (),
         after_step: Callable[[int, Callable[[], list]], None] | None = None,
     ) -> EpochResult:
-        """Train for one epoch, or with evalmode only measure (running statistics, no update).
+        """Train for one epoch, or with evalmode only evaluate (with running statistics, without updates).
 
         loader: iterable of (video, audio) with batch_size and nFiles; video (B, 3, T, 224, 224) uint8
         or float, audio (B, T*640 + 240). alpC, alpI, alpD: weights of the content,
@@ -270,7 +270,7 @@ class SyncNet(nn.Module):
         return [group["lr"] for group in self.__optimizer__.param_groups]
 
     def set_tf32(self) -> None:
-        """Undo what another network's precision has set for the whole process; see allow_tf32."""
+        """Set TF32 for the whole process to this network's precision; see allow_tf32."""
         allow_tf32(self.precision == "tf32")
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -295,7 +295,7 @@ class SyncNet(nn.Module):
     def score_trials(
         self, trials: Trials, test_path: str = "", num_eval: int = 10, print_interval: int = 100
     ) -> np.ndarray:
-        """Scores of trials that have been read: (N,) float32. See evaluateFromListSave."""
+        """Scores of trials: (N,) float32. See evaluateFromListSave."""
         files = utterance_paths(trials.files, test_path)
         return score_vectors(self.embed(files, num_eval, print_interval), trials)
 
@@ -312,7 +312,7 @@ class SyncNet(nn.Module):
         """The identity embedding of each crop, its mean over time at unit length: (crops, nOut) float32 on the CPU.
 
         crops: of voices, (crops, T*640 + 240) float32 on the int16 scale, or of face tracks, (crops, 3, T, 224,
-        224). batch: crops computed at once; changes memory, and results by rounding only.
+        224). batch: crops computed at once; affects memory, and results by rounding only.
         """
         self.eval()
         forward = self.__S__.forward_vid if crops.dim() == 5 else self.__S__.forward_aud
@@ -338,5 +338,5 @@ class SyncNet(nn.Module):
         return load_weights(self, path, self.settings.crop, strict)
 
     def __getstate__(self) -> dict[str, object]:
-        """What a copy or a pickle has: everything except the compiled function."""
+        """The state for copies and pickles: everything except the compiled function."""
         return self.__dict__ | {"compiled_embeddings": None}

@@ -66,12 +66,12 @@ SOURCES = tuple(dict.fromkeys((".m4a", ".mp4", *SOUND_FILES, *VIDEO_FILES)))
 SHOWN = 5  # problems that are printed
 STATE = ".convertAudio"  # in --dst, with the results of finished parts
 CHUNK = 8  # files per task of a worker: one takes only about 2 ms
-MAX_ROUNDING = 8  # int16 steps by which two decoders may differ; more is another sound
+MAX_ROUNDING = 8  # int16 steps by which two decoders may differ; more means another sound
 CONVERTED, PRESENT, SILENT, FAILED = "converted", "up to date", "without a sound track", "failed"
 
 
 def convert_file(folders: tuple[str, str], files: tuple[str, str]) -> tuple[str, str]:
-    """Convert src/source to dst/target unless that is done: (outcome, the reason if it failed).
+    """Convert src/source to dst/target if needed. Returns (outcome, reason if it failed).
 
     folders: (src, dst); files: (source, target), relative to them.
     """
@@ -108,7 +108,7 @@ def same_folder(src: str, dst: str) -> bool:
 
 
 def check_replaceable(wav: str) -> None:
-    """Raise MediaError for a wav beside the sources that this command has not made: it may be an original."""
+    """Raise MediaError for a wav among the sources that this command did not make: it may be an original."""
     try:
         open_wav(wav)
     except WavFormatError as error:
@@ -121,10 +121,10 @@ def check_replaceable(wav: str) -> None:
 
 
 def is_converted(source: str, target: str) -> bool:
-    """Is `target` the wav that this source gives now? Raises MediaError for a broken source.
+    """Is `target` up to date? Raises MediaError for a broken source.
 
-    It must be as new as the source, of the right format and exact length, and begin with the same sound, so that wavs
-    of other files and those made by other programs are replaced.
+    It must be as new as the source, with the right format and exact length, and begin with the same sound, so that
+    wavs of other files or programs are replaced.
     """
     if os.stat(target).st_mtime_ns < os.stat(source).st_mtime_ns:
         return False
@@ -149,9 +149,9 @@ def date_after(target: str, changed: int) -> None:
 
 
 def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], list[str]]:
-    """The (source, wav) pairs of a folder, as sorted relative paths; and why other files are not converted.
+    """The (source, wav) pairs of a folder, as sorted relative paths, and why other files are not converted.
 
-    dst: the folder of the wavs, so that wavs in it do not count as sources.
+    dst: the folder of the wavs; wavs in it do not count as sources.
     """
     jobs: list[tuple[str, str]] = []
     problems: list[str] = []
@@ -173,7 +173,7 @@ def find_jobs(src: str, dst: str | None = None) -> tuple[list[tuple[str, str]], 
 
 
 def has_track(src: str, source: str) -> bool:
-    """Does a source have a sound track? True if it cannot be opened, which is reported later."""
+    """True if a source has a sound track, or cannot be opened, which is reported later."""
     try:
         with open_media(os.path.join(src, source)) as container:
             return bool(sound_streams(container))
@@ -182,9 +182,9 @@ def has_track(src: str, source: str) -> bool:
 
 
 def without_results(sources: list[str], src: str, dst: str) -> list[str]:
-    """Remove the wavs that an earlier run made: all in dst, if it lies inside src.
+    """Remove the wavs that an earlier run made: all in dst, if it is inside src.
 
-    If both are one folder: those beside another source of the same name.
+    If both are the same folder: those that share the name of another source.
     """
     top, made = os.path.realpath(src), os.path.realpath(dst)
     if top == made:

@@ -1,4 +1,4 @@
-"""Use a checkpoint: embeddings, scores of pairs, lip sync in figures and pictures, face-voice matching, export.
+"""Run inference with a checkpoint: embeddings, speaker verification, lip sync, face-voice matching, export.
 
     python inferSyncNet.py embed    --initial_model x.model a.wav folder/ --output voices.npz
     python inferSyncNet.py verify   --initial_model x.model a.wav b.wav
@@ -12,7 +12,7 @@
     python inferSyncNet.py export   --initial_model x.model --stream voice --head identity --output voice.onnx
     python inferSyncNet.py average  a.model b.model c.model --output mean.model
 
-Each has its own --help, and most a Python function of the same name. A command is the file of its name in
+Each command has its own --help, and most have a Python function of the same name. Each is a module in
 syncnet/inference/; see command_flags.py there.
 """
 
@@ -40,14 +40,14 @@ COMMANDS = [
         "average",
     )
 ]
-DESCRIPTION = """Use a checkpoint: embeddings, scores of pairs, audio-video offsets, videos with their sound in step,
-LSE figures, sync accuracy, who speaks when, face-voice matching, export to ONNX, averages of checkpoints.
+DESCRIPTION = """Run inference with a checkpoint: embeddings, speaker verification, audio-video offsets and their
+correction, LSE figures, sync accuracy, who speaks when, face-voice matching, export to ONNX, averages of checkpoints.
 
 Each command has its own --help."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line; `run` is the command's function."""
+    """Parse the command line; `run` is the function of the command."""
     parser = Parser(
         description=DESCRIPTION,
         example=[
@@ -102,22 +102,22 @@ from SyncNetDist import SyncNet
 def load(
     path: str, device: str | torch.device | None = None, precision: str = "fp32", **given: object
 ) -> SyncNet:
-    """The network of a checkpoint, as embed, verify, offset, lse and match take it.
+    """Load the network of a checkpoint, for embed, verify, offset, lse, match and the other functions.
 
-    path: checkpoint. device, precision: see SyncNet. given: settings (networks/settings.py) that override the
-    checkpoint's; where it has none, as the published ones, they are those of the 2020 baseline.
-    Says on stderr what was given and differs. Raises CheckpointError, and UserError for settings that make no sense.
+    path: checkpoint. device, precision: see SyncNet. given: settings (networks/settings.py) that override those of
+    the checkpoint; if it has none, like the published ones, they override those of the 2020 baseline. Conflicts with
+    the checkpoint are reported on stderr. Raises CheckpointError, and UserError for settings that make no sense.
     """
-    settings, told = choose_settings(path, given)
+    settings, notes = choose_settings(path, given)
     network = SyncNet(**asdict(settings), device=device, precision=precision)
     network.loadParameters(path, strict=True)
-    for line in told + [network.precision_note] * bool(network.precision_note):
+    for line in notes + [network.precision_note] * bool(network.precision_note):
         print(line, file=sys.stderr)
     return network
 
 
 def load_network(args: argparse.Namespace, every_frame: bool = False) -> SyncNet:
-    """The network that a command's flags ask for; with every_frame, content at every frame is set up once for all."""
+    """The network that the flags select. every_frame: set its temporal stride to 1."""
     given = {name: getattr(args, name, None) for name in default_settings()}
     network = load(args.initial_model, args.device, args.precision, **given)
     if every_frame:
@@ -128,7 +128,7 @@ def load_network(args: argparse.Namespace, every_frame: bool = False) -> SyncNet
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """The command. Exit status: 0; 1 when something could not be used or written; 130 after Ctrl-C."""
+    """Run the command; returns the exit status: 0, 1 (a file could not be used or written), 130 (Ctrl-C)."""
     args = parse_args(argv)
     keep_memory()
     problems = Problems()

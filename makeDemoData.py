@@ -38,7 +38,7 @@ SECONDS = (1, 60)  # shortest and longest clip; a second leaves a training crop 
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read and check the flags; an error is one message, and exit status 2."""
+    """Parse and check the flags; errors exit with status 2."""
     parser = Parser(
         description=__doc__,
         example=[
@@ -93,7 +93,7 @@ MAX_OFFSET = max(map(abs, OFFSETS))
 
 @dataclass(frozen=True)
 class Utterance:
-    """A recording to make. name: id/ref/utt. stream: seed of its random numbers."""
+    """A recording to make. name: id/ref/utt. stream: seed of its random generator."""
 
     name: str
     identity: Identity
@@ -109,7 +109,7 @@ def write_mp4(path: str, images: Iterator[np.ndarray]) -> None:
     """Write BGR images in the format of VoxCeleb2's videos: H.264, 25 fps, B-frames, a key frame every 250 frames."""
     options = {"preset": "veryfast", "crf": "20", "bf": "2", "b_strategy": "0", "sc_threshold": "0"}
     options |= {"g": str(KEY_FRAME_INTERVAL), "keyint_min": str(KEY_FRAME_INTERVAL), "threads": "1"}
-    options["mbtree"] = "0"  # with it, the same pictures may give different bytes
+    options["mbtree"] = "0"  # with mbtree, the same frames may give different bytes
     with replace_file(path, "wb") as file, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options=options)
         stream.width = stream.height = FRAME_SIZE
@@ -121,7 +121,7 @@ def write_mp4(path: str, images: Iterator[np.ndarray]) -> None:
 
 
 def as_int16(samples: np.ndarray) -> np.ndarray:
-    """(n,) float in int16 units as int16."""
+    """Convert (n,) float samples in int16 units to int16."""
     limits = np.iinfo(np.int16)
     return np.clip(np.round(samples), limits.min, limits.max).astype(np.int16)
 
@@ -214,7 +214,7 @@ def plan_corpus(args: argparse.Namespace) -> tuple[list[Task], list[str]]:
 
 
 def check_folder(out: Path, tasks: list[Task]) -> int:
-    """The number of clips and recordings that exist. Raises UserError if there are others too."""
+    """The number of clips and recordings that exist. Raises UserError for clips that do not belong to the tasks."""
     expected = {os.path.relpath(f"{task.folder}/{task.utterance.name}", out) for task in tasks}
     found = {}
     for pattern in ("dev/mp4/*/*/*.mp4", "test/mp4/*/*/*.mp4", "voxceleb1/*/*/*.wav"):

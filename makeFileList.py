@@ -33,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description="Check all clips in a folder and list those that can be used for training. The others are listed "
         "with the reason in <output>.skipped.txt.",
         epilog="A list line is 'mp4path wavpath offset frames', separated by spaces, or by tabs if a path contains "
-        "white space.",
+        "whitespace.",
         example=[
             "python makeFileList.py --output data/dev.txt --mp4_dir VOX2_PATH/dev/mp4 "
             "--txt_dir VOX2_PATH/dev/txt --wav_dir VOX2_PATH/dev/wav"
@@ -97,7 +97,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--shard_clips",
         type=at_least(int, 1),
         default=1000,
-        help="number of consecutive clips found per tar file; it holds those of them that are listed",
+        help="consecutive clips per tar file, counted before unusable ones are skipped",
     )
     parser.add_argument(
         "--part",
@@ -170,9 +170,9 @@ def check_all(
 ) -> Iterator[Checked]:
     """Yield check_job of all clips, in any order; each new result is in the journal before it is yielded.
 
-    resume: use the results in the journal. Without it they stay in the journal, unused.
+    resume: reuse the results in the journal, which are kept either way.
     """
-    real_paths: dict[str, str] = {}  # of the clips that are being checked
+    real_paths: dict[str, str] = {}  # for clips being checked
 
     def jobs() -> Iterator[tuple[str, tuple[Fingerprint, Result] | None]]:
         for clip in clips:
@@ -189,7 +189,7 @@ def check_all(
 
 
 def report_journal(journal: CheckJournal, resume: bool) -> None:
-    """Print what an interrupted run has left, and whether it is used."""
+    """Print how many results an interrupted run left, and whether they are reused."""
     videos = counted(journal.count, "video")
     if resume and not journal.count:
         print(f"--resume: {journal.path} has no results for --check {journal.check}; all clips are checked")
@@ -219,7 +219,7 @@ def write_lists(
     outcomes: dict[str, tuple],
     in_shards: dict[str, tuple[str, str]],
 ) -> None:
-    """Write --output and, with some of the people, --val_output; print the next command.
+    """Write --output and, for a fraction of the people, --val_output; print the next command.
 
     outcomes: (offset, frames) by clip. in_shards: with --shards, the paths of each clip's video and wav there. Raises
     UserError for --val_output if all clips are of one person.
@@ -314,7 +314,7 @@ def main(argv: list[str] | None = None) -> int:
     blocks = blocks_of(clips, args.shards, args.output, args.shard_clips) if args.shards else {}
     if args.part:
         parts = shares(clips, args.part)
-        if args.shards:  # whole ones
+        if args.shards:  # each part has whole shards
             groups, count = list(blocks.values()), args.part.count
             parts = [[clip for block in groups[part::count] for clip in block] for part in range(count)]
         asked = [*vars(settings).values(), args.shards, args.shard_clips]

@@ -5,9 +5,9 @@
     torchrun --nproc_per_node 8 trainSyncNet.py --temporal_stride 2 --maxFrames 50 --nBatchSize 32 --save_path data/exp01
 
 The first line trains on --train_list, resuming from the run in --save_path if there is one; the third does the same
-with eight processes. The second prints the equal error rate of a checkpoint on --test_list. `train` below has the
-epochs; SyncNetDist.py has the step, DatasetLoader.py sampling and cropping, syncnet/networks/losses.py the loss
-formulas, models/ the networks, and syncnet/training/flags.py the flags with their defaults.
+with eight processes. The second prints the equal error rate of a checkpoint on --test_list. `train` below loops over
+the epochs; SyncNetDist.py has the training step, DatasetLoader.py sampling and cropping, syncnet/networks/losses.py
+the loss formulas, models/ the networks, and syncnet/training/flags.py the flags with their defaults.
 """  # noqa: E501
 
 import syncnet  # noqa: F401  # isort: skip
@@ -56,7 +56,7 @@ from SyncNetDist import SyncNet
 def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
     """Train, validate and save, epoch by epoch up to --max_epoch, from where the run in --save_path stopped.
 
-    saved: what an earlier start left there. Raises Interrupted after a signal, when the state is saved.
+    saved: the state that an earlier run left there. Raises Interrupted after a signal, once the state is saved.
     """
     check_batch_share(network, args.nBatchSize)
     check_tasks(network, args)
@@ -85,7 +85,7 @@ def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             print(f"{now} epoch {epoch}, learning rate {network.learning_rate:g}", flush=True)
 
-            # Train, from the step after the last one that is done.
+            # Train, starting after the last finished step.
             rows = start.rows if epoch == start.epoch else []
             train_loader.set_epoch(epoch - 1, first_batch=len(rows))
             trained = network.run_epoch(
@@ -164,7 +164,7 @@ def evaluate(network: SyncNet, args: Flags, checkpoint: str | None) -> None:
 
 
 def run(args: Flags) -> None:
-    """Decide the settings, once and for all processes, build the network, and train or evaluate it."""
+    """Choose the settings, the same for all processes; build the network, and train or evaluate it."""
     check_output(
         "--eval" if args.eval else "--save_path",
         result_folder(args) if args.eval else args.save_path,

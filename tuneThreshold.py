@@ -74,7 +74,7 @@ __all__ = [
 
 
 def drawn_speakers(pairs: list[tuple[str, str]] | None, labels: np.ndarray) -> tuple[Speakers | None, str]:
-    """The speakers for a bootstrap, and a description of what is drawn; None if too few are known to draw them."""
+    """The speakers for a bootstrap (None if they are unknown or too few), and a description of what is drawn."""
     speakers = speakers_of_trials(pairs, labels) if pairs else None
     drawn = "trials" if speakers is None else f"{count_speakers(speakers)} speakers"
     if speakers is not None and count_speakers(speakers) < MIN_SPEAKERS:
@@ -101,8 +101,8 @@ def describe(
 ) -> list[tuple[str, str]]:
     """The table rows of one system, (name, value).
 
-    resamples: of the intervals; 0 for none. llr: treat the scores as log-likelihood ratios, which adds Cllr and the
-    actual DCF.
+    resamples: number of draws for intervals; 0: no intervals. llr: treat the scores as log-likelihood ratios, which
+    adds Cllr and the actual DCF.
     """
     tuned, eer, _, _ = tuneThresholdfromScore(scores, labels, target_fa)
     intervals, drawn = resample(scores, labels, pairs, resamples, seed) if resamples else ({}, "")
@@ -222,7 +222,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def shared_speakers(trials: Scored, others: Scored) -> set[str]:
-    """The speakers in both, as far as the names show them."""
+    """The speakers in both, as far as the file names show them."""
     speakers = []
     for _, labels, pairs in (trials, others):
         found = speaker_names(pairs, labels) if pairs else None
@@ -233,7 +233,7 @@ def shared_speakers(trials: Scored, others: Scored) -> set[str]:
 def calibrate_file(args: argparse.Namespace, trials: Scored | None) -> tuple[str, Scored | None]:
     """Write the ratios and the calibration of --calibrate; return the file of the ratios and its content.
 
-    trials: those of args.scores; None for scores without labels. Raises UserError, OSError.
+    trials: content of args.scores; None for scores without labels. Raises UserError, OSError.
     """
     stem, extension = os.path.splitext(args.scores)
     output = f"{stem}_llr{extension}" if args.llr_output is None else args.llr_output
@@ -368,7 +368,7 @@ def main(argv: list[str] | None = None) -> int:
     columns = [
         describe(*trials, args.target_fa, args.bootstrap or 0, args.seed, llr) for trials in systems.values()
     ]
-    # The table first: it may have taken long, and writing the plot may fail.
+    # Print the table before the plot: it may have taken long, and writing the plot may fail.
     table = [("", *systems)]
     table += [(rows[0][0], *(value for _, value in rows)) for rows in zip(*columns, strict=True)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

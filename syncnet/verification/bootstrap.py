@@ -12,7 +12,7 @@ from syncnet.verification.speakers import Speakers
 
 CONFIDENCE = 0.95
 MIN_SPEAKERS = 5  # fewer say nothing about other speakers
-TRIALS_PER_BLOCK = 500_000  # of all resamples that are computed together; about 4 MB per array
+TRIALS_PER_BLOCK = 500_000  # over all resamples that are computed together; about 4 MB per array
 
 
 def bootstrap_interval(
@@ -57,12 +57,12 @@ def bootstrap_difference(
     progress: bool = True,
     speakers: Speakers | None = None,
 ) -> dict[str, tuple[float, float, float]]:
-    """How much higher the figures of a second system are than those of a first one, on the same trials.
+    """How much higher the figures of a second system are than those of a first, on the same trials.
 
     A paired bootstrap: each draw takes the same speakers, or trials, for both systems (see bootstrap_interval), and
     the interval is that of the difference. first, second: their (trials,) scores.
-    Returns {"eer_interpolated": (difference, low, high), ...} with 95 % intervals; an interval without 0 is a
-    difference that other speakers would show too. Raises UserError as bootstrap_interval does.
+    Returns {"eer_interpolated": (difference, low, high), ...} with 95 % intervals; if an interval does not contain 0,
+    other speakers would show a difference too. Raises UserError as bootstrap_interval does.
     """
     first, labels = check_trials(first, labels)
     second, _ = check_trials(second, labels)
@@ -84,7 +84,7 @@ def bootstrap_difference(
 def draws(
     labels: np.ndarray, resamples: int, seed: int, speakers: Speakers | None, progress: bool
 ) -> Iterator[np.ndarray]:
-    """How often each trial counts in the resamples, in blocks of (some resamples, trials)."""
+    """Yield how often each trial counts in each resample, in blocks of shape (some resamples, trials)."""
     if resamples < 1:
         raise UserError(f"{resamples} resamples, expected at least 1")
     rng = np.random.default_rng(seed)

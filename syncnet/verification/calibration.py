@@ -27,8 +27,8 @@ from syncnet.verification.rates import P_TARGETS, check_trials, detection_cost
 from syncnet.verification.speakers import speaker_names
 
 CALIBRATION_PRIOR = P_TARGETS[0]
-FEW_TRIALS = 30  # of a kind; a calibration from fewer depends on which ones they are
-FEW_SCORES = 10  # distinct ones
+FEW_TRIALS = 30  # per kind; a calibration from fewer depends on the particular trials
+FEW_SCORES = 10  # distinct values
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def plot_det(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str) -> No
             point = np.flatnonzero(thresholds == threshold)[0]
             label += f", minDCF({p:g}) {cost:.3f}"
             points.append((fpr[point], fnr[point]))
-        half = 0.5 / np.bincount(labels)  # of a trial, non-target and target
+        half = 0.5 / np.bincount(labels)  # rate of half a trial: non-target, target
         curve = np.clip(np.stack([fpr, fnr], axis=1), half, 1 - half)
         systems.append((label, ndtri(curve), ndtri(np.clip(points, half, 1 - half))))
 

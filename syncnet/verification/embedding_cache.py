@@ -24,7 +24,7 @@ ARRAYS = ("files", "vectors", "paths", "stamps", "settings")
 class Recording:
     """A recording: its real location, and a fingerprint that changes whenever the file is rewritten.
 
-    path: absolute, without links. fingerprint: size in bytes, mtime and ctime in ns.
+    path: absolute, without symbolic links. fingerprint: size in bytes, mtime and ctime in ns.
     """
 
     path: str

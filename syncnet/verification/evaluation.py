@@ -41,7 +41,7 @@ class TrialTest:
         self.explained = False
 
     def run(self) -> dict[str, float]:
-        """Print and return the EER in percent and the minDCFs of the network as it is now."""
+        """Print and return the network's current EER (in percent) and minDCFs."""
         scores = score_vectors(self.network.embed(self.files, self.num_eval), self.trials)
         figures = measure(scores, self.labels)
         explanation = "" if self.explained else f"  ({ABOUT_MIN_DCF})"
@@ -67,9 +67,9 @@ def evaluate_list(
     """Score a trial list, with or without labels; print the figures and write them to result_folder.
 
     Writes eval_scores.txt; eval_scores_asnorm.txt, normalized, if there is a cohort (see read_cohort); eval_det.png;
-    and eval.json with everything that is returned (by the first of several processes). If result_folder holds the
-    results of another list, they go into a subfolder (see report.choose_folder). The last line printed is
-    `EER %2.4f`, of the normalized scores if there are any; lists without labels have none.
+    and eval.json with everything that is returned. With several processes, rank 0 writes; the others return {}. If
+    result_folder holds the results of another list, they go into a subfolder (see report.choose_folder). The last
+    line printed is `EER %2.4f`, of the normalized scores if there are any; lists without labels have none.
     save_to, load_from: npz of embeddings. Raises MediaError, UserError (scores that are not finite), OSError.
     """
     trials = read_trials(test_list)

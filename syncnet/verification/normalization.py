@@ -48,7 +48,7 @@ def read_cohort(path: str, folder: str, size: int = 0, seed: int = 0) -> dict[st
 
 
 def check_overlap(cohort: Sequence[Recording], tested: Sequence[Recording]) -> None:
-    """Raise MediaError if a recording, under whatever name, is in both the cohort and the trials."""
+    """Raise MediaError if a recording is in both the cohort and the trials, under any name."""
     if shared := {one.path for one in cohort} & {one.path for one in tested}:
         raise MediaError(
             f"{len(shared)} utterances of the cohort are in the trials ({min(shared)}); "
@@ -57,7 +57,7 @@ def check_overlap(cohort: Sequence[Recording], tested: Sequence[Recording]) -> N
 
 
 def distinct_recordings(cohort: Mapping[str, str]) -> dict[str, str]:
-    """A cohort without further names of the same recording, which would count twice. Raises MediaError."""
+    """A cohort with one name per recording, so that none counts twice. Raises MediaError."""
     first: dict[Recording, str] = {}
     for name, path in cohort.items():
         first.setdefault(find_recording(path), name)

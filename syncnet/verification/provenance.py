@@ -1,4 +1,4 @@
-"""What scores, thresholds and calibrations were made with, according to eval.json, and whether it matches."""
+"""Provenance of scores, thresholds and calibrations: read it from eval.json and check that it matches."""
 
 import json
 import os

@@ -47,7 +47,7 @@ def tuneThresholdfromScore(
     """EER and thresholds as the 2020 baseline defines them; all rates in percent.
 
     The operating points are the corners of the ROC curve (scikit-learn drops points inside straight segments), from
-    threshold inf, where every trial is rejected, downwards.
+    threshold inf, where every trial is rejected, downward.
 
     target_fa, target_fr: wanted FA and FR rates in percent.
     Returns (tuned, eer, fpr, fnr). tuned: [threshold, FA, FR] of the point nearest to each target_fr, then of the
@@ -82,8 +82,11 @@ def error_rates(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.nd
 
 
 def crossing(fpr: np.ndarray, fnr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where FR - FA changes sign along the last axis: the index of the first point at or past the crossing, and the
-    position (0..1] of the crossing between the point before and that one."""
+    """Where FR - FA changes sign along the last axis.
+
+    Returns the index of the first point at or past the crossing, and the position (0..1] of the crossing between the
+    previous point and that one.
+    """
     gap = fnr - fpr
     after = np.argmax(gap <= 0, axis=-1)  # never 0: the first point is FA 0, FR 1
     before = np.take_along_axis(gap, after[..., None] - 1, -1)[..., 0]
@@ -109,6 +112,7 @@ def eer_interpolated(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float
 def detection_cost(
     fpr: np.ndarray, fnr: np.ndarray, p_target: float, c_miss: float, c_fa: float
 ) -> np.ndarray:
+    """The normalized detection cost, in the shape of the rates; see min_dcf."""
     miss, alarm = c_miss * p_target, c_fa * (1 - p_target)
     return (miss * fnr + alarm * fpr) / min(miss, alarm)
 

@@ -1,4 +1,4 @@
-"""What an evaluation writes: scores, a DET plot and eval.json, in a folder for each trial list."""
+"""Write the results of an evaluation: scores, a DET plot and eval.json, in one folder per trial list."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ DET_PLOT = "eval_det.png"
 
 
 def trial_list_id(test_list: str, test_path: str) -> dict[str, str]:
-    """What identifies the trials of a result: the content of the list, and the folder of its wavs."""
+    """The identity of the trials of a result: the content of the list, and the folder of its wavs."""
     return {
         "path": os.path.abspath(test_list),
         "sha256": file_hash(test_list),

@@ -20,7 +20,7 @@ def read_scores(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_scored_trials(path: str) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]] | None]:
-    """Like read_scores, with the two file names of each trial; None if any line has none."""
+    """Like read_scores, but also returns the two file names of each trial, None if any line lacks them."""
     scores, labels, pairs = [], [], []
     for number, line in scored_lines(path):
         fields = line.split("\t") if line.count("\t") == 3 else line.split()

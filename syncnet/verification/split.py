@@ -15,7 +15,7 @@ from syncnet.verification.trials import read_trials
 
 @dataclass(frozen=True)
 class Part:
-    """One side of a split. lines: its trials, unchanged. targets, speakers: their number."""
+    """One side of a split. lines: its trials, unchanged. targets, speakers: their counts."""
 
     lines: list[str]
     targets: int

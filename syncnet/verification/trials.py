@@ -1,4 +1,4 @@
-"""Trial lists: pairs of utterances, and whether they have the same speaker."""
+"""Trial lists: pairs of utterances, labeled as having the same speaker or not, or without labels."""
 
 import os
 import shlex
@@ -42,7 +42,7 @@ def read_trials(path: str) -> Trials:
     places: list[str] = []
     for where, line in text_lines(path, "--test_list needs lines `label fileA fileB`."):
         fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
-        if len(fields) == 2 and fields[0].lower() in LABELS:  # only the label is followed by a tab
+        if len(fields) == 2 and fields[0].lower() in LABELS:  # a tab follows the label only
             fields = line.split()
         if len(fields) not in (2, 3) or (rows and len(fields) != len(rows[0])) or not all(fields):
             raise MediaError(
@@ -74,7 +74,7 @@ def label_column(rows: list[list[str]], places: list[str]) -> int:
     for column, row in unlabeled.items():
         if row is None:
             return column
-    # The column whose first row without a label comes last is meant.
+    # Report the column whose first row without a label comes last: most likely the label column.
     column, row = max(unlabeled.items(), key=lambda item: item[1] or 0)
     raise MediaError(
         f"{places[row or 0]}: label {rows[row or 0][column]!r}, expected 1 (same speaker) or 0, or `target` or "

@@ -23,7 +23,7 @@ def embed_wavs(network: Network, files: list[str], num_eval: int, print_interval
     def read(file: str) -> Tensor:
         return spread_crops(file, read_utterance(file), crop_samples(network.maxFrames), num_eval)
 
-    # Each of several processes takes every n-th batch of a single one: the same sums, bit by bit.
+    # Each process takes every n-th batch of a single-process run, so that all sums are bit-identical.
     rank, processes = distributed.rank(), distributed.processes()
     share = [n for n in range(len(files)) if n // FILES_PER_BATCH % processes == rank]
     embedded = embed_files(network, [files[n] for n in share], read, num_eval, FILES_PER_BATCH * num_eval)
