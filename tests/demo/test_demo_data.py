@@ -1,6 +1,7 @@
 """makeDemoData.py: layout, formats, determinism, and a picture that follows the sound at the stated offset."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import av
@@ -190,9 +191,8 @@ def test_a_bigger_head_has_a_lower_voice():
     assert centroid(bright[1]) > centroid(dark[1])
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_same_seed_same_corpus_whatever_the_workers(corpus, tmp_path, workers):
-    again = make(tmp_path / "again", "--nWorkers", workers)
+def test_same_seed_same_corpus_whatever_the_workers(corpus, tmp_path):
+    again = make(tmp_path / "again", "--nWorkers", "2")
     assert digests(again, ".wav", ".txt", ".mp4") == digests(corpus, ".wav", ".txt", ".mp4")
 
 
@@ -204,7 +204,7 @@ def test_another_seed_is_another_corpus(corpus, tmp_path):
 
 
 def test_run_again_restores_what_was_damaged(corpus, tmp_path, capsys):
-    out = make(tmp_path / "again", "--nWorkers", "1")
+    out = shutil.copytree(corpus, tmp_path / "again")
     damaged, _, _ = clips(out)[0]
     damaged.write_bytes(b"half a clip")
     make(out, "--nWorkers", "1")

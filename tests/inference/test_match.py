@@ -12,7 +12,7 @@ from torch import nn
 import inferSyncNet
 from inferSyncNet import match
 from syncnet.inference.match import Matching, matching_accuracy, speakers_of_clips
-from syncnet.media.clips import Clip, read_list
+from syncnet.media.clips import Clip, format_list_line, read_list
 from syncnet.support.errors import UserError
 from SyncNetDist import SyncNet
 
@@ -39,7 +39,13 @@ def test_matching_accuracy_at_its_ends():
         matching_accuracy(np.zeros((300, 300)), people, 2).accuracy == 0
     )  # what cannot be told is not found
     chance = matching_accuracy(np.random.default_rng(0).standard_normal((300, 300)), people, 10)
+    draws = [
+        matching_accuracy(np.random.default_rng(0).standard_normal((300, 300)), people, 10, seed)
+        for seed in (0, 1)
+    ]
+    assert chance == draws[0] and chance.low != draws[1].low
     assert abs(chance.accuracy - 10) < 3 and 2 < chance.high - chance.low < 10
+    assert matching_accuracy(np.eye(4), ["a", "a", "b", "b"], 3).accuracy == pytest.approx(100)
     with pytest.raises(ValueError, match="11-way matching: .* for 10 at most"):
         matching_accuracy(np.eye(10), people[:10], 11)
 
@@ -99,15 +105,20 @@ def test_too_few_speakers_are_reported_before_anything_is_embedded(clips, monkey
         match(None, listed[:1], ways=(2,))
 
 
-def test_match_skips_clips_without_a_face_or_a_voice(clips):
+def test_match_skips_clips_without_a_face_or_a_voice(clips, checkpoint, tmp_path, capsys, monkeypatch):
     network = SyncNet(**NETWORK)
     network.__S__ = Familiar()
+    monkeypatch.setattr(inferSyncNet, "load_network", lambda *_, **__: network)
+    for name in ("none.mp4", "none.wav"):
+        (tmp_path / name).write_bytes(b"nothing")
     listed = read_list(str(clips / "list.txt"))
-    listed[2] = Clip("none.mp4", listed[2].audio, 0, 30)
-    listed[5] = Clip(listed[5].video, "none.wav", 0, 30)
-    skipped = []
-    there, back, speakers = match(network, listed, ways=(2,), num_eval=1, skip=skipped.append)
-    assert len(speakers) == 6 and len(skipped) == 2 and there[0].accuracy == back[0].accuracy == 100
+    listed[2] = Clip(str(tmp_path / "none.mp4"), listed[2].audio, 0, 30)
+    listed[5] = Clip(listed[5].video, str(tmp_path / "none.wav"), 0, 30)
+    (tmp_path / "list.txt").write_text("".join(format_list_line(clip) + "\n" for clip in listed))
+    flags = ("--initial_model", checkpoint, "--ways", 2, "--num_eval", 1)
+    status, out, errors = run(capsys, "match", tmp_path / "list.txt", *flags)
+    assert status == 1 and len(errors) == 2 and out.startswith("6 clips of 4 speakers")
+    assert out.split()[-8::4] == ["100.00", "100.00"]
 
 
 def test_match_embeds_faces_and_voices_alike(monkeypatch):
