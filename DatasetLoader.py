@@ -70,7 +70,7 @@ def get_frames(filename: str, max_frames: int = 100, start_frame: int = 0) -> Te
 
 
 class DatasetLoader:
-    """Iterates the (video, audio) batches of an epoch.
+    """Iterates over the (video, audio) batches of an epoch.
 
     video: (B, 3, T, 224, 224) uint8, a view of (B, T, 224, 224, 3) memory, BGR; audio:
     (B, T*640 + 240) float32 on the int16 scale. Each iteration is the next epoch: a fresh shuffle of the list,
@@ -83,12 +83,12 @@ class DatasetLoader:
     overlap with computation. allow_resize: scale frames that are not 224x224.
 
     A clip that cannot be read, or takes more than decode_timeout seconds, is replaced by another draw and logged once
-    in the file bad_log; the epoch stops if more than max_bad (a fraction) of its clips had to be replaced, with
-    max_bad 0 at the first one.
+    in the file bad_log; the epoch stops if more than max_bad (a fraction) of its clips had to be replaced; if max_bad
+    is 0, at the first.
 
     A clip that takes too long is tried at its other positions in that epoch, and skipped in later epochs. Batches
-    then depend on `hung`, the (video, epoch, position) of each such clip, not on timing. Save `hung` and set it
-    again to resume; all processes must have the same one when an epoch begins.
+    then depend on `hung`, the (video, epoch, position) of each such clip, not on timing. Save and restore
+    `hung` to resume; it must be the same in all processes when an epoch begins.
 
     share: (number, count), with several processes: the part of every batch that this one reads. Batches then have
     nBatchSize / count clips, and all parts together are the batch of a single process.
@@ -195,7 +195,7 @@ class DatasetLoader:
         return sum(batch.ready for batch in self._ahead)
 
     def clips_of(self, number: int) -> list[Clip]:
-        """The clips of a recent batch of this epoch, by its number from 0; [] for older ones."""
+        """The clips of a recent batch of this epoch, by its 0-based number; [] for older ones."""
         return next((clips for handed_out, clips in self.handed_out if handed_out == number), [])
 
     def draws(self, epoch: int) -> list[Clip]:

@@ -51,7 +51,7 @@ prefer_huge_pages(True)
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-5
-STEPS_PER_FETCH = 10  # on a GPU, losses are fetched and the bar is updated every so many steps
+STEPS_PER_FETCH = 10  # on a GPU, steps between updates of losses and the progress bar
 
 
 class SyncNet(nn.Module):
@@ -61,7 +61,7 @@ class SyncNet(nn.Module):
 
     model: module with a SyncNetModel. nOut: embedding size. maxFrames: T, video frames (40 ms each) of
     an evaluation crop. learning_rate: of SGD. temporal_stride: frames between embeddings.
-    device: "cpu", "cuda", "cuda:1" ...; None takes CUDA if available.
+    device: "cpu", "cuda", "cuda:1" ...; None: CUDA if available.
     precision: "fp32" (true float32), "tf32" (GPU matrix units, 10-bit mantissas), "bf16" (autocast;
     weights, front end and losses stay float32); "auto" measures which of fp32 and bf16 is faster here.
     compiled: run the training step's network through torch.compile (needs a C++ compiler; slow first step).
@@ -94,7 +94,7 @@ class SyncNet(nn.Module):
                 f"counts, and is {learning_rate}",
                 stacklevel=2,
             )
-        # A checkpoint holds these settings beside the weights.
+        # Checkpoints store these settings with the weights.
         self.settings = Settings(model, nOut, maxFrames, temporal_stride, crop, distance)
         self.maxFrames, self.nOut, self.temporal_stride, self.distance = (
             maxFrames,
@@ -201,8 +201,8 @@ class SyncNet(nn.Module):
         """The total loss of a batch's embeddings and, without a graph, its figures in the order of PARTS.
 
         Content: which moment of a clip's voice belongs to a moment of its face. Identity: which voice of the batch
-        belongs to a face; each face is taken at one time step, drawn with random.randint for the whole batch, each
-        voice as its mean over time, and with several processes the batch is that of all of them.
+        belongs to a face. Faces are taken at one time step, drawn with random.randint for the whole batch; voices are
+        averaged over time. With several processes, the batch is that of all of them.
         alpC, alpI, alpD: weights of the content, identity and disentanglement loss. A loss of weight 0 is not
         computed; the disentanglement loss (see content_confusion) uses only the embeddings whose own loss has nonzero
         weight.

@@ -1,11 +1,11 @@
-"""Turn the sound of sound and video files into the 16 kHz mono wavs that training reads.
+"""Convert the sound of sound and video files to the 16 kHz mono wavs that training reads.
 
     python convertAudio.py --src VOX2_PATH/dev/aac --dst VOX2_PATH/dev/wav
 
 AAC decoders pad the end, so a plain ffmpeg call gives wavs that are up to 1.6 video frames too long, and
-makeFileList.py then refuses a quarter of VoxCeleb2. Here a wav is as long as the sound track declares, and its first
-sample belongs to the first picture. After an interruption, the same command resumes. A source that is newer than its
-wav is converted again.
+makeFileList.py then refuses a quarter of VoxCeleb2. This command's wavs are as long as the sound track declares, and
+their first sample belongs to the first frame. After an interruption, the same command resumes. A source that is newer
+than its wav is converted again.
 """
 
 import syncnet  # noqa: F401  # isort: skip

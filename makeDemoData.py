@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the corpus, created if needed")
     add("--speakers", type=int, default=60, help="training identities; more of them "
-        "generalize better than more clips of few")  # fmt: skip
+        "generalize better than more clips of each")  # fmt: skip
     add("--val_speakers", type=int, default=24, help="validation identities")
     add("--clips", type=int, default=1, help="clips per training and validation identity")
     add("--test_speakers", type=int, default=12, help="held-out voices of the trials")

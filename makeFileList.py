@@ -1,4 +1,4 @@
-"""Make a list of the talking-face clips that can be trained on.
+"""List the talking-face clips that can be used for training.
 
     python ./makeFileList.py --output data/dev.txt --mp4_dir VOX2_PATH/dev/mp4 \\
         --txt_dir VOX2_PATH/dev/txt --wav_dir VOX2_PATH/dev/wav
@@ -56,8 +56,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--check",
         choices=("decode", "packets"),
         default="decode",
-        help="decode: decode every frame, which finds damaged pictures, and interlaced pictures after a progressive "
-        "first one; packets: read only the frames' packets, many times faster, with the same list for intact files",
+        help="decode: decode every frame, which finds damaged frames, and interlaced frames after a progressive "
+        "first one; packets: read only the packets, many times faster, with the same list for intact files",
     )
     parser.add_argument(
         "--allow_resize",

@@ -99,8 +99,8 @@ def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
             run.save(epoch, trained.rows)
             stop.stop_if_requested()
 
-            # Validate, with weight 1 for each loss that is trained, test (trials, sync), write checkpoint and log.
-            # Random draws of all this, such as those of packages when they are imported, do not affect training.
+            # Validate (each trained loss has weight 1), test (trials, sync), write checkpoint and log. Random draws
+            # here, such as those of packages on import, do not affect training.
             verify_loader.set_epoch(epoch - 1)
             with same_draws(args.seed, network.device):
                 validated = network.run_epoch(
@@ -134,7 +134,7 @@ def train(network: SyncNet, args: Flags, saved: SavedRun) -> None:
 
 
 def evaluate(network: SyncNet, args: Flags, checkpoint: str | None) -> None:
-    """Score --test_list; print the equal error rate last, and write scores and figures to result_folder().
+    """Score --test_list, and write scores and figures to result_folder(). The equal error rate is printed last.
 
     checkpoint: None for an untrained network.
     """

@@ -1,4 +1,4 @@
-"""From scores to numbers: EER, minDCF, thresholds, confidence intervals, DET curves.
+"""Evaluate score files: EER, minDCF, thresholds, confidence intervals, DET curves, calibration.
 
     python tuneThreshold.py scores.txt                                   # one trial per line: score label ...
     python tuneThreshold.py one.txt two.txt --plot det.png               # two systems, and their difference

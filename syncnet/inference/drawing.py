@@ -177,7 +177,7 @@ def draw_video(
 
     in_sync: see draw_faces. shown: called with (slots so far, slots that the file declares or None) after every slot.
     Returns the number of slots. Memory does not grow with the length of the video. Raises OSError, and MediaError,
-    also if a face is in later slots than the video has.
+    also if a face has slots beyond the end of the video.
     """
     with (
         VideoReader(video) as reader,

@@ -80,7 +80,7 @@ def count_frames(path: str) -> int:
 
 
 def voice_crops(path: str, maxFrames: int, num_eval: int) -> Tensor:
-    """Evenly spread crops, as in evaluation: (num_eval, maxFrames*640 + 240) float32, int16 scale.
+    """Evenly spread crops of a voice, as in evaluation: (num_eval, maxFrames*640 + 240) float32, int16 scale.
 
     Raises MediaError; see heard_sound.
     """

@@ -34,8 +34,8 @@ LEAST_FRAMES = 6
 MEDIAN_OVER = 9  # frames
 EPS = 1e-6  # of torch's pairwise_distance, which published figures use
 COEFFICIENTS_AT_ONCE = 6000  # a minute of sound
-# Smallest confidence of a frame at which a face counts as speaking in sync: for the published network, and others.
-PUBLISHED_IN_SYNC, TRAINED_IN_SYNC = 3.0, 0.15
+# Smallest confidence of a frame at which a face counts as speaking in sync.
+PUBLISHED_IN_SYNC, TRAINED_IN_SYNC = 3.0, 0.15  # for the published network, and for others
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,8 +73,9 @@ def match(
 ) -> tuple[list[Matching], list[Matching], list[str]]:
     """How often a face picks its own voice among those of N - 1 other people, and a voice its own face.
 
-    For num_eval to skip, see embed. Returns (face to voice, voice to face, speaker of each clip used); see
-    matching_accuracy. Raises MediaError, and UserError for too few speakers, before computing if the list shows it.
+    ways: the values of N. For the other arguments, see embed. Returns (face to voice, voice to face, speaker of each
+    clip used); see matching_accuracy. Raises MediaError, and UserError for too few speakers, before anything is
+    computed if the list has too few.
     """
     import torch
 

@@ -55,7 +55,7 @@ EXAMPLE = [
     f"{COMMAND} offset {MODEL} data/test.txt --csv offsets.csv --write_list data/checked.txt",
     f"{COMMAND} offset {PUBLISHED} my.txt --write_list checked.txt --min_confidence 3 --max_shift 5",
 ]
-MIN_MOMENTS = 10  # embeddings by which picture and sound must overlap at every shift
+MIN_MOMENTS = 10  # smallest overlap of picture and sound at every shift, in embeddings
 # Smallest confidence at which an offset counts as found, for networks of this program. With the demo's network, clips
 # in sync had at least 0.40 (median 0.57); with the sound of another clip, the median was 0.19 (drawn people talk much
 # alike); with noise, and with a network that has hardly learned, all were below 0.06.

@@ -28,7 +28,7 @@ from syncnet.support.version import VERSION
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MOST_DIFFERENCE = 1e-3  # between elements of ONNX and PyTorch embeddings; 1e-6 is usual
-CHECKED = ((1, 50), (3, 20))  # (clips, video frames) of the inputs that both are compared on
+CHECKED = ((1, 50), (3, 20))  # (clips, video frames) of the inputs for the comparison
 INPUTS = {"voice": "waveform", "face": "frames"}
 LENGTHS = {"voice": "samples", "face": "frames"}
 

@@ -54,7 +54,7 @@ def add_flags(parser: Parser) -> None:
 def common_offset(measured: Sequence[tuple[FaceTrack, Offset]], video: str) -> Offset:
     """The offset of a video: that of its most confident face track.
 
-    Raises MediaError if no track has an offset, or if the offsets of the tracks differ by more than a frame.
+    Raises MediaError if no offset is found, or if those found differ by more than a frame.
     """
     found = sorted((m for m in measured if m[1].found == "yes"), key=lambda m: -m[1].confidence)
     if not found:

@@ -18,8 +18,8 @@ TRIAL = re.compile(r"[01]\s+\S+\s+\S+$")
 class Source:
     """An input file.
 
-    name: its path relative to the given folder, or in the list; it never leads out of a folder for results. clip: its
-    line, if it came from a list of clips. listed: it came from a list.
+    name: its path relative to the given folder, or in the list; it never points outside a folder of results. clip:
+    its line, if it came from a list of clips. listed: it came from a list.
     """
 
     path: str
@@ -98,9 +98,9 @@ def name_of(path: str) -> str:
 def with_wavs(sources: list[Source], wav: str | None) -> list[tuple[Source, str | None]]:
     """Each clip with its sound: `wav` or the wav in that folder, else that of the list, else None.
 
-    In the folder, a wav has the same relative path as its clip has in the given folder. For clips in lists, the
-    smallest number of leading folders is dropped with which a wav is found: /data/mp4/id/a.mp4 has <wav>/id/a.wav.
-    That number is the same for all listed clips. Raises MediaError if two clips would have the same wav.
+    In the folder, a wav has the same relative path as its clip has in the given folder. For clips in lists, as few
+    leading folders as possible are dropped, the same number for all: /data/mp4/id/a.mp4 has <wav>/id/a.wav. Raises
+    MediaError if two clips would have the same wav.
     """
     if wav is None:
         return [(source, source.clip.audio if source.clip else None) for source in sources]

@@ -26,9 +26,10 @@ def bootstrap_interval(
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of eer_interpolated (percent) and min_dcf (both costs 1).
 
-    speakers: from speakers_of_trials. The speakers are drawn with replacement, and a trial counts as often as its
-    speaker, or the product of how often its two speakers, were drawn: it estimates the variation between groups of
-    people. Draws without a target or without a non-target trial are repeated. At least MIN_SPEAKERS.
+    speakers: from speakers_of_trials, at least MIN_SPEAKERS. The speakers are drawn with replacement; a target trial
+    is weighted by how often its speaker was drawn, a non-target trial by the product of these counts of its two
+    speakers. This estimates the variation between groups of people. Draws without a target or without a non-target
+    trial are repeated.
     None: target and non-target trials are drawn with replacement, as many of each kind as there are. This treats
     trials as independent; if many share a speaker or an utterance, the true interval is wider.
     Efron and Tibshirani 1993, section 13.3. The result depends on the seed, not on the order of the trials.
@@ -36,7 +37,7 @@ def bootstrap_interval(
     Raises UserError for resamples below 1, too few speakers, and as tuneThresholdfromScore does.
     """
     scores, labels = check_trials(scores, labels)
-    if speakers is None:  # the i-th highest score of a kind is drawn, whatever the order of the trials
+    if speakers is None:  # sort, so that draws do not depend on the order of the trials
         order = np.argsort(-scores, kind="stable")
         scores, labels = scores[order], labels[order]
     curve = WeightedCurve(scores, labels)

@@ -1,9 +1,9 @@
-"""Calibration: scores as log-likelihood ratios, how good those are, and the file that stores a calibration.
+"""Calibration: convert scores to log-likelihood ratios, measure their quality, and store the calibration in a file.
 
 A log-likelihood ratio (LLR) is the natural logarithm of p(score | same speaker) / p(score | different speakers).
-Brümmer and du Preez, "Application-independent evaluation of speaker detection", Computer Speech and Language
-20(2-3), 2006: Cllr, its minimum, and the decision threshold for LLRs. Affine calibration by prior-weighted logistic
-regression is from Brümmer et al., "Fusion of heterogeneous speaker recognition systems in the STBU
+Cllr, its minimum, and the decision threshold for LLRs are from Brümmer and du Preez, "Application-independent
+evaluation of speaker detection", Computer Speech and Language 20(2-3), 2006. Affine calibration by prior-weighted
+logistic regression is from Brümmer et al., "Fusion of heterogeneous speaker recognition systems in the STBU
 submission for the NIST SRE 2006", IEEE TASLP 15(7), 2007.
 """
 

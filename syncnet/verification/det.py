@@ -16,7 +16,7 @@ def plot_det(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str) -> No
     """Write a DET plot (Martin et al. 1997: FR against FA on normal-deviate axes) as a PNG.
 
     curves: (scores, labels) of each system by name. Markers show the EER (of tuneThresholdfromScore) and the minDCF.
-    A rate of 0 or 1, which is infinitely far on these axes, is drawn half a trial inside.
+    Rates of 0 and 1, which are infinite on these axes, are moved inward by half a trial.
     Raises UserError as tuneThresholdfromScore does, with the system's name, and OSError.
     """
     from matplotlib.figure import Figure  # slow to import, and only needed here

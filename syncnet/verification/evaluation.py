@@ -27,8 +27,8 @@ from syncnet.verification.utterances import utterance_paths
 class TrialTest:
     """A trial list that is scored repeatedly during training.
 
-    Raises MediaError at the start if the list gives no EER or an utterance cannot be read, UserError for a network
-    without voice identity.
+    Raises MediaError at the start if the list gives no EER or an utterance cannot be read, and UserError for a
+    network without identity embeddings of voices.
     """
 
     def __init__(self, network: Network, test_list: str, test_path: str, num_eval: int = 10):

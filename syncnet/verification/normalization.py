@@ -70,7 +70,7 @@ def cohort_statistics(vectors: Tensor, cohort: Tensor, top_n: int) -> tuple[Tens
     """Mean and standard deviation of the top_n highest scores of each utterance against the cohort.
 
     vectors: (files, nOut), cohort: (N, nOut), scored as in score_vectors. Returns two (files,) float64.
-    Raises UserError if an utterance has equal scores with all of them.
+    Raises UserError if the top_n scores of an utterance are all equal.
     """
     rows = max(1, COSINES_PER_BLOCK // len(cohort))
     top = torch.cat([(part @ cohort.T).topk(min(top_n, len(cohort))).values for part in vectors.split(rows)])

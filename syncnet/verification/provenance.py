@@ -36,7 +36,7 @@ def read_report(folder: str) -> dict | None:
 
 
 def scores_made_with(path: str, scores: np.ndarray, labels: np.ndarray | None) -> dict[str, Any] | None:
-    """What the scores in a file were made with, according to the eval.json beside it; None if unknown.
+    """What the scores in a file were made with, according to the eval.json next to it; None if unknown.
 
     scores, labels: the content of the file; an eval.json for other scores does not count. The record has the `kind`
     of scores (see SCORE_FILES), `checkpoint`, `evaluated_with` and `precision`; for normalized scores also the cohort

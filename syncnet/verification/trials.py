@@ -42,7 +42,7 @@ def read_trials(path: str) -> Trials:
     places: list[str] = []
     for where, line in text_lines(path, "--test_list needs lines `label fileA fileB`."):
         fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
-        if len(fields) == 2 and fields[0].lower() in LABELS:  # a tab follows the label only
+        if len(fields) == 2 and fields[0].lower() in LABELS:  # only the label is followed by a tab
             fields = line.split()
         if len(fields) not in (2, 3) or (rows and len(fields) != len(rows[0])) or not all(fields):
             raise MediaError(
