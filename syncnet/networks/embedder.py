@@ -1,4 +1,4 @@
-"""Identity embeddings of files: crops are read ahead in threads and computed in batches."""
+"""Compute identity embeddings of files, with crops prefetched in threads and embedded in batches."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,11 +24,11 @@ def embed_files(
     num_eval: int,
     batch: int,
 ) -> Iterator[tuple[str, Tensor | MediaError]]:
-    """Yield each file with the embeddings of its crops as soon as they are computed: (num_eval, nOut), unit length.
+    """Yield each file with the unit-length embeddings of its crops, (num_eval, nOut), as soon as they are computed.
 
-    read: the crops of a file, voices or faces as SyncNet.identity_vectors takes them. batch: crops computed at once,
-    from as many files as that takes. A file whose read raises MediaError is yielded with the error instead.
-    Memory holds the crops of one batch and of FILES_AHEAD files, however many files there are.
+    read: returns the crops of a file, voices or faces as for SyncNet.identity_vectors. batch: crops per forward pass;
+    a batch may combine several files. If read raises MediaError, the file is yielded with the error instead.
+    Memory use is limited to the crops of one batch and of FILES_AHEAD files.
     """
 
     def try_read(path: str) -> Tensor | MediaError:
@@ -58,7 +58,7 @@ def embed_files(
 
 
 def read_ahead(read: Callable[[str], Read], files: Sequence[str]) -> Iterator[Read]:
-    """read(file) for each file in order, at most FILES_AHEAD ahead, in threads."""
+    """Yield read(file) for each file in order, reading up to FILES_AHEAD files ahead in threads."""
     with ThreadPoolExecutor(READERS) as pool:
         ahead: deque[Future[Read]] = deque()
         for file in files:

@@ -4,20 +4,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The mouth box, in fractions of the frame: a square of half its side. In VoxCeleb2's tracks the center of the lips is
-# between 0.30 and 0.62 of the width (near either end in profile) and between 0.48 and 0.63 of the height. The box
-# also contains the tip of the nose and the jaw, which moves with speech, but not eyes, hair or most of the
-# background. Tracks cropped by other rules need other numbers.
+# The mouth box, in fractions of the frame: a square with half the side length. In VoxCeleb2's tracks the center of
+# the lips is between 0.30 and 0.62 of the width (near either end in profile) and between 0.48 and 0.63 of the height.
+# The box also contains the tip of the nose and the jaw, which moves with speech, but not the eyes, the hair or most of
+# the background. Tracks with another kind of crop need other numbers.
 MOUTH_LEFT = 0.25
 MOUTH_TOP = 0.35
 MOUTH_SIZE = 0.5
 
 
 def crop_mouth(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The mouth box of every frame, scaled up to the size of the frame (bilinear).
+    """Crop the mouth box from every frame and scale it up to the size of the frame (bilinear).
 
     video: (B, 3, T, S, S) uint8 or float. Returns the same shape in `dtype`, a view of (B, T, S, S, 3) memory.
-    Clips are scaled one by one, so that one clip at a time needs float32 memory.
+    Clips are scaled one by one, so only one clip at a time needs float32 memory.
     """
     side = video.shape[-1]
     mouths = mouth_box(video)
@@ -28,7 +28,7 @@ def crop_mouth(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def mouth_box(video: Tensor) -> Tensor:
-    """The mouth box of every frame, a view: (B, 3, T, S, S) to (B, T, 3, size, size)."""
+    """Return a view of the mouth box of every frame: (B, 3, T, S, S) to (B, T, 3, size, size)."""
     side = video.shape[-1]
     left, top, size = (round(side * part) for part in (MOUTH_LEFT, MOUTH_TOP, MOUTH_SIZE))
     return video[..., top : top + size, left : left + size].transpose(1, 2)

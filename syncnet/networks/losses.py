@@ -1,14 +1,14 @@
-"""The losses of the 2020 baseline, and two losses of the paper that it does not have, for a whole batch at once.
+"""The losses of the 2020 baseline, and two losses of the paper that the baseline omits, for whole batches.
 
 Nagrani, Chung, Albanie, Zisserman, "Disentangled Speech Embeddings using Cross-Modal Self-Supervision",
-ICASSP 2020, section 2. Two tasks match faces to voices. Content: which of a clip's T' time steps of the voice matches
-a time step of its face. Identity: which of the batch's B voices matches a face. Each is a softmax over the rows of a
-matrix of logits, T' x T' for each clip, or B x B.
+ICASSP 2020, section 2. Two tasks match faces to voices. Content: which of the T' time steps of a clip's voice matches
+a time step of its face. Identity: which of the B voices in the batch matches a face. Each is a softmax over the rows
+of a matrix of logits, T' x T' for each clip, or B x B.
 
 Logits by distance:
     cosine     cos(x, y) * w + b with a learned scale w and bias b for each task, as in the baseline
-    euclidean  1 / |x - y|, without them: Chung, Chung, Kang, "Perfect match: improved cross-modal embeddings
-               for audio-visual synchronisation", ICASSP 2019, section 2
+    euclidean  1 / |x - y|, without scale and bias: Chung, Chung, Kang, "Perfect match: improved cross-modal
+               embeddings for audio-visual synchronisation", ICASSP 2019, section 2
 """
 
 import torch
@@ -30,37 +30,40 @@ class LossScale(nn.Module):
 
 
 def unit(x: Tensor) -> Tensor:
-    """Unit vectors along dimension 1, in float32, with the eps of torch's cosine_similarity."""
+    """Normalize to unit vectors along dimension 1, in float32, with the eps of torch's cosine_similarity."""
     return F.normalize(x.float(), dim=1, eps=1e-8)
 
 
 def inverse_distance(x: Tensor, y: Tensor) -> Tensor:
-    """1 / Euclidean distance of every row of x to every row of y: (..., N, D), (..., M, D) -> (..., N, M).
+    """Compute 1 / Euclidean distance from every row of x to every row of y: (..., N, D), (..., M, D) -> (..., N, M).
 
-    Float32. Distances are computed from differences: the faster |x|^2 + |y|^2 - 2xy is inaccurate for small ones.
+    Computed in float32 from differences: the faster |x|^2 + |y|^2 - 2xy is inaccurate for small distances.
     """
     distance = torch.cdist(x.float(), y.float(), compute_mode="donot_use_mm_for_euclid_dist")
     return 1 / distance.clamp(min=MIN_DISTANCE)
 
 
 def content_logits(video: Tensor, audio: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
-    """Logits of every time step of a face (rows) and of its voice: twice (B, nOut, T') -> (B, T', T')."""
+    """Compute logits of every time step of a face (rows) and its voice (columns).
+
+    video, audio: (B, nOut, T'). Returns (B, T', T').
+    """
     if distance == "euclidean":
         return inverse_distance(video.transpose(1, 2), audio.transpose(1, 2))
     return torch.bmm(unit(video).transpose(1, 2), unit(audio)) * w + b
 
 
 def identity_logits(face: Tensor, voice: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
-    """Logits of every face (rows) and every voice, one vector per clip: twice (B, nOut) -> (B, B)."""
+    """Compute logits of every face (rows) and every voice (columns). face, voice: (B, nOut). Returns (B, B)."""
     if distance == "euclidean":
         return inverse_distance(face, voice)
     return unit(face) @ unit(voice).T * w + b
 
 
 def matching(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and top-1 accuracy of matching row i to column i.
+    """Compute cross-entropy and top-1 accuracy (0..1) of matching row i to column i.
 
-    logits: (..., N, N) float32. Returns two scalars, means over all rows. The accuracy is a fraction.
+    logits: (..., N, N) float32. Returns two scalars, means over all rows.
     """
     rows = logits.flatten(0, -2)
     target = torch.arange(logits.shape[-1], device=logits.device).expand(logits.shape[:-1]).flatten()
@@ -68,10 +71,10 @@ def matching(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def confusion(logits: Tensor) -> Tensor:
-    """Cross-entropy between the uniform distribution and the softmax p of each row: -1/N sum_j log p_ij.
+    """Compute cross-entropy between the uniform distribution and the softmax p of each row: -1/N sum_j log p_ij.
 
-    logits: (..., N, N) float32. Returns a scalar, the mean over all rows. Its minimum, log N, is reached when all
-    logits of a row are equal; the gradient is d/d logit_ij = p_ij - 1/N, divided by the number of rows.
+    logits: (..., N, N) float32. Returns a scalar, the mean over all rows. The minimum, log N, is reached when all
+    logits in each row are equal; the gradient with respect to logit_ij is (p_ij - 1/N) / number of rows.
     """
     return -logits.log_softmax(-1).mean()
 
@@ -79,9 +82,9 @@ def confusion(logits: Tensor) -> Tensor:
 def content_loss(
     video: Tensor, audio: Tensor, w: Tensor, b: Tensor, distance: str = "cosine"
 ) -> tuple[Tensor, Tensor]:
-    """Which time step of the voice matches a time step of the face, within each clip.
+    """Loss for matching each time step of a face to a time step of the voice in the same clip.
 
-    video, audio: content embeddings, (B, nOut, T'). Returns (loss, top-1), means over the clips.
+    video, audio: content embeddings, (B, nOut, T'). Returns (loss, top-1 accuracy), means over the clips.
     """
     return matching(content_logits(video, audio, w, b, distance))
 
@@ -89,32 +92,33 @@ def content_loss(
 def identity_loss(
     face: Tensor, voice: Tensor, w: Tensor, b: Tensor, distance: str = "cosine"
 ) -> tuple[Tensor, Tensor]:
-    """Which voice of the batch matches a face.
+    """Loss for matching each face to a voice in the batch.
 
-    face, voice: one identity vector per clip, (B, nOut). Returns (loss, top-1), means over the faces.
+    face, voice: one identity vector per clip, (B, nOut). Returns (loss, top-1 accuracy), means over the faces.
     """
     return matching(identity_logits(face, voice, w, b, distance))
 
 
 def content_confusion(video: Tensor, audio: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
-    """One half of the disentanglement loss: identity embeddings must not reveal the time step.
+    """First half of the disentanglement loss: identity embeddings must not reveal the time step.
 
     Our reading of the paper's section 2, where C is the confusion above, v and a are face and voice embeddings of one
-    kind, i and j are time steps, r is a random one, m and n are clips, and s are the logits of a task:
+    kind, i and j are time steps, r is a random time step, m and n are clips, and s are the logits of a task:
 
         L_D = C_ij[ s_C(v_identity(m, i), a_identity(m, j)) ]                  (this function)
             + C_mn[ s_I(v_content(m, r), mean over j of a_content(n, j)) ]     (identity_confusion)
 
-    The embeddings of each kind are used for the other kind's task, and its softmax is pushed towards the uniform
-    distribution. Scale and bias are those of the task, but are not trained by this loss: w = 0 would minimize it.
+    Embeddings of each kind are used for the task of the other kind, and the softmax is pushed toward the uniform
+    distribution. The task's scale and bias are used but not trained, because w = 0 would minimize this loss.
     video, audio: identity embeddings, (B, nOut, T'). Returns a scalar.
     """
     return confusion(content_logits(video, audio, w.detach(), b.detach(), distance))
 
 
 def identity_confusion(face: Tensor, voice: Tensor, w: Tensor, b: Tensor, distance: str = "cosine") -> Tensor:
-    """The other half (see content_confusion): content embeddings must not reveal identity.
+    """Second half of the disentanglement loss (see content_confusion): content embeddings must not reveal identity.
 
-    face, voice: one content vector per clip, (B, nOut): a single time step, and the mean over time. Returns a scalar.
+    face, voice: one content vector per clip, (B, nOut): a single time step of the face, the mean over time of the
+    voice. Returns a scalar.
     """
     return confusion(identity_logits(face, voice, w.detach(), b.detach(), distance))

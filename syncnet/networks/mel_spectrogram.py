@@ -1,7 +1,7 @@
-"""`MelSpectrogram`: torchaudio's if it can be loaded, otherwise an equivalent written in plain PyTorch.
+"""`MelSpectrogram`: torchaudio's if it can be loaded, otherwise an equivalent in plain PyTorch.
 
-torchaudio is in maintenance mode, and its binaries do not load with every PyTorch. Both classes have the same
-arguments, buffers, names in a checkpoint (`spectrogram.window`, `mel_scale.fb`) and output.
+torchaudio is in maintenance mode, and its binaries do not load with every version of PyTorch. Both classes have the
+same arguments, buffers, checkpoint names (`spectrogram.window`, `mel_scale.fb`) and output.
 """
 
 import math
@@ -25,7 +25,7 @@ class Spectrogram(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """(B, samples) float32 to (B, n_fft // 2 + 1, 1 + samples // hop_length) float32.
 
-        Frames are centered at multiples of hop_length; the audio is reflected at its ends.
+        Frames are centered at multiples of hop_length; the audio is reflect-padded.
         """
         spectra = torch.stft(
             audio,
@@ -41,7 +41,7 @@ class Spectrogram(nn.Module):
 
 
 class MelScale(nn.Module):
-    """Triangular filters on a power spectrum, equally wide on the mel scale (HTK's)."""
+    """Triangular filters on a power spectrum, of equal width on HTK's mel scale."""
 
     fb: Tensor
 
@@ -80,11 +80,11 @@ class PlainMelSpectrogram(nn.Module):
 
 
 def mel_filters(sample_rate: int, n_fft: int, f_min: float, f_max: float, n_mels: int) -> Tensor:
-    """The weight of each frequency bin in each band, (n_fft // 2 + 1, n_mels) float32.
+    """Return the weight of each frequency bin in each band, (n_fft // 2 + 1, n_mels) float32.
 
     Band m rises from 0 at corner m to 1 at corner m + 1 and falls to 0 at corner m + 2; the n_mels + 2 corners are
-    equally spaced in mel = 2595 log10(1 + Hz / 700), as in HTK. Computed in float32, like torchaudio: in float64 the
-    weights would differ from those in published checkpoints in the sixth digit.
+    equally spaced in mel = 2595 log10(1 + Hz / 700), as in HTK. Computed in float32, as in torchaudio: with float64,
+    the sixth digit of the weights would differ from published checkpoints.
     """
     low, high = (2595.0 * math.log10(1.0 + frequency / 700.0) for frequency in (f_min, f_max))
     corners = 700.0 * (10.0 ** (torch.linspace(low, high, n_mels + 2) / 2595.0) - 1.0)
@@ -96,7 +96,7 @@ def mel_filters(sample_rate: int, n_fft: int, f_min: float, f_max: float, n_mels
 
 
 def choose() -> type[nn.Module]:
-    """The class to use in this environment."""
+    """Return the class to use in this environment."""
     if torchaudio_error() is not None:
         return PlainMelSpectrogram
     from torchaudio.transforms import MelSpectrogram

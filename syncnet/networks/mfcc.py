@@ -1,6 +1,6 @@
 """Mel-frequency cepstral coefficients, and the audio trunk for them that two networks share.
 
-The coefficients equal those of the package python_speech_features with its defaults; Davis and Mermelstein,
+The coefficients equal those of the python_speech_features package with its defaults; Davis and Mermelstein,
 "Comparison of parametric representations for monosyllabic word recognition in continuously spoken sentences", IEEE
 TASSP 28(4), 1980.
 """
@@ -15,20 +15,20 @@ from syncnet.media.crops import HOP_LENGTH, WINDOW_LENGTH
 from syncnet.networks.two_streams import LIP_FRAMES, TRUNK_CHANNELS, conv2d
 
 MFCC_PER_FRAME = SAMPLES_PER_FRAME // HOP_LENGTH  # 4 per video frame
-SOUND_WINDOW = LIP_FRAMES * MFCC_PER_FRAME  # MFCC frames of a sound window, which is as long as a lip window
+SOUND_WINDOW = LIP_FRAMES * MFCC_PER_FRAME  # MFCC frames in an audio window, which is as long as a lip window
 PRE_EMPHASIS = 0.97
 N_FFT = 512
 N_MELS = 26
 N_MFCC = 13
 LIFTER = 22
-SILENCE = torch.finfo(torch.float64).eps  # replaces energies of exactly 0, whose log is not finite
+SILENCE = torch.finfo(torch.float64).eps  # replaces energies of exactly 0, to keep the log finite
 
 
 def mfcc_trunk(stride: int) -> nn.Sequential:
-    """From MFCCs (B, 1, 13, 4T) to (B, 512, 1, T'). Padded in time."""
+    """Return the audio trunk, from MFCCs (B, 1, 13, 4T) to (B, 512, 1, T'). It pads in time."""
     return nn.Sequential(
         *conv2d(1, 64, (3, 3), padding=(1, 1)),
-        nn.MaxPool2d((1, 1)),  # does nothing; keeps the numbering of the following layers
+        nn.MaxPool2d((1, 1)),  # no operation; keeps the indices of the following layers
         *conv2d(64, 192, (3, 3), padding=(1, 1)),
         nn.MaxPool2d((3, 3), (1, 2)),
         *conv2d(192, 384, (3, 3), padding=(1, 1)),
@@ -40,14 +40,14 @@ def mfcc_trunk(stride: int) -> nn.Sequential:
 
 
 class MFCC(nn.Module):
-    """MFCCs of audio on the int16 scale, with rectangular windows; no gradient, in float64 even under autocast."""
+    """MFCCs of audio on the int16 scale, with rectangular windows; no gradient; float64 even under autocast."""
 
     filters: Tensor
     cosines: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        # Constants, not weights: not part of a checkpoint.
+        # Constants, which do not belong in a checkpoint.
         self.register_buffer("filters", mel_filters(), persistent=False)
         self.register_buffer("cosines", lifted_cosines(), persistent=False)
 
@@ -72,7 +72,7 @@ def log(energy: Tensor) -> Tensor:
 
 
 def mel_filters() -> Tensor:
-    """26 triangular filters between FFT bins that are evenly spaced in mel, 0..8000 Hz: (26, 257) float64."""
+    """Return 26 triangular filters with corners at FFT bins evenly spaced in mel, 0..8000 Hz: (26, 257) float64."""
     top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
     hertz = 700 * (10 ** (torch.linspace(0, top, N_MELS + 2, dtype=torch.float64) / 2595) - 1)
     left, peak, right = torch.floor((N_FFT + 1) * hertz / SAMPLE_RATE).unfold(0, 3, 1).T[:, :, None]
@@ -81,7 +81,7 @@ def mel_filters() -> Tensor:
 
 
 def lifted_cosines() -> Tensor:
-    """The first 13 rows of the orthonormal DCT-II over 26 bands, multiplied by the lifter: (13, 26) float64."""
+    """Return the first 13 rows of the orthonormal 26-point DCT-II, multiplied by the lifter: (13, 26) float64."""
     row = torch.arange(N_MFCC, dtype=torch.float64)[:, None]
     column = torch.arange(N_MELS, dtype=torch.float64)
     cosines = torch.cos(math.pi / N_MELS * row * (column + 0.5)) * math.sqrt(2 / N_MELS)

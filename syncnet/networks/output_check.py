@@ -1,4 +1,4 @@
-"""A check of a network's outputs with a small input, before anything is computed with it."""
+"""Check the outputs of a network on a small input before using it."""
 
 import torch
 from torch import Tensor
@@ -21,11 +21,11 @@ HEADS = ("content", "identity")
 
 
 def check_outputs(streams: Streams, settings: Settings, device: torch.device) -> tuple[bool, bool]:
-    """Whether a network has content and identity heads. Raises UserError if its outputs have another form.
+    """Return whether a network has content heads and identity heads. Raises UserError if its outputs are malformed.
 
-    forward_aud and forward_vid return (content, identity), each (B, nOut, T') floating point, or None in both
-    streams; T' = (T - 5) // temporal_stride + 1 for T frames. streams: on the device. Their training mode and the
-    random state are restored.
+    forward_aud and forward_vid must return (content, identity), each (B, nOut, T') floating point, or None in both
+    streams; T' = (T - 5) // temporal_stride + 1 for T frames. streams: on `device`. Their training mode and the random
+    state are restored.
     """
     frames = min(settings.maxFrames, LIP_FRAMES + settings.temporal_stride)
     expected = (CLIPS, settings.nOut, num_embeddings(frames, settings.temporal_stride))
@@ -39,7 +39,7 @@ def check_outputs(streams: Streams, settings: Settings, device: torch.device) ->
     streams.eval()
     heads: dict[str, tuple[bool, bool]] = {}
     gpus = [device] if device.type == "cuda" else []
-    # Hide this pass from a caller's TorchFunctionMode, which records or replaces operations.
+    # Hide this pass from a caller's TorchFunctionMode, which may record or replace operations.
     with torch.no_grad(), torch.random.fork_rng(gpus), torch._C.DisableTorchFunction():
         if isinstance(streams, TwoStreams):
             check_trunk(streams, audio, (CLIPS, TRUNK_CHANNELS, 1, expected[2]), settings.model)
@@ -60,19 +60,19 @@ def check_outputs(streams: Streams, settings: Settings, device: torch.device) ->
     streams.train(training)
     voices, faces = heads.values()
     if voices != faces or not any(voices):
-        said = "; ".join(
+        available = "; ".join(
             f"{name} has {' and '.join(h for h, there in zip(HEADS, found, strict=True) if there) or 'neither'}"
             for name, found in heads.items()
         )
         raise UserError(
-            f"model {settings.model!r}: {said}; expected content, identity or both, alike in both streams; "
+            f"model {settings.model!r}: {available}; expected content, identity or both, alike in both streams; "
             + ADD_A_NETWORK
         )
     return faces
 
 
 def check_trunk(streams: TwoStreams, audio: Tensor, expected: tuple[int, ...], model: str) -> None:
-    """Raise UserError unless a network's front end and audio trunk fit each other and the heads."""
+    """Raise UserError unless the shapes of a network's front end, audio trunk and heads match."""
     features = streams.features(audio)
     if not isinstance(features, Tensor) or features.dim() != 4 or len(features) != len(audio):
         raise UserError(
@@ -82,7 +82,7 @@ def check_trunk(streams: TwoStreams, audio: Tensor, expected: tuple[int, ...], m
     form = f"expected {expected}: clips, {TRUNK_CHANNELS} channels, 1, and one column per embedding; {ADD_A_NETWORK}"
     try:
         found = streams.netcnnaud(features)
-    except RuntimeError as error:  # of a layer that cannot take this shape
+    except RuntimeError as error:  # raised by a layer for a wrong input shape
         raise UserError(
             f"model {model!r}: the audio trunk fails on {describe(features)} from features ({error}); {form}"
         ) from error
@@ -93,7 +93,7 @@ def check_trunk(streams: TwoStreams, audio: Tensor, expected: tuple[int, ...], m
 
 
 def describe(value: object) -> str:
-    """An output, for a message: shape and dtype of a tensor, length of a tuple, otherwise its type."""
+    """Describe an output for a message: shape and dtype of a tensor, length of a tuple, otherwise its type."""
     if isinstance(value, Tensor):
         kind = "" if value.is_floating_point() else f" {str(value.dtype).removeprefix('torch.')}"
         return f"shape {tuple(value.shape)}{kind}"
@@ -103,12 +103,12 @@ def describe(value: object) -> str:
 
 
 def require_identity(network: Network) -> None:
-    """Raise UserError for a network without identity heads: at the start, before any file is read."""
+    """Raise UserError for a network without identity heads. To be called before any file is read."""
     if not network.has_identity:
         raise UserError(NO_IDENTITY)
 
 
 def require_content(network: Network) -> None:
-    """Raise UserError for a network without content heads: at the start, before any file is read."""
+    """Raise UserError for a network without content heads. To be called before any file is read."""
     if not network.has_content:
         raise UserError(NO_CONTENT)

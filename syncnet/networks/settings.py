@@ -1,4 +1,4 @@
-"""The settings of a network, in one record for training, evaluation, inference, cached vectors and thresholds."""
+"""The settings of a network, used by training, evaluation, inference, embedding caches and thresholds."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -7,7 +7,7 @@ from numbers import Integral
 from syncnet.networks.choices import CROPS, DISTANCES
 from syncnet.support.errors import UserError
 
-# The smallest and largest sensible value. A damaged file may ask for more, which would exhaust memory.
+# Smallest and largest valid values. A damaged file may contain larger ones, which would exhaust memory.
 RANGES = {"nOut": (1, 65536), "maxFrames": (5, 100_000), "temporal_stride": (1, 1000)}
 CHOICES = {"crop": CROPS, "distance": DISTANCES}
 
@@ -16,10 +16,10 @@ CHOICES = {"crop": CROPS, "distance": DISTANCES}
 class Settings:
     """The settings that determine what a network computes; the defaults are those of the 2020 baseline.
 
-    model: module with a SyncNetModel. nOut: embedding size. maxFrames: video frames (40 ms each) of a crop.
-    temporal_stride: frames between embeddings. crop: what the lip stream sees (face_crop.py). distance: of the losses
-    (losses.py).
-    Raises UserError, naming the setting, for a value of the wrong type or out of range.
+    model: module with a SyncNetModel. nOut: embedding size. maxFrames: video frames (40 ms each) per crop.
+    temporal_stride: frames between embeddings. crop: input of the lip stream (face_crop.py). distance: distance of
+    embeddings in the losses (losses.py).
+    Raises UserError, naming the setting, if a value is of the wrong type or out of range.
     """
 
     model: str = "models.SyncNetModelFBank"
@@ -37,7 +37,7 @@ class Settings:
 
 
 def check_setting(name: str, value: object) -> None:
-    """Raise UserError for a setting of the wrong type or out of range."""
+    """Raise UserError if a setting is of the wrong type or out of range."""
     if name in RANGES:
         least, most = RANGES[name]
         if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) <= most:
@@ -50,7 +50,7 @@ def check_setting(name: str, value: object) -> None:
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, object, object]]:
-    """(name, old, new) for each setting that differs; a missing one counts as its default."""
+    """Return (name, old, new) for each setting that differs; a missing setting has its default value."""
     defaults = default_settings()
     found = []
     for name in dict.fromkeys([*old, *new]):
@@ -61,5 +61,5 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[tu
 
 
 def default_settings() -> dict[str, object]:
-    """The 2020 baseline's settings by name."""
+    """Return the settings of the 2020 baseline by name."""
     return {field.name: field.default for field in fields(Settings)}
