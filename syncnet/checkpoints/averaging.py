@@ -1,7 +1,7 @@
-"""The mean of the weights of several checkpoints, usually of the last epochs of one run.
+"""Average the weights of several checkpoints, usually from the last epochs of one run.
 
-Izmailov et al., "Averaging weights leads to wider optima and better generalization", UAI 2018. The running statistics
-of batch normalization are averaged like the weights; the paper recomputes them on training data, which matters if the
+Izmailov et al., "Averaging weights leads to wider optima and better generalization", UAI 2018. Running statistics of
+batch normalization are averaged like weights; the paper recomputes them on training data, which matters if the
 checkpoints are far apart.
 """
 
@@ -19,16 +19,15 @@ from syncnet.networks.settings import differences
 
 NETWORK = "__S__."  # prefix of the network's weights in a complete checkpoint
 COUNTER = ".num_batches_tracked"
-LISTED = 3  # mismatches in a message
+LISTED = 3  # mismatches listed in a message
 
 
 def average_checkpoints(paths: Sequence[str]) -> tuple[OrderedDict[str, Tensor], dict[str, object]]:
-    """The mean of the weights of two or more checkpoints, and the settings recorded in all of them.
+    """Return the mean weights of two or more checkpoints, and their common recorded settings ({} if none).
 
     Names are those of a complete checkpoint (126 for the networks of the 2020 baseline), without wrappers.
-    Floating-point tensors are summed in float64; of the batch counters, the largest is taken; other integers must be
-    equal. The settings are {} if no file records any. Raises CheckpointError, naming the file, for checkpoints of
-    different networks or settings, and for values that are not finite.
+    Floating-point tensors are summed in float64; the largest batch counter is used; other integers must be equal.
+    Raises CheckpointError, naming the file, if the networks or settings differ or a value is not finite.
     """
     first, *others = paths
     state = named_alike(read_checkpoint(first))
@@ -55,7 +54,7 @@ def average_checkpoints(paths: Sequence[str]) -> tuple[OrderedDict[str, Tensor],
 
 
 def named_alike(state: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """The state dict with the names of a complete checkpoint, and with its metadata."""
+    """Rename a state dict's tensors as in a complete checkpoint, and keep its metadata."""
     names = {name: plain_name(name) for name in state}
     inner = not any(name.startswith(NETWORK) for name in names.values())
     named = OrderedDict((NETWORK + names[n] if inner else names[n], tensor) for n, tensor in state.items())
@@ -79,7 +78,7 @@ def check_settings(first: dict[str, object], other: dict[str, object], path: str
 def check_same_network(
     first: dict[str, Tensor], other: dict[str, Tensor], path: str, other_path: str
 ) -> None:
-    """Raise CheckpointError unless both have the same names, shapes and number types."""
+    """Raise CheckpointError unless both have the same names, shapes and kinds of numbers."""
     found = [f"has no {name}" for name in first if name not in other]
     found += [f"has {name}, which is not in {path}" for name in other if name not in first]
     for name in first:

@@ -1,4 +1,4 @@
-"""Load networks by name: files in models/ that define a SyncNetModel, or any module that the user names."""
+"""Load networks by module name: files in models/ that define a SyncNetModel, or any module the user names."""
 
 import ast
 import importlib
@@ -15,14 +15,14 @@ from syncnet.networks.output_check import check_outputs
 from syncnet.networks.settings import Settings
 from syncnet.support.errors import UserError
 
-_checked: set[Settings] = set()  # networks whose outputs at every frame were checked
+_checked: set[Settings] = set()  # networks already checked in at_every_frame
 FOLDER = os.path.join(PROJECT, "models")
 
 
 def load_model(name: str) -> type[Streams]:
-    """The SyncNetModel class of a module such as models.SyncNetModelFBank. Raises UserError.
+    """Return the SyncNetModel class of a module such as models.SyncNetModelFBank. Raises UserError.
 
-    Imports the module: check names that come from a checkpoint with is_network_of_models first.
+    Imports the module: if the name comes from a checkpoint, check it with is_network_of_models first.
     """
     reason = "not a module name"
     if all(map(str.isidentifier, name.split("."))):
@@ -30,7 +30,7 @@ def load_model(name: str) -> type[Streams]:
             module = import_network(name)
         except ModuleNotFoundError as error:
             if not f"{name}.".startswith(f"{error.name}."):
-                raise  # the model exists; something it imports does not
+                raise  # the model exists, but a module that it imports does not
             reason = str(error)
         else:
             if hasattr(module, "SyncNetModel"):
@@ -60,9 +60,10 @@ def import_network(name: str) -> ModuleType:
 
 
 def at_every_frame(network: Network) -> Streams:
-    """The streams of a network with an embedding at every frame, whatever its temporal stride in training.
+    """Return the streams of a network with temporal stride 1, whatever its stride in training.
 
-    The weights, which do not depend on the stride, are shared. In evaluation mode, on the network's device.
+    The weights, which do not depend on the stride, are shared. The streams are in evaluation mode, on the network's
+    device.
     """
     network.eval()
     if network.settings.temporal_stride == 1:
@@ -77,7 +78,7 @@ def at_every_frame(network: Network) -> Streams:
 
 
 def is_network_of_models(name: str) -> bool:
-    """True if a name is a file in models/ that defines a SyncNetModel. Nothing is imported: the text is parsed."""
+    """Return whether a name is a file in models/ that defines a SyncNetModel. The file is parsed, not imported."""
     if not re.fullmatch(r"models(\.[A-Za-z_][A-Za-z0-9_]*)+", name):
         return False
     try:
@@ -89,7 +90,7 @@ def is_network_of_models(name: str) -> bool:
 
 
 def defined_names(statement: ast.stmt) -> list[str]:
-    """The names that a top-level statement defines."""
+    """Return the names that a top-level statement defines."""
     if isinstance(statement, ast.ClassDef):
         return [statement.name]
     if isinstance(statement, ast.ImportFrom):

@@ -1,7 +1,7 @@
 """Checkpoints: plain state dicts with the 2020 baseline's names.
 
-Settings that the weights do not reveal, such as the face crop used in training, are in the state dict's `_metadata`,
-which torch saves with every state dict and which programs that copy tensors by name do not see.
+Settings that cannot be derived from the weights, such as the face crop used in training, are stored in the state
+dict's `_metadata`, which torch saves with every state dict and programs that copy tensors by name ignore.
 """
 
 import os
@@ -25,16 +25,16 @@ from syncnet.networks.settings import Settings, check_setting
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 
-# The usual keys of a state dict inside a larger checkpoint, and keys of tensors that are not weights.
+# Usual keys of a state dict inside a larger checkpoint, and keys of tensors that are not weights.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "module")
 NO_WEIGHTS = ("optimizer", "optimizer_state_dict", "optimizer_states", "momentum")
 
 
 def read_checkpoint(path: str) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file, on the CPU, with checked settings (see trained_with).
+    """Load the state dict of a checkpoint file on the CPU, and check its settings (see trained_with).
 
-    Unwraps {"state_dict": ...}, {"model": ...} and this program's training_state.pt. Objects of other classes beside
-    the weights are ignored. Raises CheckpointError and OSError; see load_tensors.
+    Unwraps {"state_dict": ...}, {"model": ...} and this program's training_state.pt. Objects other than weights are
+    ignored. Raises CheckpointError and OSError; see load_tensors.
     """
     loaded, objects = load_with_stand_ins(path)
     state = find_state_dict(loaded)
@@ -62,7 +62,7 @@ def read_checkpoint(path: str) -> dict[str, Tensor]:
 
 
 def find_state_dict(loaded: object, depth: int = 3) -> dict[str, Tensor] | None:
-    """The dict of named tensors in a loaded file: the file itself, a usual key, or else the only one there is."""
+    """Find the dict of named tensors in a loaded file: the top level, a usual key, or the only such dict."""
     if not isinstance(loaded, dict) or not loaded or not depth:
         return None
     if all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in loaded.items()):
@@ -76,18 +76,18 @@ def find_state_dict(loaded: object, depth: int = 3) -> dict[str, Tensor] | None:
 
 
 def choose_settings(path: str | None, given: Mapping[str, object]) -> tuple[Settings, list[str]]:
-    """The settings to use with a checkpoint, None without one; see merge_settings. Raises CheckpointError."""
+    """Return the settings to use with a checkpoint (path None: without one); see merge_settings."""
     return merge_settings(trained_with(read_checkpoint(path)) if path else {}, path, given)
 
 
 def merge_settings(
     recorded: Mapping[str, object], path: str | None, given: Mapping[str, object]
 ) -> tuple[Settings, list[str]]:
-    """The settings to use: what the user gave, else what the checkpoint records, else the 2020 default.
+    """Choose each setting: the user's value, else the one recorded in the checkpoint, else the 2020 default.
 
-    path: of the checkpoint. given: by name; None for what the user did not give.
-    Returns them, and a line for each that was given and conflicts with the checkpoint. Raises CheckpointError for a
-    checkpoint of a network that is not in models/, unless the user names one.
+    path: the checkpoint. given: the user's values by name; None if not given.
+    Returns the settings, and a line for each given one that conflicts with the checkpoint. Raises CheckpointError if
+    the checkpoint's network is not in models/, unless the user names a network.
     """
     given = {name: value for name, value in given.items() if value is not None}
     if "model" not in given and not is_network_of_models(str(recorded.get("model", Settings.model))):
@@ -105,12 +105,12 @@ def merge_settings(
 
 
 def save_checkpoint(network: nn.Module, path: str, settings: dict[str, object]) -> None:
-    """Write the network's state dict and the settings it was trained with, atomically. Raises OSError."""
+    """Save the network's state dict and the settings it was trained with, atomically. Raises OSError."""
     save_state_dict(network.state_dict(), path, settings)
 
 
 def save_state_dict(weights: Mapping[str, Tensor], path: str, settings: dict[str, object]) -> None:
-    """Like save_checkpoint, for weights by name. settings: {} if unknown."""
+    """Like save_checkpoint, for a state dict. settings: {} if unknown."""
     state = OrderedDict((name, tensor.detach().cpu().contiguous()) for name, tensor in weights.items())
     if settings:
         vars(state)["_metadata"] = {"settings": settings}
@@ -119,7 +119,10 @@ def save_state_dict(weights: Mapping[str, Tensor], path: str, settings: dict[str
 
 
 def epoch_checkpoints(folder: str) -> dict[int, str]:
-    """The model%09d.model files of a folder by epoch, oldest first; {} without a folder. Raises OSError."""
+    """Return {epoch: path} of the model%09d.model files in a folder, oldest first; {} if there is no such folder.
+
+    Raises OSError.
+    """
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
-"""Read a pickle without running anything in it: all objects but tensors become inert stand-ins.
+"""Read a pickle without running any code in it: all objects except tensors become inert stand-ins.
 
-Training programs save NumPy numbers, dates, paths and objects of their own classes beside the weights. The weights
-can be used without them, so nothing of them is imported, called or restored.
+Training programs save NumPy numbers, dates, paths and objects of their own classes in addition to the weights. The
+weights can be used without these, so none of them is imported, called or restored.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import torch
 
-# The only names that are looked up. They build tensors from stored bytes.
+# The only names that are looked up; they build tensors from stored bytes.
 REBUILD = {
     ("collections", "OrderedDict"): OrderedDict,
     **{
@@ -24,7 +24,7 @@ REBUILD = {
 
 
 class StandIn(dict):
-    """Replaces an object of any other class: accepts what pickle does with it, and does nothing.
+    """Replaces an object of any other class: accepts every operation of pickle and does nothing.
 
     It is a dict so that a state dict inside a dict subclass (such as a config object) is still found.
     """
@@ -39,7 +39,7 @@ class StandIn(dict):
         return StandIn()
 
     def append(self, _item: object) -> None:
-        """Like a list or a deque, but drops the item."""
+        """Like append of a list or a deque, but drops the item."""
 
     extend = add = append
 
@@ -52,9 +52,9 @@ class StandIn(dict):
         return f"<{type(self).__qualname__}>"
 
 
-class _Unpickler(
-    pickle._Unpickler
-):  # in Python, so that BUILD can be replaced and a false memo index costs nothing
+class _Unpickler(pickle._Unpickler):
+    """The Python implementation: BUILD can be replaced, and an invalid memo index does not allocate memory."""
+
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def load_build(self) -> None:
@@ -68,7 +68,7 @@ class _Unpickler(
 
 
 def inert_pickle() -> tuple[Any, list[str]]:
-    """A pickle module for torch.load, and the list to which it adds the names of replaced classes."""
+    """Return a pickle module for torch.load, and the list to which it appends the names of replaced classes."""
     replaced: list[str] = []
 
     class Unpickler(_Unpickler):
@@ -85,9 +85,9 @@ def inert_pickle() -> tuple[Any, list[str]]:
 
 
 def load_inert(data: bytes) -> tuple[object, list[str]]:
-    """The contents of a file written by torch.save, on the CPU, and the names of the classes replaced by stand-ins.
+    """Load a file written by torch.save on the CPU; returns its contents and the names of replaced classes.
 
-    data: the whole file. A damaged file raises all kinds of errors.
+    data: the whole file. Damaged files raise all kinds of errors.
     """
     module, replaced = inert_pickle()
     loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=False, pickle_module=module)

@@ -1,4 +1,4 @@
-"""The settings that a checkpoint records of its training, or that its weights imply."""
+"""Training settings recorded in a checkpoint or implied by its weights."""
 
 import re
 
@@ -11,9 +11,9 @@ PUBLISHED_HEADS = ("netfcaud", "netfclip")
 
 
 def trained_with(state: dict[str, Tensor]) -> dict[str, object]:
-    """The settings (see syncnet/networks/settings.py) that the weights were trained with, as far as they are known.
+    """Return the settings (see syncnet/networks/settings.py) that the weights were trained with, as far as known.
 
-    If the file records none, the shapes of the weights give the embedding size and identify the published lip-sync
+    If none are recorded, the shapes of the weights give the embedding size and identify the published lip-sync
     network.
     """
     recorded = recorded_settings(state)
@@ -21,7 +21,7 @@ def trained_with(state: dict[str, Tensor]) -> dict[str, object]:
 
 
 def recorded_settings(state: dict[str, Tensor]) -> dict[str, object] | None:
-    """The settings that a state dict records in its metadata; None if it records none."""
+    """Return the settings in the metadata of a state dict, or None if there are none."""
     metadata = getattr(state, "_metadata", None)
     recorded = metadata.get("settings") if isinstance(metadata, dict) else None
     if not isinstance(recorded, dict):
@@ -30,7 +30,7 @@ def recorded_settings(state: dict[str, Tensor]) -> dict[str, object] | None:
 
 
 def settings_of_flags(flags: object) -> dict[str, object]:
-    """The settings among the flags of a training state, whose values are text."""
+    """Return the network settings among the flags in a training state, which are stored as text."""
     if not isinstance(flags, dict):
         return {}
     settings: dict[str, object] = {}
@@ -42,9 +42,9 @@ def settings_of_flags(flags: object) -> dict[str, object]:
 
 
 def published_settings(state: dict[str, Tensor]) -> dict[str, object]:
-    """The settings of the published lip-sync network, whatever prefix its names have; {} for any other network.
+    """Return the settings of the published lip-sync network, with any name prefix; {} for any other network.
 
-    Its heads are dense (two dimensions); those of the other networks are convolutions.
+    It has linear heads (2-D weights); the other networks have convolutional ones.
     """
     heads = [
         tensor

@@ -1,4 +1,4 @@
-"""Files written by torch.save, read without running anything in them."""
+"""Read files written by torch.save without running any code in them."""
 
 import errno
 import io
@@ -15,19 +15,19 @@ from syncnet.support.errors import UserError
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the message names the file and the remedy."""
+    """The checkpoint cannot be used; the message names the file and a remedy."""
 
 
 class UnreadableCheckpoint(CheckpointError):
-    """A file that is damaged or holds objects that must not be loaded."""
+    """The file is damaged or holds objects that must not be loaded."""
 
 
 def load_tensors(path: str) -> object:
-    """The contents of a file saved by torch, on the CPU: tensors and plain values.
+    """Load a file saved by torch on the CPU: tensors and plain values.
 
-    Raises CheckpointError if there is no file, UnreadableCheckpoint if the file is damaged, is of another type, or
-    holds other objects (none of which is imported or run), and OSError, with the file name, for an intact file that
-    could not be read: no permission, a temporary disk error, not enough memory.
+    Raises CheckpointError if there is no file, UnreadableCheckpoint if it is damaged, of another type, or holds other
+    objects (which are neither imported nor run), and OSError, with the file name, if an intact file cannot be read:
+    no permission, a temporary disk error, not enough memory.
     """
     loaded, objects = load_with_stand_ins(path)
     if objects:
@@ -36,7 +36,10 @@ def load_tensors(path: str) -> object:
 
 
 def load_with_stand_ins(path: str) -> tuple[object, list[str]]:
-    """Like load_tensors, with inert stand-ins (see inert_pickle.py) for other objects, and their class names."""
+    """Like load_tensors, but replaces other objects by inert stand-ins (see inert_pickle.py).
+
+    Returns the contents and the class names of replaced objects.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -53,14 +56,14 @@ def load_with_stand_ins(path: str) -> tuple[object, list[str]]:
     is_zip = False
     try:
         is_zip = zipfile.is_zipfile(io.BytesIO(data))
-        if is_zip:  # torch does not verify the checksums that it writes
+        if is_zip:  # torch writes checksums but does not verify them
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 if damaged := archive.testzip():
                     raise UnreadableCheckpoint(
                         f"{path}: not loaded, the checksum of its part {damaged} is wrong: the file is damaged"
                     )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old formats, which can still be read
+            warnings.simplefilter("ignore")  # warnings about old formats, which can still be read
             try:
                 return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), []
             except pickle.UnpicklingError as refused:
@@ -85,7 +88,7 @@ def out_of_memory(path: str) -> OSError:
 
 
 def what_is_wrong(data: bytes, error: Exception) -> str:
-    """Why a file is not a checkpoint. PyTorch's own message advises running what is in the file."""
+    """Return why a file is not a checkpoint. PyTorch's message would advise running the code in the file."""
     if not data:
         return "the file is empty"
     if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(error))):
@@ -108,7 +111,7 @@ def what_is_wrong(data: bytes, error: Exception) -> str:
 
 
 def holds_objects(name: str) -> str:
-    """Why a file that holds an object of this class is refused."""
+    """Return why a file with an object of this class is refused."""
     return (
         f"it holds objects other than tensors ({name}), which could run code when loaded. In the program "
         "that wrote it, save only the weights: torch.save(network.state_dict(), 'weights.model')"

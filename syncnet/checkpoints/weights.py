@@ -1,4 +1,4 @@
-"""Copy the weights of a checkpoint into a network by name, and report those that do not fit."""
+"""Copy the weights of a checkpoint into a network by name, and report mismatches."""
 
 import re
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ ADDED_NAMES = ("module", "_orig_mod")
 
 @dataclass
 class Misfits:
-    """The weights of a checkpoint and a network that do not fit. Names are the network's, if it has them."""
+    """Mismatches between a checkpoint and a network. Names are the network's, if it has them."""
 
     missing: list[str] = field(default_factory=list)  # in the network, not in the checkpoint
-    shape: dict[str, str] = field(default_factory=dict)  # name -> both shapes or number types, in words
+    shape: dict[str, str] = field(default_factory=dict)  # name -> message with both shapes or kinds
     unknown: list[str] = field(default_factory=list)  # in the checkpoint, not in the network
 
     def lines(self, names: set[str] | None = None) -> list[str]:
-        """One line for each, or only for those of the network's names that are in `names`."""
+        """Return one line per mismatch, or only for the network's weights in `names`."""
         wanted = [name for name in self.missing if names is None or name in names]
         found = [f"{name} is not in the checkpoint" for name in wanted]
         found += [text for name, text in self.shape.items() if names is None or name in names]
@@ -33,11 +33,11 @@ class Misfits:
 
 
 def load_weights(network: nn.Module, path: str, crop: str, strict: bool = False) -> Misfits:
-    """Copy a checkpoint's tensors by name, print one line for each that does not fit, and return those.
+    """Copy a checkpoint's tensors by name, print one line per mismatch, and return the mismatches.
 
     crop: the face crop of the network. strict: raise CheckpointError instead if a needed weight is missing or has
-    another shape. Raises CheckpointError for a file that is not a state dict, and for weights that were trained on
-    another crop or are not finite.
+    another shape. Raises CheckpointError if the file is not a state dict, or the weights were trained on another crop
+    or are not finite.
     """
     state = read_checkpoint(path)
     theirs = trained_with(state).get("crop", crop)
@@ -55,14 +55,14 @@ def load_weights(network: nn.Module, path: str, crop: str, strict: bool = False)
             f"{path}: {len(needed)} weights of the network do not fit "
             "(was it trained with another --model or --nOut?):\n  " + "\n  ".join(needed)
         )
-    # The published lip-sync network was saved without the losses' scales, which are not needed.
+    # The published lip-sync network was saved without the scales of the losses, which are not needed.
     for line in needed if published_settings(state) else misfits.lines():
         print(f"{path}: {line}")
     return misfits
 
 
 def not_finite(state: dict[str, Tensor], remedy: str) -> tuple[str, str] | None:
-    """The name of the first tensor with a NaN or infinity, and the cause with a remedy; None if all are finite.
+    """Find the first tensor with a NaN or infinity; returns its name and the cause with a remedy, or None.
 
     remedy: for the case that training has failed.
     """
@@ -83,15 +83,15 @@ def not_finite(state: dict[str, Tensor], remedy: str) -> tuple[str, str] | None:
 
 
 def is_finite(tensor: Tensor) -> Tensor:
-    """torch.isfinite, also for 8-bit floating-point numbers."""
+    """Like torch.isfinite, but also supports 8-bit floating-point types."""
     return (tensor.float() if tensor.element_size() == 1 else tensor).isfinite()
 
 
 def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
-    """Copy tensors into the network by name; return those that do not fit.
+    """Copy tensors into the network by name, and return the mismatches.
 
-    The `module.` and `_orig_mod.` that DataParallel and torch.compile insert are ignored, and `__S__.` is added if
-    only the inner network was saved.
+    Ignores `module.` and `_orig_mod.`, which DataParallel and torch.compile insert, and adds `__S__.` if only the
+    inner network was saved.
     """
     own = network.state_dict()
     left = set(own)
@@ -119,14 +119,14 @@ def copy_weights(network: nn.Module, state: dict[str, Tensor]) -> Misfits:
 
 
 def plain_name(name: str) -> str:
-    """A weight's name without the parts that torch.compile and DataParallel insert."""
+    """Return a weight's name without the parts that torch.compile and DataParallel insert."""
     return ".".join(part for part in name.split(".") if part not in ADDED_NAMES)
 
 
 def needed_weights(network: nn.Module) -> set[str]:
-    """The names without which SyncNet cannot be used: weights and running statistics of the network itself.
+    """Return the names that SyncNet cannot be used without: weights and running statistics of the inner network.
 
-    The losses' scales, the front end's constants and the batch counters are not needed.
+    The scales of the losses, the constants of the front end and the batch counters are not needed.
     """
     return {
         name
@@ -136,7 +136,7 @@ def needed_weights(network: nn.Module) -> set[str]:
 
 
 def kind_of(tensor: Tensor) -> str:
-    """The number type of a tensor. Tensors of one type, such as float16 and float32, can be copied to each other."""
+    """Return the kind of numbers in a tensor. Tensors of one kind, such as float16 and float32, can be converted."""
     if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
         return "a sparse, quantized or meta tensor"
     if tensor.is_complex():

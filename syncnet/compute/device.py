@@ -1,4 +1,4 @@
-"""Choose the device, copy batches to it, compile the network for it."""
+"""Choose a device, copy batches to it, and compile the network."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ Embeddings = TypeVar("Embeddings")
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name; None takes CUDA if available. Raises UserError for a missing device."""
+    """Return the device of this name; None: CUDA if available, else the CPU. Raises UserError if there is none."""
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
@@ -38,7 +38,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def compute_deterministically() -> None:
-    """Make GPUs compute the same bits in every run, for the whole process; call it before CUDA starts."""
+    """Make GPU results reproducible bit by bit, for the whole process. Call before CUDA is initialized."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -47,12 +47,12 @@ def compute_deterministically() -> None:
 
 
 def no_deterministic_way(error: Exception) -> bool:
-    """Whether PyTorch reports an operation without a deterministic algorithm on this device."""
+    """Return whether an error means that an operation has no deterministic algorithm on this device."""
     return isinstance(error, RuntimeError) and "use_deterministic_algorithms" in str(error)
 
 
 class BatchLoader(Protocol):
-    """An iterable of an epoch's batches, such as DatasetLoader: nFiles clips, batch_size at a time."""
+    """An iterable over the batches of an epoch, such as DatasetLoader: nFiles clips in batches of batch_size."""
 
     batch_size: int
     nFiles: int
@@ -63,8 +63,8 @@ class BatchLoader(Protocol):
 class DeviceBatches:
     """A loader's (video, audio) batches on the device; `waited` is the time spent waiting for them, in seconds.
 
-    On a GPU the copy runs on a separate stream. Steps are only queued when the next batch is requested, so the copy
-    overlaps with the computation of the previous step.
+    On a GPU the copy runs on a separate CUDA stream. When the next batch is requested, the previous step is only
+    queued, so the copy overlaps with its computation.
     """
 
     def __init__(self, loader: BatchLoader, device: torch.device):
@@ -95,11 +95,11 @@ class DeviceBatches:
                 yield copies[0], copies[1]
                 copied.synchronize()
                 del copies, x
-            del batch, video, audio  # before the next is requested: the loader reuses its memory
+            del batch, video, audio  # lets the loader reuse the memory for the next batch
 
 
 def compile_embeddings(function: Callable[Inputs, Embeddings]) -> Callable[Inputs, Embeddings]:
-    """torch.compile, which compiles at the first call; raises UserError there if it cannot."""
+    """Apply torch.compile, which compiles at the first call; that call raises UserError if compiling fails."""
     compiled = torch.compile(function)
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""Several processes as one: setup from torchrun's environment, and the few things that they exchange.
+"""Distributed training: setup from torchrun's environment, and communication between processes.
 
     torchrun --nproc_per_node 8 trainSyncNet.py ...
 
@@ -25,10 +25,10 @@ Value = TypeVar("Value")
 
 
 def setup(device: str | None) -> str | None:
-    """Join the other processes, if torchrun started this one. Returns the device of this process.
+    """Initialize the process group if torchrun started this process. Returns the device of this process.
 
-    NCCL on GPUs, one per process; gloo on the CPU, and where processes of any machine have to share a GPU. Processes
-    other than rank 0 print nothing on stdout. Raises UserError for a device that does not fit the processes.
+    Uses NCCL if each process has its own GPU; gloo on the CPU, or if processes on any machine have to share a GPU.
+    Processes other than rank 0 print nothing on stdout. Raises UserError if the processes cannot use the device.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return device
@@ -52,9 +52,9 @@ def setup(device: str | None) -> str | None:
 
 
 def _join(backend: str, gpu: int) -> None:
-    """Make the process group: of this backend if it suits all processes, else of gloo."""
+    """Initialize the process group, with this backend if all processes can use it, otherwise with gloo."""
     if os.environ.get("WORLD_SIZE") == "1":
-        store, rank, count = None, -1, -1  # as the environment says
+        store, rank, count = None, -1, -1  # from the environment
     else:
         store, rank, count = next(dist.rendezvous("env://"))
         store, backend = agree_on_start(store, rank, count, backend)
@@ -63,10 +63,10 @@ def _join(backend: str, gpu: int) -> None:
 
 
 def agree_on_start(store: dist.Store, rank: int, count: int, backend: str) -> tuple[dist.Store, str]:
-    """A store for this start of all processes alone, and the backend that suits all of them.
+    """Return a store that only the processes of this start use, and a backend that all of them can use.
 
-    torchrun's store outlives the processes that it restarts after a failure, so that a key may be left from an
-    earlier start. Each process therefore shows rank 0 a new name, and receives the name of this start in reply.
+    torchrun's store outlives processes that it restarts after a failure, so it may hold keys from an earlier start.
+    Each process therefore sends a new name to rank 0, which replies with the name of this start.
     """
     name = uuid.uuid4().hex
     if rank:
@@ -89,9 +89,9 @@ def agree_on_start(store: dist.Store, rank: int, count: int, backend: str) -> tu
 
 
 def several_without_torchrun() -> str:
-    """A line for an environment of several processes, of which this one, not started by torchrun, knows nothing."""
+    """Return a warning if the environment is for several processes but torchrun did not start this one; else ""."""
     names = ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"]
-    if "SLURM_STEP_NUM_TASKS" in os.environ:  # of what srun started; an allocation may have more
+    if "SLURM_STEP_NUM_TASKS" in os.environ:  # tasks that srun started; the allocation may have more
         names.append("SLURM_STEP_NUM_TASKS")
     elif not (os.isatty(0) or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")):
         names.append("SLURM_NTASKS")
@@ -106,22 +106,22 @@ def several_without_torchrun() -> str:
 
 
 def first_to_fail() -> bool:
-    """Whether this process is the first to fail: its error is shown, and torchrun ends the others."""
+    """Return whether this process is the first to fail. Its error is shown; torchrun stops the others."""
     if not dist.is_initialized():
         return True
     try:
         return dist.distributed_c10d._get_default_store().add("failed", 1) == 1
-    except Exception:  # the store went first
+    except Exception:  # the store is already gone
         return False
 
 
 def lost_process(error: BaseException) -> bool:
-    """Whether an error comes from a collective whose other processes are gone."""
+    """Return whether an error comes from a collective operation with processes that are gone."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def shutdown() -> None:
-    """Leave the other processes at the end of a run."""
+    """Wait for all processes at the end of a run, and destroy the process group."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
@@ -136,7 +136,7 @@ def processes() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is rank 0, the process that prints, logs and saves."""
+    """Return whether this is rank 0, the process that prints, logs and saves."""
     return rank() == 0
 
 
@@ -146,7 +146,7 @@ def wait_for_all() -> None:
 
 
 def check_batch(batch: int) -> None:
-    """Raise UserError, naming the nearest valid sizes, if a batch cannot be divided evenly."""
+    """Raise UserError, naming the nearest valid sizes, if the batch size is not divisible by the processes."""
     count = processes()
     if batch % count:
         below, above = batch // count * count, (batch // count + 1) * count
@@ -158,9 +158,9 @@ def check_batch(batch: int) -> None:
 
 
 def on_rank_zero(decide: Callable[[], Value]) -> Value:
-    """The result of `decide` in rank 0, for all processes; the others do not call it.
+    """Call `decide` on rank 0 only, and return its result in all processes.
 
-    The value is sent by pickle. An error in rank 0 ends them all.
+    The result is sent with pickle. An error on rank 0 stops all processes.
     """
     if not dist.is_initialized():
         return decide()
@@ -170,7 +170,7 @@ def on_rank_zero(decide: Callable[[], Value]) -> Value:
 
 
 def broadcast_from_rank_zero(tensors: Iterable[Tensor]) -> None:
-    """Copy the tensors of rank 0 into those of every process. Shapes must agree."""
+    """Broadcast the tensors of rank 0 into those of all processes, in place. Shapes must match."""
     if not dist.is_initialized():
         return
     with torch.no_grad():
@@ -181,7 +181,7 @@ def broadcast_from_rank_zero(tensors: Iterable[Tensor]) -> None:
 
 
 def check_same(facts: dict[str, str]) -> None:
-    """Raise UserError if a fact, such as a hash of the weights, differs between processes."""
+    """Raise UserError if a value, such as a hash of the weights, differs between processes. facts: values by name."""
     if not dist.is_initialized():
         return
     found: list[dict[str, str]] = [{}] * processes()
@@ -196,7 +196,7 @@ def check_same(facts: dict[str, str]) -> None:
 
 
 def union(values: list[Any]) -> list[Any]:
-    """The values of all processes, each once, sorted."""
+    """Return the distinct values of all processes, sorted."""
     found = [values]
     if dist.is_initialized():
         found = [[]] * processes()
@@ -205,7 +205,7 @@ def union(values: list[Any]) -> list[Any]:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather with gradients; that of torch.distributed.nn is deprecated since PyTorch 2.14."""
+    """All-gather with gradients; torch.distributed.nn's is deprecated since PyTorch 2.14."""
 
     @staticmethod
     def forward(context: FunctionCtx, x: Tensor) -> Tensor:  # noqa: ARG004
@@ -216,17 +216,17 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(context: FunctionCtx, gradient: Tensor) -> Tensor:  # noqa: ARG004
         gradient = gradient.clone(memory_format=torch.contiguous_format)  # it may be shared
-        dist.all_reduce(gradient)  # each process's loss depends on the rows of all
+        dist.all_reduce(gradient)  # the loss of each process depends on the rows of all processes
         return gradient.chunk(processes())[rank()]
 
 
 def gather(x: Tensor) -> Tensor:
-    """The rows of all processes, in order of rank, with gradients: (b, ...) -> (b * processes, ...)."""
+    """All-gather the rows of all processes, in rank order, with gradients: (b, ...) -> (b * processes, ...)."""
     return _Gather.apply(x.contiguous()) if dist.is_initialized() else x
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum over all processes, without gradient; in place if there are several."""
+    """Return the sum over all processes, without gradients; computed in place if there are several processes."""
     if dist.is_initialized():
         dist.all_reduce(x)
     return x
@@ -235,7 +235,7 @@ def total(x: Tensor) -> Tensor:
 def sum_gradients(module: nn.Module) -> None:
     """Sum each gradient over all processes.
 
-    DistributedDataParallel gives the same numbers; it warns in every run, of unused parameters or of its own flags.
+    DistributedDataParallel gives the same results, but warns in every run, about unused parameters or its own flags.
     """
     if not dist.is_initialized():
         return
@@ -248,9 +248,9 @@ def sum_gradients(module: nn.Module) -> None:
 
 
 def average_running_statistics(module: nn.Module) -> None:
-    """Average the running statistics of the batch norms in training over all processes.
+    """Average the running statistics of batch norms in training mode over all processes.
 
-    On GPUs, SyncBatchNorm already has those of the whole batch.
+    On GPUs, SyncBatchNorm already has the statistics of the whole batch.
     """
     if not dist.is_initialized():
         return
@@ -269,9 +269,9 @@ def average_running_statistics(module: nn.Module) -> None:
 
 
 def add_one(name: str, here: int) -> int:
-    """Add one to a count of all processes together; may be called from any thread, without the other processes.
+    """Increment a counter shared by all processes; may be called from any thread, and by one process alone.
 
-    here: the count of this process alone, including this one. Returns the new count.
+    here: the count in this process, after the increment. Returns the new total.
     """
     if not dist.is_initialized():
         return here
@@ -279,5 +279,5 @@ def add_one(name: str, here: int) -> int:
 
 
 def any_of(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any process. All of them must ask."""
+    """Return whether the flag is set in any process. All processes must call this."""
     return bool(total(torch.tensor(float(flag), device=device)) > 0) if dist.is_initialized() else flag

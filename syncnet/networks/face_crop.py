@@ -6,8 +6,8 @@ from torch import Tensor
 
 # The mouth box, in fractions of the frame: a square with half the side length. In VoxCeleb2's tracks the center of
 # the lips is between 0.30 and 0.62 of the width (near either end in profile) and between 0.48 and 0.63 of the height.
-# The box also contains the tip of the nose and the jaw, which moves with speech, but not the eyes, the hair or most of
-# the background. Tracks with another kind of crop need other numbers.
+# The box also contains the tip of the nose and the jaw, which moves with speech, but not the eyes, the hair or most
+# of the background. Tracks with another kind of crop need other numbers.
 MOUTH_LEFT = 0.25
 MOUTH_TOP = 0.35
 MOUTH_SIZE = 0.5

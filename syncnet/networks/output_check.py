@@ -24,8 +24,8 @@ def check_outputs(streams: Streams, settings: Settings, device: torch.device) ->
     """Return whether a network has content heads and identity heads. Raises UserError if its outputs are malformed.
 
     forward_aud and forward_vid must return (content, identity), each (B, nOut, T') floating point, or None in both
-    streams; T' = (T - 5) // temporal_stride + 1 for T frames. streams: on `device`. Their training mode and the random
-    state are restored.
+    streams; T' = (T - 5) // temporal_stride + 1 for T frames. streams: on `device`. Their training mode and the
+    random state are restored.
     """
     frames = min(settings.maxFrames, LIP_FRAMES + settings.temporal_stride)
     expected = (CLIPS, settings.nOut, num_embeddings(frames, settings.temporal_stride))
