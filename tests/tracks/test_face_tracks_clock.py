@@ -111,7 +111,15 @@ def test_reading_from_the_middle_gives_the_same_pictures_and_sound(tmp_path):
     def number(picture, k):
         picture[:, : 4 * k] = 200
 
-    make_video(path, np.arange(75) / 30, flash=2.0, draw=number, options={"g": "20"})
+    make_video(
+        path,
+        np.arange(75) / 30,
+        flash=2.0,
+        draw=number,
+        rate=16000,
+        sound_codec="libmp3lame",
+        options={"g": "20"},
+    )
     with VideoReader(path) as reader:
         assert reader.can_seek([30, 45])
         whole = {slot: reader.bgr(frame) for slot, frame in reader.slots()}
@@ -121,7 +129,7 @@ def test_reading_from_the_middle_gives_the_same_pictures_and_sound(tmp_path):
         everything = read_sound(path, reader.first_time, 0, 62)
         some = read_sound(path, reader.first_time, 45, 62)
     assert (some.begin, some.end) == (45, everything.end)
-    assert click_time(some.samples) == pytest.approx(click_time(everything.samples) - 45 / 25, abs=0.0002)
+    assert np.abs(some.samples - everything.samples[45 * 640 :].astype(int)).max() <= 1
 
 
 def test_damaged_packets_leave_a_gap_and_do_not_shift_what_follows(tmp_path):
