@@ -68,8 +68,8 @@ def test_two_faces_that_move_are_two_tracks():
 
 
 def test_tracks_begin_and_end_at_the_exact_slot():
-    tracks, _ = build({t: [box(10, 10, 60)] for t in range(13, 48)}, [(0, 80)])
-    assert spans(tracks) == [(13, 48)]
+    tracks, _ = build({t: [box(10, 10, 60), box(200, 10, 60)] for t in range(13, 48)}, [(0, 80)])
+    assert spans(tracks) == [(13, 48)] * 2
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_track_with_few_detections_is_discarded(slots, count):
 
 def test_a_track_begins_with_the_confidence_of_the_detector():
     faces = {slot: [Face(box(10, 10, 60), 0.7)] for slot in range(20)}
-    for sure, count in ((0.6, 1), (0.75, 0)):
+    for sure, count in ((0.6, 1), (0.7, 1), (0.75, 0)):
         builder = TrackBuilder(lambda slot: faces[slot], sure)
         builder.begin_shot(0)
         builder.end_shot(19)
@@ -193,6 +193,32 @@ def test_a_cut_in_one_of_two_faces_ends_one_track():
     assert spans(builder.finished) == [(0, 30), (0, 60), (30, 60)]
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_gradual_change_divides_the_tracks_that_cross_it(whole):
+    """In slots 12 to 17, of the whole picture or of a track. One face is cut at slot 15, one appears at slot 17."""
+    faces = {slot: [Face(box(slot, 10, 60), 1 - (slot == 14) / 2)] for slot in range(40)}
+    for slot, found in faces.items():
+        found += [Face(box(left, 10, 60), 1.0) for left in (300, 500) + (700,) * (slot >= 17)]
+    builder = TrackBuilder(lambda slot: faces[slot])
+    builder.begin_shot(0)
+    builder.detect_at(0)
+    builder.detect_at(10)
+    builder.cut([track for track in builder.open if track.box[0] == 500], 15)
+    builder.detect_at(20)
+    builder.divide(12, 17, None if whole else next(track for track in builder.open if track.box[0] == 20))
+    builder.end_shot(39)
+    tracks = sorted((t.boxes[0, 0], t.first, t.end, t.shot) for t in builder.finished)
+    divided = [(0, 0, 12, 1), (18, 18, 40, 2 if whole else 1)]
+    if whole:
+        others = [(300, 0, 12, 1), (300, 18, 40, 2), (500, 0, 12, 1), (500, 18, 40, 2), (700, 18, 40, 2)]
+    else:
+        others = [(300, 0, 40, 1), (500, 0, 15, 1), (500, 15, 40, 1), (700, 17, 40, 1)]
+    assert tracks == divided + others
+    first = next(track for track in builder.finished if track.boxes[0, 0] == 0)
+    assert first.boxes[-1, 0] == 11 and first.found == 3  # at 0, 10 and, between 10 and 14, 11
+    assert first.confidence == pytest.approx((1 + 1 + 0.5) / 3)
+
+
 def test_overlap():
     assert overlap(box(0, 0, 10), box(0, 0, 10)) == 1
     assert overlap(box(0, 0, 10), box(5, 0, 10)) == pytest.approx(1 / 3)
@@ -241,7 +267,15 @@ def test_outside_the_picture_is_gray(half):
     assert (seen[:70] == 110).all()
     assert (seen[:, :105] == 110).all()
     assert (seen[90:100, 120:130] == 250).all()
-    assert (crop(picture, -500.0, 50.0, 20.0) == 110).all()
+    outside = crop(picture, -500.0, 50.0, 20.0)
+    assert (outside == 110).all() and outside.dtype == np.uint8
+
+
+def test_large_crops_are_averaged():
+    """To a third of their size; one column of three is white, but not the middle one."""
+    picture = np.zeros((680, 680, 3), np.uint8)
+    picture[:, ::3] = 255
+    assert crop(picture, 336.0, 240.0, 240.0).mean() == pytest.approx(85, abs=1)
 
 
 # ---------------------------------------------------------------- shots

@@ -211,8 +211,12 @@ def test_the_sound_of_a_long_video_is_read_a_little_at_a_time(tmp_path, monkeypa
     (part,) = plan_parts(path).parts
     whole = select_tracks([survey_part(part, RULE)], RULE)
     track = whole.tracks[0]
+    track = replace(track, confidence=0.93, typical=0.97)
     pieces = [track.part(first, first + 50) for first in (0, 50, 100)]
-    write_group(part, pieces, str(tmp_path / "whole"), "a")
+    rows = write_group(part, pieces, str(tmp_path / "whole"), "a")
+    assert [(row["first"], row["frames"], row["confidence"]) for row in rows] == [
+        (0, 50, 0.93), (50, 50, 0.93), (100, 50, 0.93),
+    ]  # fmt: skip
     lengths = []
 
     def watched(path, first_time, first, last, **settings):
