@@ -1,4 +1,4 @@
-"""What flags leave open, decided once at the start: the network's settings, the precision, the checkpoint."""
+"""Decide at the start what the flags leave open: the network's settings, the precision, the checkpoint."""
 
 import os
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from syncnet.verification.trials import read_checked_trials
 
 @dataclass(frozen=True)
 class Decisions:
-    """settings: of the network. precision: may still be "auto". checkpoint: to evaluate. notes: for the user."""
+    """settings: of the network. precision: may still be "auto". checkpoint: to evaluate. notes: to print."""
 
     settings: Settings
     precision: str
@@ -26,7 +26,11 @@ class Decisions:
 
 
 def decide_for_training(args: Flags, saved: SavedRun) -> Decisions:
-    """A run that resumes keeps its precision, where --precision is auto; with --initial_model, its settings too."""
+    """Decide for training. With --precision auto, a resumed run keeps its precision.
+
+    With --initial_model, the settings are those of the saved state, else of the newest checkpoint of the run, else of
+    --initial_model.
+    """
     precision = saved.settings.get("precision", AUTO) if args.precision == AUTO else args.precision
     if not args.initial_model:
         settings, notes = merge_settings({}, None, args.given)
@@ -40,7 +44,7 @@ def decide_for_training(args: Flags, saved: SavedRun) -> Decisions:
 
 
 def decide_for_evaluation(args: Flags) -> Decisions:
-    """The checkpoint that --eval evaluates, with its settings, and the precision of --load_embeddings."""
+    """Decide for --eval: the checkpoint and its settings. With --precision auto, reuses that of --load_embeddings."""
     checkpoint = checkpoint_to_evaluate(args)
     settings, notes = choose_settings(checkpoint, args.given)
     precision = args.precision
@@ -51,9 +55,9 @@ def decide_for_evaluation(args: Flags) -> Decisions:
 
 
 def checkpoint_to_evaluate(args: Flags) -> str | None:
-    """--initial_model, else the newest readable checkpoint in --save_path; None for --untrained.
+    """Return --initial_model, else the newest readable checkpoint in --save_path; None for --untrained.
 
-    Raises UserError if there is none; trials that cannot be used are reported first.
+    Raises UserError if there is none, after checking the trials.
     """
     if args.untrained:
         return None
@@ -71,10 +75,10 @@ def checkpoint_to_evaluate(args: Flags) -> str | None:
 
 
 def result_folder(args: Flags) -> str:
-    """The folder for the results of --eval: that of the run in --save_path.
+    """Return the folder for the results of --eval: that of the run in --save_path.
 
-    With --initial_model or --untrained and no --save_path: a folder named after the checkpoint, beside it or, if it
-    is not writable there, in the current folder.
+    With --initial_model and without --save_path, it is named after the checkpoint, and is next to it or, if that is
+    not writable, in the current folder. With --untrained, it is untrained_eval.
     """
     if args.save_path_given or not (args.initial_model or args.untrained):
         return RunFolder(args.save_path).result

@@ -1,4 +1,4 @@
-"""The figures of an epoch: after each step, on the progress bar, and at its end."""
+"""Metrics of an epoch: collected after each step, shown on the progress bar, and averaged at the end."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from syncnet.compute.precision import gradient_not_finite
 from syncnet.support.errors import UserError
 from syncnet.support.progress import progress_bar
 
-# Figures of a step; NaN for a loss that is not computed because its weight is 0.
+# Metrics of a step; NaN if a loss is not computed because its weight is 0.
 PARTS = ("loss", "content_loss", "identity_loss", "content_top1", "identity_top1", "disentanglement_loss")
 ACCURACIES = ("content_top1", "identity_top1")
 
@@ -42,10 +42,10 @@ class GradientNotFinite(LossNotFinite):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """Means over the steps of an epoch; top-1 accuracies and their chance levels in percent.
+    """Means over the steps of an epoch; top-1 accuracies and their chance levels are in percent.
 
     clips, seconds and data_wait (seconds spent waiting for batches) count only the steps since the run was started
-    or resumed. What was not computed is NaN.
+    or resumed. Metrics that were not computed are NaN.
     """
 
     loss: float
@@ -85,11 +85,10 @@ class EpochResult:
 
 
 class Figures:
-    """Collects the figures of an epoch and shows them on a progress bar.
+    """Collects the metrics of an epoch and shows them on a progress bar.
 
-    batches: the batches of the steps. rows: PARTS of the steps already done.
-    steps_per_fetch: figures are fetched from the device once in this many steps, because the host waits for them.
-    learning_rate, precision: for messages.
+    batches: the batches of the epoch. rows: PARTS of the steps already done. steps_per_fetch: steps between transfers
+    of metrics from the device, for which the host has to wait. learning_rate, precision: for messages.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class Figures:
         )
 
     def add(self, row: Tensor) -> None:
-        """Add a step's figures, (len(PARTS),) on the device."""
+        """Add the metrics of a step, (len(PARTS),) on the device."""
         self.pending.append(row)
         if len(self.pending) == self.steps_per_fetch:
             self.fetch()
@@ -129,9 +128,9 @@ class Figures:
         return len(self.rows) + len(self.pending)
 
     def fetch(self) -> list[list[float]]:
-        """The rows of all steps so far. Raises LossNotFinite. All processes must call it at the same step."""
+        """Return the rows of all steps so far. Raises LossNotFinite. All processes must call it at the same step."""
         if self.pending:
-            # Content figures are of this process's clips, identity figures of all: the mean suits both.
+            # Content metrics are of this process's clips, identity metrics of all clips: the mean is right for both.
             fetched = (distributed.total(torch.stack(self.pending)) / distributed.processes()).tolist()
             self.pending.clear()
             for row in fetched:
@@ -142,7 +141,7 @@ class Figures:
         return self.rows
 
     def check_finite(self) -> None:
-        """Raise LossNotFinite, naming the batch, when the loss of the newest step is not finite."""
+        """Raise LossNotFinite, naming the batch, if the loss of the latest step is not finite."""
         loss, content, identity = self.rows[-1][:3]
         if math.isfinite(loss):
             return
@@ -157,7 +156,7 @@ class Figures:
         )
 
     def so_far(self) -> str:
-        """The means so far, as text for the bar."""
+        """Format the means so far for the progress bar."""
         mean = dict(zip(PARTS, np.mean(self.rows, 0).tolist(), strict=True))
         waited = 100 * self.batches.waited / (time.perf_counter() - self.started)
         ahead = ""
@@ -171,7 +170,7 @@ class Figures:
         )
 
     def result(self, num_embeddings: int) -> EpochResult:
-        """The epoch's result. num_embeddings: T', the choices of the content task.
+        """Return the result of the epoch. num_embeddings: T', the number of choices in the content task.
 
         Raises UserError if there was no step.
         """
@@ -196,7 +195,7 @@ def refuse_gradients_not_finite(
 ) -> None:
     """Raise GradientNotFinite if a gradient is not finite although the total loss is.
 
-    A loss that is not finite is reported by Figures, with its batch. All processes have the same gradients.
+    If the loss is not finite, Figures reports it with its batch. All processes have the same gradients.
     """
     found = gradient_not_finite(network)
     if found and not distributed.any_of(not math.isfinite(total.item()), device):
@@ -204,11 +203,11 @@ def refuse_gradients_not_finite(
 
 
 def with_chance(accuracy: float, chance: float) -> str:
-    """A top-1 accuracy in percent and its chance level."""
+    """Format a top-1 accuracy in percent with its chance level."""
     guessing = "" if math.isnan(accuracy) or math.isnan(chance) else f" (chance {chance:.2f}%)"
     return shown(accuracy, ".2f", "%") + guessing
 
 
 def shown(value: float, form: str, unit: str = "") -> str:
-    """A figure as text: `-` if it was not computed."""
+    """Format a metric; `-` if it was not computed."""
     return "-" if math.isnan(value) else f"{value:{form}}{unit}"

@@ -1,4 +1,4 @@
-"""The flags of trainSyncNet.py, by group: what each does, what a good value is, what goes wrong otherwise."""
+"""The flags of trainSyncNet.py."""
 
 import argparse
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ SAVE_PATH = "./data/exp01"
 
 
 class Flags(argparse.Namespace):
-    """All flags with their values, read-only: `replaced` gives a record with other values.
+    """The values of all flags, read-only; `replaced` returns a copy with other values.
 
-    given: those of the network's settings that the user gave, by name. save_path_given: --save_path was given. Both
-    are slots, beside the values: vars() holds only the flags.
+    given: the network settings that the user gave, by name. save_path_given: whether --save_path was given. Both are
+    slots, so that vars() holds only the flags.
     """
 
     __slots__ = ("given", "save_path_given")
@@ -37,7 +37,7 @@ class Flags(argparse.Namespace):
         raise AttributeError(f"flags are read-only; Flags.replaced({name}=...) makes others")
 
     def replaced(self, **values: object) -> "Flags":
-        """The same flags with other values for some."""
+        """Return a copy with new values for some flags."""
         return Flags(vars(self) | values, self.given, self.save_path_given)
 
 
@@ -52,26 +52,27 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     data.add_argument(
         "--train_list",
         default="data/dev.txt",
-        help="clips to train on, made by makeFileList.py: lines `mp4path wavpath offset frames`",
+        help="list of training clips from makeFileList.py, with lines `mp4path wavpath offset frames`",
     )
     data.add_argument(
         "--verify_list",
         default="data/test.txt",
-        help="clips to validate on after every epoch, made the same way, of other speakers",
+        help="list of clips of other speakers, from makeFileList.py, for validation after every epoch",
     )
     data.add_argument(
         "--maxFrames",
         type=at_least(int, RANGES["maxFrames"][0]),
         default=argparse.SUPPRESS,
-        help="video frames (40 ms each) of a training or evaluation crop; the published model used 50. "
-        "Longer crops identify better and cost memory and time in proportion" + unless("maxFrames"),
+        help="video frames (40 ms each) per training or evaluation crop; the published model used 50. "
+        "Longer crops improve identification; memory and time are proportional to the length"
+        + unless("maxFrames"),
     )
     data.add_argument(
         "--nBatchSize",
         type=positive,
         default=30,
-        help="clips per batch. Every voice of a batch is a wrong answer for every other face, so this changes "
-        "the identity loss, not only the speed; must be at least 2",
+        help="clips per batch, at least 2. Every voice in a batch is a negative for every other face, so this "
+        "affects the identity loss, not only the speed",
     )
     data.add_argument("--nTrainPerEpoch", type=positive, default=100000, help="training clips per epoch")
     data.add_argument("--nTestPerEpoch", type=positive, default=10000, help="validation clips per epoch")
@@ -79,7 +80,7 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--nDataLoaderThread",
         type=positive,
         default=4,
-        help="threads that decode clips; as many as cores, or fewer when the bar's `data wait` is near 0",
+        help="threads that decode clips; use one per core, or fewer if `data wait` on the progress bar is near 0",
     )
     data.add_argument(
         "--allow_resize",
@@ -88,15 +89,15 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     )
 
     augmentation = parser.add_argument_group(
-        "augmentation", "of training clips; validation and evaluation are never augmented"
+        "augmentation", "applies to training clips only, never to validation or evaluation"
     )
     augmentation.add_argument(
         "--augment_noise",
         default="",
         metavar="DIR",
-        help="add noise from this folder: MUSAN, at signal-to-noise ratios of 0 to 15 dB for noise, 5 to 15 for "
-        "music and 13 to 20 for speech, or any other, at 5 to 15. 16 kHz mono wavs, which convertAudio.py makes, "
-        "load fastest",
+        help="add noise from this folder: MUSAN (signal-to-noise ratio 0 to 15 dB for noise, 5 to 15 dB for music, "
+        "13 to 20 dB for speech) or any other (5 to 15 dB). 16 kHz mono wavs, which convertAudio.py makes, load "
+        "fastest",
     )
     augmentation.add_argument(
         "--augment_rir",
@@ -108,27 +109,27 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--augment_prob",
         type=not_negative,
         default=0.6,
-        help="share of the clips whose sound is changed; with both folders, half of them get noise, half a room. "
-        "Near 1 the network hardly hears the recordings as they are",
+        help="fraction of clips with augmented audio; with both folders, half of these get noise and half get a "
+        "room. Near 1, the network hardly ever hears unmodified recordings",
     )
     augmentation.add_argument(
         "--flip",
         action="store_true",
-        help="mirror the faces of half of the clips, drawn at random; all frames of a clip alike",
+        help="flip half of the clips, drawn at random, horizontally; all frames of a clip in the same way",
     )
 
     network = parser.add_argument_group("network")
     network.add_argument(
         "--model",
         default=argparse.SUPPRESS,
-        help="module in models/ that holds the network" + unless("model"),
+        help="module in models/ that defines the network" + unless("model"),
     )
     network.add_argument(
         "--crop",
         choices=CROPS,
         default=argparse.SUPPRESS,
-        help="what the face stream sees: the whole face track, as in the published model, or the mouth region scaled "
-        "up, which shows more of the lips and less of the person. A checkpoint is bound to its crop"
+        help="input of the face stream: the whole face track, as in the published model, or the mouth region scaled "
+        "up, which shows more of the lips and less of the person. A checkpoint works only with its own crop"
         + unless("crop"),
     )
     network.add_argument(
@@ -138,13 +139,13 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--temporal_stride",
         type=positive,
         default=argparse.SUPPRESS,
-        help="frames from one embedding to the next; 2 halves the cost, as in the published model"
+        help="frames between embeddings; 2 halves the cost, as in the published model"
         + unless("temporal_stride"),
     )
     network.add_argument(
         "--initial_model",
         default="",
-        help="checkpoint to start from, or to evaluate. In training, a checkpoint in --save_path wins over it",
+        help="checkpoint to start from or to evaluate. In training, a checkpoint in --save_path takes precedence",
     )
 
     training = parser.add_argument_group("training")
@@ -153,78 +154,79 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--lr",
         type=not_negative,
         default=0.0001,
-        help="learning rate of the first epoch; the published model was trained with 0.0001. If changed with "
-        "--force_resume, training continues at the rate that this start would have led to",
+        help="learning rate of the first epoch; the published model was trained with 0.0001. If you change it with "
+        "--force_resume, training continues as if it had been the initial rate from the start",
     )
     training.add_argument(
         "--lr_decay",
         type=not_negative,
         default=0.95,
-        help="factor on the learning rate after every epoch",
+        help="factor applied to the learning rate after every epoch",
     )
     training.add_argument(
         "--alphaC",
         type=not_negative,
         default=1.0,
-        help="weight of the content (sync) loss in training; 0 trains identity only",
+        help="weight of the content (sync) loss; 0 trains identity only",
     )
     training.add_argument(
         "--alphaI",
         type=not_negative,
         default=1.0,
-        help="weight of the identity loss in training; 0 trains lip sync only",
+        help="weight of the identity loss; 0 trains lip sync only",
     )
     training.add_argument(
         "--alphaD",
         type=not_negative,
         default=0.0,
         help="weight of the paper's disentanglement loss, which the 2020 baseline omits: content embeddings must not "
-        "reveal the speaker, nor identity embeddings the time",
+        "reveal the speaker, and identity embeddings must not reveal the time",
     )
     training.add_argument(
         "--distance",
         choices=DISTANCES,
         default=argparse.SUPPRESS,
         help="similarity of embeddings in the losses. cosine: with a learned scale and bias, as in the published "
-        "model. euclidean: 1 / distance, as in the paper. Verification scores are cosines either way"
+        "model. euclidean: 1 / distance, as in the paper. Verification always uses cosine similarity"
         + unless("distance"),
     )
     training.add_argument(
         "--seed",
         type=at_least(int, 0),
         default=0,
-        help="same seed, same lists, same machine: same run (on a GPU bit by bit only with --deterministic)",
+        help="random seed; runs with the same seed, lists and machine are the same (on a GPU, bit by bit only with "
+        "--deterministic)",
     )
     training.add_argument(
         "--save_path",
-        help="folder of the run: checkpoints in model/, scores.txt in result/; the same command resumes there "
-        f"(default: {SAVE_PATH}). With --eval --initial_model x.model and without this flag, results go to x_eval/",
+        help="folder of the run, with checkpoints in model/ and scores.txt in result/; the same command resumes the "
+        f"run (default: {SAVE_PATH}). Without this flag, --eval --initial_model x.model writes to x_eval/",
     )
     training.add_argument(
         "--save_steps",
         type=at_least(int, 0),
         default=1000,
-        help="steps between two saves of the exact state within an epoch; a killed process loses at most this many. "
-        "0: save only after each epoch",
+        help="steps between saves of the exact state within an epoch; a killed process loses at most this many "
+        "steps. 0: save only after each epoch",
     )
     training.add_argument(
-        "--keep", type=at_least(int, 0), default=0, help="newest checkpoints to keep; 0: all"
+        "--keep", type=at_least(int, 0), default=0, help="number of newest checkpoints to keep; 0: all"
     )
     training.add_argument(
-        "--force_resume", action="store_true", help="resume in --save_path although settings have changed"
+        "--force_resume", action="store_true", help="resume in --save_path even if settings have changed"
     )
     training.add_argument(
         "--max_bad",
         type=not_negative,
         default=0.01,
-        help="stop if more than this fraction of an epoch's clips cannot be read; fewer are logged in "
+        help="stop if more than this fraction of an epoch's clips cannot be read; up to that, they are logged in "
         "result/bad_clips.txt and replaced by other clips",
     )
     training.add_argument(
         "--decode_timeout",
         type=at_least(float, 1),
         default=60.0,
-        help="seconds after which a clip that is still being decoded counts as unreadable",
+        help="seconds after which a clip that is still being decoded is treated as unreadable",
     )
 
     training.add_argument(
@@ -248,60 +250,63 @@ def parse_args(argv: list[str] | None = None) -> Flags:
     evaluation.add_argument(
         "--test_list",
         default="voxceleb/test_list.txt",
-        help="trials: lines `label fileA fileB`, label 1 = same speaker, or Kaldi's `fileA fileB target|nontarget`; "
-        "without labels, only scores are written",
+        help="list of trials, with lines `label fileA fileB` (label 1: same speaker) or Kaldi's `fileA fileB "
+        "target|nontarget`; without labels, only scores are written",
     )
     evaluation.add_argument(
         "--test_path",
         default="voxceleb/voxceleb1",
-        help="folder that the file names of the trials are relative to, or a wav.scp with their paths",
+        help="base folder of the file names in --test_list, or a wav.scp with their paths",
     )
     evaluation.add_argument(
         "--num_eval",
         type=positive,
         default=10,
-        help="evenly spread crops of each utterance; a score is the mean over all their pairs",
+        help="evenly spaced crops per utterance; a score is the mean over all pairs of crops",
     )
     evaluation.add_argument(
         "--test_interval",
         type=at_least(int, 0),
         default=0,
-        help="in training, evaluate on --test_list every this many epochs: EER and minDCF in metrics.csv, the "
-        "best epoch in result/best.json (--keep never removes its checkpoint). 0: never",
+        help="epochs between evaluations on --test_list during training, which write EER and minDCF to metrics.csv "
+        "and the best epoch to result/best.json (--keep never removes its checkpoint). 0: never",
     )
     evaluation.add_argument(
         "--test_sync",
         type=at_least(int, 0),
         default=0,
         metavar="N",
-        help="with --test_interval, also measure the sync accuracy (see inferSyncNet.py accuracy) of N clips of "
-        "--verify_list: sync_accuracy_5 ... _15 in metrics.csv; with --alphaI 0, no trials are scored then",
+        help="with --test_interval, also measure the sync accuracy (see inferSyncNet.py accuracy) on N clips of "
+        "--verify_list: sync_accuracy_5 ... _15 in metrics.csv. With --alphaI 0, no trials are scored in this case",
     )
     evaluation.add_argument(
         "--score_norm",
         choices=("none", "asnorm"),
         default="none",
-        help="asnorm: adaptive symmetric normalization with --cohort; raw scores are reported as well",
+        help="asnorm: adaptive symmetric normalization with --cohort; raw scores are reported too",
     )
     evaluation.add_argument(
         "--cohort",
         default="",
-        help="utterances of speakers who are not in the trials, for --score_norm: one file name per line, or a list "
-        "of clips from makeFileList.py",
+        help="utterances of speakers who are not in the trials, for --score_norm: a list with one file name per "
+        "line, or a list of clips from makeFileList.py",
     )
     evaluation.add_argument(
         "--cohort_path",
         default=None,
-        help="folder of the cohort's names, or a wav.scp; by default --test_path",
+        help="base folder of the file names in --cohort, or a wav.scp with their paths (default: --test_path)",
     )
     evaluation.add_argument(
-        "--cohort_size", type=at_least(int, 0), default=0, help="utterances drawn from --cohort; 0: all"
+        "--cohort_size",
+        type=at_least(int, 0),
+        default=0,
+        help="number of utterances drawn at random from --cohort; 0: all",
     )
     evaluation.add_argument(
         "--top_n",
         type=at_least(int, 2),
         default=300,
-        help="nearest cohort utterances that normalize a score; usually 200 to 400 out of thousands",
+        help="number of nearest cohort utterances used to normalize a score; usually 200 to 400 out of thousands",
     )
     evaluation.add_argument(
         "--save_embeddings", default="", metavar="NPZ", help="save the embeddings of --eval to this file"
@@ -310,32 +315,33 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         "--load_embeddings",
         default="",
         metavar="NPZ",
-        help="reuse embeddings from --save_embeddings, of the same weights, for the files that it has",
+        help="reuse embeddings from this file, written by --save_embeddings with the same weights; only missing ones "
+        "are computed",
     )
 
     machine = parser.add_argument_group("machine")
     machine.add_argument(
-        "--device", default=None, help="cpu, cuda, cuda:1 ...; by default a GPU if there is one"
+        "--device", default=None, help="cpu, cuda, cuda:1, ... (default: cuda if available, else cpu)"
     )
     machine.add_argument(
         "--precision",
         choices=(*PRECISIONS, AUTO),
         default="fp32",
-        help="fp32: true float32. tf32: GPU matrix units with 10-bit mantissas. bf16: autocast, less memory, faster "
-        "on most GPUs and on some CPUs (training warns where it is slower); losses and the audio front end stay "
-        "float32. auto: the faster of fp32 and bf16, measured in about a second; a run keeps the result",
+        help="fp32: true float32. tf32: GPU tensor cores with 10-bit mantissas. bf16: autocast; needs less memory "
+        "and is faster on most GPUs and some CPUs (training warns if it is slower); losses and the audio front end "
+        "stay in float32. auto: the faster of fp32 and bf16, measured in about a second; a resumed run keeps it",
     )
     machine.add_argument(
         "--deterministic",
         action="store_true",
-        help="make runs on the same GPUs equal bit by bit, with PyTorch's slower deterministic algorithms; on a CPU "
-        "they are equal without it",
+        help="make runs on the same GPUs equal bit by bit, using PyTorch's slower deterministic algorithms; on a CPU "
+        "runs are equal without this flag",
     )
     machine.add_argument(
         "--compile",
         action="store_true",
-        help="run the network through torch.compile: a slow first step, then faster ones on most GPUs, but not on "
-        "most CPUs; changes results by rounding. Needs a C++ compiler",
+        help="use torch.compile: the first step is slow, later ones are faster on most GPUs but not on most CPUs; "
+        "results differ by rounding. Needs a C++ compiler",
     )
     values = vars(parser.parse_args(argv))
     save_path_given = values["save_path"] is not None
@@ -360,9 +366,9 @@ def parse_args(argv: list[str] | None = None) -> Flags:
 
 
 def not_used(args: argparse.Namespace) -> list[str]:
-    """A line for each group of given flags that have no effect.
+    """Return one line per group of given flags that have no effect.
 
-    With --eval, training flags are not reported: appending --eval to the command of a run evaluates it.
+    With --eval, training flags are not reported, so that appending --eval to a training command evaluates the run.
     """
     trials, of_asnorm = ("test_list", "test_path", "num_eval"), ("cohort_path", "cohort_size", "top_n")
     of_eval = ("save_embeddings", "load_embeddings", "score_norm", "cohort", *of_asnorm)
@@ -389,10 +395,10 @@ def not_used(args: argparse.Namespace) -> list[str]:
 
 
 def defaults() -> dict[str, object]:
-    """The default of each flag."""
+    """Return the default of each flag."""
     return vars(parse_args([]))
 
 
 def unless(name: str) -> str:
-    """In words, the default of a setting that a checkpoint may record."""
+    """Format the default of a setting that a checkpoint may record, for a help text."""
     return f" (default: that of the checkpoint, else {default_settings()[name]})"

@@ -14,9 +14,9 @@ from syncnet.training.flags import Flags
 def make_loaders(
     args: Flags, result_folder: str, device: torch.device
 ) -> tuple[DatasetLoader, DatasetLoader]:
-    """The loaders of --train_list and --verify_list. Prints what they leave unused and what augments them.
+    """Create the loaders of --train_list and --verify_list. Prints unused validation clips and augmentation folders.
 
-    result_folder: where clips that cannot be read are noted. Raises MediaError, naming the flag of the list.
+    result_folder: folder for the log of unreadable clips. Raises MediaError, naming the flag of the list.
     """
     train = make_loader(args, "train_list", args.nTrainPerEpoch, result_folder, device)
     verify = make_loader(args, "verify_list", args.nTestPerEpoch, result_folder, device)

@@ -1,7 +1,7 @@
-"""The results of a training run for people to read, in save_path/result.
+"""Write the results of a training run to save_path/result.
 
-scores.txt (as in the 2020 baseline), metrics.csv and curves.png, best.json if trials were scored, and TensorBoard
-scalars on request.
+The files are scores.txt (as in the 2020 baseline), metrics.csv, curves.png, best.json if trials were scored, and
+TensorBoard scalars on request.
 """
 
 import csv
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def score_line(epoch: int, rate: float, trained: EpochResult, validated: EpochResult) -> str:
-    """The line of an epoch in scores.txt, in the 2020 baseline's format; `-` for what was not computed."""
+    """Format an epoch's line in scores.txt, as in the 2020 baseline; `-` for metrics that were not computed."""
     return (
         f"IT {epoch}, LR {rate:f}, TACC {shown(trained.identity_top1, '2.2f')}, TLOSS {trained.loss:f}, "
         f"VACC {shown(validated.identity_top1, '2.2f')}, VLOSS {validated.loss:f}"
@@ -32,15 +32,15 @@ def score_line(epoch: int, rate: float, trained: EpochResult, validated: EpochRe
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Peak memory so far in MiB: of tensors on the GPU, else of this process."""
+    """Return peak memory so far in MiB: of tensors on a GPU, otherwise of this process."""
     if device.type == "cuda":
         return {"gpu_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes per unit of ru_maxrss
     return {"memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
 
 
 def lines_of(path: str) -> list[str]:
-    """The lines of a text file; none if it does not exist. Raises OSError if it is temporarily unreadable."""
+    """Read the lines of a text file; [] if it does not exist. Raises OSError if it is temporarily unreadable."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().splitlines()
@@ -49,17 +49,17 @@ def lines_of(path: str) -> list[str]:
 
 
 def renamed(row: dict[str, str]) -> dict[str, str]:
-    """A row of metrics.csv with current column names: earlier versions wrote confusion for disentanglement."""
+    """Rename columns of metrics.csv from earlier versions, which wrote confusion_loss for disentanglement_loss."""
     return {name.replace("confusion_loss", "disentanglement_loss"): value for name, value in row.items()}
 
 
 class TrainingLog:
-    """The files of a run's result folder; each is replaced as a whole, so that none is ever half written.
+    """Writes the files in a run's result folder; all except the TensorBoard events are replaced atomically.
 
-    settings: written to scores.txt, one `name value` line each; when resuming, those that have changed.
-    first_epoch: the epoch of this start; what an earlier start wrote about it and later ones is dropped.
-    tensorboard: also write scalars, named as the columns of metrics.csv, to the folder tensorboard, including earlier
-    epochs if it is new; UserError if that package is not installed.
+    settings: written to scores.txt, one `name value` line each; after resuming, only those that have changed.
+    first_epoch: first epoch to be trained; entries of an earlier start for this and later epochs are dropped.
+    tensorboard: also write the columns of metrics.csv as scalars to the folder tensorboard; if that is new, including
+    earlier epochs. Raises UserError if the tensorboard package is not installed.
     """
 
     def __init__(self, folder: str, settings: dict[str, object], first_epoch: int, tensorboard: bool = False):
@@ -82,7 +82,7 @@ class TrainingLog:
         self.rows = [renamed(row) for row in table if int(row["epoch"]) < first_epoch]
         for row in self.rows if switched_on_later else []:
             self._write_scalars(int(row["epoch"]), {name: float(row[name] or "nan") for name in row})
-        written = dict(line.partition(" ")[::2] for line in self.lines)  # the last of each name
+        written = dict(line.partition(" ")[::2] for line in self.lines)  # latest value of each setting
         self.lines += [
             f"{name} {value}" for name, value in settings.items() if written.get(name) != f"{value}"
         ]
@@ -91,7 +91,7 @@ class TrainingLog:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch with the lowest EER, the first if several are equal; None if no trials were scored."""
+        """The epoch with the lowest EER, the earliest in case of a tie; None if no trials were scored."""
         tested = [row for row in self.rows if row.get("eer")]
         return int(min(tested, key=lambda row: float(row["eer"]))["epoch"]) if tested else None
 
@@ -103,7 +103,7 @@ class TrainingLog:
         validated: EpochResult,
         more: dict[str, float],
     ) -> str:
-        """Add an epoch to all files; `more`: additional columns. Returns its line of scores.txt."""
+        """Add an epoch to all files. more: additional columns. Returns its line in scores.txt."""
         row: dict[str, float] = {"epoch": epoch, "learning_rate": rate}
         for part in PARTS:
             row[f"train_{part}"] = getattr(trained, part)
@@ -142,10 +142,10 @@ class TrainingLog:
             file.writelines(line + "\n" for line in self.lines)
 
     def _write_best(self) -> None:
-        """best.json: epoch, checkpoint (relative to save_path) and figures of the lowest EER so far."""
+        """Write best.json: epoch, checkpoint (relative to save_path) and metrics of the lowest EER so far."""
         if self.best_epoch is None:
             if os.path.exists(self.best):
-                os.remove(self.best)  # of epochs that are trained again
+                os.remove(self.best)  # from epochs that will be trained again
             return
         row = next(row for row in self.rows if int(row["epoch"]) == self.best_epoch)
         found = {"epoch": self.best_epoch, "checkpoint": f"model/model{self.best_epoch:09d}.model"}
@@ -154,8 +154,8 @@ class TrainingLog:
             json.dump(found, file, indent=2)
 
     def drawn(self) -> "Figure":
-        """The curves of all epochs so far: losses, accuracies with what guessing would reach, EER or rate."""
-        from matplotlib.figure import Figure  # slow to import, and only needed here
+        """Plot all epochs so far: losses and accuracies with their chance levels, and EER or learning rate."""
+        from matplotlib.figure import Figure  # slow to import, and used only here
         from matplotlib.ticker import MaxNLocator
 
         figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -165,7 +165,7 @@ class TrainingLog:
             for color, task in (("tab:blue", "content"), ("tab:orange", "identity")):
                 for split, name, style in (("train", "training", "--x"), ("val", "validation", "-o")):
                     values = [float(row.get(f"{split}_{task}_{figures}") or "nan") for row in self.rows]
-                    if not all(map(math.isnan, values)):  # a task that is not trained has none
+                    if not all(map(math.isnan, values)):  # all NaN if the task is not trained
                         panel.plot(epochs, values, style, color=color, label=f"{task}, {name}", markersize=4)
                 if chance := float(self.rows[-1].get(f"{task}_top1_chance") or 0):
                     ways = round(100 / chance)

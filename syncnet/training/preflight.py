@@ -1,4 +1,4 @@
-"""What would make training fail, or train nothing, checked before it starts."""
+"""Check, before training starts, for conditions that would make it fail or train nothing."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from SyncNetDist import SyncNet
 def check_batch_share(network: SyncNet, batch: int) -> None:
     """Raise UserError if the batch cannot be divided among the processes, or a share is too small for batch norm.
 
-    That is one embedding of one clip, on CPUs; GPUs normalize over the whole batch.
+    A share is too small if it is one embedding of one clip on a CPU; GPUs normalize over the whole batch.
     """
     distributed.check_batch(batch)
     settings, count = network.settings, distributed.processes()
@@ -35,7 +35,7 @@ def check_batch_share(network: SyncNet, batch: int) -> None:
 
 
 def check_tasks(network: SyncNet, args: Flags) -> None:
-    """Raise UserError for a loss to be trained whose embeddings the network does not have."""
+    """Raise UserError if the network lacks the heads for a loss with a nonzero weight."""
     for name, weight, available in (
         ("content", "alphaC", network.has_content),
         ("identity", "alphaI", network.has_identity),
@@ -51,7 +51,7 @@ def check_newest_state(saved: SavedRun) -> None:
     """Raise UserError if another machine's --save_path holds a newer state than that of rank 0, which decides.
 
     This happens if the folder is not shared and rank 0 is now on another machine. Without this check, the run would
-    start again from an older state, or from the beginning. All processes must call this.
+    restart from an older state or from the beginning. All processes must call this.
     """
     if distributed.processes() == 1:
         return

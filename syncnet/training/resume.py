@@ -1,4 +1,4 @@
-"""Where a run resumes: from its exact state, else from its newest checkpoint, else from --initial_model."""
+"""Resume a run from its exact state, else from its newest checkpoint, else start from --initial_model."""
 
 from collections.abc import Callable
 
@@ -27,10 +27,10 @@ from SyncNetDist import SyncNet
 
 
 class SavedRun:
-    """What --save_path holds of an earlier start. The state is read here, once, by the first process alone.
+    """What --save_path holds from an earlier start. Only rank 0 reads the state, once.
 
-    state: as read_state returns it; None if there is none, if it is damaged, or in other processes. damaged: why it
-    was not read. Raises CheckpointError for a state of a newer version, OSError.
+    state: the result of read_state; None if there is no state, if it is damaged, or on other ranks. damaged: why it
+    could not be read. Raises CheckpointError for a state from a newer version, OSError.
     """
 
     def __init__(self, save_path: str):
@@ -45,15 +45,15 @@ class SavedRun:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The flags of the run as its state has them, as text; {} without a state."""
+        """The settings recorded in the state, as text; {} without a state."""
         return self.state["settings"] if self.state else {}
 
 
 class ResumableRun:
-    """Saves the exact state of a run, and resumes it; several processes do both together.
+    """Saves the exact state of a run, and resumes it, in all processes together.
 
-    loaders: by the name of their list's flag. Its settings, and the content of its lists, are part of a state: with
-    others, a run is not resumed.
+    loaders: by the name of the flag of their list. The state includes settings and hashes of the lists; a run is not
+    resumed if these have changed.
     """
 
     def __init__(self, network: SyncNet, args: Flags, folder: RunFolder, loaders: dict[str, DatasetLoader]):
@@ -64,12 +64,12 @@ class ResumableRun:
             self.settings |= augmentation.fingerprints()
 
     def resume(self, saved: SavedRun) -> ResumeState:
-        """Load weights, optimizer and random state. Returns where the run continues.
+        """Load weights, optimizer and random state. Returns the position at which the run continues.
 
-        Raises CheckpointError for a state with other settings.
+        Raises CheckpointError if the settings have changed.
         """
         state = distributed.on_rank_zero(lambda: start_state(self.network, self.args, saved, self.settings))
-        saved.state = None  # frees its tensors, as many as the network's and the optimizer's
+        saved.state = None  # frees its copy of the weights and the optimizer state
         sync_from_rank_zero(self.network, self.settings)
         state.set_generators(self.network.device)
         for name, loader in self.loaders.items():
@@ -79,7 +79,7 @@ class ResumableRun:
     def save(self, epoch: int, rows: list[list[float]]) -> None:
         """Save the state at this step. All processes must call this at the same step.
 
-        epoch: being trained; rows: figures of its finished steps.
+        epoch: the current epoch. rows: metrics of its finished steps.
         """
         state = ResumeState.now(epoch, rows, self.network.device)
         for name, loader in self.loaders.items():
@@ -88,7 +88,7 @@ class ResumableRun:
             save_state(self.folder.state, self.network, state, self.settings)
 
     def saves_during(self, epoch: int, request: StopRequest) -> Callable[[int, Callable[[], list]], None]:
-        """What to call after each training step: saves every --save_steps, and before stopping on request."""
+        """Return a function to call after each training step, which saves every --save_steps and before stopping."""
 
         def after_step(step: int, rows: Callable[[], list[list[float]]]) -> None:
             stopping = request.requested(step)
@@ -101,7 +101,7 @@ class ResumableRun:
 
 
 def start_state(network: SyncNet, args: Flags, saved: SavedRun, settings: dict[str, str]) -> ResumeState:
-    """Load the exact state of a run, else its newest checkpoint, else --initial_model, and say which."""
+    """Load the exact state of a run, else its newest checkpoint, else --initial_model, and print which."""
     checkpoints = epoch_checkpoints(saved.folder.model)
     if saved.damaged:
         print(f"WARNING: {saved.damaged}. Resuming from the newest checkpoint instead, without the momentum.")
@@ -127,7 +127,7 @@ def start_state(network: SyncNet, args: Flags, saved: SavedRun, settings: dict[s
 
 
 def check_settings(saved: SavedRun, settings: dict[str, str], force: bool) -> None:
-    """Raise CheckpointError if the run was started with other settings; with force, only print them."""
+    """Raise CheckpointError if the run was started with other settings; with force, only print the changes."""
     if not (changed := changed_settings(saved.settings, settings, defaults())):
         return
     listed = "\n  ".join(changed)
@@ -140,7 +140,7 @@ def check_settings(saved: SavedRun, settings: dict[str, str], force: bool) -> No
 
 
 def resume_from_state(network: SyncNet, args: Flags, saved: SavedRun) -> ResumeState:
-    """Restore the exact state; raises CheckpointError if it is of another network."""
+    """Restore the exact state. Raises CheckpointError if it belongs to another network."""
     assert saved.state is not None
     fitted = fit_state(saved.folder.state, saved.state, network)
     position = restore(fitted, network)
@@ -161,7 +161,7 @@ def resume_from_state(network: SyncNet, args: Flags, saved: SavedRun) -> ResumeS
 
 
 def resume_from_checkpoint(network: SyncNet, args: Flags, path: str, epoch: int) -> ResumeState:
-    """Load an epoch's weights; the optimizer starts from scratch, at the learning rate after that epoch."""
+    """Load the weights of an epoch; the optimizer starts from scratch, with the learning rate after that epoch."""
     warn_of_misfits(path, network.loadParameters(path).lines())
     print(f"Resuming after epoch {epoch} from {path}, without the momentum")
     decay_learning_rate(network, args, epochs=epoch)
@@ -169,7 +169,7 @@ def resume_from_checkpoint(network: SyncNet, args: Flags, path: str, epoch: int)
 
 
 def load_initial_model(network: SyncNet, path: str) -> None:
-    """Load what fits of a checkpoint; raises CheckpointError if no weight does."""
+    """Load the weights of a checkpoint that fit. Raises CheckpointError if none fits."""
     misfits = network.loadParameters(path)
     if len(misfits.lines(needed := needed_weights(network))) == len(needed):
         raise CheckpointError(
@@ -188,9 +188,9 @@ def warn_of_misfits(path: str, misfits: list[str]) -> None:
 
 
 def newest_readable(model_folder: str) -> str | None:
-    """The newest checkpoint of a run that is not damaged; None if there is no checkpoint.
+    """Return the path of a run's newest checkpoint that is not damaged, or None if there are no checkpoints.
 
-    Raises UnreadableCheckpoint if there are some and all are damaged.
+    Raises UnreadableCheckpoint if all checkpoints are damaged.
     """
     damaged = None
     for path in reversed(epoch_checkpoints(model_folder).values()):
@@ -207,7 +207,7 @@ def newest_readable(model_folder: str) -> str | None:
 
 
 def decay_learning_rate(network: SyncNet, args: Flags, epochs: int = 1) -> None:
-    """The schedule of the learning rate, over so many epochs: --lr_decay after each."""
+    """Step the learning rate schedule (--lr_decay after each epoch) by a number of epochs."""
     for _ in range(epochs):
         network.updateLearningRate(args.lr_decay)
 
@@ -222,7 +222,7 @@ def change_learning_rate(network: SyncNet, before: float, now: float) -> None:
         scheduler.base_lrs = [rate * now / before if before else now for rate in scheduler.base_lrs]
 
 
-# Why a setting may have changed, where it is not obvious.
+# Why a setting may have changed, if that is not obvious.
 CHANGED_BY = {
     "content of --augment_noise": " (names and sizes of the files, and the level of each, which the names of their "
     f"folders decide, including that of the given folder: {LEVELS}. If you renamed the folder, restore its name)"
@@ -230,7 +230,7 @@ CHANGED_BY = {
 
 
 def changed_settings(old: dict[str, str], new: dict[str, str], defaults: dict[str, object]) -> list[str]:
-    """A line for each setting that differs; what an older state does not have was the default."""
+    """Return one line per setting that differs. Settings missing from an older state had their default values."""
     old = CLASSES_2020 | {name: str(defaults[name]) for name in new if name in defaults} | old
     return [
         f"{name}: {old.get(name, 'not set')} then, {new.get(name, 'not set')} now{CHANGED_BY.get(name, '')}"

@@ -1,4 +1,4 @@
-"""The folder of a training run, --save_path: model/ and result/ in it, its lock, its checkpoints."""
+"""The folder of a training run, --save_path, with model/ and result/, its lock and its checkpoints."""
 
 import glob
 import os
@@ -16,7 +16,7 @@ from syncnet.support.files import lock_file, remove_leftovers
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run writes: checkpoints to `model`, figures to `result`, the exact state to the file `state`."""
+    """The paths of a run: folders `model` (checkpoints) and `result` (metrics), and file `state` (exact state)."""
 
     path: str
 
@@ -36,7 +36,7 @@ class RunFolder:
         return os.path.join(self.model, f"model{epoch:09d}.model")
 
     def remove_old_checkpoints(self, keep: int, best_epoch: int | None) -> None:
-        """Remove all checkpoints but the newest `keep` (0: all stay) and that of the best epoch."""
+        """Remove all checkpoints except the newest `keep` (0: keep all) and that of the best epoch."""
         checkpoints = list(epoch_checkpoints(self.model).items())
         for epoch, path in checkpoints[:-keep] if keep else []:
             if epoch != best_epoch:
@@ -47,8 +47,8 @@ class RunFolder:
 def run_folder(save_path: str, network: nn.Module) -> Iterator[RunFolder]:
     """Create a run's folders and lock them against a second run.
 
-    The lock ends with the process, however it ends. Raises OSError, saying what to do, if another run has the lock
-    or the disk has no room for a checkpoint and two states.
+    The lock ends with the process, even if it is killed. Raises OSError, with a remedy, if another run holds the lock
+    or the disk lacks space for a checkpoint and two states.
     """
     folder = RunFolder(save_path)
     if not distributed.is_main():
@@ -61,7 +61,7 @@ def run_folder(save_path: str, network: nn.Module) -> Iterator[RunFolder]:
     with lock_file(os.path.join(save_path, "lock"), taken):
         for path in (save_path, folder.model, folder.result):
             remove_leftovers(glob.glob(os.path.join(glob.escape(path), "*.part")))
-        # A checkpoint, and the previous state beside the state being written (weights and momenta each).
+        # A checkpoint, the previous state, and the state being written (weights and momenta in each state).
         needed = 5 * sum(tensor.nbytes for tensor in network.state_dict().values())
         free = shutil.disk_usage(save_path).free
         if free < needed:

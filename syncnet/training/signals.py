@@ -13,11 +13,11 @@ from syncnet.compute import distributed
 
 # Ctrl-C, schedulers (USR1 is Slurm's usual warning), a closed terminal.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-SAME_REQUEST = 10.0  # seconds
+SAME_REQUEST = 10.0  # seconds within which further signals count as the same request
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop, and its state is saved."""
+    """A signal asked the run to stop, and its state has been saved."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -25,10 +25,10 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Whether a signal has asked this run to stop, in this process or another one.
+    """A request to stop the run, made by a signal to this process or another one.
 
-    All processes must ask at the same step. device: of the run. steps_per_fetch: on a GPU, where asking makes the
-    host wait, it is asked only once in this many steps.
+    All processes must call the methods at the same step. device: the run's device. steps_per_fetch: steps between
+    checks, because on a GPU the host has to wait for each check.
     """
 
     def __init__(self, device: torch.device, steps_per_fetch: int):
@@ -39,22 +39,22 @@ class StopRequest:
         return step % self.steps_per_fetch == 0 and distributed.any_of(bool(self.signals), self.device)
 
     def stop(self) -> None:
-        """Raise Interrupted; the state must be saved already."""
+        """Raise Interrupted; the state must already be saved."""
         raise Interrupted(self.signals[0] if self.signals else signal.SIGTERM)
 
     def stop_if_requested(self, step: int = 0) -> None:
-        """Raise Interrupted after a request; the state must be saved already."""
+        """Raise Interrupted after a request; the state must already be saved."""
         if self.requested(step):
             self.stop()
 
 
 @contextmanager
 def stop_signals(device: torch.device, steps_per_fetch: int = 1) -> Iterator[StopRequest]:
-    """Collect SIGINT, SIGTERM, SIGUSR1 and SIGHUP; another one after SAME_REQUEST seconds ends the process.
+    """Collect SIGINT, SIGTERM, SIGUSR1 and SIGHUP; another signal after SAME_REQUEST seconds ends the process.
 
-    Within that time it is the same request: Slurm, a terminal and torchrun each send theirs, and the state may be
-    in the middle of being saved. SIGHUP stays ignored under nohup.
-    Threads other than the main one cannot handle signals: there, no request arrives.
+    Within that time, signals count as the same request: Slurm, a terminal and torchrun each send one, and the state
+    may be in the middle of being saved. SIGHUP stays ignored under nohup.
+    Only the main thread can handle signals; in other threads, no request arrives.
     """
     request = StopRequest(device, steps_per_fetch)
     if threading.current_thread() is not threading.main_thread():
@@ -65,7 +65,7 @@ def stop_signals(device: torch.device, steps_per_fetch: int = 1) -> Iterator[Sto
 
     def note(number: int, _frame: object) -> None:
         nonlocal first
-        if number == signal.SIGHUP:  # the terminal may be gone, and writing to it an error
+        if number == signal.SIGHUP:  # the terminal may be gone, and writing to it would fail
             for terminal in terminals:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
         if not request.signals:

@@ -1,7 +1,7 @@
-"""The exact state of a run, from which it resumes as if it had never stopped, in one file beside its checkpoints.
+"""The exact state of a run, in one file in addition to its checkpoints; a run resumes from it as if never stopped.
 
-The file holds tensors, numbers and strings only, and is read with torch's weights_only: nothing in it
-can run. It is replaced as a whole, so a killed run leaves the last complete one.
+The file holds only tensors, numbers and strings, and is read with weights_only=True, so it cannot run code. It is
+replaced atomically, so a killed run leaves the last complete state.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from syncnet.support.files import replace_file
 from syncnet.training.epoch import PARTS
 from SyncNetDist import SyncNet
 
-VERSION = 2  # 1 had SGD's momenta by parameter name, and no learning rate
-# Flags that may change between two starts of one run: they alter speed, place or length, not results.
-# Of lists and folders of sounds, the content counts instead.
+VERSION = 2  # version 1 had SGD's momenta by parameter name, and no learning rate
+# Flags that may change between two starts of a run: they affect speed, location or length, not results. For lists
+# and folders of sounds, hashes of the content are compared instead.
 FREE_SETTINGS = {
     "save_path", "initial_model", "max_epoch", "nDataLoaderThread", "device", "eval", "test_list", "test_path",
     "train_list", "verify_list", "save_steps", "keep", "force_resume", "decode_timeout", "max_bad",
@@ -35,14 +35,14 @@ FREE_SETTINGS = {
 
 @dataclass(eq=False)
 class ResumeState:
-    """Where a run is: `rows` holds the figures of the epoch's finished steps, one row of PARTS per step.
+    """The position of a run. rows: metrics of the epoch's finished steps, one row of PARTS per step.
 
-    The next step draws from random_state, of Python's random, and where the network itself draws, as dropout does,
-    from torch_state, of torch on the CPU, or gpu_state. None: unknown, they stay as they are.
-    hung: by list, the clips that took too long to decode; see DatasetLoader.hung.
+    random_state: of Python's random module, from which each step draws. torch_state, gpu_state: of torch on the CPU
+    and on the GPU, from which layers such as dropout draw; None: unknown, leave the generator unchanged.
+    hung: clips that took too long to decode, by list; see DatasetLoader.hung.
     """
 
-    epoch: int  # being trained, from 1
+    epoch: int  # current epoch, from 1
     rows: list[list[float]]
     random_state: tuple
     torch_state: Tensor | None = None
@@ -51,12 +51,12 @@ class ResumeState:
 
     @classmethod
     def now(cls, epoch: int, rows: list[list[float]], device: torch.device) -> "ResumeState":
-        """The state at this step, with the random generators as they are."""
+        """Return the state at this step, with the current state of the random generators."""
         gpu_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(epoch, rows, random.getstate(), torch.get_rng_state(), gpu_state)
 
     def set_generators(self, device: torch.device) -> None:
-        """Set the random generators that a step on this device draws from."""
+        """Set the random generators that a step on this device uses."""
         random.setstate(self.random_state)
         if is_state_like(self.torch_state, torch.get_rng_state()):
             torch.set_rng_state(self.torch_state)
@@ -66,7 +66,7 @@ class ResumeState:
 
 @contextmanager
 def same_draws(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from this seed inside, and continue afterwards with the random numbers of before."""
+    """Seed the random generators inside the context, and restore their state afterward."""
     before = ResumeState.now(0, [], device)
     random.seed(seed)
     try:
@@ -76,7 +76,7 @@ def same_draws(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def binding_settings(args: dict[str, object], lists: dict[str, str]) -> dict[str, str]:
-    """The settings that a run must keep to stay the same run; lists by their content, not their place."""
+    """Return the settings that must not change when a run resumes; lists are identified by content, not by path."""
     settings = {name: str(value) for name, value in args.items() if name not in FREE_SETTINGS}
     for name, path in lists.items():
         with open(path, "rb") as file:
@@ -85,9 +85,9 @@ def binding_settings(args: dict[str, object], lists: dict[str, str]) -> dict[str
 
 
 def optimizer_state(network: SyncNet) -> dict[str, Any]:
-    """The state of the optimizer and of the scheduler (None without one), as torch gives it.
+    """Return the state dicts of the optimizer and the scheduler (None without one), and "parameters".
 
-    parameters: the names of the optimizer's parameters, in its order.
+    These are the names of the optimizer's parameters, in the optimizer's order.
     """
     names = {parameter: name for name, parameter in network.named_parameters()}
     groups = network.__optimizer__.param_groups
@@ -99,23 +99,23 @@ def optimizer_state(network: SyncNet) -> dict[str, Any]:
 
 
 def restore_optimizer(network: SyncNet, state: dict[str, Any]) -> None:
-    """Put what optimizer_state gave into the optimizer and the scheduler."""
+    """Load a result of optimizer_state into the optimizer and the scheduler."""
     network.__optimizer__.load_state_dict(state["optimizer"])
     if network.__scheduler__ and state["scheduler"]:
         network.__scheduler__.load_state_dict(state["scheduler"])
 
 
 def optimizer_classes(network: SyncNet) -> dict[str, str]:
-    """The classes of the optimizer and the scheduler: a run must keep them, as its settings."""
+    """Return the class names of the optimizer and the scheduler, which a run must keep like its settings."""
     parts = {"optimizer": network.__optimizer__, "scheduler": network.__scheduler__}
     return {name: type(part).__name__ for name, part in parts.items()}
 
 
-CLASSES_2020 = {"optimizer": "SGD", "scheduler": "NoneType"}  # of a state that does not say
+CLASSES_2020 = {"optimizer": "SGD", "scheduler": "NoneType"}  # for a state that does not record them
 
 
 def same_steps(state: dict, network: SyncNet) -> bool:
-    """Is a state of this optimizer and scheduler, so that it can be put into them?"""
+    """Return whether a state is from the same classes of optimizer and scheduler, so that they can load it."""
     return all(
         state["settings"].get(name, CLASSES_2020[name]) == kind
         for name, kind in optimizer_classes(network).items()
@@ -123,7 +123,7 @@ def same_steps(state: dict, network: SyncNet) -> bool:
 
 
 def save_state(path: str, network: SyncNet, position: ResumeState, settings: dict[str, str]) -> None:
-    """Write the state, complete or not at all. Raises OSError."""
+    """Write the state atomically. Raises OSError."""
     version, words, gauss = position.random_state
     state = {
         "version": VERSION,
@@ -145,8 +145,8 @@ def save_state(path: str, network: SyncNet, position: ResumeState, settings: dic
 def read_state(path: str) -> dict | None:
     """Read a run's state and check its form; None if there is no file.
 
-    Raises UnreadableCheckpoint for a file that is damaged or no state, CheckpointError for a state of a newer
-    version, OSError for one that is temporarily unreadable.
+    Raises UnreadableCheckpoint if the file is damaged or not a state, CheckpointError for a state from a newer
+    version, OSError if the file is temporarily unreadable.
     """
     try:
         os.stat(path)
@@ -166,7 +166,7 @@ def read_state(path: str) -> dict | None:
 
 
 def check_form(path: str, state: dict) -> None:
-    """Raise UnreadableCheckpoint unless a state has all its parts, each of its type, and makes sense."""
+    """Raise UnreadableCheckpoint unless a state has all parts, with the right types and plausible values."""
     kinds: dict[str, type | tuple[type, ...]] = {
         "version": int, "epoch": int, "rows": Tensor, "random": Tensor, "gauss": (float, type(None)),
         "torch_random": (Tensor, type(None)), "gpu_random": (Tensor, type(None)), "hung": dict,
@@ -188,17 +188,16 @@ def check_form(path: str, state: dict) -> None:
         or state["epoch"] < 1
     ):
         raise UnreadableCheckpoint(f"{path}: its position in the run makes no sense")
-    # The total loss is finite in every step; its parts are NaN where they are not computed.
+    # The total loss is finite in every step; its parts are NaN if they are not computed.
     figures_fit = rows[:, 0].isfinite().all() and not rows.isinf().any()
     if words.dtype != torch.int64 or words.shape != (626,) or not figures_fit:
         raise UnreadableCheckpoint(f"{path}: its random state or its figures make no sense")
 
 
 def fit_state(path: str, state: dict, network: SyncNet) -> dict:
-    """A state that has been read, checked against this network.
+    """Check a state against this network and return it, converted from version 1 if necessary.
 
-    A state of version 1 comes back as one of this version whose learning rate is the network's.
-    Raises CheckpointError for a state of another network.
+    Raises CheckpointError if the state belongs to another network.
     """
     if state["version"] == 1:
         state = from_version_1(path, state, network)
@@ -209,7 +208,7 @@ def fit_state(path: str, state: dict, network: SyncNet) -> dict:
 
 
 def from_version_1(path: str, state: dict, network: SyncNet) -> dict:
-    """A state of version 1 in the form of this version; the learning rate is the network's."""
+    """Convert a state of version 1 to the current version, with the network's learning rate."""
     momenta = state["momentum"]
     parameters = dict(network.named_parameters())
     if not momenta.keys() <= parameters.keys():
@@ -223,7 +222,7 @@ def from_version_1(path: str, state: dict, network: SyncNet) -> dict:
 
 
 def check_tensors(path: str, part: str, found: dict, own: dict[str, Tensor]) -> None:
-    """Raise CheckpointError unless a state has the network's tensors, of the same shape and dtype."""
+    """Raise CheckpointError unless a state has all tensors of the network, with the same shapes and dtypes."""
     for name, expected in own.items():
         tensor = found.get(name)
         if not isinstance(tensor, Tensor) or tensor.shape != expected.shape or tensor.dtype != expected.dtype:
@@ -234,7 +233,7 @@ def check_tensors(path: str, part: str, found: dict, own: dict[str, Tensor]) -> 
 
 
 def check_optimizer(path: str, state: dict, network: SyncNet) -> None:
-    """Raise CheckpointError unless the state of an optimizer is of the same parameters in the same groups."""
+    """Raise CheckpointError unless the optimizer's state has the same parameters in the same groups."""
     own = optimizer_state(network)
     if state["parameters"] != own["parameters"]:
         raise CheckpointError(
@@ -256,7 +255,7 @@ def restore(state: dict, network: SyncNet) -> ResumeState:
     network.load_state_dict(state["network"])
     if same_steps(state, network):
         restore_optimizer(network, state)
-    rows = state["rows"]  # a state from before a figure was added to PARTS has narrower ones
+    rows = state["rows"]  # in states of earlier versions, with fewer columns than PARTS
     version, *words = state["random"].tolist()
     random_state = (version, tuple(words), state["gauss"])
     return ResumeState(
@@ -270,15 +269,15 @@ def restore(state: dict, network: SyncNet) -> ResumeState:
 
 
 def is_state_like(state: Tensor | None, present: Tensor) -> TypeGuard[Tensor]:
-    """Can it take the place of a generator's present state? Other versions of torch may have others."""
+    """Return whether a generator can load a state; other versions of torch may have states of another form."""
     return state is not None and state.dtype == present.dtype and state.shape == present.shape
 
 
 def sync_from_rank_zero(network: SyncNet, settings: dict[str, str]) -> None:
-    """Give all processes the first one's weights, running statistics and state of the optimizer.
+    """Broadcast weights, running statistics and optimizer state from rank 0 to all processes.
 
-    Raises UserError, naming the process, when one of them then has other weights, or other settings or lists
-    of another content (see binding_settings).
+    Raises UserError, naming the process, if weights, settings or the content of lists (see binding_settings) differ
+    afterward.
     """
     if distributed.processes() == 1:
         return
@@ -289,7 +288,7 @@ def sync_from_rank_zero(network: SyncNet, settings: dict[str, str]) -> None:
 
 
 def on_cpu(state: Any) -> Any:
-    """A copy of nested dicts and lists with its tensors on the CPU."""
+    """Copy nested dicts and lists, with their tensors on the CPU."""
     if isinstance(state, Tensor):
         return state.cpu()
     if isinstance(state, dict):
@@ -298,7 +297,7 @@ def on_cpu(state: Any) -> Any:
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """A hash of the values of tensors."""
+    """Return a hash of the values of tensors."""
     values = hashlib.sha256()
     for tensor in tensors:
         values.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
