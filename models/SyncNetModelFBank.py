@@ -44,12 +44,12 @@ class SyncNetModel(TwoStreams):
 
     @torch.no_grad()
     def features(self, audio: Tensor) -> Tensor:
-        """Log-mel input of the audio trunk, in the filterbank's dtype even under autocast: (B, 1, 40, 4T).
+        """Compute log-mel features, (B, 1, 40, 4T), in the filterbank's dtype even under autocast.
 
         audio: (B, T*640 + 240) float, on the int16 scale (not divided by 32768).
         """
         with torch.autocast(audio.device.type, enabled=False):
             bands = self.torchfb(audio.to(next(self.torchfb.buffers()).dtype))
             logmel = torch.log(bands + 1e-6)
-            # Half of the first and of the last frame is padding.
+            # Half of the first and half of the last frame are padding.
             return self.instancenorm(logmel)[:, None, :, 1:-1]

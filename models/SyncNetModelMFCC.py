@@ -17,7 +17,7 @@ class SyncNetModel(TwoStreams):
         self.mfcc = MFCC()
 
     def features(self, audio: Tensor) -> Tensor:
-        """MFCC input of the audio trunk: (B, 1, 13, 4T) float32; see MFCC.
+        """Compute MFCCs, (B, 1, 13, 4T) float32.
 
         audio: (B, T*640 + 240) float, on the int16 scale (not divided by 32768).
         """

@@ -1,4 +1,4 @@
-"""The published lip-sync network, syncnet_v2.model: the trunks of the MFCC network with content heads only.
+"""The published lip-sync network, syncnet_v2.model: the trunks of the MFCC network, with content heads only.
 
 Chung and Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016. Its weights are at
 http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model; the metrics LSE-D and LSE-C
@@ -18,12 +18,12 @@ PUBLISHED_OUT = 1024  # size of the published network's embeddings
 
 
 class SyncNetModel(SoundWindows):
-    """Content embeddings of video and sound, without identity: names and arithmetic of the published network.
+    """Content embeddings of video and audio, without identity; names and arithmetic as in the published network.
 
-    nOut: size of the embeddings. stride: frames between embeddings. crop: the part of a frame that the lip stream
-    sees, "face" or "mouth"; the published weights were trained on faces.
-    Each window of sound passes through the trunk separately, as for the published results: the trunk pads in time,
-    so that neighboring windows would change its output.
+    nOut: embedding size. stride: frames between embeddings. The attribute crop is the part of a frame that the lip
+    stream sees, "face" or "mouth"; the published weights were trained on faces.
+    Each audio window passes through the trunk separately, as for the published results: the trunk pads in time, so
+    neighboring windows would change its output.
     """
 
     def __init__(self, nOut: int = PUBLISHED_OUT, stride: int = 1):
@@ -37,15 +37,15 @@ class SyncNetModel(SoundWindows):
         self.mfcc = MFCC()
 
     def embed_windows(self, windows: Tensor) -> Tensor:
-        """Content of sound windows: MFCCs (N, 1, 13, 20) float32 to (N, nOut)."""
+        """Return content embeddings of audio windows: MFCCs (N, 1, 13, 20) float32 to (N, nOut)."""
         return self.netfcaud(self.netcnnaud(windows).flatten(1))
 
     def forward_aud(
         self, audio: Tensor, content: bool = True, identity: bool = False
     ) -> tuple[Tensor | None, None]:
-        """Sound stream. audio: (B, T*640 + 240), int16 scale. Returns (content, None), content (B, nOut, T').
+        """Voice stream. audio: (B, T*640 + 240), int16 scale. Returns (content, None).
 
-        content: False skips it. Raises UserError if identity is requested.
+        content: (B, nOut, T'), or None if content is False. Raises UserError if identity is requested.
         """
         refuse_identity(identity)
         if not content:
@@ -58,9 +58,9 @@ class SyncNetModel(SoundWindows):
     def forward_vid(
         self, video: Tensor, content: bool = True, identity: bool = False
     ) -> tuple[Tensor | None, None]:
-        """Lip stream. video: (B, 3, T, 224, 224) uint8 or float, BGR, 0..255. Returns (content, None).
+        """Face stream. video: (B, 3, T, 224, 224) uint8 or float, BGR, 0..255. Returns (content, None).
 
-        content: (B, nOut, T'); False skips it. Raises UserError if identity is requested.
+        content: (B, nOut, T'), or None if content is False. Raises UserError if identity is requested.
         """
         refuse_identity(identity)
         if not content:

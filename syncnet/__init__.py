@@ -1,7 +1,7 @@
-"""What serves the commands at the top level: media, face tracks, networks, checkpoints, training, evaluation.
+"""The library behind the commands: media, face tracks, networks, checkpoints, training, evaluation.
 
-A command imports this package before any other, so that an old Python or Windows is named at once, and Ctrl-C or a
-missing package during the imports, which take seconds, prints a sentence instead of a traceback.
+Commands import this package first, so that an old Python or Windows is reported immediately, and Ctrl-C or a missing
+package during the slow imports prints a message instead of a traceback.
 """
 
 import os
@@ -27,7 +27,7 @@ COMMANDS = (
 def explain_import_error(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """A sys.excepthook for commands: no traceback for Ctrl-C, or for a package that is not installed."""
+    """A sys.excepthook for commands that prints no traceback for Ctrl-C or a missing package."""
     missing = (getattr(error, "name", None) or "").split(".")[0]
     if issubclass(kind, KeyboardInterrupt):
         print("\nStopped.", file=sys.stderr)
@@ -43,7 +43,7 @@ def explain_import_error(
 
 
 def is_command() -> bool:
-    """Whether the running script is one of this project's commands."""
+    """Return whether the running script is one of this project's commands."""
     script = getattr(sys.modules["__main__"], "__file__", None)
     return script is not None and os.path.abspath(script) in {
         os.path.join(PROJECT, f"{name}.py") for name in COMMANDS

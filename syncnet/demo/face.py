@@ -1,4 +1,4 @@
-"""Synthetic faces: drawn from an identity, with a mouth that follows the speech."""
+"""Draw synthetic faces for an identity, with a mouth that follows the speech."""
 
 import cv2
 import numpy as np
@@ -8,15 +8,15 @@ from syncnet.media.clips import FRAME_SIZE
 
 
 def mix(low: tuple, high: tuple, share: float) -> np.ndarray:
-    """The color at `share` (0..1) of the way between two BGR colors."""
+    """Interpolate linearly between two BGR colors. share: 0 for low, 1 for high."""
     return np.array(low) + (np.array(high, float) - np.array(low)) * share
 
 
 class DrawnFace:
-    """A face with constant light and position, and a moving mouth."""
+    """A face with constant lighting, a slowly swaying head, blinking eyes and a moving mouth."""
 
     CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 48, endpoint=False)) for f in (np.cos, np.sin)], axis=1)
-    SUBPIXEL = 4  # bits after the point in OpenCV's drawing coordinates
+    SUBPIXEL = 4  # fractional bits of OpenCV's drawing coordinates
 
     def __init__(self, identity: Identity, rng: np.random.Generator):
         self.identity = identity
@@ -28,17 +28,20 @@ class DrawnFace:
         side = np.linspace(-1, 1, FRAME_SIZE)[None, :, None] * rng.uniform(-0.1, 0.1)
         light = np.clip(rng.uniform(0.85, 0.95) + side, 0, 1) * np.ones((FRAME_SIZE, 1, 3))
         self.light = (255 * light).astype(np.uint8)
-        # Slow sway: for x, y (pixels) and roll (radians), amplitude, frequency (Hz) and phase (turns).
+        # Slow sway: amplitude, frequency (Hz) and phase (turns) of x, y (pixels) and roll (radians).
         self.sway = np.stack([[3.0, 2.5, 0.05], rng.uniform(0.2, 0.7, 3), rng.random(3)])
         self.blink = rng.uniform(0.5, 3.0)
 
     def pose(self, time: float) -> np.ndarray:
-        """x, y (pixels) and roll (radians) of the head at `time` seconds."""
+        """Return x, y (pixels) and roll (radians) of the head at `time` seconds."""
         amplitude, frequency, phase = self.sway
         return amplitude * np.sin(2 * np.pi * (frequency * time + phase))
 
     def draw(self, time: float, opening: float, spread: float) -> np.ndarray:
-        """The picture at `time` seconds, mouth shape in 0..1: (FRAME_SIZE, FRAME_SIZE, 3) uint8 BGR."""
+        """Draw the frame at `time` seconds: (FRAME_SIZE, FRAME_SIZE, 3) uint8 BGR.
+
+        opening, spread: shape of the mouth, 0..1.
+        """
         image = np.empty((FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
         image[:] = self.background
         x, y, roll = self.pose(time)
@@ -46,7 +49,7 @@ class DrawnFace:
         origin = self.center + (x, y)
 
         def blob(center: tuple, axes: tuple, color: np.ndarray) -> None:
-            """An ellipse in units of the head's radius from the head's center."""
+            """Draw an ellipse, in units of the head's radius relative to its center."""
             points = (self.CIRCLE * axes + center) @ turn + origin
             points = np.round(points * 2**self.SUBPIXEL).astype(np.int32)
             cv2.fillPoly(image, [points], tuple(map(float, color)), cv2.LINE_AA, self.SUBPIXEL)

@@ -1,4 +1,4 @@
-"""Synthetic voices: an identity of four numbers, and speech from a source-filter model."""
+"""Synthesize voices: an identity is four numbers, and a source-filter model produces the speech."""
 
 from functools import reduce
 from typing import NamedTuple
@@ -8,18 +8,18 @@ from scipy.signal import istft, stft
 
 from syncnet.media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME
 
-# Articulation has steps of 8 ms: five per video frame, and the hop of the vocal-tract filter.
+# Articulation has 8 ms steps, five per video frame; the vocal-tract filter uses the same hop.
 STEPS_PER_FRAME = 5
 HOP_LENGTH = SAMPLES_PER_FRAME // STEPS_PER_FRAME  # 128 samples
 STEP_RATE = SAMPLE_RATE // HOP_LENGTH  # 125 steps per second
 FILTER_LENGTH = 4 * HOP_LENGTH  # analysis window and FFT size of that filter
 
-SPEECH_RMS = 3000.0  # int16 units, as for a close microphone
-NOISE_FLOOR = (4.0, 40.0)  # int16 units of white noise: quietest and noisiest recording
+SPEECH_RMS = 3000.0  # in int16 units, as from a close microphone
+NOISE_FLOOR = (4.0, 40.0)  # RMS of white noise in int16 units, in the quietest and the noisiest recording
 
 
 class Identity(NamedTuple):
-    """A speaker: four numbers in 0..1, each of them visible and audible."""
+    """A speaker: four numbers in 0..1, each one both visible and audible."""
 
     size: float
     pitch: float
@@ -28,7 +28,7 @@ class Identity(NamedTuple):
 
 
 class Phone(NamedTuple):
-    """A target of the vocal tract: resonances in Hz (of an average head), mouth and sources in 0..1."""
+    """A target of the vocal tract: formants in Hz (for an average head), mouth shape and sources in 0..1."""
 
     f1: float
     f2: float
@@ -50,7 +50,7 @@ FRICATIVE = Phone(300, 1600, 0.12, 0.7, 0.0, 1.0)  # s: a hiss between the teeth
 
 
 class Articulation(NamedTuple):
-    """A sequence of sounds: (steps,) of each of a Phone's numbers, STEP_RATE per second."""
+    """A sequence of sounds: each number of a Phone as (steps,), STEP_RATE per second."""
 
     f1: np.ndarray
     f2: np.ndarray
@@ -61,7 +61,7 @@ class Articulation(NamedTuple):
 
 
 class Speech(NamedTuple):
-    """samples: (n,) float, in int16 units; opening, spread: (n // HOP_LENGTH,) mouth shape in 0..1."""
+    """samples: (n,) float, in int16 units. opening, spread: (n // HOP_LENGTH,) mouth shape, 0..1."""
 
     samples: np.ndarray
     opening: np.ndarray
@@ -69,18 +69,18 @@ class Speech(NamedTuple):
 
 
 def between(low: float, high: float, share: float) -> float:
-    """The number at `share` (0..1) of the way from low to high, on a logarithmic scale."""
+    """Interpolate between two numbers on a logarithmic scale. share: 0 for low, 1 for high."""
     return low * (high / low) ** share
 
 
 def draw_identities(count: int, rng: np.random.Generator) -> list[Identity]:
-    """`count` identities spread evenly: each number takes one value in each of `count` equal strata."""
+    """Draw `count` evenly spread identities: each number takes one value in each of `count` equal strata."""
     strata = rng.permuted(np.tile(np.arange(count), (len(Identity._fields), 1)), axis=1)
     return [Identity(*map(float, values)) for values in ((strata + 0.5) / count).T]
 
 
 def articulate(identity: Identity, steps: int, rng: np.random.Generator) -> Articulation:
-    """A random sequence of syllables, each a closure or hiss and a vowel, as tracks of `steps` values."""
+    """Generate random syllables, each a closure or a hiss followed by a vowel, as tracks of `steps` values."""
     rate = between(2.2, 6.0, identity.tempo)
     sounds: list[Phone] = []
     lengths: list[int] = []
@@ -98,7 +98,7 @@ def articulate(identity: Identity, steps: int, rng: np.random.Generator) -> Arti
 
 
 def pitch_track(identity: Identity, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Fundamental frequency in Hz of each sample: a base pitch with vibrato and slow random intonation."""
+    """Return the fundamental frequency in Hz of each sample: base pitch, vibrato and slow random intonation."""
     time = np.arange(samples) / SAMPLE_RATE
     anchors = np.arange(0, time[-1] + 0.5, 0.25)
     intonation = np.interp(time, anchors, rng.uniform(-2.0, 2.0, len(anchors)))
@@ -109,19 +109,19 @@ def pitch_track(identity: Identity, samples: int, rng: np.random.Generator) -> n
 
 
 def resonance(frequency: np.ndarray, center: np.ndarray | float, bandwidth: np.ndarray | float) -> np.ndarray:
-    """Response of a two-pole resonator with gain 1 at 0 Hz; the arguments broadcast, all in Hz."""
+    """Return the response of a two-pole resonator with gain 1 at 0 Hz. Arguments are in Hz and broadcast."""
     return center**2 / (center**2 - frequency**2 + 1j * frequency * bandwidth)
 
 
 def speak(identity: Identity, frames: int, rng: np.random.Generator) -> Speech:
-    """`frames` video frames of speech: pulses and noise through a moving vocal tract (source-filter model)."""
+    """Synthesize `frames` video frames of speech: pulses and noise through a moving vocal-tract filter."""
     samples, steps = frames * SAMPLES_PER_FRAME, frames * STEPS_PER_FRAME
     sound = articulate(identity, steps + 1, rng)
     scale = between(1.3, 0.75, identity.size)
 
     pitch = pitch_track(identity, samples, rng)
     half_phase = np.pi * np.cumsum(pitch) / SAMPLE_RATE
-    # Dirichlet kernel: a pulse train with every harmonic below half the sampling rate and none above.
+    # Dirichlet kernel: a pulse train with all harmonics below half the sampling rate and none above.
     harmonics = int(SAMPLE_RATE / 2 / pitch.max())
     pulses = np.sin((2 * harmonics + 1) * half_phase) / np.sin(half_phase) - 1
     pulses /= np.sqrt(2 * harmonics)
@@ -133,7 +133,7 @@ def speak(identity: Identity, frames: int, rng: np.random.Generator) -> Speech:
     frequency = np.linspace(0, SAMPLE_RATE / 2, FILTER_LENGTH // 2 + 1)[:, None]
     formants = (sound.f1 * scale, sound.f2 * scale, 2700 * scale, 3700 * scale, 4900 * scale)
     tract = reduce(np.multiply, (resonance(frequency, f, 50 + 0.06 * f) for f in formants))
-    # A cascade of low-passes falls steeply above its last resonance; the source's tilt replaces that fall.
+    # A cascade of low-pass filters rolls off steeply above the last formant; the tilt of the source replaces this.
     tract /= np.maximum(np.abs(tract), 1e-9) ** 0.3
     octaves = np.log2(np.maximum(frequency, 300) / 300)
     tilt = 10 ** (-octaves * (12 - 11 * identity.brightness) / 20)

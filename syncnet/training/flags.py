@@ -155,7 +155,7 @@ def parse_args(argv: list[str] | None = None) -> Flags:
         type=not_negative,
         default=0.0001,
         help="learning rate of the first epoch; the published model was trained with 0.0001. If you change it with "
-        "--force_resume, training continues as if it had been the initial rate from the start",
+        "--force_resume, the rate continues as if the run had started with the new value",
     )
     training.add_argument(
         "--lr_decay",
