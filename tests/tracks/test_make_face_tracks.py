@@ -149,7 +149,7 @@ def zoo(tmp_path_factory) -> Path:
         src / "small.mp4",
         draw=lambda p, _: p.__setitem__(np.s_[40:100, 90:150], cv2.resize(PERSON, (60, 60))),
     )
-    video(src / "short.mp4", frames=12)
+    video(src / "short.mp4", draw=lambda picture, number: draw(picture, number) if number < 12 else None)
     video(src / "mute.mp4", loudness=0)
     video(src / "little sound.mp4", sound_to=0.4)
     fast = {"container_options": {"movflags": "faststart"}, "options": {"preset": "ultrafast", "g": "25"}}
@@ -335,6 +335,17 @@ def test_a_report_is_about_the_videos_of_this_run(tmp_path, capsys):
 )
 def test_duration(seconds, words):
     assert makeFaceTracks.duration(seconds) == words
+
+
+def test_the_command_for_shorter_tracks_makes_all_that_can_be_used():
+    """Those of 8 frames are too short for training."""
+    reasons = [
+        "has 25 frames",
+        "of a face track of 40 frames, 12 have both picture and sound",
+        "has 8 frames",
+    ]
+    command = makeFaceTracks.shorter_tracks(reasons, ["--src", "a", "--dst", "b", "--min_frames", "50"])
+    assert re.search(r"makeFaceTracks\.py .*--min_frames 12$", command)
 
 
 def test_flags(tmp_path, capsys):
