@@ -155,7 +155,7 @@ SHOWN_FOLDERS = 5
 VOXCELEB2_CLIPS = {"dev": 1_092_009, "test": 36_237}
 VOXCELEB2_PATH = re.compile(r"id\d{5}/[\w-]{11}/\d{5}\.mp4")
 
-# REMEDIES for clips of VoxCeleb2, whose archives are complete.
+# REMEDIES for clips of VoxCeleb2: its archives are complete.
 VOXCELEB2_REMEDIES = {
     EMPTY: "download or unpack it again",
     NOT_OPENED: "cut off or damaged: download or unpack it again",

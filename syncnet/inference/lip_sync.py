@@ -157,7 +157,7 @@ def distances(
 
 @torch.inference_mode()
 def published_sound(network: Network, samples: np.ndarray, windows: int, batch: int) -> Iterator[Tensor]:
-    """Yield outputs of the published network for sound windows 0 ... windows - 1: (<= batch, nOut) float32.
+    """Yield the published network's outputs for windows 0 ... windows - 1: (<= batch, nOut) float32 on the device.
 
     samples: (n,) int16 at 16 kHz. Window i is MFCCs 4i ... 4i + 19 of the whole sound; each window passes through the
     trunk separately.

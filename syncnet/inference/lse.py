@@ -233,7 +233,7 @@ def measure(
 def by_video(rows: Sequence[Measured], tracks: Tracks, protocol: Protocol) -> list[Video]:
     """Group the tracks that count by video.
 
-    For face tracks as inputs, a named protocol takes numbered ones in the same folder (00001.mp4, ...) as one video,
+    For input face tracks, a named protocol takes numbered ones in the same folder (00001.mp4, ...) as one video,
     and tracks that are shorter than its min_frames do not count.
     """
     videos = {name: Video(name, no_face=reason) for name, reason in tracks.without_face.items()}
@@ -268,7 +268,7 @@ def cells(summary: Summary, columns: Sequence[str]) -> str:
 
 
 def mean_line(summary: Summary, tracks: int) -> str:
-    """The means over face tracks as inputs, with 95 % intervals if there are several."""
+    """The means over input face tracks, with 95 % intervals if there are several."""
     text = cells(summary, ("lse_d", "lse_c"))
     return (
         f"1 track: {text}" if tracks == 1 else f"mean of {tracks} tracks: {text}; 95 % intervals over tracks"

@@ -171,7 +171,8 @@ def offset(
     """Measure the offset of a clip. network: any temporal stride; content is computed at every frame.
 
     With the published lip-sync network (models/SyncNetV2.py), the offset is that of lse(). wav: the clip's sound;
-    None: the sound track of the video. max_offset: frames, in either direction. Raises MediaError.
+    None: the sound track of the video. max_offset: frames, in either direction. Raises MediaError, and
+    UserError for a network without content embeddings.
     """
     from syncnet.inference.embeddings import clip_sound, face_content, voice_content
     from syncnet.inference.lip_sync import is_published, lse
