@@ -30,8 +30,8 @@ from syncnet.support.errors import UserError
 Decode = Callable[[str], np.ndarray]
 Change = Callable[[np.random.Generator, np.ndarray], None]
 
-# Lowest and highest signal-to-noise ratio in dB, by the names of MUSAN's folders (Snyder, Chen, Povey, 2015), with
-# the ranges of Kaldi's VoxCeleb recipe.
+# Lowest and highest signal-to-noise ratio in dB by folder name in MUSAN (Snyder, Chen, Povey, 2015), as in Kaldi's
+# VoxCeleb recipe.
 SNRS = {"noise": (0.0, 15.0), "music": (5.0, 15.0), "speech": (13.0, 20.0)}
 OTHER_SNRS = (5.0, 15.0)
 LEVELS = (

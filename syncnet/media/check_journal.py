@@ -91,6 +91,6 @@ class CheckJournal:
         Returns the number of unused results.
         """
         if not self._results:
-            with contextlib.suppress(FileNotFoundError):  # removed by another run with this --output
+            with contextlib.suppress(FileNotFoundError):  # another run with the same --output removed it
                 os.remove(self.path)
         return len(self._results)

@@ -24,7 +24,7 @@ from syncnet.media.video_facts import (
 from syncnet.media.video_facts import REMEDIES as VIDEO_REMEDIES
 from syncnet.media.wav import SilentError, WavFormatError, check_heard, open_wav
 
-MAX_DIFFERENCE = 1  # video frames between the ends of sound and video (as the 2020 baseline)
+MAX_DIFFERENCE = 1  # video frames between the ends of audio and video (as the 2020 baseline)
 PADDED = 2  # frames; AAC decoders add up to this much
 NO_WAV, NO_TXT = "wav missing", "txt missing"
 HIGHER = 3  # levels above the given folder that are searched for a folder that fits

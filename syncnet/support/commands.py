@@ -52,7 +52,7 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
     def run(argv: list[str] | None = None) -> int:
         prepare()
         if is_rerun_of_script():
-            raise SystemExit(FAILED)  # map_in_processes reports why, in the process that started this one
+            raise SystemExit(FAILED)  # map_in_processes reports why in the parent process
         try:
             status = main(argv)
             print(end="", flush=True)  # report a closed pipe here, not at exit

@@ -60,7 +60,7 @@ def replace_file(path: str, mode: str = "w", flush: bool = True) -> Iterator[IO]
     part = partial_path(path)
     try:
         encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
-        with contextlib.ExitStack() as locked:  # until it has its name
+        with contextlib.ExitStack() as locked:  # keeps the lock until the file is renamed
             with open(part, mode, encoding=encoding, errors=errors) as file:
                 locked.callback(os.close, os.dup(file.fileno()))
                 with contextlib.suppress(OSError):  # no locks on this file system: leftovers are not removed

@@ -40,7 +40,7 @@ def map_in_processes(
         yield from map(function, items)
         return
     if is_rerun_of_script():
-        raise SystemExit(1)  # the process that started this one reports why
+        raise SystemExit(1)  # the parent process reports why
     check_script()
     source = iter(items)
     running: dict[Future, list] = {}
