@@ -225,7 +225,7 @@ def make_many(folder: Path, count: int) -> None:
     make_sound(str(folder / "0/0.m4a"), noise(2.4))
     for number in range(1, count):
         (folder / str(number)).mkdir()
-        shutil.copy(folder / "0/0.m4a", folder / f"{number}/{number}.m4a")
+        os.link(folder / "0/0.m4a", folder / f"{number}/{number}.m4a")
 
 
 def start(src: Path, dst: Path) -> subprocess.Popen:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -43,19 +44,20 @@ def master(tmp_path_factory) -> Path:
     return folder
 
 
-def add_clip(root: Path, master: Path, name: str) -> dict[str, Path]:
+def add_clip(root: Path, master: Path, name: str, put: Callable = shutil.copy) -> dict[str, Path]:
     paths = {}
     for kind in ("mp4", "wav", "txt"):
         paths[kind] = root / kind / f"{name}.{kind}"
         paths[kind].parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(master / f"clip.{kind}", paths[kind])
+        put(master / f"clip.{kind}", paths[kind])
     return paths
 
 
-def make_corpus(root: Path, master: Path, count: int) -> list[str]:
+def make_corpus(root: Path, master: Path, count: int, put: Callable = shutil.copy) -> list[str]:
+    """put: os.link, which is faster, for clips that are not changed."""
     names = [f"id{number % 7:05d}/ref/{number:05d}" for number in range(count)]
     for name in names:
-        add_clip(root, master, name)
+        add_clip(root, master, name, put)
     return sorted(names)
 
 
@@ -96,12 +98,12 @@ BREAK = {
 
 
 @pytest.mark.parametrize("check", ["decode", "packets"])
-def test_300_clips_of_which_40_are_broken(tmp_path, master, capsys, check):
-    names = make_corpus(tmp_path, master, 300)
+def test_broken_clips_are_skipped_with_their_reasons(tmp_path, master, capsys, check):
+    names = make_corpus(tmp_path, master, 100)
     broken = {}
     ways = list(BREAK)[1:] * 5  # eight ways, five of each,
     ways[0] = ways[8] = "mp4 cut off, index kept"  # where two of the five truncated ones still open
-    for name, way in zip(names[::7][:40], ways, strict=True):
+    for name, way in zip(names[::2][:40], ways, strict=True):
         kind, damage, reason = BREAK[way]
         path = tmp_path / kind / f"{name}.{kind}"
         damage(path)
@@ -110,8 +112,8 @@ def test_300_clips_of_which_40_are_broken(tmp_path, master, capsys, check):
     assert main(flags(tmp_path, output, "--nWorkers=1", f"--check={check}")) == 0
     printed = capsys.readouterr().out
     assert reasons(output) == broken
-    assert re.search(r"found +300 ", printed)
-    assert re.search(r"listed +260 ", printed)
+    assert re.search(r"found +100 ", printed)
+    assert re.search(r"listed +60 ", printed)
     for reason in set(broken.values()):
         assert re.search(rf"{list(broken.values()).count(reason)} {reason}: ", printed)
     bad = {re.sub(r".*/(id.*)\.\w+", r"\1", path) for path in broken}
@@ -228,7 +230,7 @@ def test_your_own_videos(tmp_path):
 
 
 def test_a_killed_run_resumes(tmp_path, master, capsys):
-    make_corpus(tmp_path, master, 500)
+    make_corpus(tmp_path, master, 500, os.link)
     (tmp_path / "wav/id00001/ref/00001.wav").unlink()
     assert main(flags(tmp_path, tmp_path / "whole", "--nWorkers=1")) == 0
     output, journal = tmp_path / "list", tmp_path / "list.journal"
@@ -383,7 +385,7 @@ def test_a_run_without_resume_destroys_nothing(tmp_path, master, capsys, monkeyp
 
 
 def test_ctrl_c_prints_how_to_resume(tmp_path, master):
-    make_corpus(tmp_path, master, 2000)  # more than can be checked before the signal comes
+    make_corpus(tmp_path, master, 2000, os.link)  # more than can be checked before the signal comes
     command = [sys.executable, str(SCRIPT), *flags(tmp_path, tmp_path / "list", "--nWorkers=2")]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
