@@ -21,6 +21,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from scipy.io import wavfile
 from scipy.signal import correlate
 
@@ -163,6 +164,36 @@ def make_sound(
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with av.open(path, "w", format=kind) as container:
         _encode(container, _add_sound(container, sound, rate, codec), sound, rate, delay)
+
+
+def make_tracks(
+    path: str,
+    sounds: Sequence[np.ndarray],
+    kind: str = "matroska",
+    codecs: Sequence[str] | None = None,
+    defaults: Sequence[int] = (0,),
+    **options: str,
+) -> None:
+    """Write several sound tracks, each (samples,) or (2, samples) int16 at 16 kHz, as PCM or with these codecs.
+
+    defaults: the numbers of the default tracks. options: of the container.
+    """
+    with av.open(path, "w", format=kind, options=options) as container:
+        codecs = codecs or ["pcm_s16le"] * len(sounds)
+        layouts = ["mono" if sound.ndim == 1 else "stereo" for sound in sounds]
+        both = zip(codecs, layouts, strict=True)
+        tracks = [container.add_stream(codec, rate=16000, layout=layout) for codec, layout in both]
+        for number in defaults:
+            tracks[number].disposition = Disposition.default
+        packets = []
+        for track, layout, sound in zip(tracks, layouts, sounds, strict=True):
+            for first in range(0, sound.shape[-1], 1600):
+                samples = sound[..., first : first + 1600].T.reshape(1, -1)
+                frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+                frame.sample_rate, frame.pts, frame.time_base = 16000, first, Fraction(1, 16000)
+                packets += track.encode(frame)
+            packets += track.encode(None)
+        container.mux(sorted(packets, key=lambda packet: packet.pts * packet.time_base))
 
 
 def make_wav(path: str, samples: int, first: int = 0) -> None:

@@ -7,8 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from av.stream import Disposition
-from clipMaker import make_clip, make_sound, noise, shift
+from clipMaker import make_clip, make_sound, make_tracks, noise, shift
 from test_face_tracks_clock import HALF_FRAME, TONE_ONSET, whole_picture_track
 from videoMaker import BRIGHT, DARK, click_time, flash_time, make_video
 
@@ -204,27 +203,10 @@ def test_channels_that_cancel_each_other(tmp_path, kind, gain):
     assert level == pytest.approx(1.0 if gain <= -0.8 else (1 + gain) / 2, rel=0.15)
 
 
-def make_tracks(path: str, kind: str, codec: str, sounds: list[np.ndarray]) -> None:
-    """A file of several sound tracks, each (samples,) or (2, samples) int16 at 16 kHz; the first is the default."""
-    with av.open(path, "w", format=kind) as container:
-        layouts = ["mono" if sound.ndim == 1 else "stereo" for sound in sounds]
-        tracks = [container.add_stream(codec, rate=16000, layout=layout) for layout in layouts]
-        tracks[0].disposition = Disposition.default
-        packets = []
-        for track, layout, sound in zip(tracks, layouts, sounds, strict=True):
-            for first in range(0, sound.shape[-1], 1600):
-                samples = sound[..., first : first + 1600].T.reshape(1, -1)
-                frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
-                frame.sample_rate, frame.pts, frame.time_base = 16000, first, Fraction(1, 16000)
-                packets += track.encode(frame)
-            packets += track.encode(None)
-        container.mux(sorted(packets, key=lambda packet: packet.pts * packet.time_base))
-
-
 @pytest.mark.parametrize("kind", ["matroska", "mpegts", "mp4"])
 def test_a_silent_track_before_one_that_is_heard(tmp_path, kind):
     path, sound = str(tmp_path / "a"), noise(2)
-    make_tracks(path, kind, "mp2", [sound * 0, sound, noise(2, seed=9)])
+    make_tracks(path, [sound * 0, sound, noise(2, seed=9)], kind=kind, codecs=["mp2"] * 3)
     heard = decode_audio(path)
     assert heard_ratio(heard, sound)[1] > 0.95
     assert heard_ratio(read_sound(path, 0.0, 0, 40).samples, sound)[1] > 0.95
@@ -238,7 +220,7 @@ def test_a_track_that_is_silent_in_part_is_used(tmp_path, silent):
         expected = sound / 2  # the mean of the channels
     else:
         first = expected = np.concatenate([np.zeros(20 * 16000, np.int16), sound])
-    make_tracks(path, "matroska", "pcm_s16le", [first, noise(first.shape[-1] / 16000, seed=9)])
+    make_tracks(path, [first, noise(first.shape[-1] / 16000, seed=9)])
     assert np.abs(decode_audio(path) - expected).max() <= 1
 
 

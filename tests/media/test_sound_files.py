@@ -12,8 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from av.stream import Disposition
-from clipMaker import edit, frame_number, make_clip, make_sound, make_video, noise, shift
+from clipMaker import edit, frame_number, make_clip, make_sound, make_tracks, make_video, noise, shift
 from scipy.io import wavfile
 
 import convertAudio
@@ -552,15 +551,7 @@ def test_the_default_track_is_used(tmp_path):
     path = str(tmp_path / "two.mkv")
     other = noise(1.2, seed=5)
     for default, expected in (((), SOUND), ((1,), other), ((0, 1), SOUND)):
-        with av.open(path, "w", options={"default_mode": "passthrough"}) as container:
-            tracks = [container.add_stream("pcm_s16le", rate=16000, layout="mono") for _ in range(2)]
-            for number in default:
-                tracks[number].disposition = Disposition.default
-            for track, sound in zip(tracks, (SOUND, other), strict=True):
-                frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
-                frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
-                container.mux(track.encode(frame))
-                container.mux(track.encode(None))
+        make_tracks(path, [SOUND, other], defaults=default, default_mode="passthrough")
         assert np.array_equal(decode_audio(path), expected), default
         assert np.array_equal(read_sound(path, 0.0, 0, 30).samples, expected), default
         opening = clip_opening(path)[1]
@@ -569,14 +560,8 @@ def test_the_default_track_is_used(tmp_path):
 
 def test_sound_of_an_unknown_kind(tmp_path):
     """It is not broken, so that another copy would not help; and it is not taken where there is another track."""
-    path, frames = tmp_path / "clip.mkv", SOUND[None]
-    with av.open(str(path), "w") as container:
-        tracks = [container.add_stream(codec, rate=16000, layout="mono") for codec in ("flac", "pcm_s16le")]
-        for track in tracks:
-            frame = av.AudioFrame.from_ndarray(frames, format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
-            container.mux(track.encode(frame))
-            container.mux(track.encode(None))
+    path = tmp_path / "clip.mkv"
+    make_tracks(str(path), [SOUND, SOUND], codecs=["flac", "pcm_s16le"])
     path.write_bytes(path.read_bytes().replace(b"A_FLAC", b"A_WHAT"))
     assert np.array_equal(decode_audio(str(path)), SOUND)
     path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_XYZ/INT/LIT"))
