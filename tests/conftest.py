@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from undrawn import Undrawn
@@ -30,9 +31,13 @@ def threads() -> int | None:
 
 @pytest.fixture(autouse=True)
 def curves_are_not_drawn(request, monkeypatch):
-    """Only tests marked `draws` draw the curves of a run."""
-    if "syncnet.training.log" in sys.modules and not request.node.get_closest_marker("draws"):
+    """Only tests marked `draws` draw the curves of a run or an evaluation."""
+    if request.node.get_closest_marker("draws"):
+        return
+    if "syncnet.training.log" in sys.modules:
         monkeypatch.setattr("syncnet.training.log.TrainingLog.drawn", lambda _: Undrawn)
+    if "syncnet.verification.report" in sys.modules:
+        monkeypatch.setattr("syncnet.verification.report.plot_det", lambda _, path: Path(path).touch())
 
 
 # Begun first, so that the processes of a run end together.

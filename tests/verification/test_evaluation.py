@@ -67,6 +67,7 @@ def strict(path: Path) -> dict:
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
+@pytest.mark.draws
 def test_files_and_figures(network, voices, tmp_path, capsys):
     network.saveParameters(str(tmp_path / "x.model"))
     report = evaluate(network, voices, tmp_path, checkpoint=str(tmp_path / "x.model"), settings={"seed": 3})
@@ -161,8 +162,6 @@ def test_wrong_labels_are_reported(tmp_path, text, message):
 KINDS = {
     ".flac": ("flac", "flac"),
     ".m4a": ("ipod", "aac"),
-    ".mp3": ("mp3", "libmp3lame"),
-    ".ogg": ("ogg", "libopus"),
 }
 
 
@@ -289,7 +288,7 @@ def test_a_list_without_labels_gives_only_scores(network, voices, tmp_path, caps
     assert not (tmp_path / "eval_det.png").exists() and strict(tmp_path / "eval.json")["targets"] is None
 
 
-@pytest.mark.parametrize("place", ["weights/x.model", "x.model", "closed/x.model"])
+@pytest.mark.parametrize("place", ["x.model", "closed/x.model"])
 def test_results_of_a_given_checkpoint_go_beside_it(network, voices, tmp_path, monkeypatch, capsys, place):
     """They do not go to the default --save_path, which is the training example's run."""
     monkeypatch.chdir(tmp_path)
@@ -353,7 +352,9 @@ def test_as_norm_is_the_formula(monkeypatch, block, top_n):
         assert normalised == pytest.approx(sum(sides) / 2, rel=1e-4, abs=1e-4)
 
 
-def test_as_norm_beside_raw(network, voices, tmp_path, capsys):
+def test_as_norm_beside_raw(network, voices, tmp_path, capsys, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("syncnet.verification.report.plot_det", lambda curves, _: drawn.update(curves))
     cohort = read_cohort(str(voices / "cohort.txt"), str(voices))
     report = evaluate(network, voices, tmp_path, trials="half.txt", cohort=cohort, top_n=4, num_eval=3)
     trials = read_trials(str(voices / "half.txt"))
@@ -364,6 +365,10 @@ def test_as_norm_beside_raw(network, voices, tmp_path, capsys):
     assert read_scores(str(tmp_path / "eval_scores.txt"))[0] == pytest.approx(raw, abs=1e-6)
     normalised = read_scores(str(tmp_path / "eval_scores_asnorm.txt"))[0]
     assert normalised == pytest.approx(expected, abs=1e-4)
+    assert [list(one[0]) for one in drawn.values()] == [
+        list(raw),
+        list(as_norm(raw, trials, vectors, others, 4)),
+    ]
     eers = [tuneThresholdfromScore(s, trials.labels, [])[1] for s in (raw, normalised)]
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("EER")]
     assert printed == [f"EER {eer:2.4f}" for eer in eers]
