@@ -47,7 +47,7 @@ MODULES = {
     "training/epoch": "test_figures",
     "media/clips": "test_dataset_loader test_make_file_list",
     "media/crops": "test_dataset_loader test_evaluation",
-    "media/clock": "test_clock",
+    "media/clock": "test_clock test_media_clock",
     "media/timeline": "test_media_clock test_face_tracks_clock test_video_parts",
     "DatasetLoader": "test_dataset_loader test_known_figures",
     "loading/augment": "test_augment",

@@ -40,8 +40,12 @@ def on_clock(stamps: list[tuple[int, float]], **settings) -> tuple[list[float], 
         ([(0, 0), (1, 20), (0, 20), (0, 0), (0, 9.001), (1, 0)], [0, 20, 20, 21, 30.001, 31.001]),
         # A stream that begins in the second recording.
         ([(0, 0), (0, 5), (0, 0), (1, 0.1)], [0, 5, 6, 6.1]),
+        # It is the nearest of several later recordings.
+        ([(1, 0), (1, 2), *[(0, 0), (0, 2)] * 3, (1, 0)], [0, 2, 0, 2, 3, 5, 6, 8, 6]),
+        ([(0, -3), (0, -1), (0, -3)], [-3, -1, 0]),
         # A wrong time stamp: what follows continues the first recording.
         ([(0, 0), (0, 1), (0, 2), (0, 5000), (0, 3), (0, 4)], [0, 1, 2, 3, 3, 4]),
+        ([(0, 0), (0, 1), (0, 2), (0, 5000), (0, 6)], [0, 1, 2, 3, 4]),  # but not 2 seconds later
     ],
 )
 def test_recordings_follow_one_another(stamps, expected):
@@ -60,15 +64,24 @@ def test_delays_are_those_of_one_stream_and_indexed_files_do_not_restart():
     assert on_clock(stamps, delays={0: 40})[0] == [0.04, 0, 5.04, 6.04]
 
 
-def test_packets_without_time_stamps_stay_so_and_decoding_times_decide():
-    clock = Clock()
-    packet = SimpleNamespace(pts=None, dts=None, time_base=Fraction(1, 1000), stream_index=0, duration=1000)
-    clock.set(packet)
-    assert packet.pts is packet.dts is None and clock.restarts == 0
-    shown = []
-    # Shown in another order than decoded, by more than a second; only decoding times rise.
-    for decoded, pts in ((0, 0), (1000, 4000), (2000, 1000), (3000, 2000), (0, 0)):
-        packet.pts, packet.dts = pts, decoded
+@pytest.mark.parametrize(
+    ("stamps", "expected"),
+    [
+        ([(None, None)], [(None, None)]),
+        ([(None, 0), (None, 2000), (None, 0)], [(None, 0), (None, 2000), (None, 2000)]),
+        ([(0, None), (2000, None), (0, None)], [(0, None), (2000, None), (2000, None)]),
+        # Shown in another order than decoded, by more than a second; only decoding times rise.
+        ([(0, 0), (4000, 1000), (1000, 2000), (0, 0)], [(0, 0), (4000, 1000), (1000, 2000), (4000, 4000)]),
+        # A picture is shown an hour after it is decoded, or more: then FFmpeg made up the decoding time.
+        ([(0, 0), (3601000, 1000)], [(0, 0), (3601000, 1000)]),
+        ([(0, 0), (3601001, 1000)], [(0, 0), (0, -3600001)]),
+    ],
+)
+def test_packets_without_duration_or_with_other_decoding_times(stamps, expected):
+    """(pts, dts) in ms."""
+    clock, found = Clock(), []
+    for pts, dts in stamps:
+        packet = SimpleNamespace(pts=pts, dts=dts, time_base=Fraction(1, 1000), stream_index=0, duration=None)
         clock.set(packet)
-        shown.append(packet.pts)
-    assert shown == [0, 4000, 1000, 2000, 5000] and clock.restarts == 1
+        found.append((packet.pts, packet.dts))
+    assert found == expected
