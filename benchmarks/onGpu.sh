@@ -2,7 +2,7 @@
 # All that only a GPU can show, in one command: the tests' CUDA variants, then speed and memory of training, evaluation
 # and lip sync there, one process and two. The tables go to data/onGpu/figures.md too.
 #
-#     benchmarks/onGpu.sh [LIST]     # of clips for the loader; without one, a demo corpus is made
+#     benchmarks/onGpu.sh [LIST]     # of clips for the loader; without one, that of demo.sh, which runs first
 #
 # DEVICE, FRAMES, BATCH and THREADS in the environment stand for cuda, 50, 30 and a decoding thread a core.
 set -euo pipefail
@@ -24,12 +24,8 @@ except UserError as error:
     sys.exit(f"onGpu.sh: {error}")
 END
 
-list=${1:-data/onGpu/demo/dev.txt}
-if [ $# = 0 ] && [ ! -f "$list" ]; then
-    $python makeDemoData.py --out $out/demo --speakers 128
-    $python makeFileList.py --output "$list" --mp4_dir $out/demo/dev/mp4 --txt_dir $out/demo/dev/txt \
-        --wav_dir $out/demo/dev/wav
-fi
+list=${1:-data/demo/dev.txt}
+[ -f "$list" ] || [ $# = 1 ] || ./demo.sh
 
 failed=()
 part() { # TITLE COMMAND...: a part that fails does not take the others with it

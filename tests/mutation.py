@@ -19,10 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Module, in a room of syncnet/ or at the top -> the quick tests that cover it, which are run for each change.
 MODULES = {
-    "networks/losses": "test_losses",
-    "networks/two_streams": "test_lip_trunk test_options test_checkpoints",
+    "networks/losses": "test_losses test_devices",
+    "networks/two_streams": "test_lip_trunk test_devices",
     "checkpoints/averaging": "test_averaging",
-    "checkpoints/checkpoints": "test_checkpoints test_options",
+    "checkpoints/checkpoints": "test_checkpoints",
     "verification/rates": "test_tune_threshold",
     "verification/calibration": "test_calibration",
     "verification/bootstrap": "test_tune_threshold",
@@ -44,7 +44,10 @@ MODULES = {
     "tuneThreshold": "test_tune_threshold test_calibration",
     "makeFileList": "test_make_file_list",
     "training/state": "test_resume",
+    "training/resume": "test_resume",
+    "training/decisions": "test_resume test_precision test_checkpoints",
     "training/epoch": "test_figures",
+    "SyncNetDist": "test_options test_precision test_used_from_outside",
     "media/clips": "test_dataset_loader test_make_file_list",
     "media/crops": "test_dataset_loader test_evaluation",
     "media/clock": "test_clock test_media_clock",
@@ -74,7 +77,9 @@ def write_settings(folder: Path, module: str, tests: str) -> None:
         "pytest_add_cli_args_test_selection": chosen,
     }
     lines = "".join(f"{name} =\n" + "".join(f"    {value}\n" for value in lists[name]) for name in lists)
-    (folder / "setup.cfg").write_text(f"[mutmut]\n{lines}timeout_constant = 30\ntrack_dependencies = false\n")
+    (folder / "setup.cfg").write_text(
+        f"[mutmut]\n{lines}timeout_constant = 10\ntimeout_multiplier = 3\ntrack_dependencies = false\n"
+    )
 
 
 def mutate(module: str, every: int) -> None:

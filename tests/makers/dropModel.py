@@ -1,10 +1,10 @@
-"""tinyModel with dropout: a network that draws random numbers in training."""
+"""plainModel with batch norm and dropout: a network that draws random numbers in training."""
 
-import tinyModel
+import plainModel
 from torch import nn
 
 
-class SyncNetModel(tinyModel.SyncNetModel):
+class SyncNetModel(plainModel.SyncNetModel):
     def __init__(self, nOut: int = 8, stride: int = 1):
         super().__init__(nOut, stride)
-        self.norm = nn.Sequential(self.norm, nn.Dropout(0.5))
+        self.norm = nn.Sequential(nn.BatchNorm1d(nOut), nn.Dropout(0.5))
