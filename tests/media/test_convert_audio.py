@@ -247,7 +247,7 @@ def test_a_killed_run_resumes(tmp_path):
     process = start(src, dst)
     wait_for_wavs(process, dst, 20)
     process.kill()
-    process.communicate(timeout=30)  # ends only when the workers, who hold the pipe too, have ended
+    process.communicate(timeout=300)  # ends only when the workers, who hold the pipe too, have ended
     done = {path: path.stat().st_mtime_ns for path in dst.rglob("*.wav")}
     assert 20 <= len(done) < 400
     (dst / "7").mkdir(exist_ok=True)
@@ -255,7 +255,7 @@ def test_a_killed_run_resumes(tmp_path):
 
     with replace_file(str(dst / "7/other.wav"), "wb"):  # by a process that is running: this one
         again = start(src, dst)
-        printed = again.communicate(timeout=60)[0].split()
+        printed = again.communicate(timeout=300)[0].split()
     assert again.returncode == 0
     assert printed[printed.index("date") + 1] == str(len(done))
     assert {path: path.stat().st_mtime_ns for path in done} == done  # nothing done twice
@@ -274,7 +274,7 @@ def test_ctrl_c_prints_how_to_resume(tmp_path, wavs):
     while children.exists() and len(children.read_text().split()) < 3:  # two workers, a resource tracker
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the workers too
-    printed = process.communicate(timeout=30)[0]
+    printed = process.communicate(timeout=300)[0]
     assert process.returncode == 130
     assert "The same command resumes from here." in printed
     assert "Traceback" not in printed

@@ -239,7 +239,7 @@ def test_a_killed_run_resumes(tmp_path, master, capsys):
     while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 30):
         time.sleep(0.002)
     process.kill()
-    process.communicate(timeout=30)  # ends only when the workers, who hold the pipe too, have ended
+    process.communicate(timeout=300)  # ends only when the workers, who hold the pipe too, have ended
     assert not output.exists()
     done = journal.read_bytes().count(b"\n") - 1  # less the head
     assert 29 <= done < 500
@@ -394,7 +394,7 @@ def test_ctrl_c_prints_how_to_resume(tmp_path, master):
     while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 10):
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the workers too
-    printed = process.communicate(timeout=30)[0]
+    printed = process.communicate(timeout=300)[0]
     assert process.returncode == 130
     assert "To resume, run the same command with --resume." in printed
     assert "Traceback" not in printed

@@ -389,7 +389,7 @@ def test_stopped_and_run_again(tmp_path, end):
         time.sleep(0.002)
     assert process.poll() is None, process.stdout.read()
     os.killpg(process.pid, end) if end == signal.SIGINT else process.kill()
-    printed = process.communicate(timeout=60)[0]
+    printed = process.communicate(timeout=300)[0]
     if end == signal.SIGINT:
         assert process.returncode == 130
         assert "The same command resumes from here." in printed
