@@ -26,19 +26,17 @@ from syncnet.inference.command_flags import COMMAND, MODEL, PUBLISHED, Problems
 from syncnet.support.commands import Parser, answer_flags, command
 
 COMMANDS = [
-    *(
-        "embed",
-        "verify",
-        "offset",
-        "resync",
-        "lse",
-        "accuracy",
-        "speakers",
-        "show",
-        "match",
-        "export",
-        "average",
-    )
+    "embed",
+    "verify",
+    "offset",
+    "resync",
+    "lse",
+    "accuracy",
+    "speakers",
+    "show",
+    "match",
+    "export",
+    "average",
 ]
 DESCRIPTION = """Run inference with a checkpoint: embeddings, speaker verification, audio-video offsets and their
 correction, LSE figures, sync accuracy, who speaks when, face-voice matching, export to ONNX, averages of checkpoints.

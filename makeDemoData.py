@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from syncnet.support.commands import Parser, answer_flags, command, error_text
+from syncnet.support.commands import Parser, answer_flags, at_least, command, error_text
 from syncnet.support.errors import UserError
 from syncnet.support.processes import available_cores, map_in_processes
 
@@ -48,22 +48,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the corpus, created if needed")
-    add("--speakers", type=int, default=60, help="training identities; more of them "
+    add("--speakers", type=at_least(int, 1), default=60, help="training identities; more of them "
         "generalize better than more clips of each")  # fmt: skip
-    add("--val_speakers", type=int, default=24, help="validation identities")
-    add("--clips", type=int, default=1, help="clips per training and validation identity")
-    add("--test_speakers", type=int, default=12, help="held-out voices of the trials")
-    add("--utterances", type=int, default=8, help="utterances per held-out voice")
+    add("--val_speakers", type=at_least(int, 1), default=24, help="validation identities")
+    add("--clips", type=at_least(int, 1), default=1, help="clips per training and validation identity")
+    add("--test_speakers", type=at_least(int, 2), default=12, help="held-out voices of the trials")
+    add("--utterances", type=at_least(int, 2), default=8, help="utterances per held-out voice")
     add("--seconds", type=float, default=2.6, help="length of every clip and utterance; must be well above "
         "the maxFrames / 25 s of a training crop")  # fmt: skip
-    add("--seed", type=int, default=0, help="the same seed and sizes give the same corpus")
-    add("--nWorkers", type=int, default=available_cores(), help="processes that work in parallel; the "
+    add("--seed", type=at_least(int, 0), default=0, help="the same seed and sizes give the same corpus")
+    add("--nWorkers", type=at_least(int, 1), default=available_cores(), help="processes that work in parallel; the "
         "corpus does not depend on it")  # fmt: skip
     args = parser.parse_args(argv)
-    limits = {"speakers": 1, "val_speakers": 1, "clips": 1, "test_speakers": 2, "utterances": 2}
-    for flag, least in (limits | {"nWorkers": 1, "seed": 0}).items():
-        if getattr(args, flag) < least:
-            parser.error(f"--{flag} {getattr(args, flag)}: expected at least {least}")
     if max(args.speakers, args.val_speakers, args.test_speakers) > 10000:
         parser.error("expected at most 10000 speakers of each kind (id00000 to id09999)")
     if not SECONDS[0] <= args.seconds <= SECONDS[1]:

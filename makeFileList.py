@@ -311,6 +311,7 @@ def main(argv: list[str] | None = None) -> int:
         check_people(clips, args, argv)  # before hours of checking
     share: Sequence[str] = clips
     records = None
+    resume = args.resume or args.part is not None
     blocks = blocks_of(clips, args.shards, args.output, args.shard_clips) if args.shards else {}
     if args.part:
         parts = shares(clips, args.part)
@@ -321,9 +322,9 @@ def main(argv: list[str] | None = None) -> int:
         records = PartRecords(args.output + ".parts", args.part, parts, asked)
         records.remove()
         share = records.share
-        args.resume = True
     journal = CheckJournal(records.path("journal") if records else args.output + ".journal", args.check)
-    report_journal(journal, args.resume)
+    if args.resume or journal.count:
+        report_journal(journal, resume)
     outcomes: dict[str, tuple] = {}
     in_shards: dict[str, tuple[str, str]] = {}
     reused, unusable = 0, 0
@@ -331,7 +332,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         bar = progress_bar(total=len(share), unit="clip", smoothing=0.05, mininterval=0.5, dynamic_ncols=True)
         with bar:
-            for checked in check_all(share, args.resume, settings, journal, args.nWorkers):
+            for checked in check_all(share, resume, settings, journal, args.nWorkers):
                 clip, outcome = checked.relative, checked.outcome
                 if clip in shared:
                     outcome = "two videos, one wav", os.path.join(settings.mp4_dir, clip)

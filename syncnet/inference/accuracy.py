@@ -178,13 +178,13 @@ def table(rows: Sequence[np.ndarray]) -> str:
 def write(rows: Sequence[np.ndarray], args: argparse.Namespace) -> None:
     """Write --json. Raises OSError."""
     figures = np.array(rows)
-    low, high = mean_interval(figures)
+    low, high = [[None] * len(CONTEXTS)] * 2 if len(rows) == 1 else np.array(mean_interval(figures)).tolist()
     found: dict[str, object] = {
         "weights": args.initial_model,
         "weights_sha256": file_hash(args.initial_model),
     }
     found |= {"clips": len(rows), "shifts": 2 * MAX_OFFSET + 1, "within": WITHIN, "chance": CHANCE}
-    cells = zip(CONTEXTS, figures.mean(0).tolist(), low.tolist(), high.tolist(), strict=True)
+    cells = zip(CONTEXTS, figures.mean(0).tolist(), low, high, strict=True)
     found["accuracy"] = {str(context): {"mean": m, "low": a, "high": b} for context, m, a, b in cells}
     with replace_file(args.json) as file:
         json.dump(found, file, indent=2)

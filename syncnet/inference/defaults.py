@@ -5,4 +5,3 @@ VOICES_AT_ONCE, FACES_AT_ONCE = 40, 10  # crops; face crops need much memory
 MAX_OFFSET = 15  # frames, in both directions
 WAYS = (2, 10)
 WINDOWS_AT_ONCE = 16  # larger batches are no faster and need more memory
-PRIOR = 0.05  # of the same speaker; calibrations are fitted for it

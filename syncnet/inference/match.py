@@ -21,6 +21,7 @@ from syncnet.inference.command_flags import (
     add_resize,
 )
 from syncnet.inference.defaults import NUM_EVAL, WAYS
+from syncnet.inference.protocols import mean_interval
 from syncnet.media.clips import Clip, MediaError
 from syncnet.media.file_type import VIDEO_FILES
 from syncnet.support.commands import Parser, at_least
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 HELP = "Face-voice matching: how often does a face pick its own voice among others, and a voice its own face?"
 EXAMPLE = [f"{COMMAND} match {MODEL} data/test.txt --ways 2 10"]
-RESAMPLES = 1000
 
 
 def add_flags(parser: Parser) -> None:
@@ -145,10 +145,8 @@ def matching_accuracy(similarity: np.ndarray, speakers: Sequence[str], ways: int
 
     won = np.where(left >= ways - 1, np.exp(log_choose(left) - log_choose(columns)), 0.0)
     totals, counts = np.bincount(index, won), np.bincount(index)
-    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-    means = totals[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Matching(ways, 100 * float(won.mean()), 100 * float(low), 100 * float(high))
+    low, high = mean_interval((totals / counts)[:, None], counts, seed)
+    return Matching(ways, 100 * float(won.mean()), 100 * float(low[0]), 100 * float(high[0]))
 
 
 def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems) -> None:

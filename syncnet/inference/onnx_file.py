@@ -126,12 +126,12 @@ def import_packages() -> ModuleType:
     missing = []
     for name in PACKAGES:
         try:
-            found = importlib.import_module(name)
+            importlib.import_module(name)
         except ImportError:
             missing.append(name)
     if missing:
         raise UserError(f"export: needs {', '.join(missing)}; install with: pip install {' '.join(PACKAGES)}")
-    return found
+    return importlib.import_module("onnxruntime")
 
 
 def to_onnx(module: Exported, stream: str, batch: Tensor, about: dict[str, str]) -> bytes:

@@ -18,7 +18,15 @@ from syncnet.inference.command_flags import (
 )
 from syncnet.inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from syncnet.inference.lse import HEADER, line_of
-from syncnet.inference.videos import MADE, add_track_making, is_rule_given, track_rule, tracks_of_video
+from syncnet.inference.videos import (
+    MADE,
+    FaceTrack,
+    add_track_making,
+    is_rule_given,
+    measure_each,
+    track_rule,
+    tracks_of_video,
+)
 from syncnet.media.clips import MediaError
 from syncnet.support.commands import Parser
 from syncnet.support.files import check_output
@@ -77,25 +85,24 @@ def show(
     from syncnet.inference.lip_sync import in_sync_confidence, lse
     from syncnet.tracks.track_files import read_track_boxes
 
-    names = find_tracks(tracks, video)
+    found_tracks = []
+    for name in find_tracks(tracks, video):
+        mp4, wav, txt = (os.path.join(tracks, kind, f"{name}.{kind}") for kind in KINDS)
+        found_tracks.append(FaceTrack(mp4, wav, name, video, boxes=txt))
     if os.path.exists(output) and os.path.samefile(output, video):
         raise MediaError(f"{output}: is the source video itself; write to another file")
-    measured: list[tuple[str, LipSync | None]] = []
-    faces = []
-    with progress_bar(total=len(names), unit="track", desc="lip sync", leave=False) as bar:
-        for name in names:
-            mp4, wav, txt = (os.path.join(tracks, kind, f"{name}.{kind}") for kind in KINDS)
-            first, boxes = read_track_boxes(txt)
-            found = None
-            try:
-                found = lse(network, mp4, wav, max_offset, batch)
-            except MediaError as error:
-                if not skip:
-                    raise
-                skip(error)
-            measured.append((mp4, found))
-            faces.append(SeenFace(first, boxes, confidence_of_frames(found, len(boxes))))
-            bar.update()
+
+    def measure(track: FaceTrack) -> LipSync:
+        return lse(network, track.clip, track.wav, max_offset, batch)
+
+    def stop(error: MediaError) -> None:
+        raise error
+
+    measured, faces = [], []
+    for track, found in measure_each(found_tracks, measure, skip or stop):
+        first, boxes = read_track_boxes(track.boxes)
+        measured.append((track.clip, found))
+        faces.append(SeenFace(first, boxes, confidence_of_frames(found, len(boxes))))
     threshold = in_sync_confidence(network) if in_sync is None else in_sync
     with progress_bar(unit="frame", desc="drawing", leave=False) as bar:
 

@@ -92,6 +92,11 @@ class Span:
     confidence: float
 
 
+def runs(mask: np.ndarray) -> np.ndarray:
+    """The runs of True in a (n,) bool array: (runs, 2), the first of each and the one after its last."""
+    return np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(int))).reshape(-1, 2)
+
+
 def speaking(confidences: np.ndarray, on: float, off: float, shortest: int) -> np.ndarray:
     """The frames in which a face speaks: (frames,) bool.
 
@@ -99,9 +104,8 @@ def speaking(confidences: np.ndarray, on: float, off: float, shortest: int) -> n
     `shortest` frames. Frames that were not measured (NaN) count as silent.
     """
     above = np.nan_to_num(confidences, nan=-np.inf) >= off
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], above, [False])).astype(int)))
     found = np.zeros(len(confidences), bool)
-    for begin, end in edges.reshape(-1, 2):
+    for begin, end in runs(above):
         if end - begin >= shortest and confidences[begin:end].max() >= on:
             found[begin:end] = True
     return found
@@ -109,11 +113,10 @@ def speaking(confidences: np.ndarray, on: float, off: float, shortest: int) -> n
 
 def spans_of(track: FaceTrack, confidences: np.ndarray, speaks: np.ndarray) -> list[Span]:
     """The spans of a face track in which it speaks."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], speaks, [False])).astype(int)))
     first = track.first or 0
     return [
         Span(track.name, (first + begin) / FPS, (first + end) / FPS, float(confidences[begin:end].mean()))
-        for begin, end in edges.reshape(-1, 2)
+        for begin, end in runs(speaks)
     ]
 
 

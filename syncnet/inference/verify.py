@@ -8,10 +8,9 @@ import os
 from typing import TYPE_CHECKING
 
 from syncnet.inference.command_flags import COMMAND, MODEL, LoadNetwork, Problems, add_crops, add_network
-from syncnet.inference.defaults import PRIOR
 from syncnet.support.commands import Parser
 from syncnet.support.errors import UserError
-from syncnet.verification.calibration import posterior, read_calibration
+from syncnet.verification.calibration import CALIBRATION_PRIOR, posterior, read_calibration
 from syncnet.verification.provenance import read_threshold, warn_precision
 
 if TYPE_CHECKING:
@@ -48,15 +47,15 @@ def add_flags(parser: Parser) -> None:
         "--prior",
         type=probability,
         metavar="P",
-        help=f"with --calibration: prior probability of the same speaker, between 0 and 1 (default: {PRIOR})",
+        help="with --calibration: prior probability of the same speaker, between 0 and 1 "
+        f"(default: {CALIBRATION_PRIOR})",
     )
 
 
 def check(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuse --prior without --calibration, and set its default."""
+    """Refuse --prior without --calibration."""
     if args.prior is not None and args.calibration is None:
         parser.error("--prior goes with --calibration")
-    args.prior = PRIOR if args.prior is None else args.prior
 
 
 def probability(text: str) -> float:
@@ -104,4 +103,5 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, _problems: Problems
     if args.calibration is not None:
         llr = float(calibration.llr(score))
         print(f"log-likelihood ratio {llr:.6f} (natural logarithm)")
-        print(f"probability of the same speaker {posterior(llr, args.prior):.6g} (prior {args.prior:g})")
+        prior = args.prior or CALIBRATION_PRIOR
+        print(f"probability of the same speaker {posterior(llr, prior):.6g} (prior {prior:g})")

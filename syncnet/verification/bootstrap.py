@@ -104,11 +104,8 @@ def figure_names(p_targets: Sequence[float]) -> list[str]:
 
 def figures_of(fpr: np.ndarray, fnr: np.ndarray, p_targets: Sequence[float]) -> np.ndarray:
     """The figures of figure_names, (figures, resamples), from rates of shape (resamples, thresholds)."""
-    after, part = crossing(fpr, fnr)
-    each = np.arange(len(fpr))
-    low, high = fpr[each, after - 1], fpr[each, after]
-    eer = 100 * (low + part * (high - low))
-    return np.stack([eer, *(detection_cost(fpr, fnr, p, 1, 1).min(axis=1) for p in p_targets)])
+    eer, _, _ = crossing(fpr, fnr)
+    return np.stack([100 * eer, *(detection_cost(fpr, fnr, p, 1, 1).min(axis=1) for p in p_targets)])
 
 
 def intervals(found: np.ndarray) -> list[tuple[float, float]]:

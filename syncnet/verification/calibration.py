@@ -23,7 +23,7 @@ from syncnet.support.files import file_hash, replace_file
 from syncnet.support.version import VERSION
 from syncnet.verification.bootstrap import MIN_SPEAKERS
 from syncnet.verification.provenance import SCORE_FILES, check_made_with, has_provenance
-from syncnet.verification.rates import P_TARGETS, check_trials, detection_cost
+from syncnet.verification.rates import P_TARGETS, check_costs, check_trials, detection_cost
 from syncnet.verification.speakers import speaker_names
 
 CALIBRATION_PRIOR = P_TARGETS[0]
@@ -154,8 +154,7 @@ def actual_dcf(
     A trial is accepted if LLR >= log(c_fa (1 - P) / (c_miss P)), which is optimal for well-calibrated LLRs (Brümmer
     and du Preez 2006; NIST's evaluation plans call this the actual DCF). Raises UserError as min_dcf does.
     """
-    if not 0 < p_target < 1 or not (0 < c_miss < np.inf and 0 < c_fa < np.inf):
-        raise UserError(f"p_target {p_target}, costs {c_miss}, {c_fa}: expected 0 < p_target < 1, costs > 0")
+    check_costs(p_target, c_miss, c_fa)
     llrs, labels = check_trials(llrs, labels)
     threshold = math.log(c_fa / c_miss) - logit(p_target)
     accepted = llrs >= threshold

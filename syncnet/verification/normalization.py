@@ -23,17 +23,16 @@ def read_cohort(path: str, folder: str, size: int = 0, seed: int = 0) -> dict[st
     utterance_paths). size: utterances drawn at random with this seed; 0 takes all. Raises MediaError.
     """
     names: dict[str, str] = {}
-    lines = text_lines(path, "Lines are wav names relative to --cohort_path.")
     if path.endswith(WAV_SCP):
         names = read_wav_scp(path)
-        lines = iter(())
-    for _, line in lines:
-        line = line.strip()
-        fields = line.split("\t") if "\t" in line else line.split()
-        if len(fields) == 4 and fields[3].isdigit():
-            names[fields[1]] = fields[1]
-        else:
-            names[line] = ""
+    else:
+        for _, line in text_lines(path, "Lines are wav names relative to --cohort_path."):
+            line = line.strip()
+            fields = line.split("\t") if "\t" in line else line.split()
+            if len(fields) == 4 and fields[3].isdigit():
+                names[fields[1]] = fields[1]
+            else:
+                names[line] = ""
     if size and size < len(names):
         drawn = np.random.default_rng(seed).choice(len(names), size, replace=False)
         every = list(names)

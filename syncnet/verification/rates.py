@@ -81,17 +81,23 @@ def error_rates(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.nd
     return fpr, 1 - tpr, thresholds
 
 
-def crossing(fpr: np.ndarray, fnr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where FR - FA changes sign along the last axis.
+def crossing(fpr: np.ndarray, fnr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the linearly interpolated FA and FR are equal, along the last axis.
 
-    Returns the index of the first point at or past the crossing, and the position (0..1] of the crossing between the
-    previous point and that one.
+    Returns the rate there, the index of the first point at or past it, and its position (0..1] between the previous
+    point and that one.
     """
     gap = fnr - fpr
     after = np.argmax(gap <= 0, axis=-1)  # never 0: the first point is FA 0, FR 1
-    before = np.take_along_axis(gap, after[..., None] - 1, -1)[..., 0]
-    behind = np.take_along_axis(gap, after[..., None], -1)[..., 0]
-    return after, before / (before - behind)
+
+    def on_both_sides(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pair = np.take_along_axis(values, np.stack((after - 1, after), -1), -1)
+        return pair[..., 0], pair[..., 1]
+
+    before, behind = on_both_sides(gap)
+    part = before / (before - behind)
+    low, high = on_both_sides(fpr)
+    return low + part * (high - low), after, part
 
 
 def eer_interpolated(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
@@ -102,11 +108,16 @@ def eer_interpolated(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float
     threshold inf it is the finite neighbor. Raises UserError as tuneThresholdfromScore does.
     """
     fpr, fnr, thresholds = error_rates(scores, labels)
-    after, part = crossing(fpr, fnr)
-    eer = fpr[after - 1] + part * (fpr[after] - fpr[after - 1])
+    eer, after, part = crossing(fpr, fnr)
     low, high = thresholds[after], thresholds[after - 1]
     threshold = high + part * (low - high) if np.isfinite(high) else low
     return 100 * float(eer), float(threshold)
+
+
+def check_costs(p_target: float, c_miss: float, c_fa: float) -> None:
+    """Raise UserError for a prior or costs without meaning."""
+    if not 0 < p_target < 1 or not (0 < c_miss < np.inf and 0 < c_fa < np.inf):
+        raise UserError(f"p_target {p_target}, costs {c_miss}, {c_fa}: expected 0 < p_target < 1, costs > 0")
 
 
 def detection_cost(
@@ -128,8 +139,7 @@ def min_dcf(
     The threshold is the highest that reaches the minimum; inf if rejecting everything is best.
     Raises UserError for a prior or costs out of range, and as tuneThresholdfromScore does.
     """
-    if not 0 < p_target < 1 or not (0 < c_miss < np.inf and 0 < c_fa < np.inf):
-        raise UserError(f"p_target {p_target}, costs {c_miss}, {c_fa}: expected 0 < p_target < 1, costs > 0")
+    check_costs(p_target, c_miss, c_fa)
     fpr, fnr, thresholds = error_rates(scores, labels)
     cost = detection_cost(fpr, fnr, p_target, c_miss, c_fa)
     best = np.argmax(cost <= cost.min() + 1e-12)  # equal costs differ by rounding
