@@ -213,6 +213,10 @@ def test_bootstrap_seed_and_order():
     # Two normals two deviations apart: EER 15.87 %, and about 1 % standard error at this size.
     assert low < eer_interpolated(scores, labels)[0] < high
     assert 1 < high - low < 5
+    trials = normal_trials(6, 50, 1.0)
+    usual = bootstrap_interval(*trials, progress=False)
+    assert usual == bootstrap_interval(*trials, (0.05, 0.01), 1000, 0, progress=False)
+    assert usual != bootstrap_interval(*trials, (0.05, 0.01), 1001, 0, progress=False)
     with pytest.raises(ValueError, match="resamples"):
         bootstrap_interval(scores, labels, resamples=0)
 
@@ -288,6 +292,14 @@ def test_bootstrap_over_speakers_equals_one_resample_at_a_time(monkeypatch):
             )
     assert len(values) == 30
     np.testing.assert_allclose(list(found.values()), np.percentile(values, [2.5, 97.5], axis=0).T, atol=1e-9)
+
+
+def test_draws_without_one_kind_of_trial_are_repeated():
+    """Five speakers, the fewest, of whom only the first two have a non-target trial."""
+    speakers = np.array([0, 1, 2, 3, 4, 0]), np.array([0, 1, 2, 3, 4, 1])
+    scores, labels = [5, 4, 3, 1, 0, 2], [1, 1, 1, 1, 1, 0]
+    found = bootstrap_interval(scores, labels, progress=False, speakers=speakers)
+    assert np.isfinite(list(found.values())).all()
 
 
 def test_bootstrap_over_speakers_covers_where_trials_do_not():
