@@ -482,27 +482,17 @@ def test_flags_of_a_split(tmp_path, capsys):
 
 NAMED = {
     "inferSyncNet embed": {"output": "test_embed_command"},
-    "inferSyncNet verify": {
-        "a": "test_verify_command_and_thresholds",
-        "b": "test_verify_command_and_thresholds",
-        "threshold": "test_verify_command_and_thresholds",
-        "calibration": "test_verify_with_a_calibration",
-        "prior": "test_verify_with_a_calibration",
-    },
-    "inferSyncNet offset": {
-        "inputs": "test_offset_command",
-        "plot": "test_offset_command",
-        "csv": "test_offset_command",
-        "write_list": "test_offset_command",
-        "min_confidence": "test_offset_command",
-        "max_shift": "test_offset_command",
-    },
+    "inferSyncNet verify": dict.fromkeys(("a", "b", "threshold"), "test_verify_command_and_thresholds")
+    | dict.fromkeys(("calibration", "prior"), "test_verify_with_a_calibration"),
+    "inferSyncNet offset": dict.fromkeys(
+        ("inputs", "plot", "csv", "write_list", "min_confidence", "max_shift"), "test_offset_command"
+    ),
     "inferSyncNet lse": dict.fromkeys(
-        ("inputs", "csv", "frames"), "test_a_track_has_the_same_figures_whatever_is_measured_beside_it"
+        ("inputs", "csv", "frames"), "test_the_figures_of_a_track_do_not_depend_on_other_tracks"
     )
     | dict.fromkeys(("protocol", "video_csv", "json"), "test_each_protocol_counts_as_its_script"),
     "inferSyncNet accuracy": {"inputs": "test_the_command", "json": "test_the_command"},
-    "inferSyncNet resync": dict.fromkeys(("video", "output"), "test_a_late_picture_is_waited_for"),
+    "inferSyncNet resync": dict.fromkeys(("video", "output"), "test_a_late_picture_moves_the_sound"),
     "inferSyncNet speakers": dict.fromkeys(
         ("video", "output", "rttm", "csv", "min_span", "on", "off"), "test_turns_are_found"
     ),

@@ -248,7 +248,7 @@ def test_frames_out_of_sync_have_a_low_confidence():
     assert (summarize(distances, 65).confidences[10:26] == 6).all()
 
 
-def test_no_more_sounds_are_held_than_needed():
+def test_memory_holds_only_the_sounds_that_are_needed():
     asked = []
 
     def sounds():
@@ -321,7 +321,7 @@ def test_another_network_is_searched_as_far_either_way(clock, tmp_path, edge):
         (10, 0, "a.wav: silent"),
     ],
 )
-def test_what_cannot_be_measured_is_named(tmp_path, frames, samples, message):
+def test_tracks_that_cannot_be_measured_are_named(tmp_path, frames, samples, message):
     network = SyncNet(model="tinyModel", nOut=8, device="cpu")
     make_clip(str(tmp_path / "a.mp4"), frames)
     make_wav(str(tmp_path / "a.wav"), samples)
@@ -337,7 +337,7 @@ def test_six_frames_are_enough(network, tmp_path):
     assert lse(tiny, str(tmp_path / "a.mp4"), str(tmp_path / "a.wav")).frames == 6
 
 
-def test_the_confidence_of_a_face_in_sync_is_that_of_its_network():
+def test_each_network_has_its_own_confidence_of_a_face_in_sync():
     published = SyncNet("models.SyncNetV2", nOut=8, device="cpu")
     assert in_sync_confidence(published) == 3.0
     assert in_sync_confidence(SyncNet("tinyModel", nOut=8, device="cpu")) == 0.15

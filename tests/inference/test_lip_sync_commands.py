@@ -32,14 +32,8 @@ from SyncNetDist import SyncNet
 def tracks(tmp_path_factory) -> Path:
     """Three tracks that can be measured, one too short, one silent, one without a wav; mp4 and wav apart."""
     folder = tmp_path_factory.mktemp("tracks")
-    for name, frames in (
-        ("a/1", 30),
-        ("a/2", 41),
-        ("b/1", 12),
-        ("b/short", 5),
-        ("b/silent", 20),
-        ("b/mute", 20),
-    ):
+    lengths = {"a/1": 30, "a/2": 41, "b/1": 12, "b/short": 5, "b/silent": 20, "b/mute": 20}
+    for name, frames in lengths.items():
         make_clip(str(folder / f"mp4/{name}.mp4"), frames, first=100 * frames)
         if name != "b/mute":
             make_wav(str(folder / f"wav/{name}.wav"), 1)
@@ -64,9 +58,7 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
 # ---------------------------------------------------------------- lse
 
 
-def test_a_track_has_the_same_figures_whatever_is_measured_beside_it(
-    network, checkpoint, tracks, tmp_path, capsys
-):
+def test_the_figures_of_a_track_do_not_depend_on_other_tracks(network, checkpoint, tracks, tmp_path, capsys):
     given = ("--initial_model", checkpoint, "--model", "tinyModel", "--device", "cpu")
     flags = ("--wav", tracks / "wav", "--csv", tmp_path / "t.csv", "--frames", tmp_path / "frames")
     status, out, errors = run(capsys, "lse", tracks / "mp4", *given, *flags)
@@ -135,7 +127,7 @@ def test_the_published_network_gives_the_offset_of_lse(tracks):
 
 
 @pytest.mark.parametrize("frames, confidence, found", [(1, 2.5, "yes"), (1, 1.5, "no"), (3, 2.5, "edge")])
-def test_of_the_published_network_the_confidence_tells_whether_an_offset_was_found(frames, confidence, found):
+def test_the_published_network_needs_another_confidence_for_an_offset(frames, confidence, found):
     shifts = np.arange(-3, 4)
     measured = Offset(frames, confidence, shifts, -np.abs(shifts - frames), enough=PUBLISHED_FOUND)
     assert measured.found == found
@@ -226,7 +218,7 @@ def test_a_video_is_recognized_by_more_than_its_name(made, capsys):
     assert "by name and size" in capsys.readouterr().err
 
 
-def test_tracks_of_other_videos_are_told(network, made):
+def test_tracks_of_other_videos_are_refused(network, made):
     make_video(str(made / "other.mp4"), np.arange(30) / 25)
     tracks, seen = str(made / "tracks"), str(made / "seen.mp4")
     with pytest.raises(

@@ -179,7 +179,7 @@ def test_each_protocol_counts_as_its_script(checkpoint, videos, counted, tmp_pat
     assert any("MTCNN in one of 5 frames" in line for line in out) == (name != "tracks")
 
 
-def test_tracks_are_reused_and_others_are_refused(
+def test_tracks_are_reused_if_their_settings_fit(
     checkpoint, network, videos, tracks, tmp_path, capsys, monkeypatch
 ):
     flags = ("--initial_model", checkpoint, "--tracks", tracks / "reused", "--csv", tmp_path / "t.csv")
@@ -224,7 +224,7 @@ def test_offset_makes_tracks_too(checkpoint, videos, tracks, tmp_path, capsys, m
                         "--output", str(videos / "one_in_sync.mp4")]  # fmt: skip
 
 
-def test_show_makes_tracks_where_there_are_none(checkpoint, videos, tmp_path, capsys, monkeypatch):
+def test_show_makes_missing_tracks(checkpoint, videos, tmp_path, capsys, monkeypatch):
     given = ["show", "--model", "tinyModel", "--device", "cpu", "--initial_model", checkpoint]
     given += ["--video", videos / "one.mp4", "--output", tmp_path / "seen.mp4", "--tracks", tmp_path / "new"]
     status = inferSyncNet.main([str(argument) for argument in [*given, "--min_frames", SHORTEST]])
@@ -247,7 +247,7 @@ def test_without_a_folder_tracks_are_temporary(checkpoint, videos, tmp_path, cap
     assert out[1].endswith(f"{videos / 'two_shots.mp4'} 0.00-0.96 s")
 
 
-def test_the_speech_alone_is_measured_where_it_is_given(checkpoint, tmp_path, capsys, monkeypatch):
+def test_a_wav_replaces_the_sound_of_a_video(checkpoint, tmp_path, capsys, monkeypatch):
     """A silent video with a wav has the tracks of the video with that sound; a changed wav needs other tracks."""
     size, times = (320, 180), np.arange(FRAMES) / 25
     options = {"preset": "ultrafast"}

@@ -122,7 +122,7 @@ def test_nothing_is_found_where_nothing_is():
         (1, 0.4, 0.0, 0, "--max_shift 0"),
     ],
 )
-def test_clips_that_the_checked_list_leaves_out(frames, confidence, least, most, reason):
+def test_clips_that_are_not_in_the_checked_list(frames, confidence, least, most, reason):
     shifts = np.arange(-15, 16)
     args = argparse.Namespace(min_confidence=least, max_shift=most)
     found = reason_to_leave_out(Offset(frames, confidence, shifts, shifts * 0.0), args)

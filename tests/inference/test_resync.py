@@ -80,7 +80,7 @@ def test_a_joined_sound_begins_with_the_first_picture(tmp_path):
         assert (read_sound(output, reader.first_time, 0, 40).samples == samples).all()
 
 
-def test_what_a_container_cannot_hold_is_told(tmp_path):
+def test_streams_that_a_container_cannot_hold_are_reported(tmp_path):
     make_video(str(tmp_path / "a.mp4"), np.arange(30) / 25, flash=None)
     with pytest.raises(MediaError, match=r"webm cannot hold the streams .* ends with .mkv"):
         move_sound(str(tmp_path / "a.mp4"), str(tmp_path / "b.webm"), 1)
@@ -129,7 +129,7 @@ def command(tmp_path, capsys, monkeypatch):
     return run
 
 
-def test_a_late_picture_is_waited_for(tmp_path, command):
+def test_a_late_picture_moves_the_sound(tmp_path, command):
     """The picture is 3 frames later than the sound: the sound moves 120 ms."""
     video = tmp_path / "clip.mp4"
     make_clip(str(video), 40, sound=noise(1.6))

@@ -65,7 +65,7 @@ def test_a_video_that_is_broken_leaves_no_output(tmp_path):
     assert not (tmp_path / "seen.mp4").exists()
 
 
-def test_the_confidence_of_a_frame_is_that_of_the_window_around_it():
+def test_a_frame_has_the_confidence_of_the_window_around_it():
     distances = np.full((30, 31), 10.0)
     distances[:, 15] = np.r_[np.full(15, 4), np.full(15, 8)]
     found = confidence_of_frames(summarize(distances, 35), 36)

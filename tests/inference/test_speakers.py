@@ -126,7 +126,7 @@ def colours(video: Path, slot: int) -> list[str]:
     return [colour_at(picture, x / WIDTH, 110 / HEIGHT) for x in (20, 180)]
 
 
-def test_flags_that_make_no_sense_are_refused(scene, capsys):
+def test_contradictory_flags_are_refused(scene, capsys):
     video, tracks = scene
     for flags, message in (
         ((), "give --output, --rttm or --csv"),

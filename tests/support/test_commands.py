@@ -143,13 +143,8 @@ def test_defaults_in_the_help():
     for number, default in enumerate((None, "", False, 3, [2, 10])):
         parser.add_argument(f"--flag{number}", default=default, help="what it does")
     lines = [line.strip() for line in parser.format_help().splitlines() if "what it does" in line]
-    assert [line.partition("what it does")[2] for line in lines] == [
-        "",
-        "",
-        "",
-        " (default: 3)",
-        " (default: 2 10)",
-    ]
+    shown = ["", "", "", " (default: 3)", " (default: 2 10)"]
+    assert [line.partition("what it does")[2] for line in lines] == shown
 
 
 # ---------------------------------------------------------------- errors

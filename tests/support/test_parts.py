@@ -47,7 +47,7 @@ def corpus(tmp_path_factory) -> Path:
     return root
 
 
-def test_who_does_what_depends_on_names_alone():
+def test_the_part_of_a_clip_depends_only_on_its_name():
     names = [f"id{k:05d}/ref/{k:05d}.mp4" for k in range(2000)]
     numbers = [part_number(name, 4) for name in names]
     assert [part_number(name, 4) for name in reversed(names)] == numbers[::-1]
@@ -196,7 +196,7 @@ def test_an_interrupted_part_of_face_tracks_resumes(videos, tmp_path, monkeypatc
     assert re.search(r"made again +1 ", capsys.readouterr().out)
 
 
-def test_who_may_use_a_folder_of_tracks_at_once(tmp_path):
+def test_only_different_parts_use_a_folder_of_tracks_at_once(tmp_path):
     one, other, all_of_it = (TrackFolder(str(tmp_path), part) for part in (Part(1, 2), Part(2, 2), None))
     with one.in_use("taken"), other.in_use("taken"):
         for folder in (TrackFolder(str(tmp_path), Part(1, 2)), all_of_it):

@@ -289,21 +289,14 @@ def test_a_list_without_labels_gives_only_scores(network, voices, tmp_path, caps
 
 
 @pytest.mark.parametrize("place", ["x.model", "closed/x.model"])
-def test_results_of_a_given_checkpoint_go_beside_it(network, voices, tmp_path, monkeypatch, capsys, place):
+def test_results_of_a_given_checkpoint_are_written_beside_it(
+    network, voices, tmp_path, monkeypatch, capsys, place
+):
     """They do not go to the default --save_path, which is the training example's run."""
     monkeypatch.chdir(tmp_path)
     network.saveParameters(place)
-    flags = [
-        "--model",
-        "tinyModel",
-        "--device",
-        "cpu",
-        "--test_list",
-        voices / "trials.txt",
-        "--test_path",
-        voices,
-    ]
-    flags = [str(flag) for flag in flags] + ["--eval", "--num_eval", "2", "--maxFrames", "6", "--nOut", "8"]
+    flags = "--eval --model tinyModel --device cpu --num_eval 2 --maxFrames 6 --nOut 8".split()
+    flags += ["--test_list", str(voices / "trials.txt"), "--test_path", str(voices)]
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and access(path, mode))
     assert trainSyncNet.main([*flags, "--initial_model", place]) == 0
@@ -435,20 +428,9 @@ def clip_list(tmp_path_factory) -> Path:
 
 
 def run(clip_list: Path, voices: Path, save_path: Path, *more) -> int:
-    flags = [
-        "--model",
-        "tinyModel",
-        "--nOut",
-        "8",
-        "--maxFrames",
-        "6",
-        "--nBatchSize",
-        "2",
-        "--device",
-        "cpu",
-        "--nDataLoaderThread",
-        "1",
-    ]
+    flags = (
+        "--model tinyModel --nOut 8 --maxFrames 6 --nBatchSize 2 --device cpu --nDataLoaderThread 1".split()
+    )
     flags += ["--train_list", clip_list, "--verify_list", clip_list, "--save_path", save_path, "--lr", "0.1"]
     flags += ["--test_list", voices / "trials.txt", "--test_path", voices, *more]
     return trainSyncNet.main([str(flag) for flag in flags])
@@ -568,7 +550,7 @@ def test_flags_without_effect_are_reported(clip_list, voices, tmp_path, capsys):
         "--cohort",
         voices / "cohort.txt",
         "--load_embeddings",
-        tmp_path / "none.npz",
+        tmp_path / "x.npz",
     )
     assert told(*flags, "--num_eval", 3) == [
         "not used: --test_list, --test_path, --num_eval, for --eval and --test_interval",
