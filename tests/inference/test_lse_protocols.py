@@ -282,10 +282,9 @@ def test_a_wav_replaces_the_sound_of_a_video(checkpoint, tmp_path, capsys, monke
         run(capsys, *with_wav)
 
 
-@pytest.mark.parametrize("size", [160, 320])
-def test_whole_pictures_are_scaled_bilinearly(checkpoint, tmp_path, capsys, size):
-    """wav2lip-lrs of small clips is what `tracks` gives of the same frames, scaled beforehand without loss."""
-    make_clip(str(tmp_path / "small/a.mp4"), FRAMES, first=7, size=size, sound=noise(FRAMES / 25))
+def test_whole_pictures_are_scaled_bilinearly(checkpoint, tmp_path, capsys):
+    """wav2lip-lrs of large clips is what `tracks` gives of the same frames, scaled beforehand without loss."""
+    make_clip(str(tmp_path / "small/a.mp4"), FRAMES, first=7, size=320, sound=noise(FRAMES / 25))
     reader = cv2.VideoCapture(str(tmp_path / "small/a.mp4"))
     scaled = [cv2.resize(reader.read()[1], (224, 224), interpolation=cv2.INTER_LINEAR) for _ in range(FRAMES)]
     with av.open(str(tmp_path / "a.mkv"), "w") as container:

@@ -208,12 +208,3 @@ def test_missing_shared_memory_has_a_remedy(monkeypatch, error):
 
 def test_repeated_names():
     assert repeated(["a/b.wav", "c.wav", "A/b.wav", "c.wav", "c.wav"]) == {3: 1, 4: 1}
-
-
-def test_a_file_is_complete_when_it_goes_to_the_disk(tmp_path, monkeypatch):
-    """Or a power failure after the file has its name leaves it empty."""
-    sizes, real = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: sizes.append(os.fstat(file).st_size) or real(file))
-    with replace_file(str(tmp_path / "list.txt")) as file:
-        file.write("content\n")
-    assert sizes[0] == 8

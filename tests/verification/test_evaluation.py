@@ -295,8 +295,8 @@ def test_results_of_a_given_checkpoint_are_written_beside_it(
     """They do not go to the default --save_path, which is the training example's run."""
     monkeypatch.chdir(tmp_path)
     network.saveParameters(place)
-    flags = "--eval --model tinyModel --device cpu --num_eval 2 --maxFrames 6 --nOut 8".split()
-    flags += ["--test_list", str(voices / "trials.txt"), "--test_path", str(voices)]
+    flags = "--eval --model tinyModel --device cpu --num_eval 2 --maxFrames 6 --nOut 8 "
+    flags = (flags + f"--test_list {voices}/trials.txt --test_path {voices}").split()
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and access(path, mode))
     assert trainSyncNet.main([*flags, "--initial_model", place]) == 0
@@ -429,11 +429,11 @@ def clip_list(tmp_path_factory) -> Path:
 
 def run(clip_list: Path, voices: Path, save_path: Path, *more) -> int:
     flags = (
-        "--model tinyModel --nOut 8 --maxFrames 6 --nBatchSize 2 --device cpu --nDataLoaderThread 1".split()
+        "--model tinyModel --nOut 8 --maxFrames 6 --nBatchSize 2 --device cpu --nDataLoaderThread 1 --lr 0.1 "
     )
-    flags += ["--train_list", clip_list, "--verify_list", clip_list, "--save_path", save_path, "--lr", "0.1"]
-    flags += ["--test_list", voices / "trials.txt", "--test_path", voices, *more]
-    return trainSyncNet.main([str(flag) for flag in flags])
+    flags += f"--train_list {clip_list} --verify_list {clip_list} --save_path {save_path} "
+    flags += f"--test_list {voices}/trials.txt --test_path {voices}"
+    return trainSyncNet.main([*flags.split(), *map(str, more)])
 
 
 def table(save_path: Path) -> list[dict[str, str]]:
