@@ -224,14 +224,15 @@ def test_a_track_that_is_silent_in_part_is_used(tmp_path, silent):
     assert np.abs(decode_audio(path) - expected).max() <= 1
 
 
-def test_a_video_without_sound_beside_its_sound(tmp_path):
+@pytest.mark.parametrize("name", ["001.mp4", "001.avi"])  # after and before 001.m4a
+def test_a_video_without_sound_beside_its_sound(tmp_path, name):
     src, dst = tmp_path / "src", tmp_path / "dst"
-    make_clip(str(src / "001.mp4"), 30)
+    make_clip(str(src / name), 30)
     make_sound(str(src / "001.m4a"), noise(1.2))
     with pytest.raises(
         MediaError, match=r"no sound in it; if 001.m4a is its sound.*ffmpeg -i .*001.m4a -map"
     ):
-        plan_parts(str(src / "001.mp4"))
+        plan_parts(str(src / name))
     assert convertAudio.main(["--src", str(src), "--dst", str(dst), "--nWorkers", "1"]) == 0
     assert (dst / "001.wav").exists()
     make_clip(str(src / "001.mkv"), 30, sound=noise(1.2))  # a rival
