@@ -39,8 +39,7 @@ def check_outputs(streams: Streams, settings: Settings, device: torch.device) ->
     streams.eval()
     heads: dict[str, tuple[bool, bool]] = {}
     gpus = [device] if device.type == "cuda" else []
-    # Hide this pass from a caller's TorchFunctionMode, which may record or replace operations.
-    with torch.no_grad(), torch.random.fork_rng(gpus), torch._C.DisableTorchFunction():
+    with torch.no_grad(), torch.random.fork_rng(gpus):
         if isinstance(streams, TwoStreams):
             check_trunk(streams, audio, (CLIPS, TRUNK_CHANNELS, 1, expected[2]), settings.model)
         for name, batch in (("forward_aud", audio), ("forward_vid", video.permute(0, 4, 1, 2, 3))):

@@ -234,17 +234,6 @@ def test_validation_changes_nothing_and_keeps_no_graph():
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-def test_what_was_not_computed_is_a_dash():
-    network = SyncNet(**TINY)
-    result = network.run_epoch(Batches(), alpI=0)
-    assert "identity -" in str(result) and "identity top-1 -" in str(result) and "nan" not in str(result)
-    assert math.isnan(result.identity_top1) and math.isfinite(result.content_top1)
-    assert "disentanglement" not in str(result)
-    disentangled = network.run_epoch(Batches(), evalmode=True, alpD=1.0)
-    assert disentangled.disentanglement_loss > math.log(3) + math.log(T - 4)  # three clips, T - 4 moments
-    assert f"disentanglement {disentangled.disentanglement_loss:.4f}" in str(disentangled)
-
-
 # --- the command
 
 
@@ -293,30 +282,8 @@ def test_a_stopped_run_resumes_exactly(name, clip_list, tmp_path, capsys, stoppe
     assert logs[0] == logs[1]
 
 
-@pytest.mark.draws
-def test_the_log_of_a_sync_only_run(clip_list, tmp_path, capsys):
-    status, out, _ = run(capsys, clip_list, tmp_path, "--alphaI", 0, "--max_epoch", 1)
-    assert status == 0 and "nan" not in out
-    last = (tmp_path / "result/scores.txt").read_text().splitlines()[-1]
-    assert "TACC -," in last and "VACC -," in last
-    with open(tmp_path / "result/metrics.csv", newline="") as file:
-        row = next(csv.DictReader(file))
-    for split in ("train", "val"):
-        assert row[f"{split}_identity_loss"] == row[f"{split}_identity_top1"] == ""
-        assert row[f"{split}_loss"] == row[f"{split}_content_loss"] != ""
-    assert (tmp_path / "result/curves.png").stat().st_size > 0
-
-
-def test_options_bind_a_run_and_its_checkpoints(clip_list, tmp_path, capsys):
+def test_a_checkpoint_of_another_crop_is_refused(clip_list, tmp_path, capsys):
     assert run(capsys, clip_list, tmp_path / "a", "--crop", "mouth", "--max_epoch", 1)[0] == 0
-    status, _, err = run(capsys, clip_list, tmp_path / "a", "--alphaD", 1, "--distance", "euclidean")
-    assert status == 1
-    for line in (
-        "crop: mouth then, face now",
-        "alphaD: 0.0 then, 1.0 now",
-        "distance: cosine then, euclidean now",
-    ):
-        assert line in err
     model = tmp_path / "a/model/model000000001.model"
     for more in (("--max_epoch", 1), ("--eval",)):
         given = ("--initial_model", model, "--crop", "face")

@@ -26,6 +26,7 @@ import trainSyncNet
 from syncnet.checkpoints.checkpoints import epoch_checkpoints, read_checkpoint
 from syncnet.checkpoints.recorded_settings import trained_with
 from syncnet.checkpoints.torch_files import CheckpointError
+from syncnet.compute import distributed
 from syncnet.training import run_folder, signals
 from syncnet.training import state as trainingState
 from syncnet.training.epoch import PARTS
@@ -444,13 +445,17 @@ def test_free_settings_may_change(clip_list, short_run, tmp_path, capsys):
     assert list(epoch_checkpoints(str(short_run / "model"))) == [2]
 
 
-def test_clips_that_hung_stay_in_the_state_of_both_lists(clip_list, short_run, capsys):
+def test_clips_that_hung_in_any_process_stay_in_the_state(clip_list, short_run, capsys, monkeypatch):
+    """Those of both lists; one in another process."""
+    theirs = ("other.mp4", 0, 2)
+    monkeypatch.setattr(distributed, "union", lambda values: sorted({*values, theirs}))
     path = short_run / "training_state.pt"
     state = torch.load(path, weights_only=True)
-    hung = {name: [(f"{name}.mp4", 0, 1)] for name in ("train_list", "verify_list")}
+    hung = {name: [(f"{name}.mp4", 0, 1)] for name in ("verify_list", "train_list")}
     torch.save(state | {"hung": hung}, path)
     assert run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))[0] == 0
-    assert torch.load(path, weights_only=True)["hung"] == hung
+    found = torch.load(path, weights_only=True)["hung"]
+    assert found == {name: [theirs, *clips] for name, clips in hung.items()}
 
 
 def test_the_state_is_saved_every_so_many_steps(clip_list, tmp_path, capsys, stopped_at):
@@ -598,6 +603,14 @@ def test_damaged_files_fall_back(clip_list, short_run, capsys):
     assert "model000000002.model: not loaded" in out and "Resuming after epoch 1" in out
     rates = [line.split(", T")[0] for line in result_lines(short_run)]
     assert rates == ["IT 1, LR 0.010000", "IT 2, LR 0.009500", "IT 3, LR 0.009025"]
+
+
+def test_a_state_older_than_the_newest_checkpoint_is_not_used(clip_list, short_run, capsys):
+    old = (short_run / "training_state.pt").read_bytes()
+    assert run(capsys, *flags(clip_list, short_run))[0] == 0
+    (short_run / "training_state.pt").write_bytes(old)
+    status, out, _ = run(capsys, *flags(clip_list, short_run, "--max_epoch", 4))
+    assert status == 0 and "Resuming after epoch 3" in out and len(result_lines(short_run)) == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"PK damaged"])
