@@ -177,7 +177,7 @@ def partly_broken(clips, tmp_path) -> str:
     return write_list(tmp_path / "mixed.txt", mixed)
 
 
-def test_broken_clips_are_replaced_and_noted_once(partly_broken, tmp_path):
+def test_broken_clips_are_replaced_and_logged_once(partly_broken, tmp_path):
     log = tmp_path / "bad_clips.txt"
     settings = {"max_bad": 0.9, "bad_log": str(log), "nBatchSize": 7}
     one, many = (loader(partly_broken, threads=n, **settings) for n in (1, 4))

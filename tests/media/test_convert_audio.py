@@ -217,8 +217,8 @@ def test_the_folder_of_a_file_given_as_source_is_named(tmp_path, monkeypatch, ca
 def test_a_missing_source_is_reported(tmp_path):
     (tmp_path / "a.m4a").symlink_to(tmp_path / "moved.m4a")
     assert convert(tmp_path, tmp_path / "dst") == 1
-    told = (tmp_path / "dst/not_converted.txt").read_text()
-    assert told == f"{tmp_path}/a.m4a: cannot be read (No such file or directory)\n"
+    printed = (tmp_path / "dst/not_converted.txt").read_text()
+    assert printed == f"{tmp_path}/a.m4a: cannot be read (No such file or directory)\n"
 
 
 def make_many(folder: Path, count: int) -> None:
@@ -305,16 +305,16 @@ def test_a_folder_that_cannot_be_read_is_reported_and_skipped(tmp_path, closed, 
         make_sound(str(tmp_path / "src" / name), noise(0.5))
     closed(tmp_path / "src/b")
     assert convert(tmp_path / "src", tmp_path / "dst") == 1
-    told = f"{tmp_path}/src/b: this folder and its contents cannot be read (Permission denied)"
+    printed = f"{tmp_path}/src/b: this folder and its contents cannot be read (Permission denied)"
     out = capsys.readouterr().out
-    assert re.search(r"converted +2\n", out) and re.search(r"failed +1\n", out) and f"  {told}\n" in out
-    assert (tmp_path / "dst/not_converted.txt").read_text() == f"{told}\n"
+    assert re.search(r"converted +2\n", out) and re.search(r"failed +1\n", out) and f"  {printed}\n" in out
+    assert (tmp_path / "dst/not_converted.txt").read_text() == f"{printed}\n"
     assert sorted(path.name for path in (tmp_path / "dst").rglob("*.wav")) == ["1.wav", "4.wav"]
     closed(tmp_path / "src/a")
     closed(tmp_path / "src/d")
     assert convert(tmp_path / "src", tmp_path / "dst") == 1
     error = capsys.readouterr().err
-    assert "no .m4a or .mp4 files in this folder" in error and told in error
+    assert "no .m4a or .mp4 files in this folder" in error and printed in error
 
 
 def test_names_that_differ_in_case_are_two_wavs(tmp_path):

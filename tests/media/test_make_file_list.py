@@ -276,7 +276,7 @@ def test_a_result_is_reused_while_its_video_is_the_same(tmp_path, master, capsys
     assert len(journal.read_text().splitlines()) == 11
     assert kept(tmp_path, output, capsys, "--resume") == 10
     assert kept(tmp_path, output, capsys) == 0  # not asked to
-    # The sound and the txt are read again, whatever the journal has.
+    # Sound and txt files are always read again.
     make_txt(str(tmp_path / f"txt/{names[2]}.txt"), offset=14)
     make_wav(str(tmp_path / f"wav/{names[4]}.wav"), 5000)
     (tmp_path / f"mp4/{names[6]}.mp4").unlink()
@@ -588,7 +588,7 @@ def test_one_person_cannot_be_split(master, tmp_path, capsys):
     add_clip(tmp_path, master, "id00001/b")
     assert main(flags(tmp_path, tmp_path / "train.txt", f"--val_output={tmp_path}/val.txt")) == 1
     assert "one person's" in capsys.readouterr().err and not (tmp_path / "val.txt").exists()
-    assert not (tmp_path / "train.txt.journal").exists()  # told before a clip is checked
+    assert not (tmp_path / "train.txt.journal").exists()  # refused before a clip is checked
     add_clip(tmp_path, master, "id00002/c")["wav"].unlink()
     assert main(flags(tmp_path, tmp_path / "train.txt", f"--val_output={tmp_path}/val.txt")) == 1
     assert "one person's" in capsys.readouterr().err
@@ -597,7 +597,7 @@ def test_one_person_cannot_be_split(master, tmp_path, capsys):
 
 
 def test_a_clip_without_wav_because_of_its_video(tmp_path, capsys):
-    """convertAudio.py can make no wav of it, so that it is not told to."""
+    """convertAudio.py is advised only where it can make the wav."""
     (tmp_path / "wav").mkdir()
     make_clip(str(tmp_path / "mp4/whole.mp4"), 20, sound=noise(0.8))
     make_clip(str(tmp_path / "mp4/mute.mp4"), 20)
@@ -605,14 +605,17 @@ def test_a_clip_without_wav_because_of_its_video(tmp_path, capsys):
     (tmp_path / "mp4/text.mp4").write_text("<html>404</html>")
     folders = [f"--mp4_dir={tmp_path / 'mp4'}", f"--wav_dir={tmp_path / 'wav'}", "--no_txt", "--nWorkers=1"]
     assert main([f"--output={tmp_path / 'list'}", *folders]) == 1
-    told = (tmp_path / "list.skipped.txt").read_text()
+    printed = (tmp_path / "list.skipped.txt").read_text()
     assert reasons(tmp_path / "list") == {
         f"{tmp_path}/mp4/empty.mp4": "mp4 empty",
         f"{tmp_path}/mp4/text.mp4": "mp4 cannot be opened",
         f"{tmp_path}/wav/mute.wav": "wav missing",
         f"{tmp_path}/wav/whole.wav": "wav missing",
     }
-    assert "mute.wav: no such file, and no sound in the video" in told and "whole.wav: no such file\n" in told
+    assert (
+        "mute.wav: no such file, and no sound in the video" in printed
+        and "whole.wav: no such file\n" in printed
+    )
     assert "2 wav missing: make the wavs with convertAudio.py" in capsys.readouterr().out
 
 
@@ -622,14 +625,14 @@ def test_a_folder_that_cannot_be_read_is_reported_and_skipped(tmp_path, master, 
     assert main(flags(tmp_path, tmp_path / "list.txt")) == 0
     listed = {Path(clip.video).parts[-3] for clip in read_list(str(tmp_path / "list.txt"))}
     assert len(names) == 8 and listed == {f"id{k:05d}" for k in (0, 1, 2, 4, 5, 6)}
-    told = f"{tmp_path}/mp4/id00003: this folder and its contents cannot be read (Permission denied)"
+    printed = f"{tmp_path}/mp4/id00003: this folder and its contents cannot be read (Permission denied)"
     out = capsys.readouterr().out
-    assert "Folders that cannot be read: 1\n" in out and f"  {told}\n" in out
-    assert (tmp_path / "list.txt.skipped.txt").read_text() == f"{told}\n"
+    assert "Folders that cannot be read: 1\n" in out and f"  {printed}\n" in out
+    assert (tmp_path / "list.txt.skipped.txt").read_text() == f"{printed}\n"
     for k in range(7):
         closed(tmp_path / f"mp4/id{k:05d}")
     assert main(flags(tmp_path, tmp_path / "list.txt")) == 1
-    assert told in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
     closed(tmp_path / "mp4")
     assert main(flags(tmp_path, tmp_path / "list.txt")) == 1
     assert capsys.readouterr().err == f"makeFileList.py: {tmp_path}/mp4: Permission denied\n"

@@ -308,8 +308,8 @@ def test_clips_of_a_damaged_shard_are_replaced_and_logged(corpus, tmp_path):
     log = tmp_path / "bad_clips.txt"
     loader = DatasetLoader(str(tmp_path / "dev.txt"), 9, 3, 6, 2, max_bad=1.0, bad_log=str(log))
     assert len(list(loader)) == 3
-    noted = log.read_text().splitlines()
-    assert len(noted) == PER_SHARD and all("dev-000001.tar" in line for line in noted)
+    logged = log.read_text().splitlines()
+    assert len(logged) == PER_SHARD and all("dev-000001.tar" in line for line in logged)
     with pytest.raises(MediaError, match=r"dev-000001.tar"):
         list(DatasetLoader(str(tmp_path / "dev.txt"), 9, 3, 6, 2))
 

@@ -305,8 +305,8 @@ def test_convert_takes_every_kind_at_any_depth(tmp_path):
 def test_a_folder_with_nothing_to_convert(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("x")
     assert convert(tmp_path, tmp_path / "dst") == 1
-    told = capsys.readouterr().err
-    assert re.search(r"no \.m4a or \.mp4 files.* \.wav .*\.flac .*found: 1 \.txt", told)
+    printed = capsys.readouterr().err
+    assert re.search(r"no \.m4a or \.mp4 files.* \.wav .*\.flac .*found: 1 \.txt", printed)
 
 
 def test_a_wav_is_never_converted_onto_itself(tmp_path, capsys):
@@ -314,8 +314,8 @@ def test_a_wav_is_never_converted_onto_itself(tmp_path, capsys):
     wavfile.write(tmp_path / "cd.wav", 44100, noise(1.2, 44100))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert convert(tmp_path, tmp_path) == 1
-    told = capsys.readouterr().out
-    assert "cd.wav: 44100 Hz" in told and "Give another folder as --dst" in told
+    printed = capsys.readouterr().out
+    assert "cd.wav: 44100 Hz" in printed and "Give another folder as --dst" in printed
     (tmp_path / "not_converted.txt").unlink()
     (tmp_path / "linked").symlink_to(tmp_path)
     assert convert(tmp_path, tmp_path / "linked") == 1
@@ -371,7 +371,7 @@ def pad(seconds: float) -> np.ndarray:
         (30, 1.14, 0, 0, 19200),  # filled, as after a cut with -c:a copy
         (30, 1.0, 0, 0, 19200),
         (30, 1.2, 0, 5, 19200),  # late pictures
-        (30, 0.8, 0, 0, 12800),  # much too short: told, not filled
+        (30, 0.8, 0, 0, 12800),  # much too short: reported, not padded
     ],
 )
 def test_wavs_end_with_their_pictures(tmp_path, frames, seconds, late, picture_late, length):
@@ -391,7 +391,7 @@ def test_wavs_end_with_their_pictures(tmp_path, frames, seconds, late, picture_l
 
 @pytest.mark.parametrize("early", [0, 8])
 def test_fragments_behind_an_edit_list(tmp_path, early):
-    """Trimmed by `early` frames, which FFmpeg shows all the same, but without their sound; never out of step."""
+    """Trimmed by `early` frames, which FFmpeg shows nevertheless, but without their sound; never out of sync."""
     path = str(tmp_path / "a.mp4")
     moments = [moment - early for moment in range(FRAMES)]
     how = {"options": {"g": "4"}, "muxing": {"movflags": "frag_keyframe+delay_moov"}}
@@ -489,9 +489,9 @@ def test_the_remedy_that_makeFileList_prints_works(tmp_path, capsys):
     wavfile.write(tmp_path / "my wavs/id1/a.wav", 44100, noise(1.2, 44100))
     (tmp_path / "my wavs/id2/b.wav").write_bytes(DECODED["pcm_s24le, pipe"][0])
     assert list_clips(tmp_path / "mp4", tmp_path / "my wavs") == 1
-    told = capsys.readouterr().out
-    assert "2 wav of another format: " in told
-    line, folder = re.search(r"python convertAudio\.py (--src .*), then --wav_dir (.*)", told).groups()
+    printed = capsys.readouterr().out
+    assert "2 wav of another format: " in printed
+    line, folder = re.search(r"python convertAudio\.py (--src .*), then --wav_dir (.*)", printed).groups()
     assert convertAudio.main([*shlex.split(line), "--nWorkers=1"]) == 0
     assert list_clips(tmp_path / "mp4", Path(*shlex.split(folder))) == 0
     assert len(read_list(str(tmp_path / "mp4/list"))) == 2
@@ -566,9 +566,9 @@ def test_sound_of_an_unknown_kind(tmp_path):
     assert np.array_equal(decode_audio(str(path)), SOUND)
     path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_XYZ/INT/LIT"))
     for read in (decode_audio, clip_opening, has_sound):
-        with pytest.raises(MediaError, match="clip.mkv: its sound cannot be decoded here") as told:
+        with pytest.raises(MediaError, match="clip.mkv: its sound cannot be decoded here") as refused:
             read(str(path))
-        assert "copy it again" not in str(told.value)
+        assert "copy it again" not in str(refused.value)
 
 
 # ---------------------------------------------------------------- MP3 files

@@ -167,7 +167,7 @@ def test_interlaced_pictures_are_refused(tmp_path, check):
     assert made_list(tmp_path, check) == []
     assert set(reasons(tmp_path / "list.txt").values()) == {"interlaced"}
     assert len(reasons(tmp_path / "list.txt")) == len(INTERLACED)
-    # Read all the same, their frames are right, or are refused as interlaced, whatever this OpenCV does with them.
+    # If they are read nevertheless, their frames are right or refused, with any version of OpenCV.
     for name in INTERLACED:
         for first, count in ((0, FRAMES), (0, 1), (5, 1), (5, 8)):
             try:

@@ -160,7 +160,7 @@ def test_a_fault_of_the_program_is_not_blamed_on_the_video(tmp_path, monkeypatch
     assert errors.startswith("a.mp4\nTraceback") and "in faulty" in errors
     assert "ValueError: the truth value is ambiguous" in errors
     assert list(rows(dst)) == ["b.mp4"] and reasons(dst) == {}
-    assert run(src, dst) == 0  # mended
+    assert run(src, dst) == 0  # repaired
     assert "finished before          1" in capsys.readouterr().out
     assert list(rows(dst)) == ["a.mp4", "b.mp4"]
 

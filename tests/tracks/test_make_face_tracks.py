@@ -527,11 +527,11 @@ def test_a_folder_that_cannot_be_read_is_reported_and_skipped(tmp_path, closed, 
         (tmp_path / "src" / name / "1.mp4").write_bytes(b"no video")
     closed(tmp_path / "src/b")
     assert run(tmp_path / "src", tmp_path / "dst") == 1  # no track
-    told = f"{tmp_path}/src/b: this folder and its contents cannot be read (Permission denied)"
+    printed = f"{tmp_path}/src/b: this folder and its contents cannot be read (Permission denied)"
     out = capsys.readouterr().out
-    assert re.search(r"folders not read +1\n", out) and f"  {told}\n" in out
+    assert re.search(r"folders not read +1\n", out) and f"  {printed}\n" in out
     first, second = (tmp_path / "dst/no_tracks.txt").read_text().splitlines()
-    assert first == told and second.startswith("a/1.mp4: a text file")
+    assert first == printed and second.startswith("a/1.mp4: a text file")
     closed(tmp_path / "src/a")
     assert run(tmp_path / "src", tmp_path / "other") == 1
-    assert "no videos in this folder" in (error := capsys.readouterr().err) and told in error
+    assert "no videos in this folder" in (error := capsys.readouterr().err) and printed in error
