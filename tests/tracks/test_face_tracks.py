@@ -14,14 +14,14 @@ from videoMaker import face, make_video
 
 from syncnet.media.timeline import VideoReader
 from syncnet.media.wav import open_wav
-from syncnet.tracks.face_tracks import plan_parts, select_tracks, survey_part, write_group
+from syncnet.tracks.face_tracks import plan_parts, select_tracks, survey_part, write_group, write_tracks
 from syncnet.tracks.faces import Face
 from syncnet.tracks.mtcnn import Mtcnn
 from syncnet.tracks.shots import is_cut, shot_picture
 from syncnet.tracks.survey import Part, Survey
 from syncnet.tracks.track_joining import Stretch
 from syncnet.tracks.track_settings import Rule
-from syncnet.tracks.tracks import TrackBuilder, crop, overlap, smooth
+from syncnet.tracks.tracks import Track, TrackBuilder, crop, overlap, smooth
 
 
 def box(left: float, top: float, side: float) -> np.ndarray:
@@ -276,6 +276,26 @@ def test_large_crops_are_averaged():
     picture = np.zeros((680, 680, 3), np.uint8)
     picture[:, ::3] = 255
     assert crop(picture, 336.0, 240.0, 240.0).mean() == pytest.approx(85, abs=1)
+
+
+def test_the_crops_of_a_track_follow_its_face_steadily(tmp_path):
+    """A white square that moves by 2 pixels per frame, in boxes that jump by 8; the crop enlarges it four times."""
+
+    def draw(picture, number):
+        picture[100:140, 20 + 2 * number : 60 + 2 * number] = 255
+
+    path = str(tmp_path / "a.mp4")
+    make_video(path, np.arange(50) / 25, size=(WIDTH, 240), flash=None, draw=draw)
+    boxes = np.array([box(20 + 2 * t + 4 * (-1) ** t, 100, 40) for t in range(50)])
+    with VideoReader(path) as reader:
+        part = Part(path, reader.first_time, 0, None)
+        write_tracks(reader, part, [Track(0, boxes, 50, 1.0, 1).part(10, 50)], str(tmp_path), "a")
+    video = cv2.VideoCapture(str(tmp_path / "00001.mp4"))
+    centers = [np.argwhere(video.read()[1][..., 0] > 160).mean(0) for _ in range(40)]
+    assert np.abs(np.array(centers)[6:-6] - [79.5, 111.5]).max() < 4
+    lines = np.array([line.split() for line in (tmp_path / "00001.txt").read_text().splitlines()[7:]], float)
+    sizes = np.hstack([boxes[10:, :2], np.full((40, 2), 40)]) / [WIDTH, 240, WIDTH, 240]
+    assert lines[:, 0].tolist() == list(range(11, 51)) and np.abs(lines[:, 1:] - sizes).max() < 0.0006
 
 
 # ---------------------------------------------------------------- shots
