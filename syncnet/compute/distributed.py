@@ -44,7 +44,7 @@ def setup(device: str | None) -> str | None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
     if kind == "cuda" and number and local_processes > 1:
         raise UserError(
-            f"--device {kind}:{number}: {local_processes} processes on this machine would share that GPU; leave out "
+            f"--device {kind}:{number}: {local_processes} processes on this machine would share that GPU; omit "
             "--device, and choose GPUs with CUDA_VISIBLE_DEVICES"
         )
     check_same({"kind of device": "cuda" if gpus else "cpu"})
@@ -190,8 +190,8 @@ def check_same(facts: dict[str, str]) -> None:
         for name, value in found[0].items():
             if theirs.get(name) != value:
                 raise UserError(
-                    f"process {number} does not have the same {name} as process 0: they would compute "
-                    "different things. Do all machines see the same files and run the same program?"
+                    f"process {number} does not have the same {name} as process 0, so their "
+                    "results would differ. Do all machines see the same files and run the same program?"
                 )
 
 

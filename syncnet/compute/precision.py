@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from syncnet.compute import distributed
-from syncnet.media.clips import FRAME_SIZE
+from syncnet.media.clips import FRAME_SIZE, LIP_FRAMES
 from syncnet.networks.choices import AUTO, PRECISIONS
-from syncnet.networks.two_streams import LIP_FRAMES, lip_features, lip_trunk
+from syncnet.networks.two_streams import lip_features, lip_trunk
 from syncnet.support.errors import UserError
 
 CPU_CLIPS, GPU_CLIPS = 2, 16  # 5-frame clips in a trial batch, one embedding each

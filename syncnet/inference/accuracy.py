@@ -27,7 +27,7 @@ from syncnet.inference.command_flags import (
 )
 from syncnet.inference.defaults import MAX_OFFSET, WINDOWS_AT_ONCE
 from syncnet.inference.protocols import mean_interval
-from syncnet.media.clips import Clip, MediaError
+from syncnet.media.clips import LIP_FRAMES, Clip, MediaError
 from syncnet.media.file_type import VIDEO_FILES
 from syncnet.support.commands import Parser
 from syncnet.support.files import check_output, file_hash, replace_file
@@ -46,7 +46,6 @@ EXAMPLE = [
     f"{COMMAND} accuracy {PUBLISHED} lrs2/mp4 --wav lrs2/wav",
 ]
 CONTEXTS = (5, 7, 9, 11, 13, 15)  # frames
-LIP_FRAMES = 5  # per window
 WITHIN = 1  # frames
 CHANCE = (2 * WITHIN + 1) / (2 * MAX_OFFSET + 1)
 

@@ -14,11 +14,10 @@ import cv2
 import numpy as np
 
 from syncnet.inference.lip_sync import LipSync
-from syncnet.media.clips import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
+from syncnet.media.clips import FPS, LIP_FRAMES, SAMPLE_RATE, SAMPLES_PER_FRAME, MediaError
 from syncnet.media.clock import restarts
 from syncnet.media.open_media import has_sound
 from syncnet.media.timeline import VideoReader
-from syncnet.networks.two_streams import LIP_FRAMES
 from syncnet.support.files import replace_file
 from syncnet.support.names import printable
 from syncnet.tracks.track_folder import read_records

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from syncnet.checkpoints.by_name import at_every_frame
 from syncnet.inference.defaults import FACES_AT_ONCE, NUM_EVAL, VOICES_AT_ONCE
-from syncnet.media.clips import FRAME_SIZE, SAMPLES_PER_FRAME, MediaError
+from syncnet.media.clips import FRAME_SIZE, LIP_FRAMES, SAMPLES_PER_FRAME, MediaError
 from syncnet.media.crops import WINDOW_TAIL, crop_samples, crop_starts, spread_crops
 from syncnet.media.find_files import beside
 from syncnet.media.sound import decode_audio
@@ -21,7 +21,7 @@ from syncnet.networks.embedder import embed_files
 from syncnet.networks.interface import Network
 from syncnet.networks.losses import unit
 from syncnet.networks.output_check import require_identity
-from syncnet.networks.two_streams import LIP_FRAMES, content_of
+from syncnet.networks.two_streams import content_of
 from syncnet.support.progress import progress_bar
 from syncnet.support.tar_members import is_file
 
@@ -92,7 +92,7 @@ def face_crops(path: str, maxFrames: int, num_eval: int, allow_resize: bool = Fa
     frames = count_frames(path)
     if frames < maxFrames:
         raise MediaError(
-            f"{path}: {frames} frames, a crop needs {maxFrames} (use a smaller --maxFrames, or leave it out)"
+            f"{path}: {frames} frames, a crop needs {maxFrames} (use a smaller --maxFrames, or skip it)"
         )
     crops = np.empty((num_eval, maxFrames, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     with FrameReader(path, allow_resize) as reader:

@@ -22,13 +22,12 @@ from syncnet.inference.embeddings import (
     face_windows,
     voice_windows,
 )
-from syncnet.media.clips import SAMPLES_PER_FRAME, MediaError
+from syncnet.media.clips import LIP_FRAMES, SAMPLES_PER_FRAME, MediaError
 from syncnet.media.crops import HOP_LENGTH, WINDOW_LENGTH, WINDOW_TAIL, crop_samples
 from syncnet.networks.interface import Network, SoundWindows
 from syncnet.networks.losses import unit
 from syncnet.networks.mfcc import MFCC_PER_FRAME, SOUND_WINDOW
 from syncnet.networks.output_check import require_content
-from syncnet.networks.two_streams import LIP_FRAMES
 
 LEAST_FRAMES = 6
 MEDIAN_OVER = 9  # frames
@@ -136,7 +135,7 @@ def distances(
         found = (
             f"{video}: {pictures} frames" if pictures <= heard else f"{wav or video}: {heard} frames of sound"
         )
-        raise MediaError(f"{found}, lip sync needs {LEAST_FRAMES} (0.24 s): leave this track out")
+        raise MediaError(f"{found}, lip sync needs {LEAST_FRAMES} (0.24 s): skip this track")
     if is_published(network):
         windows = frames - LEAST_FRAMES + 1
         moments = windows + LIP_FRAMES - 1

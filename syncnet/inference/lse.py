@@ -36,7 +36,7 @@ from syncnet.inference.videos import (
     measure_each,
     track_rule,
 )
-from syncnet.media.clips import MediaError
+from syncnet.media.clips import LIP_FRAMES, MediaError
 from syncnet.media.file_type import VIDEO_FILES
 from syncnet.support.commands import Parser
 from syncnet.support.errors import UserError
@@ -410,8 +410,6 @@ def write_frames(found: LipSync, path: str) -> None:
 
     Frames are numbered from 0. No window is centered on the first two and the last few frames.
     """
-    from syncnet.networks.two_streams import LIP_FRAMES
-
     with replace_file(path) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["frame", "confidence"])

@@ -37,7 +37,7 @@ from syncnet.inference.videos import (
     measure_each,
     track_rule,
 )
-from syncnet.media.clips import FPS, Clip, MediaError, format_list_line
+from syncnet.media.clips import FPS, LIP_FRAMES, Clip, MediaError, format_list_line
 from syncnet.media.file_type import VIDEO_FILES
 from syncnet.support.commands import Parser, at_least
 from syncnet.support.errors import UserError
@@ -145,13 +145,12 @@ def find_offset(video: Tensor, audio: Tensor, max_offset: int = MAX_OFFSET) -> O
     the confidence is the median minus the minimum). Raises UserError if the two overlap too little for max_offset.
     """
     from syncnet.inference.embeddings import LOADER_LEAD
-    from syncnet.networks.two_streams import LIP_FRAMES
 
     longest = max_offset + LOADER_LEAD + MIN_MOMENTS
     if min(len(video), len(audio)) < longest:
         have, need = min(len(video), len(audio)) + LIP_FRAMES - 1, longest + LIP_FRAMES - 1
         most = max_offset - (need - have)
-        remedy = f"use --max_offset {most} or less" if most > 0 else "leave this clip out"
+        remedy = f"use --max_offset {most} or less" if most > 0 else "skip this clip"
         raise UserError(
             f"{have} frames of picture and sound, --max_offset {max_offset} needs {need}; {remedy}"
         )
@@ -178,7 +177,6 @@ def offset(
     from syncnet.inference.lip_sync import is_published, lse
     from syncnet.media.crops import crop_samples
     from syncnet.networks.output_check import require_content
-    from syncnet.networks.two_streams import LIP_FRAMES
 
     require_content(network)
     if is_published(network):
@@ -358,7 +356,7 @@ def write_checked_list(args: argparse.Namespace, rows: Sequence[Measured], clips
     kept: list[Measured] = []
     skipped = Counter({"that cannot be read": clips - len(rows)})
     for row in rows:
-        reason = reason_to_leave_out(row[1], args)
+        reason = reason_to_skip(row[1], args)
         if reason:
             skipped[reason] += 1
         else:
@@ -370,11 +368,11 @@ def write_checked_list(args: argparse.Namespace, rows: Sequence[Measured], clips
         for track, measured in kept:
             frames = track.listed.frames if track.listed else count_frames(track.clip)
             file.write(format_list_line(Clip(track.clip, track.wav or "", measured.frames, frames)) + "\n")
-    without = f" ({skipped[NO_OFFSET]} left out because no offset was found)" if skipped[NO_OFFSET] else ""
+    without = f" ({skipped[NO_OFFSET]} skipped because no offset was found)" if skipped[NO_OFFSET] else ""
     print(f"{args.write_list}: {len(kept)} of {counted(clips, 'clip')}{without}")
 
 
-def reason_to_leave_out(measured: Offset, args: argparse.Namespace) -> str:
+def reason_to_skip(measured: Offset, args: argparse.Namespace) -> str:
     """Why --write_list skips a clip; "" if it does not."""
     if not is_found(measured):
         return NO_OFFSET

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from syncnet.inference.lip_sync import is_published
-from syncnet.media.clips import FRAME_SIZE
+from syncnet.media.clips import FRAME_SIZE, LIP_FRAMES
 from syncnet.media.crops import crop_samples
 from syncnet.networks.face_crop import enlarge, mouth_box
 from syncnet.networks.interface import Network, Streams
 from syncnet.networks.losses import unit
 from syncnet.networks.output_check import require_content, require_identity
-from syncnet.networks.two_streams import LIP_FRAMES, content_of, identity_of
+from syncnet.networks.two_streams import content_of, identity_of
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
 from syncnet.support.version import VERSION

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from syncnet.media.clips import LEAST_BATCH, LEAST_CROP, LEAST_FRAMES, Clip, MediaError
+from syncnet.media.clips import LEAST_BATCH, LEAST_FRAMES, LIP_FRAMES, Clip, MediaError
 
 
 class TooFewClips(MediaError):
@@ -27,7 +27,7 @@ def sizes_that_fit(
     frames = min(maxFrames, *(longest[min(batch, len(longest)) - 1] for longest in lengths))
     clips = min(batch, *(sum(length >= frames for length in longest) for longest in lengths))
     clips -= clips % multiple
-    return (frames, clips) if frames >= LEAST_CROP and clips >= LEAST_BATCH else None
+    return (frames, clips) if frames >= LIP_FRAMES and clips >= LEAST_BATCH else None
 
 
 def size_flags(sizes: tuple[int, int], usual: tuple[int, int]) -> str:

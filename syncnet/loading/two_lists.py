@@ -69,9 +69,7 @@ def missing_tracks(mp4_dir: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = file.read().splitlines()
     short = sum("--min_frames" in line for line in lines)
-    found = (
-        f"makeFaceTracks.py made no face track of {counted(len(lines), 'video')}; see {os.path.relpath(path)}"
-    )
+    found = f"makeFaceTracks.py found no face track in {counted(len(lines), 'video')}; see {os.path.relpath(path)}"
     if not short:
         return found
     remedy = f"The same makeFaceTracks.py command with --min_frames {LEAST_FRAMES} makes shorter tracks too"

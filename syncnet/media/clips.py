@@ -14,8 +14,9 @@ FPS = 25
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 FRAME_SIZE = 224  # pixels per side of VoxCeleb2's face tracks
 MARGIN = 4  # a clip is used for training if frames - |offset| >= maxFrames + MARGIN
-LEAST_CROP, LEAST_BATCH = 5, 2  # frames per embedding; clips needed for a comparison
-LEAST_FRAMES = LEAST_CROP + MARGIN  # shortest clip that can be used for training
+LIP_FRAMES = 5  # per embedding
+LEAST_BATCH = 2  # clips needed for a comparison
+LEAST_FRAMES = LIP_FRAMES + MARGIN  # shortest clip that can be used for training
 LOOKED_AT = 20  # paths of a list that are checked to see whether it was made in this folder
 
 
@@ -110,7 +111,7 @@ def check_paths(path: str, named: Sequence[str], kind: str = "file") -> None:
     folder = os.path.dirname(os.path.abspath(path))
     while not any(is_file(os.path.join(folder, name)) for name in looked_at):
         if folder == os.path.dirname(folder):
-            remedy = "Run the command there, or make the list again"
+            remedy = "Run the command there, or recreate the list"
             break
         folder = os.path.dirname(folder)
     else:

@@ -40,5 +40,5 @@ def check_length(filename: str, samples: int, crop: int) -> None:
     if samples <= crop:
         raise MediaError(
             f"{filename}: Audio clip is too short: {samples} samples, needs more than {crop} "
-            "(use a smaller --maxFrames, or leave the file out)"
+            "(use a smaller --maxFrames, or skip the file)"
         )

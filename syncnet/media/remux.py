@@ -21,7 +21,7 @@ FORMATS = {
 }
 # Codec -> encoder, if their names differ.
 ENCODERS = {"mp3": "libmp3lame", "opus": "libopus", "vorbis": "libvorbis"}
-JITTER = 0.05  # seconds; larger deviations of audio time stamps are gaps or overlaps
+MAX_DEVIATION = 0.05  # seconds; larger deviations of audio time stamps are gaps or overlaps
 AHEAD = 0.5  # seconds by which audio is written ahead of the pictures
 
 
@@ -147,9 +147,9 @@ class MovedSound:
             self._held = self._silence(samples, max(0, self.by))
         if frame.time is not None:
             gap = round(frame.time * self.rate) - self._first - self._taken
-            if gap > JITTER * self.rate:
+            if gap > MAX_DEVIATION * self.rate:
                 samples = np.concatenate((self._silence(samples, gap), samples), 1)
-            elif gap < -JITTER * self.rate:
+            elif gap < -MAX_DEVIATION * self.rate:
                 samples = samples[:, -gap:]
         skipped = max(0, -self.by - self._taken)
         self._taken += samples.shape[1]

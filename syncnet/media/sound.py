@@ -39,20 +39,6 @@ class NoSoundError(MediaError):
     """The file has no audio track."""
 
 
-def extent(tracks: "_Tracks") -> tuple[float, int | None]:
-    """Return the extent of the wav on the file's clock: (time of its first sample in seconds, number of samples).
-
-    The wav begins with the first picture; without video, at time 0, or in containers of CLOCKS, with the audio. It
-    ends at the declared end of the audio track. The number of samples is None if the track declares no end.
-    """
-    container, first = tracks.container, tracks.pictures or tracks.sound
-    origin = 0.0
-    if tracks.pictures or container_kind(container) in CLOCKS:
-        origin = ((first.start_time or 0) + tracks.delays.get(first.index, 0)) * float(tick(first))
-    end = declared_end(container, tracks.sound)
-    return origin, None if end is None else max(0, round((end - origin) * SAMPLE_RATE))
-
-
 def declared_end(container: InputContainer, sound: AudioStream) -> float | None:
     """Return the end of an audio track in seconds on the file's clock, or None if FFmpeg only estimates it.
 
@@ -243,10 +229,20 @@ class _Tracks:
             raise MediaError(f"{path}: {UNKNOWN_CODEC}")
         self.delays = picture_delay(container, path)
         self.clock = Clock(self.delays)
-        self.origin = extent(self)[0]
+        self.origin = self._origin()
         self.begin: float | None = None  # start of the first audio packet, in seconds
         self.end = 0.0  # end of the last audio packet
         self.shown: list[float] = []  # times at which each picture appears and disappears, in seconds
+
+    def _origin(self) -> float:
+        """Return the time of the wav's first sample on the file's clock, in seconds.
+
+        The wav begins with the first picture; without video, at time 0, or in containers of CLOCKS, with the audio.
+        """
+        if not self.pictures and container_kind(self.container) not in CLOCKS:
+            return 0.0
+        first = self.pictures or self.sound
+        return ((first.start_time or 0) + self.delays.get(first.index, 0)) * float(tick(first))
 
     def pieces(self, until: float = math.inf) -> Pieces:
         """Decode the audio up to `until` seconds. All packets are read, to get the times of the pictures."""
@@ -272,13 +268,16 @@ class _Tracks:
                 return
 
     def samples(self) -> int | None:
-        """The length from extent(), corrected for an mp4's edit list. Valid once the file has been read.
+        """The wav's samples up to the declared end of the audio; None if none is declared. Valid once all is read.
 
-        The declared length of a fragmented file includes what the edit list hides; that of a trimmed file includes
-        the pause before late audio.
+        Corrected for an mp4's edit list: the declared length of a fragmented file includes what the edit list hides;
+        that of a trimmed file includes the pause before late audio.
         """
-        samples = extent(self)[1]
-        if samples is None or self.begin is None or container_kind(self.container) != "mp4":
+        end = declared_end(self.container, self.sound)
+        if end is None:
+            return None
+        samples = max(0, round((end - self.origin) * SAMPLE_RATE))
+        if self.begin is None or container_kind(self.container) != "mp4":
             return samples
         start, length = (
             float((n or 0) * tick(self.sound)) for n in (self.sound.start_time, self.sound.duration)

@@ -82,7 +82,7 @@ class FrameReader:
             if not self._video.grab():
                 raise self._ended(f"frame {first} was requested")
             self.position += 1
-        expected = f"{first + len(out)} were expected; make the list again with makeFileList.py"
+        expected = f"{first + len(out)} were expected; recreate the list with makeFileList.py"
         if self.position < first:
             self._last = np.empty((FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
             self._read(self._last, expected)

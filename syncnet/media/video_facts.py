@@ -40,9 +40,9 @@ OTHER_SIZE = "not 224x224"
 FRAMES_MISSING = "frames missing"
 # Reason why a video cannot be used -> what to do about it.
 REMEDIES = {
-    EMPTY: "copy or make it again",
-    NOT_OPENED: "cut off, damaged, or not a video: copy or make it again",
-    NO_VIDEO: "the file has no video stream: make it again, or remove it",
+    EMPTY: "copy it again, or recreate it",
+    NOT_OPENED: "cut off, damaged, or not a video: copy it again, or recreate it",
+    NO_VIDEO: "the file has no video stream: recreate it, or remove it",
     NO_DECODER: f"this OpenCV cannot decode it; {REWRITTEN}{OR_TRACKS}",
     INTERLACED: f"each picture is two half pictures; {REWRITTEN}{OR_TRACKS}",
     CHANGES: f"OpenCV expects one size and format; {REWRITTEN}{OR_TRACKS}",
@@ -51,7 +51,7 @@ REMEDIES = {
     OTHER_RATE: OR_REWRITE,
     VARIABLE_RATE: f"sound and picture drift apart; {OR_REWRITE}",
     OTHER_SIZE: f"{MAKE_TRACKS}; or, if it is cropped to a face, scale it with --allow_resize",
-    FRAMES_MISSING: "cut off or damaged: copy or make it again",
+    FRAMES_MISSING: "cut off or damaged: copy it again, or recreate it",
 }
 
 

@@ -104,7 +104,7 @@ def read_wav(path: str, first: int, out: np.ndarray) -> None:
             if first < 0 or first + len(out) > samples:
                 raise MediaError(
                     f"{path}: has {samples} samples, {first} to {first + len(out)} were requested; "
-                    "if a list names it, make the list again with makeFileList.py"
+                    "if a list names it, recreate the list with makeFileList.py"
                 )
             file.seek(start + 2 * first)
             out[:] = np.frombuffer(file.read(2 * len(out)), "<i2")

@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from syncnet.media.clips import SAMPLE_RATE, SAMPLES_PER_FRAME
+from syncnet.media.clips import LIP_FRAMES, SAMPLE_RATE, SAMPLES_PER_FRAME
 from syncnet.media.crops import HOP_LENGTH, WINDOW_LENGTH
-from syncnet.networks.two_streams import LIP_FRAMES, TRUNK_CHANNELS, conv2d
+from syncnet.networks.two_streams import TRUNK_CHANNELS, conv2d
 
 MFCC_PER_FRAME = SAMPLES_PER_FRAME // HOP_LENGTH  # 4 per video frame
 SOUND_WINDOW = LIP_FRAMES * MFCC_PER_FRAME  # MFCC frames in an audio window, which is as long as a lip window

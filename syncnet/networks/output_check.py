@@ -3,16 +3,11 @@
 import torch
 from torch import Tensor
 
-from syncnet.media.clips import FRAME_SIZE
+from syncnet.media.clips import FRAME_SIZE, LIP_FRAMES
 from syncnet.media.crops import crop_samples
 from syncnet.networks.interface import Network, Streams
 from syncnet.networks.settings import Settings
-from syncnet.networks.two_streams import (
-    LIP_FRAMES,
-    TRUNK_CHANNELS,
-    TwoStreams,
-    num_embeddings,
-)
+from syncnet.networks.two_streams import TRUNK_CHANNELS, TwoStreams, num_embeddings
 from syncnet.support.errors import UserError
 from syncnet.support.remedies import ADD_A_NETWORK, NO_CONTENT, NO_IDENTITY
 
@@ -87,7 +82,7 @@ def check_trunk(streams: TwoStreams, audio: Tensor, expected: tuple[int, ...], m
         ) from error
     if not isinstance(found, Tensor) or found.shape != expected:
         raise UserError(
-            f"model {model!r}: the audio trunk makes {describe(found)} of features of {describe(features)}, {form}"
+            f"model {model!r}: the audio trunk maps features of {describe(features)} to {describe(found)}, {form}"
         )
 
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 
+from syncnet.media.clips import LIP_FRAMES
 from syncnet.networks.choices import CROPS, DISTANCES
 from syncnet.support.errors import UserError
 
 # Smallest and largest valid values. A damaged file may contain larger ones, which would exhaust memory.
-RANGES = {"nOut": (1, 65536), "maxFrames": (5, 100_000), "temporal_stride": (1, 1000)}
+RANGES = {"nOut": (1, 65536), "maxFrames": (LIP_FRAMES, 100_000), "temporal_stride": (1, 1000)}
 CHOICES = {"crop": CROPS, "distance": DISTANCES}
 
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from syncnet.media.clips import LIP_FRAMES
 from syncnet.networks.face_crop import crop_mouth
 from syncnet.networks.interface import Streams
 from syncnet.support.errors import UserError
 from syncnet.support.remedies import NO_CONTENT, NO_IDENTITY
 
 TRUNK_CHANNELS = 512
-LIP_FRAMES = 5  # video frames per embedding
 
 
 def num_embeddings(frames: int, stride: int) -> int:

@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 from syncnet.support import remedies
 from syncnet.support.errors import UserError, is_out_of_memory
 from syncnet.support.names import did_you_mean
-from syncnet.support.processes import is_rerun_of_script
+from syncnet.support.processes import is_first_process, is_rerun_of_script
 from syncnet.support.version import version_text
 
 FAILED, WRONG_FLAGS = 1, 2
@@ -86,11 +86,6 @@ def user_message(error: Exception, command: str) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error_text(error)}. {remedies.DISK_FULL}"
     return error_text(error) if isinstance(error, (UserError, OSError)) else None
-
-
-def is_first_process() -> bool:
-    """Return False only in a process that torchrun started with a rank other than 0."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"
 
 
 def _report_to_torchrun(message: str) -> None:

@@ -127,3 +127,8 @@ def _start_worker(started: Event) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def is_first_process() -> bool:
+    """Return False only in a process that torchrun started with a rank other than 0."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK") == "0"

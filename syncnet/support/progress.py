@@ -1,10 +1,11 @@
 """Progress bars: live on a terminal, occasional lines in a log file."""
 
-import os
 import sys
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+from syncnet.support.processes import is_first_process
 
 LOG_INTERVAL = 30.0  # seconds between lines in a log file
 
@@ -43,4 +44,4 @@ def progress_bar(*items: Any, disable: bool = False, **settings: Any) -> tqdm:
     If stderr is not a terminal, prints one line at the start, one every LOG_INTERVAL seconds, and one at the end.
     """
     kind = tqdm if sys.stderr.isatty() else LogBar
-    return kind(*items, disable=disable or int(os.environ.get("RANK", 0)) > 0, **settings)
+    return kind(*items, disable=disable or not is_first_process(), **settings)

@@ -9,7 +9,7 @@ OUT_OF_MEMORY = {
     "already), or --precision bf16",
 }
 CLOSE_PROGRAMS = "Close other programs, or use a machine with more memory"  # out of memory in other commands
-DISK_FULL = "Make room, then run the same command again"
+DISK_FULL = "Free some space, then run the same command again"
 
 ONE_WORKER = "use nWorkers 1 (--nWorkers 1), which starts none"
 MAIN_GUARD = (

@@ -176,7 +176,7 @@ class Figures:
         """
         if not self.fetch():
             size = self.loader.batch_size
-            raise UserError(f"the loader gave no batch: {self.loader.nFiles} clips, batch {size}")
+            raise UserError(f"the loader returned no batch: {self.loader.nFiles} clips, batch {size}")
         means = dict(zip(PARTS, np.mean(self.rows, 0).tolist(), strict=True))
         means |= {name: 100 * means[name] for name in ACCURACIES}
         return EpochResult(

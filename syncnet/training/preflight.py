@@ -8,7 +8,8 @@ from torch import nn
 
 from syncnet.checkpoints.torch_files import CheckpointError
 from syncnet.compute import distributed
-from syncnet.networks.two_streams import LIP_FRAMES, num_embeddings
+from syncnet.media.clips import LIP_FRAMES
+from syncnet.networks.two_streams import num_embeddings
 from syncnet.support.errors import UserError
 from syncnet.training.flags import Flags
 from syncnet.training.resume import SavedRun
@@ -27,9 +28,9 @@ def check_batch_share(network: SyncNet, batch: int) -> None:
     one_embedding = num_embeddings(settings.maxFrames, settings.temporal_stride) == 1
     if one_clip and one_embedding and any(isinstance(module, nn.BatchNorm1d) for module in network.modules()):
         raise UserError(
-            f"--nBatchSize {batch} gives each of {count} processes one clip, of which --maxFrames "
-            f"{settings.maxFrames} at --temporal_stride {settings.temporal_stride} makes one embedding: nothing to "
-            f"normalize by on a CPU; use --nBatchSize {2 * batch}, or --maxFrames "
+            f"--nBatchSize {batch} gives each of {count} processes one clip, with one embedding at --maxFrames "
+            f"{settings.maxFrames} --temporal_stride {settings.temporal_stride}: batch norm on a CPU needs more; "
+            f"use --nBatchSize {2 * batch}, or --maxFrames "
             f"{LIP_FRAMES + settings.temporal_stride}"
         )
 

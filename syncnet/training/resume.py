@@ -173,8 +173,8 @@ def load_initial_model(network: SyncNet, path: str) -> None:
     misfits = network.loadParameters(path)
     if len(misfits.lines(needed := needed_weights(network))) == len(needed):
         raise CheckpointError(
-            f"{path}: no weight of it fits the network; there is nothing to start from. "
-            "Is it a checkpoint of SyncNet, and --model the network that it is of?"
+            f"{path}: none of its weights fit the network, so there is nothing to start from. "
+            "Is it a SyncNet checkpoint, and does --model name its network?"
         )
     warn_of_misfits(path, misfits.lines())
     print(f"Starting from {path}")
@@ -183,7 +183,8 @@ def load_initial_model(network: SyncNet, path: str) -> None:
 def warn_of_misfits(path: str, misfits: list[str]) -> None:
     if misfits:
         print(
-            f"WARNING: {path}: {len(misfits)} names or shapes (listed above) do not fit; they keep their start values"
+            f"WARNING: {path}: {len(misfits)} names or shapes (listed above) do not fit; these keep their initial "
+            "values"
         )
 
 

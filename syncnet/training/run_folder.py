@@ -67,7 +67,7 @@ def run_folder(save_path: str, network: nn.Module) -> Iterator[RunFolder]:
         if free < needed:
             raise OSError(
                 f"{save_path}: {free / 2**20:.0f} MiB free, a checkpoint and two training states "
-                f"need {needed / 2**20:.0f} MiB. Make room, or use another --save_path."
+                f"need {needed / 2**20:.0f} MiB. Free some space, or use another --save_path."
             )
         distributed.wait_for_all()
         yield folder

@@ -187,11 +187,11 @@ def check_form(path: str, state: dict) -> None:
         or not 1 <= rows.shape[1] <= len(PARTS)
         or state["epoch"] < 1
     ):
-        raise UnreadableCheckpoint(f"{path}: its position in the run makes no sense")
+        raise UnreadableCheckpoint(f"{path}: its position in the run is invalid")
     # The total loss is finite in every step; its parts are NaN if they are not computed.
     figures_fit = rows[:, 0].isfinite().all() and not rows.isinf().any()
     if words.dtype != torch.int64 or words.shape != (626,) or not figures_fit:
-        raise UnreadableCheckpoint(f"{path}: its random state or its figures make no sense")
+        raise UnreadableCheckpoint(f"{path}: its random state or its figures are invalid")
 
 
 def fit_state(path: str, state: dict, network: SyncNet) -> dict:
@@ -284,7 +284,7 @@ def sync_from_rank_zero(network: SyncNet, settings: dict[str, str]) -> None:
     restore_optimizer(network, distributed.on_rank_zero(lambda: on_cpu(optimizer_state(network))))
     tensors = list(network.state_dict().values())
     distributed.broadcast_from_rank_zero(tensors)
-    distributed.check_same({"weights": fingerprint(tensors)} | settings)
+    distributed.check_same({"weights": hash_of_tensors(tensors)} | settings)
 
 
 def on_cpu(state: Any) -> Any:
@@ -296,7 +296,7 @@ def on_cpu(state: Any) -> Any:
     return [on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
-def fingerprint(tensors: Iterable[Tensor]) -> str:
+def hash_of_tensors(tensors: Iterable[Tensor]) -> str:
     """Return a hash of the values of tensors."""
     values = hashlib.sha256()
     for tensor in tensors:

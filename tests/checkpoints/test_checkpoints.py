@@ -510,7 +510,7 @@ def test_an_initial_model_must_share_some_weights(tmp_path, capsys):
     flags = f"--train_list {clips} --verify_list {clips} --save_path {tmp_path}/exp --nBatchSize 2 --nOut 8"
     flags += f" --model models.SyncNetModelFBank --device cpu --initial_model {tmp_path}/tiny.model"
     assert trainSyncNet.main(flags.split()) == 1
-    assert "tiny.model: no weight of it fits the network" in capsys.readouterr().err
+    assert "tiny.model: none of its weights fit the network" in capsys.readouterr().err
 
 
 def test_evaluation_needs_a_checkpoint(tmp_path, capsys):

@@ -326,7 +326,8 @@ def test_a_full_disk_is_reported_with_the_name_of_the_output(
     monkeypatch.setattr(np, "savez", full)
     flags = ("--initial_model", checkpoint, "--device", "cpu", "--output", tmp_path / "x.npz")
     status, _, errors = run(capsys, "embed", voices, *flags)
-    said = f"inferSyncNet.py: {tmp_path}/x.npz: No space left on device. Make room, then run the same command again"
+    said = f"inferSyncNet.py: {tmp_path}/x.npz: No space left on device. "
+    said += "Free some space, then run the same command again"
     assert status == 1 and errors == [said]
 
 

@@ -46,7 +46,7 @@ def test_offset_of_short_overlaps():
     ):
         find_offset(draws[:25], draws)
     assert find_offset(draws[:25], draws, 14).shifts[-1] == 14
-    with pytest.raises(ValueError, match="leave this clip out"):
+    with pytest.raises(ValueError, match="skip this clip"):
         find_offset(draws[:11], draws)
 
 
@@ -145,7 +145,7 @@ def test_offset_command_reports_clips_without_an_offset(clock, checkpoint, tmp_p
     assert status == 0 and good["found"] == "yes" and bad["found"] in ("no", "edge")
     assert [line.split()[3:4] for line in out.splitlines()[1:3]] == [["yes"], [bad["found"]]]
     assert "in 1 of 2 clips no offset was found" in out and "of 1 clips, 1 are as listed" in out
-    assert "new.txt: 1 of 2 clips (1 left out because no offset was found)" in out
+    assert "new.txt: 1 of 2 clips (1 skipped because no offset was found)" in out
     assert (tmp_path / "new.txt").read_text() == lines[0]
     out = run(capsys, "offset", tmp_path / "1.mp4", "--wav", tmp_path / "1.wav", *flags[:2])[1]
     assert "no offset found" in out and "the picture is" not in out

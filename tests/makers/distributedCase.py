@@ -11,7 +11,7 @@ from torch import nn
 
 from syncnet.compute import distributed, precision
 from syncnet.support.errors import UserError
-from syncnet.training.state import fingerprint, sync_from_rank_zero
+from syncnet.training.state import hash_of_tensors, sync_from_rank_zero
 from SyncNetDist import SyncNet
 
 BATCH, STEPS, T = 6, 2, 9
@@ -101,7 +101,7 @@ def main(output: str, trials: str, wavs: str) -> None:
     norms = make_network(frozen=False)
     norms.update(norms.train()(*next(iter(Batches())), 1.0, 1.0)[0])
     means = norms.__S__.norm.running_mean
-    distributed.check_same({"running statistics": fingerprint([means])})
+    distributed.check_same({"running statistics": hash_of_tensors([means])})
     if distributed.is_main():
         found = {
             "means": means,

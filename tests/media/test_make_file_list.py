@@ -546,7 +546,7 @@ def test_missing_face_tracks_are_explained(master, tmp_path, capsys):
     (tmp_path / "txt").mkdir()
     reason = "shorter than --min_frames 34: the longest face track has 25 frames"
     (tmp_path / "no_tracks.txt").write_text(f"b/0.mp4: {reason}\nb/1.mp4: empty (0 bytes)\n")
-    wanted = "made no face track of 2 videos; see "
+    wanted = "found no face track in 2 videos; see "
     split = flags(tmp_path, tmp_path / "train.txt", f"--val_output={tmp_path}/val.txt")
     with pytest.raises(SystemExit):
         main(split)

@@ -170,7 +170,7 @@ def test_errors_that_a_user_can_fix_are_one_line(tmp_path, capsys):
         os.stat(tmp_path / "none")
     assert ending(missing.value, capsys) == (1, f"{name}: {tmp_path}/none: No such file or directory\n")
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    make_room = "Make room, then run the same command again"
+    make_room = "Free some space, then run the same command again"
     assert ending(full, capsys) == (1, f"{name}: No space left on device. {make_room}\n")
     assert ending(KeyboardInterrupt(), capsys) == (130, "\nStopped.\n")
 

@@ -179,6 +179,7 @@ def test_a_bar_with_leave_false_ends_without_a_line(monkeypatch):
 def test_only_the_first_process_shows_a_bar(monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", "1")
     assert list(progress_bar(range(3))) == [0, 1, 2] and log.getvalue() == ""
 

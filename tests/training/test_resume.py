@@ -636,7 +636,7 @@ def test_a_full_disk_is_reported_before_training(tmp_path, monkeypatch):
     with run_folder.run_folder(str(tmp_path), network):
         pass
     monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: Namespace(free=5 * size - 1))
-    with pytest.raises(OSError, match="Make room"), run_folder.run_folder(str(tmp_path), network):
+    with pytest.raises(OSError, match="Free some space"), run_folder.run_folder(str(tmp_path), network):
         pass
 
 
