@@ -118,6 +118,13 @@ def test_a_list_names_the_members_of_shards(corpus):
         assert (file.offset, file.frames) == (member.offset, member.frames)
 
 
+def test_members_are_complete_although_reads_are_short(corpus, monkeypatch):
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, place: real(file, min(size, 1000), place))
+    for file, member in both(corpus):
+        assert open_file(member.audio).read() == Path(file.audio).read_bytes()
+
+
 def test_shards_are_tars_for_tar_and_for_webdataset(corpus, tmp_path):
     samples: dict[str, dict[str, bytes]] = defaultdict(dict)
     for shard in sorted((corpus / "shards").iterdir()):
