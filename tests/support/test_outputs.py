@@ -14,7 +14,7 @@ import makeFileList
 import trainSyncNet
 import tuneThreshold
 from syncnet.support.errors import UserError
-from syncnet.support.files import check_output, journal_at, replace_file
+from syncnet.support.files import check_output, file_hash, journal_at, replace_file
 
 
 def test_paths_that_can_be_written(tmp_path, monkeypatch):
@@ -130,6 +130,12 @@ def test_commands_check_output_paths_first(tmp_path, capsys, main, flags, wrong)
     said = capsys.readouterr().err
     assert wrong.format(there=tmp_path) in said and len(said.splitlines()) == 1
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_the_hash_of_a_file_is_its_sha256(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")  # of which FIPS 180-2 has the hash
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_hash(str(tmp_path / "x")) == expected
 
 
 def test_text_that_is_not_utf8_is_escaped(tmp_path):
