@@ -105,7 +105,12 @@ def test_turns_are_found(scene, tmp_path, capsys):
 
     turns = (FIRST + TURN // 2, FIRST + TURN + TURN // 2)
     assert [colours(files[0], slot) for slot in turns] == [["green", "red"], ["red", "green"]]
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    *printed, last = capsys.readouterr().out.splitlines()
+    for line, row in zip(printed, rows, strict=True):
+        begin, end, _, confidence, *person = line.split()
+        assert [begin, end, " ".join(person)] == [row["begin_s"], row["end_s"], row["person"]]
+        assert float(confidence) == pytest.approx(float(row["confidence"]), abs=6e-4)
+    assert last == f"{files[0]}: {video} with 2 face tracks"
 
     flags = ("--output", files[0], "--csv", files[2], "--max_offset", 5, "--min_span", 1.2)
     assert run(video, "--tracks", tracks, *flags) == 0
