@@ -105,10 +105,12 @@ def test_the_number_of_threads_changes_nothing(clip_list):
             assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
 
-def test_epochs_and_seeds_differ_and_can_be_chosen(clip_list):
+def test_epochs_and_seeds_differ_and_can_be_chosen(clips, clip_list):
     reader = loader(clip_list)
     first, second = ([contents(batch) for batch in reader] for _ in range(2))
     assert first != second
+    for number, batch in enumerate(second):
+        assert [clips.index(clip) for clip in reader.clips_of(number)] == [k for k, _, _ in batch]
     reader.set_epoch(0)
     assert [contents(batch) for batch in reader] == first
     assert [contents(batch) for batch in loader(clip_list, seed=1)] != first
