@@ -16,7 +16,7 @@ from test_shards import FRAMES, PER_SHARD, list_clips, make_corpus
 
 import convertAudio
 import makeFileList
-from syncnet.support.parts import Part, part_number
+from syncnet.support.parts import Part, PartRecords, part_number
 from syncnet.tracks.track_folder import TrackFolder
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +88,11 @@ def test_parts_with_other_flags_do_not_count(corpus, tmp_path, capsys):
     assert "Part 2/2 is finished; 1 of 2 are not: 1." in capsys.readouterr().out and not output.exists()
     assert list_clips(corpus, output, "--part", "1/2") == 0
     assert output.exists() and not (tmp_path / "dev.txt.parts").exists()
+
+
+def test_two_parts_may_both_complete_the_work(tmp_path):
+    for _ in range(2):
+        PartRecords(str(tmp_path / "list.parts"), Part(1, 2), [["a"], []], None).remove_all()
 
 
 def test_a_part_whose_clips_have_changed_does_not_count(tmp_path, capsys):
