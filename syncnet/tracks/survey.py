@@ -12,17 +12,20 @@ from syncnet.tracks.faces import Face, FaceDetector
 from syncnet.tracks.mtcnn import Mtcnn
 from syncnet.tracks.shots import FLASH, SHOT_WIDTH, is_cut, shot_picture
 from syncnet.tracks.track_settings import MAX_GAP, Rule
-from syncnet.tracks.tracks import ABOVE, BELOW, BESIDE, OpenTrack, TrackBuilder
+from syncnet.tracks.tracks import ABOVE, BELOW, BESIDE, OpenTrack, TrackBuilder, overlap
 from syncnet.tracks.transitions import LASTING, LENGTHS, ChangeFinder
 from syncnet.tracks.yunet import YuNet
 
+SEARCH_EVERY = 15  # slots between searches of the whole picture
 # A survey may begin and end anywhere in a video. WARM_UP slots after its beginning its results no longer depend on
 # where it began; up to AHEAD slots before its end they do not depend on where it ends.
-WARM_UP = MAX_GAP + FLASH + max(LENGTHS) + 2 * LASTING
+WARM_UP = MAX_GAP + FLASH + max(LENGTHS) + 2 * LASTING + SEARCH_EVERY
 AHEAD = max(LENGTHS) + LASTING + FLASH + 1
 TILTS = 30, -30  # degrees by which a picture is rotated to find a lost face again
 AROUND = 2.5  # side of that picture, relative to the larger side of the face
 TURNED_SIZE = 1.5  # maximum larger side of the face in that picture, relative to the smallest detectable face
+NEAR_SIZE = 2.5  # the same for known faces, which are looked for around their last place
+NEAR_SHARE = 0.5  # of the picture; if these places are larger, the whole picture is searched
 # The names of --face_detector. Another detector is added here; its tracks are kept apart by its name.
 DETECTORS: dict[str, type[FaceDetector]] = {"mtcnn": Mtcnn, "yunet": YuNet}
 MIN_REGION = 4  # pixels per side of a crop in a shot picture; smaller ones are not compared
@@ -81,24 +84,48 @@ class _FaceFinder:
 
         MTCNN misses some tilted heads, mostly dark ones, but rarely when they are nearly upright.
         """
-        center, size = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]).max()
-        scale = min(self._detector.scale, TURNED_SIZE * self._min_face * self._detector.scale / size)
-        picture, side = self._picture(slot, scale), round(AROUND * size * scale)
-        found = []
-        for tilt in TILTS:
-            turn = cv2.getRotationMatrix2D((center * scale).tolist(), tilt, 1)
-            turn[:, 2] += side / 2 - center * scale
-            back = cv2.invertAffineTransform(turn)
-            for face in self._detector.find(cv2.warpAffine(picture, turn, (side, side))):
-                corners = face.box.reshape(2, 2) * self._detector.scale  # find() divides by its scale
-                middle, half = back @ [*corners.mean(0), 1], (corners[1] - corners[0]) / 2
-                found.append(Face(np.hstack([middle - half, middle + half]) / scale, face.confidence))
+        found = [face for tilt in TILTS for face in self._around(slot, box, TURNED_SIZE, tilt)]
         best = max(found, key=lambda face: face.confidence, default=None)
         return best if best is not None and best.confidence >= self.sure else None
 
+    def find_near(self, slot: int, boxes: list[np.ndarray]) -> list[Face] | None:
+        """The faces near these boxes; None if the detector is not sure of one of them, or find() takes less time."""
+        frame = self._view(slot).frame
+        sizes = [min((box[2:] - box[:2]).max(), NEAR_SIZE * self._min_face) for box in boxes]
+        if sum((AROUND * size) ** 2 for size in sizes) > NEAR_SHARE * frame.width * frame.height:
+            return None
+        faces = []
+        for box in boxes:
+            near = self._around(slot, box, NEAR_SIZE)
+            best = max(near, key=lambda face: overlap(face.box, box), default=None)
+            if best is None or best.confidence < self.sure:
+                return None
+            faces.append(best)
+        return faces
+
+    def _around(self, slot: int, box: np.ndarray, most: float, tilt: float = 0) -> list[Face]:
+        """Faces in a part of the picture around a box, AROUND times as large, rotated by `tilt` degrees.
+
+        most: maximum larger side of the box in that part, relative to the smallest detectable face.
+        """
+        center, size = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]).max()
+        scale = min(self._detector.scale, most * self._min_face * self._detector.scale / size)
+        picture, side = self._picture(slot, scale), round(AROUND * size * scale)
+        turn = cv2.getRotationMatrix2D((center * scale).tolist(), tilt, 1)
+        turn[:, 2] += np.round(side / 2 - center * scale)
+        back = cv2.invertAffineTransform(turn)
+        found = []
+        for face in self._detector.find(cv2.warpAffine(picture, turn, (side, side))):
+            corners = face.box.reshape(2, 2) * self._detector.scale  # find() divides by its scale
+            middle, half = back @ [*corners.mean(0), 1], (corners[1] - corners[0]) / 2
+            found.append(Face(np.hstack([middle - half, middle + half]) / scale, face.confidence))
+        return found
+
+    def _view(self, slot: int) -> _View:
+        return next(view for view in self._views if view.slot == slot)
+
     def _picture(self, slot: int, scale: float) -> np.ndarray:
-        view = next(v for v in self._views if v.slot == slot)
-        return self._reader.bgr(view.frame, scale)
+        return self._reader.bgr(self._view(slot).frame, scale)
 
     def forget(self, slot: int) -> None:
         self._found.pop(slot, None)
@@ -117,7 +144,13 @@ class Survey:
         self._views: list[_View] = []  # around the current one
         self._changes: ChangeFinder[OpenTrack] = ChangeFinder()
         self._finder = _FaceFinder(reader, rule, self._views)
-        self.builder = TrackBuilder(self._finder.find, self._finder.sure, self._finder.find_again)
+        # A track that is long enough has a slot at which the whole picture is searched.
+        search_every = max(1, min(SEARCH_EVERY, rule.min_frames - rule.detect_every))
+        self._kept = max(FLASH, search_every + rule.detect_every)
+        finder = self._finder
+        self.builder = TrackBuilder(
+            finder.find, finder.sure, finder.find_again, finder.find_near, search_every
+        )
 
     @property
     def faces(self) -> int:
@@ -149,7 +182,7 @@ class Survey:
         return _View(slot, frame, small, scale, self.reader.clock.recording_at(frame.time or 0.0))
 
     def _forget(self, ahead: int) -> None:
-        keep = ahead + 1 + max(FLASH, self.rule.detect_every)
+        keep = ahead + 1 + self._kept
         for view in self._views[:-keep]:
             self._finder.forget(view.slot)
         del self._views[:-keep]

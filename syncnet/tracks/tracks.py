@@ -7,6 +7,7 @@ the crop is 2.8 times half the face's larger side, with the face's center at hal
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -121,6 +122,8 @@ class TrackBuilder:
     find: returns the faces at a slot; called for the slot of detect_at() and, where a face appears or disappears, for
     the slots since the previous one. sure: the minimum confidence to begin a track; any confidence continues one.
     find_again: returns a face that find() misses, near this box of a track that was lost at a slot, or None.
+    find_near: returns the faces at a slot that are near these boxes, one for each; or None, and find() is called.
+    search_every: slots; in the first detection within each multiple of it, find() is called in any case.
     closed: the tracks that ended. shot_starts: the first slot of each shot.
 
     Length, size and confidence of tracks are judged after those of all parts are joined (face_tracks.py), not here.
@@ -131,14 +134,19 @@ class TrackBuilder:
         find: Callable[[int], list[Face]],
         sure: float = 0.9,
         find_again: Callable[[int, np.ndarray], Face | None] | None = None,
+        find_near: Callable[[int, list[np.ndarray]], list[Face] | None] | None = None,
+        search_every: int = 1,
     ) -> None:
         self._find = find
         self._sure = sure
         self._find_again = find_again
+        self._find_near = find_near
+        self._search_every = search_every
         self.open: list[OpenTrack] = []
         self.closed: list[OpenTrack] = []
         self.shot_starts: list[int] = []
-        self._looked: int | None = None  # the slot of the last detection in this shot
+        self._looked: int | None = None  # the slot of the last find() in this shot
+        self._near: list[int] = []  # the slots of later detections that found all open tracks by find_near()
 
     @property
     def finished(self) -> list[Track]:
@@ -152,13 +160,13 @@ class TrackBuilder:
 
     def end_shot(self, slot: int) -> None:
         """The shot's last slot is this one."""
-        self.detect_at(slot)
+        self.detect_at(slot, everywhere=True)
         for track in list(self.open):
             self._finish(track)
 
     def cut(self, tracks: list[OpenTrack], slot: int) -> None:
         """These tracks end, and others may begin in their places, at this slot."""
-        self.detect_at(slot - 1)
+        self.detect_at(slot - 1, everywhere=True)
         for track in tracks:
             if track in self.open:
                 self._finish(track)
@@ -179,10 +187,43 @@ class TrackBuilder:
                 kept = [t for t in (before, after) if t.faces and (tracks is self.closed or t is after)]
                 tracks[place : place + 1] = kept
 
-    def detect_at(self, slot: int) -> None:
-        """Detect the faces at this slot, continue the tracks that they belong to, begin tracks with the others."""
-        if self._looked is not None and slot <= self._looked:
+    def detect_at(self, slot: int, everywhere: bool = False) -> None:
+        """Detect the faces at this slot, continue the tracks that they belong to, begin tracks with the others.
+
+        everywhere: call find(). Otherwise, find_near() may be enough; the tracks of faces that appear meanwhile begin
+        where they would without it, because the detections without find() are repeated with it.
+        """
+        last = self._near[-1] if self._near else self._looked
+        known = slot == last and not (everywhere and self._near)
+        if last is not None and (slot < last or known):
             return
+        due = self._looked is None or slot // self._search_every > self._looked // self._search_every
+        if not everywhere and not due and self._continue_near(slot):
+            self._near.append(slot)
+            return
+        if self._near:
+            self._join(slot, self.open)
+            if any(face.confidence >= self._sure for face in self._free(slot)):  # a face has appeared: when?
+                for before in self._near:
+                    self._search(before)
+            self._looked = self._near[-1]
+            self._near = []
+        self._search(slot)
+
+    def _continue_near(self, slot: int) -> bool:
+        """Continue all open tracks by find_near(). Returns whether it found a face for each."""
+        faces = self._find_near(slot, [track.box for track in self.open]) if self._find_near else None
+        if faces is None or any(overlap(a.box, b.box) > MIN_OVERLAP for a, b in combinations(faces, 2)):
+            return False
+        found = list(zip(self.open, faces, strict=True))
+        if any(overlap(track.box, face.box) <= MIN_OVERLAP for track, face in found):
+            return False
+        for track, face in found:
+            track.faces[slot] = face
+        return True
+
+    def _search(self, slot: int) -> None:
+        """Detect the faces at this slot by find(), continue tracks and begin others."""
         since = self.shot_starts[-1] if self._looked is None else self._looked + 1
         self._join(slot, self.open)
         for track in self.open:
@@ -210,9 +251,15 @@ class TrackBuilder:
         return track
 
     def _free(self, slot: int) -> list[Face]:
-        """Faces at a slot that belong to no track. Compares by identity: find() returns the same objects again."""
-        taken = {id(t.faces[slot]) for t in self.open if slot in t.faces}
-        return [face for face in self._find(slot) if id(face) not in taken]
+        """Faces at a slot that belong to no track: find() returns the same objects again, find_near() others."""
+        found, taken = self._find(slot), [t.faces[slot] for t in self.open if slot in t.faces]
+        near = [face for face in taken if not any(face is other for other in found)]
+        return [
+            face
+            for face in found
+            if not any(face is other for other in taken)
+            and not any(overlap(face.box, other.box) > MIN_OVERLAP for other in near)
+        ]
 
     def _join(self, slot: int, tracks: list[OpenTrack]) -> None:
         """Assign the faces at a slot to the tracks that they overlap best."""
