@@ -143,17 +143,20 @@ def test_other_contents(tmp_path):
         read_checkpoint(str(tmp_path / "x.model"))
     with pytest.raises(CheckpointError, match="is a folder"):
         read_checkpoint(str(tmp_path))
-    torch.save([1, 2], tmp_path / "x.model")
-    with pytest.raises(CheckpointError, match="not a state dict"):
-        read_checkpoint(str(tmp_path / "x.model"))
+    deep = {"a": {"b": {"c": {"weight": torch.zeros(1)}}}}
+    for content, words in (([1, 2], "a list"), ({}, "nothing"), (deep, "the names 'a'")):
+        torch.save(content, tmp_path / "x.model")
+        with pytest.raises(CheckpointError, match=f"not a state dict .* it holds {words}$"):
+            read_checkpoint(str(tmp_path / "x.model"))
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         read_checkpoint(str(tmp_path / "none.model"))
 
 
 def test_newest_checkpoint(tmp_path):
-    for name in ("model000000002.model", "model000000010.model", "model000000003.model", "model0.model", "x"):
-        (tmp_path / name).touch()
-    assert list(epoch_checkpoints(str(tmp_path))) == [2, 3, 10]
+    for name in ("000000002", "000000010", "1000000000", "000000003", "0"):
+        (tmp_path / f"model{name}.model").touch()
+    found = epoch_checkpoints(str(tmp_path))
+    assert list(found) == [2, 3, 10, 10**9] and found[2] == str(tmp_path / "model000000002.model")
     assert epoch_checkpoints(str(tmp_path / "none")) == {}
 
 
@@ -185,6 +188,8 @@ def renamed(state: dict, form: str) -> dict:
         lambda s: {"model": s},
         lambda s: {"state_dict": s, "args": argparse.Namespace(lr=1, more=argparse.Namespace(x=[1]))},
         lambda s: {"epoch": 1, "weights of mine": s},
+        lambda s: {"ema": {n: t + 1 for n, t in s.items()}, "state_dict": s},
+        lambda s: {"mine": {"weights": s}},
         lambda s: {"model": {"state_dict": renamed(s, "module.{}")}},
         lambda s: renamed(s, "_orig_mod.{}"),
         lambda s: renamed(s, "module._orig_mod.{}"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from syncnet.compute.device import DeviceBatches
+from syncnet.support.errors import UserError
 from syncnet.training import epoch as trainingEpoch
 from syncnet.training import log as trainingLog
 from syncnet.training.epoch import PARTS, EpochResult, Figures
@@ -69,6 +70,30 @@ def test_an_epoch_in_words():
         "loss 4.0000  content 2.5000  identity -  disentanglement 0.2500  sync top-1 50.00% (chance 12.50%)  "
         "identity top-1 -  7.5 clips/s  data wait 25%"
     )
+    assert "sync top-1 50.00%  identity top-1 25.00% (chance 10.00%)" in str(result(content_chance=NAN))
+
+
+def test_an_epoch_without_identity_and_without_a_queue():
+    class Plain:
+        batch_size, nFiles = 10, 10
+
+        def __iter__(self):
+            return iter([(torch.zeros(1), torch.zeros(1))])
+
+    figures = Figures(DeviceBatches(Plain(), torch.device("cpu")), [], "train", 1, learning_rate=0.1)
+    with figures.bar, pytest.raises(UserError, match="10 clips, batch 10"):
+        figures.result(num_embeddings=4)
+    figures.add(torch.tensor([2.0, 2.0, NAN, 0.5, NAN, NAN]))
+    assert figures.so_far().startswith(
+        "loss 2.000 content 2.000 identity - sync top-1 50.0% identity top-1 - data wait"
+    )
+    assert "ahead" not in figures.so_far()
+    found = figures.result(num_embeddings=4)
+    assert (
+        found.content_chance == 25 and math.isnan(found.identity_chance) and math.isnan(found.identity_loss)
+    )
+    figures.rows[0][PARTS.index("content_top1")] = NAN
+    assert math.isnan(figures.result(num_embeddings=4).content_chance)
 
 
 def test_the_figures_of_an_epoch(clock):
@@ -95,7 +120,7 @@ def test_the_figures_of_an_epoch(clock):
     assert (found.clips_per_second, found.data_wait_percent) == (2.0, 60.0)
 
 
-def test_figures_are_fetched_once_in_so_many_steps(clock):
+def test_figures_are_fetched_every_steps_per_fetch_steps(clock):
     batches = DeviceBatches(Loader(clock, 4), torch.device("cpu"))
     figures = Figures(batches, [], "train", steps_per_fetch=3, learning_rate=0.1)
     with figures.bar:
@@ -108,7 +133,7 @@ def test_figures_are_fetched_once_in_so_many_steps(clock):
         assert [row[0] for row in figures.fetch()] == [0.0, 1.0, 2.0, 3.0]
 
 
-def test_a_loss_that_is_not_finite_is_of_its_step(clock):
+def test_a_loss_that_is_not_finite_names_its_step(clock):
     batches = DeviceBatches(Loader(clock, 2), torch.device("cpu"))
     figures = Figures(batches, [ROWS[0]], "train", steps_per_fetch=2, learning_rate=0.1)
     with figures.bar:
@@ -140,7 +165,7 @@ def test_the_row_of_metrics(tmp_path):
     }  # fmt: skip
 
 
-def test_metrics_of_an_earlier_version_go_on(tmp_path):
+def test_metrics_of_an_earlier_version_are_continued(tmp_path):
     (tmp_path / "metrics.csv").write_text(
         "epoch,learning_rate,train_loss,val_loss,train_confusion_loss,val_confusion_loss,val_content_top1\n"
         "1,0.5,3,4,0.75,0.25,50\n2,0.4,1,1,1,1,50\n"
@@ -154,7 +179,7 @@ def test_metrics_of_an_earlier_version_go_on(tmp_path):
     assert [row["val_disentanglement_loss"] for row in rows] == ["0.25", "2"]
 
 
-def test_a_log_that_cannot_be_read_now_is_not_begun_anew(tmp_path, monkeypatch):
+def test_an_unreadable_log_is_not_overwritten(tmp_path, monkeypatch):
     (tmp_path / "scores.txt").write_text("IT 1, LR 0.500000\nIT 2, LR 0.250000\n")
     assert TrainingLog(str(tmp_path), {}, 2).lines == ["IT 1, LR 0.500000"]
 
