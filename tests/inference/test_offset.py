@@ -9,12 +9,13 @@ import pytest
 import torch
 from clipMaker import RAMP, frame_number, make_clip, make_wav
 from inferring import T, run
+from matplotlib.figure import Figure
 
 import inferSyncNet
 from DatasetLoader import DatasetLoader
 from inferSyncNet import offset
 from syncnet.inference import embeddings
-from syncnet.inference.offset import Offset, find_offset, reason_to_leave_out
+from syncnet.inference.offset import Offset, find_offset, plot_offsets, reason_to_skip
 from syncnet.media.clips import Clip, format_list_line, read_list
 from syncnet.support.errors import UserError
 
@@ -125,14 +126,30 @@ def test_nothing_is_found_where_nothing_is():
 def test_clips_that_are_not_in_the_checked_list(frames, confidence, least, most, reason):
     shifts = np.arange(-15, 16)
     args = argparse.Namespace(min_confidence=least, max_shift=most)
-    found = reason_to_leave_out(Offset(frames, confidence, shifts, shifts * 0.0), args)
+    found = reason_to_skip(Offset(frames, confidence, shifts, shifts * 0.0), args)
     assert reason in found and bool(found) == bool(reason)
+
+
+def test_the_plots_show_what_was_found(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    late, none = curve(0.1, 0.2, 0.3, 0.9, 0.4), curve(0.4, 0.3, 0.2, 0.5, 0.4)
+    for found in ([("x/id1/a/1.mp4", late)], [("1", late), ("2", none), ("3", none)]):
+        plot_offsets(found, str(tmp_path / "x.png"))
+    (axes,), (table, _) = (figure.axes for figure in figures)
+    similarity, peak, median, offset_line = (line.get_xydata().tolist() for line in axes.lines)
+    assert similarity == [[-2, 0.1], [-1, 0.2], [0, 0.3], [1, 0.9], [2, 0.4]] and peak == [[1, 0.9]]
+    assert median[0][1] == 0.3 and offset_line[0][0] == 1
+    assert axes.get_title() == "id1/a/1.mp4\noffset 1 frames (40 ms), confidence 0.600"
+    assert table.images[0].get_extent() == [-2.5, 2.5, 3.5, 0.5]
+    assert table.lines[0].get_xydata().tolist() == [[1, 1], [1, 2], [1, 3]]
+    assert axes.get_xlabel() == table.get_xlabel() != "" and "3 clips" in table.get_title()
 
 
 def test_offset_command_reports_clips_without_an_offset(clock, checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(inferSyncNet, "load_network", lambda *_, **__: clock)
     lines = []
-    for k, first in enumerate((30, 80)):  # the second has the sound of another time
+    for k, first in enumerate((30, 80, 80)):  # the others have the sound of another time
         clip = Clip(str(tmp_path / f"{k}.mp4"), str(tmp_path / f"{k}.wav"), 1, 40)
         make_clip(clip.video, 40, first=30)
         make_wav(clip.audio, 40 * 640, first=first * 640)
@@ -141,11 +158,15 @@ def test_offset_command_reports_clips_without_an_offset(clock, checkpoint, tmp_p
     flags = ("--initial_model", checkpoint, "--csv", tmp_path / "t.csv", "--write_list", tmp_path / "new.txt")
     status, out, _ = run(capsys, "offset", tmp_path / "list.txt", *flags)
     with open(tmp_path / "t.csv", newline="") as file:
-        good, bad = csv.DictReader(file)
+        good, bad, _ = csv.DictReader(file)
     assert status == 0 and good["found"] == "yes" and bad["found"] in ("no", "edge")
-    assert [line.split()[3:4] for line in out.splitlines()[1:3]] == [["yes"], [bad["found"]]]
-    assert "in 1 of 2 clips no offset was found" in out and "of 1 clips, 1 are as listed" in out
-    assert "new.txt: 1 of 2 clips (1 skipped because no offset was found)" in out
+    assert [line.split()[3:4] for line in out.splitlines()[1:4]] == [["yes"], *[[bad["found"]]] * 2]
+    assert (
+        "in 2 of 3 clips no offset was found" in out
+        and "to move the sound" not in out
+        and "of 1 clips, 1 are as listed" in out
+    )
+    assert "new.txt: 1 of 3 clips (2 skipped because no offset was found)" in out
     assert (tmp_path / "new.txt").read_text() == lines[0]
     out = run(capsys, "offset", tmp_path / "1.mp4", "--wav", tmp_path / "1.wav", *flags[:2])[1]
     assert "no offset found" in out and "the picture is" not in out

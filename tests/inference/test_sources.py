@@ -40,7 +40,7 @@ def test_a_list_used_in_another_folder_names_its_folder(clips, tmp_path, capsys,
     with pytest.raises(MediaError, match=f"cd {tmp_path}/home"):
         next(iter(DatasetLoader(str(text), 2, 2, 16, 1)))
     text.rename(tmp_path / "away/list.txt")
-    assert "Run the command there, or make" in run(capsys, "offset", "list.txt", "--initial_model", "x")[2][0]
+    assert "Run the command there, or" in run(capsys, "offset", "list.txt", "--initial_model", "x")[2][0]
     monkeypatch.chdir(tmp_path / "home")
     assert len(find_sources(["../away/list.txt"], (".mp4",))) == 2
 
@@ -200,6 +200,20 @@ def test_an_unreadable_folder_is_reported_and_the_others_are_used(
     assert status == 1 and len(errors) == 1 and "mp4/b: this folder and its contents cannot be" in errors[0]
     used = {"embed": "of 1 file", "offset": "a/1.mp4: ", "lse": "1 track: LSE-D", "accuracy": "of 1 clip,"}
     assert used[command] in out
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("offset", "of 2 clips"), ("lse", "mean of 2 tracks"), ("accuracy", "of 2 clips")]
+)
+def test_a_video_is_measured_with_each_sound_of_a_list(checkpoint, tmp_path, capsys, command, said):
+    make_clip(str(tmp_path / "a.mp4"), 20)
+    for name in ("a.wav", "b.wav", "a.wav"):
+        make_wav(str(tmp_path / name), 20 * 640)
+        with (tmp_path / "list.txt").open("a") as file:
+            file.write(f"{tmp_path}/a.mp4 {tmp_path}/{name} 0 20\n")
+    flags = ("--max_offset", 1, "--initial_model", checkpoint)[2 * (command == "accuracy") :]
+    status, out, _ = run(capsys, command, tmp_path / "list.txt", *flags)
+    assert status == 0 and said in out
 
 
 @pytest.mark.parametrize("form", ["{root}/mp4/{clip}.mp4", "mp4/{clip}.mp4", "{root}/./x/../mp4/{clip}.mp4"])
