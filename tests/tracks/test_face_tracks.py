@@ -171,6 +171,17 @@ def test_a_face_joins_the_track_that_it_overlaps_most():
     assert lefts == [(0, 4), (30, 26)]
 
 
+def test_a_face_joins_only_one_track():
+    faces = {
+        slot: [Face(box(left, 10, 80), 1.0) for left in ((0, 20) if slot == 0 else (4,))] for slot in range(6)
+    }
+    builder = TrackBuilder(lambda slot: faces[slot])
+    builder.begin_shot(0)
+    builder.detect_at(0)
+    builder.detect_at(5)
+    assert [5 in track.faces for track in builder.open] == [True, False]
+
+
 def test_a_cut_separates_faces_in_the_same_place():
     builder = TrackBuilder(lambda slot: faces[slot])
     faces = {t: [Face(box(10, 10, 60), 1.0)] for t in range(40)}
@@ -213,7 +224,7 @@ def test_a_gradual_change_divides_the_tracks_that_cross_it(whole):
         others = [(300, 0, 12, 1), (300, 18, 40, 2), (500, 0, 12, 1), (500, 18, 40, 2), (700, 18, 40, 2)]
     else:
         others = [(300, 0, 40, 1), (500, 0, 15, 1), (500, 15, 40, 1), (700, 17, 40, 1)]
-    assert tracks == divided + others
+    assert tracks == divided + others and builder.shot_starts == ([0, 18] if whole else [0])
     first = next(track for track in builder.finished if track.boxes[0, 0] == 0)
     assert first.boxes[-1, 0] == 11 and first.found == 3  # at 0, 10 and, between 10 and 14, 11
     assert first.confidence == pytest.approx((1 + 1 + 0.5) / 3)
@@ -269,6 +280,16 @@ def test_outside_the_picture_is_gray(half):
     assert (seen[90:100, 120:130] == 250).all()
     outside = crop(picture, -500.0, 50.0, 20.0)
     assert (outside == 110).all() and outside.dtype == np.uint8
+
+
+@pytest.mark.parametrize("half", [30.3, 200.4])
+def test_a_crop_is_that_of_a_picture_with_a_gray_border(half):
+    picture = cv2.resize(np.random.default_rng(0).integers(0, 255, (6, 10, 3), np.uint8), (500, 300))
+    bordered = cv2.copyMakeBorder(picture, 600, 600, 600, 600, cv2.BORDER_CONSTANT, value=(110, 110, 110))
+    for x, y in ((250.3, 150.6), (20.4, 30.2), (480.7, 290.1)):
+        difference = crop(picture, x, y, half) - crop(bordered, x + 600, y + 600, half).astype(float)
+        assert np.abs(difference).mean() < 0.5
+    assert (crop(np.full((900, 900, 3), 250, np.uint8), 450.3, 350.6, half) == 250).all()
 
 
 def test_large_crops_are_averaged():
