@@ -148,7 +148,7 @@ def test_python_example(page, text, desk, monkeypatch):
     exec(compile(text, page, "exec"), {})
 
 
-def test_reasons_are_of_commands_that_are_there():
+def test_each_reason_not_to_run_applies_to_a_command():
     lines = [line for _, line in commands()]
     assert all(any(part in line for line in lines) for part in NOT_RUN)
 
@@ -159,7 +159,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_links_lead_somewhere():
+def test_links_have_targets():
     for page in [*PAGES, ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md"]:
         for path, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
             if path.startswith("http"):

@@ -58,7 +58,7 @@ def test_slots_follow_each_other_whatever_the_time_stamps(tmp_path, gaps, start)
 
 @given(st.sets(st.text(min_size=1, max_size=8)), st.integers(1, 9))
 @quick
-def test_parts_are_the_whole(names, count):
+def test_each_file_is_in_one_part(names, count):
     """Each file is in one part, whatever other files there are and whichever part asks."""
     assume(all(name.isprintable() for name in names))
     found = shares(sorted(names), Part(1, count))

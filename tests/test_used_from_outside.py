@@ -90,12 +90,12 @@ def test_the_calls_of_2020(flags):
     ("name", "hint"),
     [("max_frames", "did you mean maxFrames"), ("seeds", "it takes"), ("nout", "did you mean nOut")],
 )
-def test_other_names_are_errors(name, hint):
+def test_unknown_arguments_are_errors(name, hint):
     with pytest.raises(TypeError, match=rf"SyncNet\(\) got an unexpected keyword argument '{name}'; {hint}"):
         SyncNet(**{name: 1})
 
 
-def test_other_names_are_errors_of_the_loader(flags):
+def test_unknown_arguments_of_the_loader_are_errors(flags):
     with pytest.raises(
         TypeError, match=r"DatasetLoader\(\) got .* 'max_queue_size'; did you mean maxQueueSize"
     ):

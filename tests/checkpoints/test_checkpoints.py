@@ -60,7 +60,7 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
 
 
-def test_names_and_values_survive(baseline, network, tmp_path, capsys):
+def test_a_checkpoint_of_2020_is_loaded_and_saved_unchanged(baseline, network, tmp_path, capsys):
     assert len(baseline) == 126
     torch.save(baseline, tmp_path / "in.model")
     assert network.loadParameters(str(tmp_path / "in.model"), strict=True).lines() == []
@@ -137,14 +137,15 @@ def test_files_that_are_not_checkpoints(tmp_path, content, words):
     assert len(str(raised.value).splitlines()) == 1 and "weights_only" not in str(raised.value)
 
 
-def test_other_contents(tmp_path):
+def test_files_without_weights_are_refused(tmp_path):
     torch.save({"lr": 1}, tmp_path / "x.model")
     with pytest.raises(CheckpointError, match="not a state dict .*; it holds the names 'lr'"):
         read_checkpoint(str(tmp_path / "x.model"))
     with pytest.raises(CheckpointError, match="is a folder"):
         read_checkpoint(str(tmp_path))
-    deep = {"a": {"b": {"c": {"weight": torch.zeros(1)}}}}
-    for content, words in (([1, 2], "a list"), ({}, "nothing"), (deep, "the names 'a'")):
+    deep = [{a: {b: {c: {"weight": torch.zeros(1)}}}} for a, b, c in ("xyz", ("model", "net", "module"))]
+    names = ((deep[0], "the names 'x'"), (deep[1], "the names 'model'"))
+    for content, words in (([1, 2], "a list"), ({}, "nothing"), *names):
         torch.save(content, tmp_path / "x.model")
         with pytest.raises(CheckpointError, match=f"not a state dict .* it holds {words}$"):
             read_checkpoint(str(tmp_path / "x.model"))

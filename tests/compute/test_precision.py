@@ -224,7 +224,7 @@ for caller in {CALLERS.splitlines()[1:]}:
 """
 
 
-def test_float32_is_float32_whatever_the_program_around_says(tmp_path):
+def test_float32_is_float32_whatever_the_caller_has_set(tmp_path):
     (tmp_path / "program.py").write_text(FLAGS)
     done = processes.run(tmp_path / "program.py")
     assert done.returncode == 0, done.stderr

@@ -86,7 +86,7 @@ def test_both_networks_and_streams_give_the_same_number_of_embeddings(stride):
             assert lips.squeeze(4).squeeze(3).shape == expected
 
 
-def test_order_of_the_layers_gives_the_names():
+def test_names_and_shapes_of_the_layers():
     shapes = {
         name: tuple(tensor.shape)
         for name, tensor in SyncNet(model="models.SyncNetModelMFCC", device="cpu").state_dict().items()

@@ -122,7 +122,7 @@ def test_a_checkpoint_is_bound_to_its_crop(tmp_path):
         ({"distance": "manhattan"}, "distance 'manhattan', expected one of cosine, euclidean"),
     ],
 )
-def test_unknown_choices(settings, message):
+def test_unknown_choices_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         SyncNet(**TINY, **settings)
 
@@ -202,7 +202,7 @@ def test_a_loss_may_be_switched_on_between_epochs(later):
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-def test_the_parts_add_up(distance, monkeypatch):
+def test_the_loss_is_the_weighted_sum_of_its_parts(distance, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(random, "randint", lambda *_: 2)
     network = SyncNet(**TINY, distance=distance)
@@ -291,7 +291,7 @@ def test_a_checkpoint_of_another_crop_is_refused(clip_list, tmp_path, capsys):
         assert status == 1 and "was trained with --crop mouth" in err.splitlines()[-1]
 
 
-def test_nothing_to_train():
+def test_a_run_that_would_train_nothing_is_refused():
     with pytest.raises(SystemExit):
         trainSyncNet.parse_args(["--alphaC", "0", "--alphaI", "0", "--alphaD", "1"])
 

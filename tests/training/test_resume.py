@@ -247,7 +247,7 @@ def test_a_run_stopped_at_any_step_resumes_exactly(clip_list, tmp_path, capsys, 
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_validation_and_training_draw_apart(clip_list, trials, tmp_path, capsys, monkeypatch):
+def test_validation_and_trials_do_not_affect_training(clip_list, trials, tmp_path, capsys, monkeypatch):
     """A longer validation and scored trials train the same; without training, every epoch validates the same."""
     real = TrialTest.run
 
@@ -529,8 +529,10 @@ def test_a_loss_that_is_switched_on_later_starts_without_momentum(clip_list, tmp
         ("model/model000000001.model", errno.ESTALE),
     ],
 )
-def test_what_cannot_be_read_now_is_not_damaged(clip_list, short_run, capsys, monkeypatch, number, name):
-    """The run stops with the message, and what it would have gone on from stays as it is."""
+def test_temporarily_unreadable_files_are_not_damaged(
+    clip_list, short_run, capsys, monkeypatch, number, name
+):
+    """The run stops with the message, and its files stay as they are."""
     path = short_run / name
     if name.endswith(".model"):
         (short_run / "training_state.pt").unlink()
@@ -593,7 +595,7 @@ def test_a_signal_is_obeyed_at_the_end_of_an_epoch_at_the_latest(
     assert same(final_weights(tmp_path / "run"), final_weights(whole_run))
 
 
-def test_damaged_files_fall_back(clip_list, short_run, capsys):
+def test_a_damaged_state_or_checkpoint_is_replaced_by_an_earlier_one(clip_list, short_run, capsys):
     assert run(capsys, *flags(clip_list, short_run, "--max_epoch", 2))[0] == 0
     for damaged in (short_run / "training_state.pt", short_run / "model/model000000002.model"):
         damaged.write_bytes(damaged.read_bytes()[:-100])

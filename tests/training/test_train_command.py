@@ -271,7 +271,7 @@ def test_a_share_too_small_for_batch_norm_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("flags", ["--maxFrame 5", "--lr -1", "--nBatchSize 1", "--seed x"])
-def test_wrong_flags(flags, capsys):
+def test_wrong_flags_are_refused(flags, capsys):
     with pytest.raises(SystemExit) as end:
         trainSyncNet.main(flags.split())
     assert end.value.code == 2 and "usage:" in capsys.readouterr().err
