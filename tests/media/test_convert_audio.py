@@ -197,6 +197,8 @@ def test_bad_arguments_and_missing_files(tmp_path, capsys):
     assert "nowhere: no such folder" in capsys.readouterr().err
     assert convert(tmp_path, tmp_path) == 1
     assert "no .m4a or .mp4" in capsys.readouterr().err
+    (tmp_path / "notes.txt").write_text("x")
+    assert convert(tmp_path, tmp_path) == 1 and "found: 1 .txt" in capsys.readouterr().err
     with pytest.raises(MediaError, match="cannot be opened"):
         decode_audio(str(tmp_path / "missing.m4a"))
     make_clip(str(tmp_path / "silent.mp4"), 10)
