@@ -121,6 +121,7 @@ def test_the_published_network_gives_the_offset_of_lse(tracks):
     found = offset(published, video, wav, max_offset=4)
     assert (found.frames, found.confidence) == (measured.offset, measured.lse_c)
     assert found.enough == PUBLISHED_FOUND
+    assert np.array_equal(found.similarity, -measured.mean_distances[::-1])
     assert (
         found.similarity[list(found.shifts).index(found.frames)] == found.similarity.max() == -measured.lse_d
     )

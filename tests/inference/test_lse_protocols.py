@@ -218,7 +218,8 @@ def test_offset_makes_tracks_too(checkpoint, videos, tracks, tmp_path, capsys, m
         f"{videos / 'one.mp4'} 0.00-0.96 s: offset 3 frames" in said.out
         and "no_face.mp4: no face" in said.err
     )
-    assert [row["offset"] for row in rows(tmp_path / "o.csv")] == ["3"]
+    kept = str(tracks / "reused/mp4/one/00001.mp4")
+    assert [(row["clip"], row["offset"]) for row in rows(tmp_path / "o.csv")] == [(kept, "3")]
     line = said.out.rpartition("to move the sound: ")[2].split()
     assert line[1:] == ["inferSyncNet.py", "resync", "--initial_model", str(checkpoint), str(videos / "one.mp4"),
                         "--output", str(videos / "one_in_sync.mp4")]  # fmt: skip
@@ -282,9 +283,15 @@ def test_a_wav_replaces_the_sound_of_a_video(checkpoint, tmp_path, capsys, monke
         run(capsys, *with_wav)
 
 
+def random_pixels(picture: np.ndarray, number: int) -> None:
+    picture[:] = np.random.default_rng(number).integers(0, 256, picture.shape)
+
+
 def test_whole_pictures_are_scaled_bilinearly(checkpoint, tmp_path, capsys):
     """wav2lip-lrs of large clips is what `tracks` gives of the same frames, scaled beforehand without loss."""
-    make_clip(str(tmp_path / "small/a.mp4"), FRAMES, first=7, size=320, sound=noise(FRAMES / 25))
+    make_video(
+        str(tmp_path / "small/a.mp4"), np.arange(FRAMES) / 25, size=(320, 320), draw=random_pixels, flash=None
+    )
     reader = cv2.VideoCapture(str(tmp_path / "small/a.mp4"))
     scaled = [cv2.resize(reader.read()[1], (224, 224), interpolation=cv2.INTER_LINEAR) for _ in range(FRAMES)]
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
@@ -309,11 +316,8 @@ def test_whole_pictures_are_scaled_bilinearly(checkpoint, tmp_path, capsys):
 
 
 def test_pictures_are_scaled_by_area_unless_bilinearly(tmp_path):
-    def draw(picture: np.ndarray, number: int) -> None:
-        picture[:] = np.random.default_rng(number).integers(0, 256, picture.shape)
-
     path = str(tmp_path / "a.mp4")
-    make_video(path, np.arange(3) / 25, size=(320, 320), draw=draw, flash=None)
+    make_video(path, np.arange(3) / 25, size=(320, 320), draw=random_pixels, flash=None)
     reader = cv2.VideoCapture(path)
     whole = [reader.read()[1] for _ in range(3)]
     for bilinear, way in ((True, cv2.INTER_LINEAR), (False, cv2.INTER_AREA)):

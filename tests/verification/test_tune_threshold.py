@@ -573,7 +573,15 @@ def test_wrong_trials(scores, labels, message):
 @pytest.mark.parametrize("dcf", [min_dcf, actual_dcf])
 @pytest.mark.parametrize(
     "wrong",
-    [{"p_target": 0}, {"p_target": 1}, {"c_miss": 0}, {"c_fa": -1}, {"c_miss": np.inf}, {"c_fa": np.inf}],
+    [
+        {"p_target": 0},
+        {"p_target": 1},
+        {"c_miss": 0},
+        {"c_fa": 0},
+        {"c_fa": -1},
+        {"c_miss": np.inf},
+        {"c_fa": np.inf},
+    ],
 )
 def test_wrong_costs(dcf, wrong):
     with pytest.raises(ValueError, match="p_target"):
