@@ -32,7 +32,7 @@ MODULES = {
     "tracks/track_joining": "test_video_parts",
     "tracks/faces": "test_face_detectors",
     "inference/offset": "test_offset",
-    "inference/lip_sync": "test_lip_sync",
+    "inference/lip_sync": "test_lip_sync test_sync_accuracy",
     "inference/match": "test_match",
     "inference/lse": "test_lse_protocols test_lip_sync_commands",
     "inference/protocols": "test_lse_protocols",
