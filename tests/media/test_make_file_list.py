@@ -384,6 +384,24 @@ def test_a_run_without_resume_destroys_nothing(tmp_path, master, capsys, monkeyp
     assert not journal.exists()
 
 
+def test_an_interrupted_part_resumes(tmp_path, master, capsys, monkeypatch):
+    make_corpus(tmp_path, master, 14)
+    real, checked = makeFileList.check_job, []
+
+    def interrupted(*args):
+        if len(checked) == 2:
+            raise KeyboardInterrupt
+        checked.append(args)
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("makeFileList.check_job", interrupted)
+        assert main(flags(tmp_path, tmp_path / "list", "--part=1/2")) == 130
+    assert main(flags(tmp_path, tmp_path / "list", "--part=1/2")) == 0
+    assert kept(tmp_path, tmp_path / "list", capsys, "--part=2/2") == 2
+    assert len(read_list(str(tmp_path / "list"))) == 14
+
+
 def test_ctrl_c_prints_how_to_resume(tmp_path, master):
     make_corpus(tmp_path, master, 2000, os.link)  # more than can be checked before the signal comes
     command = [sys.executable, str(SCRIPT), *flags(tmp_path, tmp_path / "list", "--nWorkers=2")]

@@ -307,6 +307,12 @@ def test_a_range_of_bytes_that_makes_no_sense(corpus, where):
         open_wav(path)
 
 
+def test_a_range_of_another_size_than_the_member(corpus):
+    path, _, size = read_list(str(corpus / "dev.txt"))[0].audio.rpartition("+")
+    with pytest.raises(MediaError, match="the tar has "):
+        open_wav(f"{path}+{int(size) - 2}")
+
+
 def test_clips_of_a_damaged_shard_are_replaced_and_logged(corpus, tmp_path):
     shutil.copytree(corpus / "shards", tmp_path / "shards")
     text = (corpus / "dev.txt").read_text().replace(str(corpus), str(tmp_path))
