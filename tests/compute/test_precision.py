@@ -173,6 +173,11 @@ def test_two_networks_keep_their_own_precision():
         networks[name].identity_vectors(audio, 2)
         own, other = ((flag, flag) for flag in (name == "tf32", name != "tf32"))
         assert found == [own] * 4 + [other] * 2 + [own]
+    total, _ = networks["fp32"].train()(video, audio, 1.0, 1.0)
+    networks["tf32"].identity_vectors(audio, 2)
+    found.clear()
+    networks["fp32"].update(total)
+    assert found == [(False, False)] * 2
     networks["tf32"].autocast()
     assert allowed() == (True, True)
 

@@ -1,5 +1,6 @@
 """The command: training resumes where it stopped, evaluation prints its EER, bad input is reported in one line."""
 
+import contextlib
 import csv
 import os
 import re
@@ -19,7 +20,8 @@ from syncnet.compute import distributed
 from syncnet.loading.sizes import sizes_that_fit
 from syncnet.media.clips import MARGIN, Clip, format_list_line, read_list
 from syncnet.support.errors import UserError
-from syncnet.training.preflight import check_batch_share
+from syncnet.training.preflight import check_batch_share, check_newest_state
+from syncnet.training.resume import SavedRun
 from SyncNetDist import SyncNet
 
 T = 8
@@ -268,6 +270,19 @@ def test_a_share_too_small_for_batch_norm_is_refused(monkeypatch):
     check(2, maxFrames=5, model="plainModel")
     with pytest.raises(UserError, match="the nearest sizes that fit: 2 or 4"):
         check(3)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "newer"), [((1, 9), False), ((2, 0), False), ((2, 1), False), ((2, 2), True), ((3, 0), True)]
+)
+def test_a_newer_state_on_another_machine_is_refused(tmp_path, monkeypatch, theirs, newer):
+    """Epoch and finished steps there; here the run is in epoch 2 after step 1."""
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "union", lambda own: sorted([*own, (*theirs, -1, "other")]))
+    saved = SavedRun(str(tmp_path))
+    saved.state = {"epoch": 2, "rows": [[0.0]]}
+    with pytest.raises(UserError, match="on other") if newer else contextlib.nullcontext():
+        check_newest_state(saved)
 
 
 @pytest.mark.parametrize("flags", ["--maxFrame 5", "--lr -1", "--nBatchSize 1", "--seed x"])
