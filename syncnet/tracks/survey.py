@@ -24,7 +24,9 @@ AHEAD = max(LENGTHS) + LASTING + FLASH + 1
 TILTS = 30, -30  # degrees by which a picture is rotated to find a lost face again
 AROUND = 2.5  # side of that picture, relative to the larger side of the face
 TURNED_SIZE = 1.5  # maximum larger side of the face in that picture, relative to the smallest detectable face
-NEAR_SIZE = 2.5  # the same for known faces, which are looked for around their last place
+# The same for known faces, which are looked for around their last place. Smaller pictures move the boxes by 1 % of
+# the face, larger ones take longer.
+NEAR, NEAR_SIZE = 2.0, 2.0
 NEAR_SHARE = 0.5  # of the picture; if these places are larger, the whole picture is searched
 # The names of --face_detector. Another detector is added here; its tracks are kept apart by its name.
 DETECTORS: dict[str, type[FaceDetector]] = {"mtcnn": Mtcnn, "yunet": YuNet}
@@ -84,7 +86,7 @@ class _FaceFinder:
 
         MTCNN misses some tilted heads, mostly dark ones, but rarely when they are nearly upright.
         """
-        found = [face for tilt in TILTS for face in self._around(slot, box, TURNED_SIZE, tilt)]
+        found = [face for tilt in TILTS for face in self._around(slot, box, AROUND, TURNED_SIZE, tilt)]
         best = max(found, key=lambda face: face.confidence, default=None)
         return best if best is not None and best.confidence >= self.sure else None
 
@@ -92,25 +94,25 @@ class _FaceFinder:
         """The faces near these boxes; None if the detector is not sure of one of them, or find() takes less time."""
         frame = self._view(slot).frame
         sizes = [min((box[2:] - box[:2]).max(), NEAR_SIZE * self._min_face) for box in boxes]
-        if sum((AROUND * size) ** 2 for size in sizes) > NEAR_SHARE * frame.width * frame.height:
+        if sum((NEAR * size) ** 2 for size in sizes) > NEAR_SHARE * frame.width * frame.height:
             return None
         faces = []
         for box in boxes:
-            near = self._around(slot, box, NEAR_SIZE)
+            near = self._around(slot, box, NEAR, NEAR_SIZE)
             best = max(near, key=lambda face: overlap(face.box, box), default=None)
             if best is None or best.confidence < self.sure:
                 return None
             faces.append(best)
         return faces
 
-    def _around(self, slot: int, box: np.ndarray, most: float, tilt: float = 0) -> list[Face]:
-        """Faces in a part of the picture around a box, AROUND times as large, rotated by `tilt` degrees.
+    def _around(self, slot: int, box: np.ndarray, around: float, most: float, tilt: float = 0) -> list[Face]:
+        """Faces in a part of the picture around a box, `around` times as large, rotated by `tilt` degrees.
 
         most: maximum larger side of the box in that part, relative to the smallest detectable face.
         """
         center, size = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]).max()
         scale = min(self._detector.scale, most * self._min_face * self._detector.scale / size)
-        picture, side = self._picture(slot, scale), round(AROUND * size * scale)
+        picture, side = self._picture(slot, scale), round(around * size * scale)
         turn = cv2.getRotationMatrix2D((center * scale).tolist(), tilt, 1)
         turn[:, 2] += np.round(side / 2 - center * scale)
         back = cv2.invertAffineTransform(turn)

@@ -268,12 +268,9 @@ def _fine(picture: np.ndarray) -> np.ndarray:
 
 def _without_light(a: np.ndarray, b: np.ndarray) -> float:
     """Their difference after the best change of brightness and contrast of either one."""
-    rest = []
-    for x, y in ((a, b), (b, a)):
-        centered = x - x.mean()
-        gain = float((centered * (y - y.mean())).mean() / max(1e-6, (centered**2).mean()))
-        rest.append(distance(max(0.0, gain) * centered, y - y.mean()))
-    return max(rest)
+    a, b = a - a.mean(), b - b.mean()
+    shared = max(0.0, float(np.vdot(a, b)))
+    return max(distance(x * (shared / max(1e-6, float(np.vdot(x, x)))), y) for x, y in ((a, b), (b, a)))
 
 
 def _without_movement(a: np.ndarray, b: np.ndarray) -> float:

@@ -199,7 +199,7 @@ def test_tracks_of_a_video_are_the_same(squares, tmp_path, monkeypatch):
         (6, [80], 9),
         (30, [50] * 4, 4),  # every known face is searched for near its place
         (30, [80] * 2, 4),  # where a part of another one may be seen, too
-        (30, [240, 240], 9),  # unless these places are most of the picture
+        (30, [80] * 5, 9),  # unless these places are most of the picture
     ],
 )
 def test_how_often_the_whole_picture_is_searched(squares, tmp_path, min_frames, sides, searches):
