@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -159,9 +160,8 @@ def run(args: argparse.Namespace, load_network: LoadNetwork, problems: Problems)
             except MediaError as error:
                 problems(error)
             bar.update()
-    if not rows:
-        return
-    print(table(rows))
+    if rows:
+        print(table(rows))
     if args.json:
         write(rows, args)
 
@@ -176,15 +176,24 @@ def table(rows: Sequence[np.ndarray]) -> str:
 
 def write(rows: Sequence[np.ndarray], args: argparse.Namespace) -> None:
     """Write --json. Raises OSError."""
-    figures = np.array(rows)
-    low, high = [[None] * len(CONTEXTS)] * 2 if len(rows) == 1 else np.array(mean_interval(figures)).tolist()
+    means, low, high = (np.full(len(CONTEXTS), np.nan) for _ in range(3))
+    if rows:
+        means = np.mean(rows, 0)
+    if len(rows) > 1:
+        low, high = mean_interval(np.array(rows))
     found: dict[str, object] = {
         "weights": args.initial_model,
         "weights_sha256": file_hash(args.initial_model),
     }
     found |= {"clips": len(rows), "shifts": 2 * MAX_OFFSET + 1, "within": WITHIN, "chance": CHANCE}
-    cells = zip(CONTEXTS, figures.mean(0).tolist(), low, high, strict=True)
-    found["accuracy"] = {str(context): {"mean": m, "low": a, "high": b} for context, m, a, b in cells}
+    cells = np.stack([means, low, high], 1).tolist()
+    found["accuracy"] = {
+        str(context): {
+            name: None if math.isnan(value) else value
+            for name, value in zip(("mean", "low", "high"), row, strict=True)
+        }
+        for context, row in zip(CONTEXTS, cells, strict=True)
+    }
     with replace_file(args.json) as file:
         json.dump(found, file, indent=2)
         file.write("\n")

@@ -106,6 +106,23 @@ def test_the_command(clock, tmp_path, capsys, monkeypatch):
     assert found["clips"] == 3 and found["accuracy"]["5"]["low"] <= found["accuracy"]["5"]["high"]
 
 
+@pytest.mark.parametrize("clips", [0, 1])
+def test_the_json_of_too_few_clips_has_nulls(clock, tmp_path, monkeypatch, clips):
+    make_clip(str(tmp_path / "a.mp4"), 50 if clips else 4)
+    make_wav(str(tmp_path / "a.wav"), 50 * 640)
+    (tmp_path / "x.model").write_bytes(b"weights")
+    monkeypatch.setattr(inferSyncNet, "load_network", lambda *_, **__: clock)
+    flags = ["--initial_model", str(tmp_path / "x.model"), "--wav", str(tmp_path / "a.wav")]
+    status = inferSyncNet.main(
+        ["accuracy", str(tmp_path / "a.mp4"), *flags, "--json", str(tmp_path / "a.json")]
+    )
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["clips"] == clips and status == 1 - clips
+    assert all(
+        (row["mean"] is None) == (not clips) and row["low"] is None for row in found["accuracy"].values()
+    )
+
+
 def test_a_clip_without_a_window_that_has_its_sound_is_refused(clock, tmp_path):
     make_clip(str(tmp_path / "a.mp4"), 14)
     make_wav(str(tmp_path / "a.wav"), 14 * 640)
