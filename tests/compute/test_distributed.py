@@ -175,7 +175,7 @@ def test_a_save_path_that_is_not_shared(clip_list, tmp_path):
 def test_torchrun_restarts_a_run_whose_process_was_killed(clip_list, tmp_path, rendezvous):
     where = ["--standalone"] if rendezvous == "c10d" else ["--master_port", free_port()]
     command = flags(clip_list, tmp_path / "run")
-    done = torchrun(*command, rendezvous=[*where, "--max_restarts", 2], KILL_IN="1:8")
+    done = torchrun(*command, rendezvous=[*where, "--max_restarts", 2], KILL_IN="1:5")
     assert done.returncode == 0, done.stderr
     assert re.search(r"Resuming in epoch [12] after step \d+ from", done.stdout) and "Done" in done.stdout
     assert done.stderr.count("the connection to another process is lost") == 1
