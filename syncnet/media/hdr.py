@@ -6,7 +6,7 @@ import av
 import cv2
 import numpy as np
 
-from syncnet.media.open_media import HLG
+from syncnet.media.open_media import HLG, ONE_THREAD
 
 BT2020 = 9  # color primaries, as numbered in ITU-T H.273
 PEAK = 1000.0  # cd/m2: peak of the HLG reference display; anything brighter is clipped
@@ -21,7 +21,7 @@ STEPS = 4096  # entries of the lookup table, over the square root of brightness
 
 def sdr_picture(frame: av.VideoFrame, size: tuple[int, int], transfer: int, primaries: int) -> np.ndarray:
     """Convert an HDR frame to SDR, scaled to size (width, height): (height, width, 3) uint8 in BGR order."""
-    coded = frame.reformat(*size, format="rgb48le", interpolation="AREA").to_ndarray()
+    coded = frame.reformat(*size, format="rgb48le", interpolation="AREA", **ONE_THREAD).to_ndarray()
     light = _brightness(transfer)[coded]
     if transfer == HLG:  # the display's OOTF (BT.2100, table 5)
         shown = np.maximum(cv2.transform(light, LUMINANCE), 1e-6) * (WHITE / PEAK)

@@ -28,6 +28,8 @@ SEARCH = "50000000"  # bytes and microseconds that FFmpeg may read to find all s
 MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's internal time base
 STILLS = ("mjpeg", "png", "apng", "bmp", "gif", "tiff", "webp", "jpegls")  # codecs of thumbnails
 PQ, HLG = HDR_TRANSFERS = (16, 18)  # transfer functions of HDR, as numbered in ITU-T H.273
+# Since version 17, PyAV starts one thread per core for every picture that it converts.
+ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 UNKNOWN_CODEC = "its sound cannot be decoded here; convert it with a program that can play it"
 
 

@@ -20,6 +20,7 @@ from syncnet.media.clock import Clock, packets, picture_delay
 from syncnet.media.hdr import sdr_picture
 from syncnet.media.open_media import (
     HDR_TRANSFERS,
+    ONE_THREAD,
     container_kind,
     cropping,
     open_media,
@@ -35,8 +36,6 @@ SEEK_MARGINS = (0.0, 2.0, 12.0)
 MAX_LEAD = 40.0  # seconds before a slot; a file with seeks that land further back is slow to read in parts
 ORDERED = 25  # pictures with increasing time stamps after which these count as presentation times
 FROM_FIRST = ("mpegts", "mpeg")  # containers with a duration that counts from the first time stamp
-# Since version 17, PyAV starts one thread per core for every picture that it converts.
-ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 Timed = tuple[float, av.VideoFrame]  # time in seconds, frame
 
 

@@ -11,7 +11,14 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from syncnet.media.clips import FPS, FRAME_SIZE, MediaError
-from syncnet.media.open_media import HDR_TRANSFERS, NotMediaError, open_media, picture_stream, tick
+from syncnet.media.open_media import (
+    HDR_TRANSFERS,
+    ONE_THREAD,
+    NotMediaError,
+    open_media,
+    picture_stream,
+    tick,
+)
 from syncnet.media.open_video import first_picture
 from syncnet.media.video_pass import FRAME, VideoPass, codec_name
 from syncnet.support.tar_members import file_size, is_file
@@ -216,7 +223,7 @@ def opencv_shows(path: str, picture: VideoFrame) -> bool:
 
 def as_bgr(picture: VideoFrame, like: np.ndarray) -> np.ndarray:
     """Convert PyAV's picture to uint8 BGR, scaled to the size of `like`: (height, width, 3)."""
-    return picture.to_ndarray(format="bgr24", width=like.shape[1], height=like.shape[0])
+    return picture.to_ndarray(format="bgr24", width=like.shape[1], height=like.shape[0], **ONE_THREAD)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
