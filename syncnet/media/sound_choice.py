@@ -13,6 +13,7 @@ from av.container import InputContainer
 from syncnet.media.open_media import MICROSECOND, can_be_decoded, open_media, sound_streams
 
 SPOTS, SPOT = 10, 1.0  # number of positions in the file that are decoded, and seconds at each
+LEAD = 60.0  # seconds that are skipped at most where a seek lands before a position
 SILENT = (3 / 32768) ** 2  # mean square of samples, with full scale 1, up to which audio counts as silence
 CANCELS = 0.25  # channels cancel if their mean has less than this fraction of the energy of independent ones
 
@@ -85,13 +86,18 @@ def _spots(container: InputContainer, stream: AudioStream) -> Iterator[av.AudioF
     begin = float((container.start_time or 0) * MICROSECOND)
     spots = [None] if length <= SPOTS * SPOT else [begin + length * k / SPOTS for k in range(SPOTS)]
     for spot in spots:
-        heard = 0.0
+        heard, skipped = 0.0, 0.0
         try:
             if spot is not None:
                 container.seek(int(spot / MICROSECOND))
             for frame in container.decode(stream):
+                seconds = frame.samples / frame.sample_rate
+                early = spot is not None and frame.time is not None and frame.time + seconds <= spot
+                if early and skipped < LEAD:
+                    skipped += seconds
+                    continue
                 yield frame
-                heard += frame.samples / frame.sample_rate
+                heard += seconds
                 if heard >= (SPOT if spot is not None else SPOTS * SPOT):
                     break
         except av.error.FFmpegError:

@@ -212,9 +212,9 @@ def test_a_silent_track_before_one_that_is_heard(tmp_path, kind):
     assert heard_ratio(read_sound(path, 0.0, 0, 40).samples, sound)[1] > 0.95
 
 
-@pytest.mark.parametrize("silent", ["one channel", "the first 20 seconds"])
+@pytest.mark.parametrize("silent", ["one channel", "all but the last 2 seconds"])
 def test_a_track_that_is_silent_in_part_is_used(tmp_path, silent):
-    path, sound = str(tmp_path / "a.mkv"), noise(10)
+    path, sound = str(tmp_path / "a.mkv"), noise(2)
     if silent == "one channel":
         first = np.array([sound * 0, sound])
         expected = sound / 2  # the mean of the channels
