@@ -73,7 +73,7 @@ def missing_tracks(mp4_dir: str) -> str:
     if not short:
         return found
     remedy = f"The same makeFaceTracks.py command with --min_frames {LEAST_FRAMES} makes shorter tracks too"
-    return f"{found}: {short} are too short. {remedy}"
+    return f"{found}. Too short: {short}. {remedy}"
 
 
 def next_step(
