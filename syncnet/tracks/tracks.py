@@ -212,7 +212,9 @@ class TrackBuilder:
 
     def _continue_near(self, slot: int) -> bool:
         """Continue all open tracks by find_near(). Returns whether it found a face for each."""
-        faces = self._find_near(slot, [track.box for track in self.open]) if self._find_near else None
+        if not self.open or self._find_near is None:
+            return False
+        faces = self._find_near(slot, [track.box for track in self.open])
         if faces is None or any(overlap(a.box, b.box) > MIN_OVERLAP for a, b in combinations(faces, 2)):
             return False
         found = list(zip(self.open, faces, strict=True))
