@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from videoMaker import make_video
 
@@ -42,6 +42,7 @@ def test_a_crop_of_training_lies_inside_its_clip(tmp_path, crop, offset, frames,
 
 
 @given(st.lists(st.floats(0.001, 0.3), min_size=2, max_size=12), st.floats(0, 5))
+@example([0.25, 0.25, 0.25, 0.28125], 0.0)  # B-frames: the second packet is shown a second after the third
 @settings(quick, max_examples=12)
 def test_slots_follow_each_other_whatever_the_time_stamps(tmp_path, gaps, start):
     """Neither holes nor doubles, from the first picture to the last one."""

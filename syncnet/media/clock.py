@@ -12,6 +12,7 @@ from syncnet.media.open_media import container_kind, open_media, picture_stream,
 
 MAX_RETURN = 1.0  # seconds; a larger step back in the time stamps starts another recording
 MAX_JUMP = 3600.0  # seconds; so does a larger step forward
+REORDERED = 10.0  # seconds by which packets without a decoding time may be out of display order
 SAME_RESTART = 10.0  # seconds; restarts of two streams this close together are one restart
 INDEXED = ("mp4", "avi")  # containers with an index of all packets, where time stamps cannot restart
 
@@ -47,10 +48,15 @@ class Clock:
             return
         unit, index = float(tick(packet)), packet.stream_index
         shown = stamp * unit
-        # Decoding times increase whatever the display order, but they lag behind when FFmpeg has made them up.
-        time = shown if packet.dts is None else packet.dts * unit
-        time = shown if shown > time + MAX_JUMP else time
         recording, before = self._at.get(index, (0, None))
+        # Decoding times increase whatever the display order, but they lag behind when FFmpeg has made them up. It has
+        # none for the first packets of a stream with B-frames.
+        time = shown
+        if packet.dts is not None:
+            time = packet.dts * unit
+        elif before is not None and abs(shown - before) <= REORDERED:
+            time = before
+        time = shown if shown > time + MAX_JUMP else time
         if restarts and (before is None or not before - MAX_RETURN <= time <= before + MAX_JUMP):
             recording = self._recording(time, recording, before)
         self._at[index] = recording, time
