@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from videoMaker import make_video
 
 from DatasetLoader import DatasetLoader
-from syncnet.media.clips import SAMPLES_PER_FRAME, Clip, format_list_line
+from syncnet.media.clips import MARGIN, SAMPLES_PER_FRAME, Clip, format_list_line
 from syncnet.media.crops import crop_starts
 from syncnet.media.timeline import VideoReader
 from syncnet.support.parts import Part, shares
@@ -26,12 +26,12 @@ def test_crops_are_spread_from_the_first_to_the_last_sample(length, more, crops)
     assert max(np.diff(starts)) - min(np.diff(starts)) <= 1
 
 
-@given(st.integers(5, 60), st.integers(-15, 15), st.integers(5, 100), st.integers(1, 9), st.integers(0, 99))
+@given(st.integers(5, 60), st.integers(-15, 15), st.integers(0, 50), st.integers(1, 9), st.integers(0, 99))
 @quick
-def test_a_crop_of_training_lies_inside_its_clip(tmp_path, crop, offset, frames, epoch, position):
+def test_a_crop_of_training_lies_inside_its_clip(tmp_path, crop, offset, more, epoch, position):
     """Picture and sound, which are as far apart as the offset says, and the sound of 15 ms beyond the crop."""
+    frames = crop + abs(offset) + MARGIN + more
     clip = Clip("/v.mp4", "/v.wav", offset, frames)
-    assume(clip.longest_crop >= crop)
     (tmp_path / "list.txt").write_text(2 * f"{format_list_line(clip)}\n")
     start = DatasetLoader(str(tmp_path / "list.txt"), 2, 2, crop, 1).draw_start(clip, epoch, position)
     assert start + offset - 1 >= 0 and start + offset - 1 + crop <= frames
@@ -57,11 +57,10 @@ def test_slots_follow_each_other_whatever_the_time_stamps(tmp_path, gaps, start)
     assert len(slots) >= int(times[-1] * 25)
 
 
-@given(st.sets(st.text(min_size=1, max_size=8)), st.integers(1, 9))
+@given(st.sets(st.text(st.characters(exclude_categories=("C",)), min_size=1, max_size=8)), st.integers(1, 9))
 @quick
 def test_each_file_is_in_one_part(names, count):
     """Each file is in one part, whatever other files there are and whichever part asks."""
-    assume(all(name.isprintable() for name in names))
     found = shares(sorted(names), Part(1, count))
     assert sorted(name for share in found for name in share) == sorted(names)
     assert found == shares(sorted(names), Part(count, count))
