@@ -344,15 +344,13 @@ def main(argv: list[str] | None = None) -> int:
                 bar.update()
         if args.shards:
             mine = {clip for clip in share if outcomes[clip][0] not in REMEDIES}
-            held = {
-                shard: [(clip, *clip_paths(settings, clip)[:2]) for clip in block if clip in mine]
-                for shard, block in blocks.items()
-            }
-            in_shards = write_shards({shard: files for shard, files in held.items() if files}, args.nWorkers)
+            held = {shard: [clip for clip in block if clip in mine] for shard, block in blocks.items()}
+            held = {shard: chosen for shard, chosen in held.items() if chosen}
+            in_shards = write_shards(held, partial(clip_paths, settings), args.nWorkers)
     except KeyboardInterrupt:
-        resume = "" if args.part else " with --resume"
+        flag = "" if args.part else " with --resume"
         print(
-            f"\nStopped after {len(outcomes)} of {len(share)} clips. To resume, run the same command{resume}."
+            f"\nStopped after {len(outcomes)} of {len(share)} clips. To resume, run the same command{flag}."
         )
         return 130
 

@@ -8,7 +8,8 @@ its files, so a run that resumes recognizes finished shards without reading them
 import hashlib
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from syncnet.support.errors import UserError
 from syncnet.support.files import replace_file
@@ -29,29 +30,35 @@ def blocks_of(clips: Sequence[str], folder: str, output: str, size: int) -> dict
     }
 
 
-def write_shards(shards: dict[str, list[tuple[str, str, str]]], workers: int) -> dict[str, tuple[str, str]]:
+def write_shards(
+    shards: dict[str, list[str]], find: Callable[[str], tuple[str, str, str | None]], workers: int
+) -> dict[str, tuple[str, str]]:
     """Write the shards that do not exist yet. Returns the paths of each clip's video and wav in its shard.
 
-    shards: shard path -> (clip, video, wav) of each clip. Raises OSError, UserError; see write_shard.
+    shards: shard path -> its clips. find: returns the (video, wav, txt) paths of a clip; called in the processes that
+    write. Raises OSError, UserError; see write_shard.
     """
     total = sum(map(len, shards.values()))
     paths: dict[str, tuple[str, str]] = {}
     bar = progress_bar(total=total, unit="clip", desc="shards", smoothing=0.05, dynamic_ncols=True)
     with bar:
-        for members in map_in_processes(_write_clips, shards.items(), workers):
+        for members in map_in_processes(partial(_write_clips, find), shards.items(), workers):
             paths.update(members)
             bar.update(len(members))
     return paths
 
 
-def _write_clips(job: tuple[str, list[tuple[str, str, str]]]) -> dict[str, tuple[str, str]]:
+def _write_clips(
+    find: Callable[[str], tuple[str, str, str | None]], job: tuple[str, list[str]]
+) -> dict[str, tuple[str, str]]:
     shard, clips = job
     files = []
-    for clip, video, wav in clips:
+    for clip in clips:
+        video, wav, _ = find(clip)
         files += [(clip, video), (os.path.splitext(clip)[0] + os.path.splitext(wav)[1].lower(), wav)]
     members = write_shard(shard, files)
     pairs = zip(members[::2], members[1::2], strict=True)
-    return dict(zip((clip for clip, _, _ in clips), pairs, strict=True))
+    return dict(zip(clips, pairs, strict=True))
 
 
 def write_shard(path: str, files: Sequence[tuple[str, str]]) -> list[str]:
